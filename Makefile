@@ -1,0 +1,44 @@
+# Every target sets itself up in .venv first; `make test` is what CI runs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-all check format docs bench clean
+
+PY := .venv/bin/python
+READY := .venv/.ready
+export PYTHON
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## make .venv and install everything into it
+
+$(READY): pyproject.toml scripts/setup.sh
+	@scripts/setup.sh
+
+quickstart: $(READY)  ## estimate a real effect on real data (under two minutes)
+	@$(PY) examples/quickstart.py
+
+test: check  ## lint, types and the fast tests
+	$(PY) -m pytest -m "not slow and not gpu"
+
+test-all: check  ## lint, types and every test
+	$(PY) -m pytest
+
+check: $(READY)  ## lint, format and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(READY)  ## apply the formatter and the safe fixes
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+docs: $(READY)  ## run every example of the README, the docs and the docstrings
+	$(PY) -m pytest tests/test_docs.py
+	$(PY) -m pytest --doctest-modules aimz
+
+bench: $(READY)  ## time prediction against numpyro.infer.Predictive
+	$(PY) bench/predict.py
+
+clean:  ## remove .venv and the caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,32 @@
+"""Causal impact modelling with NumPyro kernels.
+
+A user brings a *kernel*, a plain NumPyro model function, and gets an estimator: `ImpactModel`.
+"""
+
+from aimz._version import __version__
+from aimz.errors import (
+    AimzError,
+    AimzWarning,
+    FitWarning,
+    InputError,
+    KernelValidationError,
+    NotFittedError,
+    OutputWarning,
+    PerformanceWarning,
+)
+from aimz.kernel import KernelSpec
+from aimz.model import ImpactModel
+
+__all__ = [
+    "AimzError",
+    "AimzWarning",
+    "FitWarning",
+    "ImpactModel",
+    "InputError",
+    "KernelSpec",
+    "KernelValidationError",
+    "NotFittedError",
+    "OutputWarning",
+    "PerformanceWarning",
+    "__version__",
+]

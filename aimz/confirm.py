@@ -1,0 +1,137 @@
+"""Look at a few real rows before a kernel is called separable.
+
+Four rows, a permutation of them, the first of them repeated, and the first alone must give the
+same structural equations row by row. This catches what no walk over axes can: a kernel that counts
+its rows (`X.sum() / X.shape[0]`, `if len(X) > 1`), or loses an axis when there is one row.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from aimz import programs
+from aimz.coupling import Verdict
+from aimz.structure import Inputs, evaluate, plausible_values
+
+__all__ = ["disagreement"]
+
+_ORDER = np.array([2, 0, 3, 1])
+_SKIPPED = frozenset({"observation", "scale"})
+
+_MAX_CHECKS = 64
+# Compiled checks by fingerprint; the jaxpr stays alive because the name may hold addresses.
+_CHECKS: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
+
+type _Answers = Mapping[tuple[str, str], Any]
+
+
+def disagreement(kernel: Callable[..., Any], inputs: Inputs, verdict: Verdict) -> str:
+    """Say how a few rows contradict a separable verdict; "" when they do not."""
+    rows = {name: inputs.arrays[name] for name in verdict.row_inputs}
+    others = {name: v for name, v in inputs.arrays.items() if name not in verdict.row_inputs}
+    if any(not _is_concrete(leaf) for leaf in jax.tree.leaves(inputs.arrays)):
+        return ""
+    first = np.arange(len(_ORDER)) % inputs.rows
+    rows = jax.tree.map(lambda leaf: jnp.asarray(leaf[first]), rows)
+    compare = _comparison(kernel, inputs.static, verdict)
+    key = jax.random.key(0)
+    try:
+        answers = _run_once(compare, rows, others, key)
+    except Exception as error:  # noqa: BLE001  # whatever the kernel raises there becomes the reason
+        return f"The kernel cannot run on {len(_ORDER)} rows and on one row alike: {_short(error)}"
+    together, permuted, repeated, alone = (
+        {name: np.asarray(value) for name, value in each.items()} for each in answers
+    )
+    for name, value in together.items():
+        if name[1] in _SKIPPED:
+            continue
+        if not _agree(value, permuted[name], repeated[name], alone.get(name)):
+            return (
+                f"Site '{name[0]}' gives a row another value when it is alone, repeated or in "
+                "another place."
+            )
+    return "" if set(together) == set(alone) else "The kernel has other sites when it sees one row."
+
+
+def _run_once(compare: Callable[..., Any], *args: Any) -> Any:
+    """Run a check; it is no prediction, so it takes no place among the compiled programs."""
+    closed, shapes = programs.trace(compare, *args)
+    key = programs.fingerprint(closed, values=True)
+    if key not in _CHECKS:
+        flat = jax.jit(core.jaxpr_as_fun(closed)).lower(*jax.tree.leaves(args))
+        _CHECKS[key] = (flat.compile(), closed)
+        if len(_CHECKS) > _MAX_CHECKS:
+            _CHECKS.popitem(last=False)
+    values = _CHECKS[key][0](*jax.tree.leaves(args))
+    return jax.tree.unflatten(jax.tree.structure(shapes), values)
+
+
+def _comparison(
+    kernel: Callable[..., Any], static: Mapping[str, Any], verdict: Verdict
+) -> Callable[..., list[_Answers]]:
+    """A function of four rows that returns the equations under the four arrangements."""
+    count = len(_ORDER)
+    axes = {name: f.row_axis for name, f in verdict.sites.items() if f.row_axis is not None}
+    draw = plausible_values(kernel, static, verdict.row_plates, count)
+
+    def compare(rows: dict[str, Any], others: dict[str, Any], key: Any) -> list[_Answers]:
+        values = draw({**rows, **others}, key)
+
+        def on(order: Any) -> _Answers:
+            chosen = jax.tree.map(lambda leaf: leaf[order], rows)
+            given = {
+                name: jnp.take(value, order, axis=axes[name]) if name in axes else value
+                for name, value in values.items()
+            }
+            run = evaluate(kernel, static, verdict.row_plates, len(order))
+            return run({**chosen, **others}, key, given)
+
+        arrangements = jnp.array([np.arange(count), _ORDER, np.zeros(count, int)])
+        several = jax.lax.map(on, arrangements)
+        each = [jax.tree.map(lambda leaf, i=i: leaf[i], several) for i in range(len(arrangements))]
+        return [*each, on(jnp.zeros(1, int))]
+
+    return compare
+
+
+def _agree(value: np.ndarray, permuted: np.ndarray, repeated: np.ndarray, alone: Any) -> bool:
+    """Whether four arrangements tell the same row by row, along the axis that one row shortens."""
+    if alone is None or alone.ndim != value.ndim:
+        return False
+    changed = [a for a in range(value.ndim) if alone.shape[a] != value.shape[a]]
+    if not changed:
+        return _equal(value, permuted) and _equal(value, repeated) and _equal(value, alone)
+    if len(changed) > 1 or alone.shape[changed[0]] != 1 or value.shape[changed[0]] != len(_ORDER):
+        return False
+    axis = changed[0]
+    first = np.take(value, [0], axis)
+    return (
+        _equal(np.take(value, _ORDER, axis), permuted)
+        and _equal(np.repeat(first, len(_ORDER), axis), repeated)
+        and _equal(first, alone)
+    )
+
+
+def _equal(left: np.ndarray, right: np.ndarray) -> bool:
+    """Equality up to rounding; values that are not finite must be so in the same places."""
+    if left.shape != right.shape:
+        return False
+    if left.dtype.kind not in "fc":
+        return bool(np.array_equal(left, right))
+    finite = np.abs(left[np.isfinite(left)])
+    size = float(finite.max()) if finite.size else 0.0
+    return bool(np.allclose(left, right, rtol=1e-3, atol=1e-5 * size + 1e-7, equal_nan=True))
+
+
+def _is_concrete(leaf: Any) -> bool:
+    return not isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct)
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,173 @@
+"""Whether rows interact: the verdict on a kernel's structural equations.
+
+The equations were traced at another number of rows than the call has. A site whose shape changed
+in one axis follows the rows there; `aimz.flow` then says which outputs keep row i to row i. The log
+density is among the outputs because only it shows how a distribution reads its own parameters.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from aimz.flow import Flow, follow, following, whole
+from aimz.structure import Equations, Reading, Statement
+
+__all__ = ["Found", "Verdict", "follows", "judge"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found out about one site."""
+
+    statement: Statement
+    rows: str
+    row_axis: int | None
+    sources: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Sites, and which arguments and plates are rows; `reason` is "" when rows keep apart."""
+
+    sites: dict[str, Found]
+    row_inputs: frozenset[str]
+    row_plates: frozenset[str]
+    reason: str
+
+
+def follows(verdict: Verdict, name: str) -> bool:
+    """Whether the site, or some factor in its place, has one value per row."""
+    site = verdict.sites.get(name)
+    if site is not None:
+        return site.rows == "leading"
+    return any(f.statement.is_factor and f.rows == "leading" for f in verdict.sites.values())
+
+
+def judge(
+    here: Reading,
+    there: Reading,
+    traced: Equations,
+    *,
+    cut: frozenset[str],
+    plates: frozenset[str],
+    known_rows: int | None = None,
+) -> Verdict | None:
+    """Follow the rows through the equations; None where the two readings do not match.
+
+    With `known_rows` the equations could be traced at that number only, and the axes of rows are
+    taken from plates and, for sites that the kernel computes or observes, from the leading length.
+    """
+    if list(here.statements) != list(there.statements):
+        return None
+    places = {
+        name: _by_length(site, known_rows)
+        if known_rows is not None
+        else _place(site, there.statements[name], here.rows, there.rows)
+        for name, site in here.statements.items()
+    }
+    flows = follow(traced.program, list(_given(traced, places, cut)))
+    roles: dict[str, dict[str, Flow]] = {name: {} for name in here.statements}
+    for (name, role), flow in zip(traced.outputs, flows, strict=True):
+        roles[name][role] = flow
+    reasons = (
+        _reason(site, *places[site.name], roles[site.name]) for site in there.statements.values()
+    )
+    sites = {
+        name: Found(site, *places[name], _sources(roles[name]))
+        for name, site in here.statements.items()
+    }
+    return Verdict(sites, cut, plates, next((r for r in reasons if r), ""))
+
+
+def _place(here: Statement, there: Statement, rows: int, probe: int) -> tuple[str, int | None]:
+    """How a site's size follows the rows, and the axis when it is one value per row."""
+    if here.in_control_flow:
+        return "scan", None
+    before, after = here.shape, there.shape
+    if before == after:
+        return "none", None
+    if len(before) != len(after):
+        return "sized", None
+    changed = [a for a in range(len(before)) if before[a] != after[a]]
+    if len(changed) == 1 and (before[changed[0]], after[changed[0]]) == (rows, probe):
+        return "leading", changed[0]
+    return "sized", None
+
+
+def _by_length(site: Statement, rows: int) -> tuple[str, int | None]:
+    """The same for a kernel that runs at one number of rows only."""
+    if site.in_control_flow:
+        return "scan", None
+    event_dim = getattr(site.fn, "event_dim", 0)
+    for frame in site.frames:
+        axis = len(site.shape) - event_dim + frame.dim
+        if frame.size == rows and 0 <= axis < len(site.shape):
+            return "leading", axis
+    computed = site.type == "deterministic" or site.observation is not None
+    return ("leading", 0) if computed and site.shape[:1] == (rows,) else ("none", None)
+
+
+def _given(
+    traced: Equations, places: Mapping[str, tuple[str, int | None]], cut: frozenset[str]
+) -> Iterable[Flow]:
+    """What is known of each input of the equations."""
+    for (kind, name), aval in zip(traced.inputs, traced.program.in_avals, strict=True):
+        shape = tuple(aval.shape)
+        rows, axis = places.get(name, ("none", None)) if kind == "site" else ("none", None)
+        if kind == "argument" and name in cut:
+            yield following(shape, 0, name)
+        elif axis is not None:
+            yield following(shape, axis, name)
+        elif rows in ("sized", "scan"):
+            yield Flow(shape, mixed=f"'{name}' holds several rows", sources=frozenset({name}))
+        else:
+            yield whole(shape, *([name] if name else []))
+
+
+def _sources(roles: Mapping[str, Flow]) -> frozenset[str]:
+    """Everything that a site reads; its own value and what it observes do not count."""
+    read = (f.sources for role, f in roles.items() if role not in ("density", "observation"))
+    return frozenset[str]().union(*read)
+
+
+def _reason(site: Statement, rows: str, axis: int | None, roles: Mapping[str, Flow]) -> str:
+    """Why rows meet at a site; "" when they do not."""
+    if rows == "scan":
+        return f"Site '{site.name}' is inside NumPyro's scan or cond, where rows follow each other."
+    if rows == "sized":
+        return (
+            f"Site '{site.name}' has shape {site.shape} at another number of rows: "
+            "its size follows the rows other than one by one."
+        )
+    if axis is not None and site.type == "sample" and axis >= len(site.fn.batch_shape):
+        return (
+            f"The rows of site '{site.name}' are one event of its distribution. "
+            "A plate instead of to_event would keep them apart."
+        )
+    mixed = next((f.mixed for role, f in roles.items() if f.mixed and role != "observation"), "")
+    if mixed:
+        return f"Rows meet at site '{site.name}': {mixed}."
+    if axis is None:
+        return _reason_of_global(site, roles)
+    if site.type == "param":
+        return f"Parameter '{site.name}' has one value per row."
+    if site.type == "sample" and "density" not in roles:
+        return f"The distribution of site '{site.name}' has no log density to look at."
+    role = "value" if site.type == "deterministic" else "density"
+    flow = roles.get(role)
+    if flow is not None and not _is_by_row(flow, axis):
+        return f"Site '{site.name}' follows the rows in size, but not row by row."
+    return ""
+
+
+def _is_by_row(flow: Flow, axis: int) -> bool:
+    """Whether row i of a value needs row i only, along this axis."""
+    if flow.axis is not None:
+        return flow.axis == axis
+    return len(flow.shape) > axis and flow.is_same(axis)
+
+
+def _reason_of_global(site: Statement, roles: Mapping[str, Flow]) -> str:
+    """A site that belongs to no row may not read one."""
+    if any(flow.axis is not None for role, flow in roles.items() if role != "observation"):
+        return f"Site '{site.name}' is one for all rows but reads them."
+    return ""

@@ -1,0 +1,81 @@
+"""Engines: what turns a kernel and data into posterior draws.
+
+>>> import numpyro
+>>> import numpyro.distributions as dist
+>>> def kernel(X, y=None):
+...     slope = numpyro.sample("slope", dist.Normal())
+...     with numpyro.plate("obs", X.shape[0]):
+...         numpyro.sample("y", dist.Normal(slope * X[:, 0]), obs=y)
+>>> as_engine("nuts", kernel).name
+'mcmc'
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from numpyro.infer import MCMC, SVI
+
+from aimz.errors import InputError, nearest
+from aimz.inference.mcmc import ChainRecord, MCMCEngine
+from aimz.inference.records import Draws, Engine, Fit, Note, Problem, Settings
+from aimz.inference.svi import SVIEngine, SVIRecord
+
+__all__ = [
+    "ChainRecord",
+    "Draws",
+    "Engine",
+    "Fit",
+    "MCMCEngine",
+    "Note",
+    "Problem",
+    "SVIEngine",
+    "SVIRecord",
+    "Settings",
+    "as_engine",
+]
+
+
+def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
+    """The engine that an `inference` argument stands for.
+
+    Parameters
+    ----------
+    inference : str, SVI, MCMC or Engine
+        A name ("svi", "nuts"), a NumPyro object made for `kernel`, or an engine.
+    kernel : callable
+        The model's kernel.
+
+    Returns
+    -------
+    Engine
+        Engines are taken as they are; NumPyro objects are never changed by a fit.
+
+    Raises
+    ------
+    InputError
+        Code "inference": no such engine.
+    KernelValidationError
+        Code "inference-kernel": the object was made for another kernel.
+    """
+    if isinstance(inference, SVI):
+        return SVIEngine(kernel, inference)
+    if isinstance(inference, MCMC):
+        return MCMCEngine(kernel, inference)
+    if isinstance(inference, str):
+        names: dict[str, Callable[[Callable[..., Any]], Engine]] = {
+            "svi": SVIEngine,
+            "nuts": MCMCEngine,
+        }
+        if inference in names:
+            return names[inference](kernel)
+        raise InputError(
+            f"There is no engine named '{inference}'. {nearest(inference, names)}",
+            code="inference",
+        )
+    if isinstance(inference, Engine) and not isinstance(inference, type):
+        return inference
+    raise InputError(
+        f"inference={type(inference).__name__} is not an engine. Pass 'svi', 'nuts', a NumPyro SVI "
+        "or MCMC object, or an object with fit and draw.",
+        code="inference",
+    )

@@ -1,0 +1,184 @@
+"""A kernel bound to its data: batches of rows, and the scale of each row's log density.
+
+A step on B of N rows counts every row site N / B times, unless the kernel scales that site itself;
+sample weights multiply a row's log density. Both are applied by one handler that stands outside
+the kernel, so that the kernel and the user's guide are called exactly as they were written.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.primitives import Messenger
+
+from aimz.errors import InputError, KernelValidationError
+from aimz.inference.records import Problem
+from aimz.kernel import SiteSpec, row_plates
+from aimz.programs import TRACE_LOCK, fingerprint, trace
+
+__all__ = [
+    "RowScale",
+    "as_seed",
+    "check_draws",
+    "check_weights",
+    "initial_variables",
+    "kernel_for",
+    "outcome_sites",
+    "raw_sites",
+    "row_arguments",
+    "take_rows",
+    "version_of",
+    "why_whole",
+]
+
+
+class RowScale(Messenger):  # type: ignore[misc]  # NumPyro's handlers are untyped
+    """Multiply the log density of each row site by a factor: a number, or one number per row."""
+
+    def __init__(self, problem: Problem, factor: Any, weights: Any = None) -> None:
+        super().__init__(None)
+        self.sites = {site.name: site for site in outcome_sites(problem) if site.rows == "leading"}
+        self.factor = factor
+        self.weights = weights
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        site = self.sites.get(msg.get("name", ""))
+        if msg["type"] != "sample" or site is None or not msg["is_observed"]:
+            return
+        scale = 1.0 if site.scaled else self.factor
+        if self.weights is not None:
+            ndim = np.ndim(msg["value"]) - msg["fn"].event_dim
+            shape = [1] * ndim
+            shape[_row_axis(site) % max(ndim, 1)] = -1
+            scale = scale * jnp.reshape(self.weights, shape)
+        msg["scale"] = scale if msg["scale"] is None else msg["scale"] * scale
+
+
+def outcome_sites(problem: Problem) -> list[SiteSpec]:
+    """Sites that add data to the log density."""
+    return [site for site in problem.spec.sites if site.kind in ("observed", "factor")]
+
+
+def row_arguments(problem: Problem) -> frozenset[str]:
+    """Names of the arguments that are cut with the rows."""
+    names = frozenset(problem.spec.row_inputs) | frozenset(problem.inputs.always_rows)
+    return names & frozenset(problem.inputs.arrays)
+
+
+def take_rows(problem: Problem, arrays: dict[str, Any], index: Any) -> dict[str, Any]:
+    """The arguments of a batch: row arguments at `index`, the others whole."""
+    cut = row_arguments(problem)
+    return {
+        name: jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], value) if name in cut else value
+        for name, value in arrays.items()
+    }
+
+
+def kernel_for(problem: Problem, rows: int) -> Callable[..., Any]:
+    """The kernel with its row plates resized to a batch of `rows` rows."""
+    if rows == problem.spec.rows or any(site.scaled for site in outcome_sites(problem)):
+        return problem.kernel
+    resized: Callable[..., Any] = row_plates(problem.kernel, problem.spec.row_plates, rows)
+    return resized
+
+
+def why_whole(problem: Problem) -> str:
+    """Why the rows cannot be cut into batches, as a sentence; empty when they can."""
+    spec = problem.spec
+    if spec.coupled:
+        return spec.reason or "Its rows depend on each other."
+    for site in spec.sites:
+        if site.kind == "latent" and site.rows != "none":
+            return f"Site '{site.name}' has a latent value per row."
+        adds_rows = site.kind in ("observed", "factor") and site.rows != "leading"
+        if adds_rows and site.inputs & row_arguments(problem):
+            return f"Site '{site.name}' adds up rows before its log density is known."
+    return ""
+
+
+def check_weights(problem: Problem) -> None:
+    """Refuse weights that cannot be given to single rows."""
+    if problem.weights is None:
+        return
+    rows = problem.inputs.rows
+    shape = np.shape(problem.weights)
+    if shape != (rows,):
+        raise InputError(
+            f"The sample weights have shape {shape} but the input has {rows} rows. Each row needs "
+            f"one weight. Pass an array of shape ({rows},).",
+            code="weights-shape",
+        )
+    for site in outcome_sites(problem):
+        per_row = site.rows == "leading" and _row_axis(site) < len(site.shape) - site.event_dim
+        if not per_row:
+            raise InputError(
+                f"Site '{site.name}' has no log density per row, so rows cannot be weighted. "
+                "Write the site with one value per row, or fit without sample weights.",
+                code="weights-site",
+            )
+
+
+def check_draws(spec_latents: Iterable[str], draws: dict[str, Any], engine: str) -> None:
+    """Every latent site must have been drawn: a missing one would be prior noise in predictions."""
+    for name in spec_latents:
+        if name not in draws:
+            raise KernelValidationError(
+                f"Engine '{engine}' gave no draws of latent site '{name}'. Predictions would draw "
+                "it from its prior. Add the site to the guide or sampler, or marginalise it.",
+                code="latent-missing",
+            )
+
+
+def initial_variables(problem: Problem, key: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+    """Initial values of the kernel's `param` sites and mutable state; called inside a trace."""
+    with handlers.block():
+        seeded = handlers.seed(problem.kernel, key)
+        sites = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
+    return {
+        name: site["value"]
+        for name, site in sites.items()
+        if site["type"] in ("param", "mutable") and site["value"] is not None
+    }
+
+
+def raw_sites(problem: Problem) -> list[dict[str, Any]]:
+    """The kernel's messages, traced without computing; their values are not to be used."""
+    sites: list[dict[str, Any]] = []
+
+    def look(arrays: Any) -> None:
+        with handlers.block():
+            seeded = handlers.seed(problem.kernel, 0)
+            found = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
+        sites.extend(found.values())
+
+    with TRACE_LOCK:
+        jax.eval_shape(look, problem.inputs.arrays)
+    return sites
+
+
+def version_of(problem: Problem, *functions: Callable[..., Any]) -> str:
+    """Name of what the kernel, and other functions with sites, compute: constants included."""
+    names = []
+    for fn in (problem.kernel, *functions):
+
+        def look(key: Any, arrays: Any, fn: Callable[..., Any] = fn) -> Any:
+            with handlers.block():
+                seeded = handlers.seed(fn, key)
+                sites = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
+            return [site["value"] for site in sites.values() if site["type"] == "sample"]
+
+        closed, _ = trace(look, jax.random.key(0), problem.inputs.arrays)
+        names.append(fingerprint(closed, values=True))
+    return " ".join(names)
+
+
+def as_seed(rng_key: Any) -> list[int]:
+    """The words of a key, to seed NumPy with."""
+    return [int(word) for word in np.asarray(jax.random.key_data(rng_key)).ravel()]
+
+
+def _row_axis(site: SiteSpec) -> int:
+    return 0 if site.row_axis is None else site.row_axis

@@ -1,0 +1,470 @@
+"""Stochastic variational inference: the default guide, or any NumPyro `SVI` object.
+
+Each program is traced with private copies of guide and model made inside it, set up with the same
+key: none of them outlives a trace, so a fit can see nothing that was fitted before. What the
+set-up computes beyond that is unused, and the compiler removes it.
+"""
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax  # type: ignore[import-untyped]  # ships no types
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoGuide
+from numpyro.infer.svi import SVIRunResult
+from numpyro.optim import optax_to_numpyro
+
+from aimz.errors import InputError, KernelValidationError
+from aimz.inference import health
+from aimz.inference.binding import (
+    RowScale,
+    check_draws,
+    check_weights,
+    initial_variables,
+    kernel_for,
+    outcome_sites,
+    raw_sites,
+    take_rows,
+    version_of,
+)
+from aimz.inference.guides import guide_name, is_point, private_svi, sample_guide
+from aimz.inference.records import Draws, Fit, Problem, Settings
+from aimz.inference.start import FULL_RANK_DIM, find_start
+from aimz.inference.training import (
+    CHUNK,
+    Course,
+    Phase,
+    Plan,
+    batches,
+    interrupted_note,
+    plan_fit,
+    run_phases,
+)
+from aimz.inference.whitened import WhitenedNormal
+from aimz.programs import compile_program
+from aimz.randomness import as_key
+
+__all__ = ["SVIEngine", "SVIRecord"]
+
+_PARTICLES = 8
+_RATES = (0.05, 0.01, 0.002)
+_STEP_RATE = 0.01
+_DRAWS = 1000
+_MAX_STEP_PROGRAMS = 16
+_STEPPED: OrderedDict[Any, tuple[Callable[..., Any], Any, Any]] = OrderedDict()
+
+
+class SVIRecord(NamedTuple):
+    """What a stepped fit is: NumPyro's state, and what sets its guide up again."""
+
+    svi: Any
+    setup_key: Any
+    start: dict[str, Any] | None
+    steps: int
+    informed: bool = False
+
+
+class SVIEngine:
+    """Fit by stochastic variational inference.
+
+    Parameters
+    ----------
+    kernel : callable
+        The model's kernel.
+    given : SVI, optional
+        A NumPyro `SVI` object for that kernel; it is copied for each fit and never changed.
+        Without one, a normal guide (full-rank up to 200 dimensions, mean-field above) is learned
+        in coordinates scaled by the posterior's own curvature.
+    """
+
+    name = "svi"
+
+    def __init__(self, kernel: Callable[..., Any], given: SVI | None = None) -> None:
+        if given is not None and given.model is not kernel:
+            raise KernelValidationError(
+                "The SVI object was made for another kernel than this model's. It would fit "
+                "something else than predictions use. Pass the same function to SVI and to "
+                "ImpactModel.",
+                code="inference-kernel",
+            )
+        self.kernel = kernel
+        self.given = given
+
+    @property
+    def guide_name(self) -> str:
+        """Name of the guide, for results."""
+        return "normal" if self.given is None else guide_name(self.given.guide)
+
+    def fit(
+        self, rng_key: Any, problem: Problem, settings: Settings, *, state: SVIRecord | None = None
+    ) -> Fit:
+        """Fit on whole data or minibatches; see `Engine`."""
+        task = self._task(problem)
+        plan = plan_fit(problem, settings)
+        begin_key, order_key, draw_key = jax.random.split(as_key(rng_key), 3)
+        record = state if state is not None else _begin(begin_key, task, plan.batch)
+        record, course = _train(order_key, task, plan, settings, record)
+        num_samples = _DRAWS if settings.num_samples is None else settings.num_samples
+        weighable = _can_weigh(task, record)
+        found = _finish(draw_key, task, record, num_samples, weigh=weighable)
+        losses = np.concatenate(course.losses).astype(np.float64)
+        k_hat = health.pareto_k(found["log_weights"]) if weighable else np.nan
+        judged = health.judge_svi(losses, k_hat, explicit=plan.steps is not None, course=course)
+        bad = (interrupted_note(record.steps),) if course.interrupted else judged.notes
+        attrs = {
+            **self._attrs(record),
+            **judged.attrs,
+            "batch_size": plan.batch,
+            "interrupted": course.interrupted,
+            "notes": _account(problem, plan),
+        }
+        notes = (*plan.notes, *bad)
+        return Fit(found["draws"], {}, {"loss": losses}, attrs, record, found["params"], notes)
+
+    def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Draws:
+        """More draws from the fitted guide; see `Engine`."""
+        task = self._task(problem)
+        draws: Draws = _finish(as_key(rng_key), task, fit.state, num_samples)["draws"]
+        return draws
+
+    def step(
+        self, rng_key: Any, problem: Problem, state: SVIRecord | None = None
+    ) -> tuple[SVIRecord, float]:
+        """One step on the rows of `problem`: the new state, and the loss before the step."""
+        task = self._task(problem)
+        rows = problem.inputs.rows
+        record = _begin(as_key(rng_key), task, rows) if state is None else state
+        course = Course(record.svi)
+        one = Phase(1, 1, 1, _STEP_RATE if self.given is None else None)
+        advance = _advance(task, Plan(rows, rows, 1, shuffle=False), record, _step_program)
+        losses = advance(course, None, np.arange(CHUNK) < 1, one)
+        return record._replace(svi=course.state, steps=record.steps + 1), float(losses[0])
+
+    def fit_of(
+        self, state: SVIRecord, rng_key: Any, problem: Problem, num_samples: int = _DRAWS
+    ) -> Fit:
+        """The fit that a stepped state stands for, with draws; its health is not judged."""
+        found = _finish(as_key(rng_key), self._task(problem), state, num_samples)
+        return Fit(found["draws"], {}, {}, self._attrs(state), state, found["params"])
+
+    def vi_result(self, fit: Fit) -> SVIRunResult:
+        """NumPyro's own record of a fit: parameters, state and losses."""
+        losses = jnp.asarray(fit.trace.get("loss", ()))
+        state = fit.state.svi
+        return SVIRunResult(self._constrained(fit.state), state, losses)
+
+    def fit_from(self, rng_key: Any, result: SVIRunResult, num_samples: int | None = None) -> Fit:
+        """The fit that a run of the user's own `SVI` object stands for, with draws.
+
+        The guide must have been set up by that run; it is read, never changed.
+        """
+        if self.given is None:
+            raise InputError(
+                "The default engine has no guide to read a vi_result with. Its parameters have no "
+                "names there. Pass the SVI object that made the result as inference=.",
+                code="vi-result",
+            )
+        count = _DRAWS if num_samples is None else num_samples
+        values = sample_guide(self.given, as_key(rng_key), result.params, count, {})
+        draws = {n: np.asarray(v)[None] for n, v in values.items() if not n.startswith("_")}
+        params = {**result.params, **(getattr(result.state, "mutable_state", None) or {})}
+        attrs = {"engine": self.name, "guide": self.guide_name, "steps": len(result.losses)}
+        trace = {"loss": np.asarray(result.losses, np.float64)}
+        return Fit(draws, {}, trace, attrs, None, params)
+
+    def _attrs(self, record: SVIRecord) -> dict[str, Any]:
+        return {"engine": self.name, "guide": self.guide_name, "steps": int(record.steps)}
+
+    def _constrained(self, record: SVIRecord) -> dict[str, Any]:
+        """Parameters of guide and kernel, on their own scales where the object knows them."""
+        if self.given is not None:
+            params: dict[str, Any] = self.given.optim.get_params(record.svi.optim_state)
+            known = self.given.constrain_fn
+            return params if known is None else known(params)
+        _, (params, _) = record.svi.optim_state
+        return dict(params)
+
+    def _task(self, problem: Problem) -> "_Task":
+        """The problem, checked, with what the programs need to know of it."""
+        check_weights(problem)
+        can_enumerate = self.given is not None and self.given.loss.can_infer_discrete
+        for name in problem.spec.latents:
+            if problem.spec[name].discrete and not can_enumerate:
+                raise KernelValidationError(
+                    f"Latent site '{name}' is discrete and variational inference cannot draw it. "
+                    "Marginalise it (e.g. MixtureSameFamily), or pass an MCMC object with "
+                    "DiscreteHMCGibbs.",
+                    code="enumerated",
+                )
+        return _Task(problem, self.given)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A problem and how it is fitted; its methods are called inside traces."""
+
+    problem: Problem
+    given: SVI | None
+
+    @cached_property
+    def sites(self) -> list[dict[str, Any]]:
+        """The kernel's messages."""
+        return raw_sites(self.problem)
+
+    @cached_property
+    def version(self) -> str:
+        """Name of what the kernel and the user's guide function compute."""
+        guide = None if self.given is None else self.given.guide
+        own = () if guide is None or isinstance(guide, AutoGuide) else (guide,)
+        return version_of(self.problem, *own)
+
+    @property
+    def is_mutable(self) -> bool:
+        """Whether the kernel keeps mutable state."""
+        return any(site["type"] == "mutable" for site in self.sites)
+
+    @property
+    def is_subsampled(self) -> bool:
+        """Whether a plate of the kernel draws its own rows."""
+        plates = (site["args"] for site in self.sites if site["type"] == "plate")
+        return any(size is not None and part not in (None, size) for size, part in plates)
+
+    def svi(self, rows: int, start: dict[str, Any] | None) -> SVI:
+        """A private `SVI` for batches of `rows` rows."""
+        model = kernel_for(self.problem, rows)
+        if self.given is not None:
+            return private_svi(self.given, model)
+        guide = _empty_guide if start is None else WhitenedNormal(model, start)
+        optimiser = optax.inject_hyperparams(optax.adam)(learning_rate=_STEP_RATE)
+        particles = 1 if self.is_mutable or start is None else _PARTICLES
+        return SVI(model, guide, optax_to_numpyro(optimiser), Trace_ELBO(particles))
+
+    def kwargs(self, arrays: dict[str, Any], index: Any = None) -> dict[str, Any]:
+        """The kernel's arguments, at rows `index` if given."""
+        batch = arrays if index is None else take_rows(self.problem, arrays, index)
+        return {**batch, **self.problem.inputs.static}
+
+    def set_up(self, rows: int, fixed: Any, kwargs: dict[str, Any]) -> SVI:
+        """A private `SVI` whose guide has seen the kernel; `fixed` is (setup key, start)."""
+        setup_key, start = fixed
+        svi = self.svi(rows, start)
+        svi.init(setup_key, **kwargs)
+        return svi
+
+
+def _begin(rng_key: Any, task: _Task, rows: int) -> SVIRecord:
+    """The state before the first step."""
+    problem = task.problem
+    setup_key, start_key = jax.random.split(rng_key)
+    index = None if rows == problem.inputs.rows else np.arange(rows, dtype=np.int32)
+    place: dict[str, Any] | None = None
+    values: dict[str, Any] = {}
+    informed = False
+    if task.given is None and problem.spec.latents:
+        place, values, informed = find_start(problem, setup_key, start_key, task.version)
+
+    def begin(setup_key: Any, place: Any, values: Any, arrays: Any) -> Any:
+        svi = task.svi(rows, place)
+        return svi.init(setup_key, init_params=values or None, **task.kwargs(arrays, index))
+
+    arguments = (setup_key, place, values, problem.inputs.arrays)
+    state = compile_program(begin, *arguments, version=task.version)(*arguments)
+    return SVIRecord(state, setup_key, place, 0, informed)
+
+
+def _train(
+    rng_key: Any, task: _Task, plan: Plan, settings: Settings, record: SVIRecord
+) -> tuple[SVIRecord, Course]:
+    """Run the plan's steps from a state."""
+    source: Iterator[np.ndarray] | None = None
+    if not plan.is_whole:
+        source = batches(plan, jax.random.fold_in(rng_key, record.steps))
+    course = Course(record.svi)
+    advance = _advance(task, plan, record, _chunk_compiled)
+    run_phases(advance, course, _phases(task, plan, record), source, progress=settings.progress)
+    state = course.state
+    if course.averaged and not task.is_mutable:
+        mean = jax.tree.map(lambda total: total / course.averaged, course.total)
+        count, (_, inner) = state.optim_state
+        state = state._replace(optim_state=(count, (mean, inner)))
+    return record._replace(svi=state, steps=record.steps + course.steps), course
+
+
+def _phases(task: _Task, plan: Plan, record: SVIRecord) -> list[Phase]:
+    """Step sizes and stopping rules of a fit."""
+    epoch = 0 if plan.is_whole else min(-(-plan.rows // plan.batch), 2000)
+    if task.given is not None:
+        return [Phase(plan.steps, max(500, epoch), max(20_000, 10 * epoch))]
+    last = _RATES[-1]
+    if plan.steps is None:
+        slow = 1 if record.informed else 4
+        window, most = max(100 * slow, epoch), max(5000 * slow, 10 * epoch)
+        return [Phase(None, window, most, rate, rate == last) for rate in _RATES]
+    ends = [round(plan.steps * share) for share in (0.0, 0.4, 0.7, 1.0)]
+    counts = [end - begin for begin, end in itertools.pairwise(ends)]
+    phases = zip(counts, _RATES, strict=True)
+    return [Phase(n, 1, n, rate, rate == last) for n, rate in phases if n]
+
+
+def _chunk_program(task: _Task, plan: Plan) -> Callable[..., Any]:
+    """The function of arrays that takes a chunk of steps; inactive steps change nothing."""
+    factor = np.asarray(plan.rows / plan.batch, np.float32)
+
+    def chunk(state: Any, fixed: Any, arrays: Any, weights: Any, index: Any, active: Any) -> Any:
+        first = None if index is None else index[0]
+        svi = task.set_up(plan.batch, fixed, task.kwargs(arrays, first))
+
+        def move(carry: Any, rows: Any) -> Any:
+            state, total = carry
+            batch = task.kwargs(arrays, rows)
+            row_weights = weights if weights is None or rows is None else weights[rows]
+            with RowScale(task.problem, factor, row_weights):
+                state, loss = svi.update(state, **batch)
+            params = svi.optim.get_params(state.optim_state)
+            return (state, jax.tree.map(jnp.add, total, params)), loss
+
+        def step(carry: Any, inputs: Any) -> Any:
+            rows, on = inputs
+            return jax.lax.cond(on, lambda c: move(c, rows), lambda c: (c, jnp.zeros(())), carry)
+
+        total = jax.tree.map(jnp.zeros_like, svi.optim.get_params(state.optim_state))
+        return jax.lax.scan(step, (state, total), (index, active))
+
+    return chunk
+
+
+def _advance(
+    task: _Task, plan: Plan, record: SVIRecord, compile_chunk: Callable[..., Any]
+) -> Callable[[Course, np.ndarray | None, np.ndarray, Phase], np.ndarray]:
+    """The function that moves a course on by a chunk of steps and returns their losses."""
+    arrays = jax.tree.map(jnp.asarray, task.problem.inputs.arrays)
+    weights = None if task.problem.weights is None else jnp.asarray(task.problem.weights)
+    chunk = _chunk_program(task, plan)
+    program: list[Callable[..., Any]] = []
+
+    def advance(
+        course: Course, index: np.ndarray | None, active: np.ndarray, phase: Phase
+    ) -> np.ndarray:
+        state = course.state if phase.rate is None else _with_rate(course.state, phase.rate)
+        arguments = (state, (record.setup_key, record.start), arrays, weights, index, active)
+        if not program:
+            program.append(compile_chunk(task, chunk, *arguments))
+        (course.state, total), losses = program[0](*arguments)
+        if phase.average:
+            before = course.total
+            course.total = total if before is None else jax.tree.map(jnp.add, before, total)
+            course.averaged += int(active.sum())
+        return np.asarray(losses)
+
+    return advance
+
+
+def _step_program(task: _Task, chunk: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """The program of single steps: only the kernel and the guide are traced to recognise it."""
+    shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(arguments)]
+    inputs = task.problem.inputs
+    key = (
+        task.version,
+        id(task.problem.kernel),
+        id(task.given),
+        f"{jax.tree.structure(arguments)} {shapes} {inputs.static!r} {inputs.rows}",
+    )
+    kept = _STEPPED.get(key)
+    if kept is None:
+        # The kernel and the object are kept too: their addresses are part of the name.
+        program = _chunk_compiled(task, chunk, *arguments)
+        kept = _STEPPED[key] = (program, task.problem.kernel, task.given)
+        if len(_STEPPED) > _MAX_STEP_PROGRAMS:
+            _STEPPED.popitem(last=False)
+    return kept[0]
+
+
+def _chunk_compiled(task: _Task, chunk: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    return compile_program(chunk, *arguments, version=task.version)
+
+
+def _finish(
+    rng_key: Any, task: _Task, record: SVIRecord, num_samples: int, *, weigh: bool = False
+) -> dict[str, Any]:
+    """Draws of the latent sites, the kernel's parameters and, if asked, log p - log q."""
+    problem = task.problem
+    latents = problem.spec.latents
+
+    def finish(key: Any, state: Any, fixed: Any, arrays: Any, weights: Any) -> Any:
+        kwargs = task.kwargs(arrays)
+        svi = task.set_up(problem.inputs.rows, fixed, kwargs)
+        params = {**svi.get_params(state), **(state.mutable_state or {})}
+        draw_key, weigh_key = jax.random.split(key)
+        own = initial_variables(problem, fixed[0], arrays)
+        found = {"draws": {}, "params": {name: params[name] for name in own if name in params}}
+        if latents:
+            values = sample_guide(svi, draw_key, params, num_samples, kwargs)
+            found["draws"] = {name: values[name] for name in latents if name in values}
+        if weigh:
+            found["log_weights"] = _log_weights(weigh_key, task, svi, params, kwargs, weights)
+        return found
+
+    fixed = (record.setup_key, record.start)
+    weights = None if problem.weights is None else jnp.asarray(problem.weights)
+    arguments = (rng_key, record.svi, fixed, problem.inputs.arrays, weights)
+    found: dict[str, Any] = dict(
+        compile_program(finish, *arguments, version=task.version)(*arguments)
+    )
+    check_draws(latents, found["draws"], SVIEngine.name)
+    found["draws"] = {name: np.asarray(value)[None] for name, value in found["draws"].items()}
+    return found
+
+
+def _log_weights(
+    key: Any, task: _Task, svi: SVI, params: Any, kwargs: dict[str, Any], weights: Any
+) -> Any:
+    """Log p - log q at draws of the guide; called inside a trace."""
+    elbo = Trace_ELBO()
+
+    def one(key: Any) -> Any:
+        with RowScale(task.problem, 1.0, weights):
+            return -elbo.loss(key, params, svi.model, svi.guide, **kwargs, **svi.static_kwargs)
+
+    return jax.lax.map(one, jax.random.split(key, _DRAWS), batch_size=20)
+
+
+def _can_weigh(task: _Task, record: SVIRecord) -> bool:
+    """Whether Pareto-k of this guide means something and is affordable."""
+    problem = task.problem
+    if problem.inputs.rows > health.WEIGH_ROWS or not problem.spec.latents:
+        return False
+    if task.is_mutable or task.is_subsampled:
+        return False
+    if task.given is None:
+        return record.start is not None and record.start["scale"].ndim > 1
+    latents = (problem.spec[name] for name in problem.spec.latents)
+    size = sum(int(np.prod(site.shape)) for site in latents)
+    return size <= FULL_RANK_DIM and not is_point(task.given.guide)
+
+
+def _with_rate(state: Any, rate: float) -> Any:
+    """The state with another step size for the default optimiser."""
+    count, (params, inner) = state.optim_state
+    old = inner.hyperparams["learning_rate"]
+    rates = {**inner.hyperparams, "learning_rate": jnp.asarray(rate, old.dtype)}
+    return state._replace(optim_state=(count, (params, inner._replace(hyperparams=rates))))
+
+
+def _empty_guide(**_: Any) -> None:
+    """Guide of a kernel without latent sites."""
+
+
+def _account(problem: Problem, plan: Plan) -> list[str]:
+    """What was done on the user's behalf, in sentences."""
+    scaled = [s.name for s in outcome_sites(problem) if s.rows == "leading" and not s.scaled]
+    if plan.is_whole or not scaled:
+        return []
+    factor = plan.rows / plan.batch
+    return [f"Each batch counts the rows of {', '.join(scaled)} {factor:g} times."]

@@ -1,0 +1,804 @@
+"""ImpactModel: a thin shell. It checks, delegates to pure layers, and shows what they note.
+
+State is the constructor's parameters as given and one frozen `Fitted` record.
+"""
+
+import datetime
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jax.scipy.special import logsumexp
+from sklearn.base import BaseEstimator
+from tqdm.auto import tqdm
+
+from aimz._version import __version__
+from aimz.data import (
+    Arguments,
+    as_array,
+    bind,
+    check_finite,
+    check_hints,
+    check_names,
+    check_positive,
+    check_row_shape,
+    check_weights,
+    draw_count,
+    row_fingerprint,
+)
+from aimz.errors import (
+    AimzWarning,
+    InputError,
+    NotFittedError,
+    OutputWarning,
+)
+from aimz.execute import run_tiles
+from aimz.inference import Fit, Note, Problem, Settings, as_engine
+from aimz.kernel import Inputs, KernelSpec, inspect, read_signature
+from aimz.prediction import (
+    Fitted,
+    Prepared,
+    Request,
+    account_of,
+    kernel_name,
+    more_draws,
+    prepare,
+)
+from aimz.randomness import as_key
+from aimz.results import (
+    Schema,
+    as_draws,
+    dataset_of,
+    draws_dataset,
+    flat_arrays,
+    row_totals,
+    shared_group,
+    subtract,
+    tree_of,
+)
+from aimz.sampling import log_likelihood_block, predict_block
+from aimz.scenario import observed_sites, sites_to_return
+from aimz.store import MemorySink
+
+__all__ = ["ImpactModel", "KernelSpec"]
+
+# Tags keep the keys of different uses of the model's key apart.
+_FIT, _STEP, _SAMPLE, _PREDICT, _PRIOR = range(5)
+
+
+class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
+    """A NumPyro model as an estimator: fit, predict, and ask what if.
+
+    Parameters
+    ----------
+    kernel : callable
+        NumPyro model function. It takes `param_input` and `param_output=None`, and everything else
+        it needs by name.
+    rng_key : int or jax.Array, default 0
+        Seed of everything random.
+    inference : str, numpyro.infer.SVI, numpyro.infer.MCMC or engine, default "svi"
+        What turns kernel and data into draws: `"svi"`, `"nuts"`, or an object.
+    param_input, param_output : str
+        Names of the kernel's arguments for the rows and for the outcome.
+    num_samples, batch_size, epochs, num_steps : int, optional
+        Fit settings; the same argument of a fit method overrides them.
+    warm_start : bool, default False
+        Continue from the last fit instead of starting afresh.
+    coords, dims : mapping, optional
+        Labels of dimensions, as in ArviZ.
+
+    Examples
+    --------
+    >>> import jax, numpyro, numpyro.distributions as dist
+    >>> def kernel(X, y=None):
+    ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+    >>> X = jax.random.normal(jax.random.key(0), (100, 1))
+    >>> im = ImpactModel(kernel).fit(X, 2.0 * X[:, 0], progress=False)
+    >>> tree = im.predict(X, store="memory", progress=False)
+    >>> dict(tree.posterior_predictive["y"].sizes)
+    {'chain': 1, 'draw': 1000, 'obs': 100}
+    """
+
+    def __init__(
+        self,
+        kernel: Callable[..., Any],
+        rng_key: Any = 0,
+        inference: Any = "svi",
+        *,
+        param_input: str = "X",
+        param_output: str = "y",
+        num_samples: int = 1000,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        num_steps: int | None = None,
+        warm_start: bool = False,
+        coords: Mapping[str, Sequence[Any]] | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.kernel = kernel
+        self.rng_key = rng_key
+        self.inference = inference
+        self.param_input = param_input
+        self.param_output = param_output
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.num_steps = num_steps
+        self.warm_start = warm_start
+        self.coords = coords
+        self.dims = dims
+        read_signature(kernel, param_input, param_output)
+        if getattr(rng_key, "dtype", None) == np.uint32:
+            text = "rng_key is a legacy key of two words. Pass jax.random.key(seed) instead."
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+
+    # ---------------------------------------------------------------- fitting
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        num_samples: int | None = None,
+        rng_key: Any = None,
+        progress: bool = True,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        shuffle: bool = True,
+        sample_weight: Any = None,
+        missing: str = "raise",
+        **kwargs: Any,
+    ) -> "ImpactModel":
+        """Fit the posterior; with no settings, train until the loss has reached a plateau.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, ...)
+            The primary input.
+        y : array-like, shape (rows, ...)
+            The outcome.
+        num_samples : int, optional
+            Posterior draws.
+        rng_key : int or Array, optional
+            Replaces the model's key for this fit.
+        progress : bool
+            Show a progress bar.
+        batch_size : int, optional
+            Rows per step; None takes the whole data up to 8,192 rows, 1,024 above.
+        epochs : int, optional
+            Exactly so many passes over the rows.
+        shuffle : bool
+            Visit the rows in a new random order at each pass.
+        sample_weight : array-like, shape (rows,), optional
+            Multiplies each row's log density.
+        missing : {"raise"}
+            What to do with outcomes that are not finite.
+        **kwargs
+            The kernel's other arguments.
+
+        Returns
+        -------
+        ImpactModel
+            The model itself.
+
+        Examples
+        --------
+        >>> import numpyro, numpyro.distributions as dist, numpy as np
+        >>> def kernel(X, y=None):
+        ...     mean = numpyro.sample("mean", dist.Normal(0.0, 10.0))
+        ...     with numpyro.plate("obs", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+        >>> im = ImpactModel(kernel).fit(np.zeros((50, 1)), np.full(50, 3.0), progress=False)
+        >>> round(float(im.posterior["mean"].mean()), 1)
+        3.0
+        """
+        settings = Settings(
+            num_samples=self._setting("num_samples", num_samples),
+            epochs=self._setting("epochs", epochs),
+            batch_size=self._setting("batch_size", batch_size),
+            num_steps=self.num_steps,
+            shuffle=shuffle,
+            progress=progress,
+        )
+        return self._fit(X, y, settings, rng_key, sample_weight, missing, kwargs)
+
+    def fit_on_batch(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        num_steps: int | None = None,
+        num_samples: int | None = None,
+        rng_key: Any = None,
+        progress: bool = True,
+        sample_weight: Any = None,
+        missing: str = "raise",
+        **kwargs: Any,
+    ) -> "ImpactModel":
+        """Fit the whole data as one batch, for exactly `num_steps` steps (default 10,000) of SVI.
+
+        The other parameters are those of `fit`.
+        """
+        steps = self._setting("num_steps", num_steps)
+        settings = Settings(
+            num_samples=self._setting("num_samples", num_samples),
+            num_steps=10_000 if steps is None else steps,
+            progress=progress,
+            whole=True,
+        )
+        return self._fit(X, y, settings, rng_key, sample_weight, missing, kwargs)
+
+    def train_on_batch(
+        self, X: Any, y: Any, *, rng_key: Any = None, **kwargs: Any
+    ) -> tuple[Any, float]:
+        """Take one SVI step on a batch and keep the state; returns the state and the loss."""
+        engine = self._stepping_engine()
+        problem, arguments = self._problem(X, y, None, "raise", kwargs)
+        last: Fitted | None = getattr(self, "_fitted", None)
+        before = last if last is not None and last.fit.state is not None else None
+        steps = before.steps if before else 0
+        key = self._derived_key(rng_key, _STEP, steps)
+        state, loss = engine.step(key, problem, before.fit.state if before else None)
+        fit = replace(before.fit, state=state) if before else Fit(draws={}, state=state)
+        self._fitted = self._record(replace(fit, draws={}), problem, arguments, steps=steps + 1)
+        return state, float(loss)
+
+    def partial_fit(self, X: Any, y: Any, **kwargs: Any) -> "ImpactModel":
+        """Take one SVI step on a batch, as `train_on_batch`, and return the model."""
+        self.train_on_batch(X, y, **kwargs)
+        return self
+
+    def sample(
+        self,
+        *,
+        num_samples: int | None = None,
+        rng_key: Any = None,
+        return_sites: Sequence[str] | None = None,
+        return_datatree: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Draw more from the fitted posterior; a chain continues and never repeats itself.
+
+        Parameters
+        ----------
+        num_samples : int, optional
+            Draws per chain; default the model's `num_samples`.
+        rng_key : int or Array, optional
+            Replaces the key that the fitted state would use next.
+        return_sites : sequence of str, optional
+            Latent sites to return; default all.
+        return_datatree : bool
+            A DataTree with a `posterior` group, or a dict of arrays (chain, draw, ...).
+        **kwargs
+            Data of the kernel, needed after the model was loaded from a file.
+        """
+        fitted = self._trained()
+        problem = fitted.problem
+        if fitted.fit.state is None or (problem is None and not kwargs):
+            msg = "There is no fit to continue, or no data. Fit first, or pass the fit's arguments."
+            raise InputError(msg, code="no-data")
+        if kwargs:
+            outcome = kwargs.pop(self.param_output)
+            problem, _ = self._problem(kwargs.pop(self.param_input), outcome, None, "raise", kwargs)
+        key = self._derived_key(rng_key, _SAMPLE, fitted.steps)
+        count = self._setting("num_samples", num_samples)
+        engine = as_engine(self.inference, self.kernel)
+        fit = more_draws(engine, key, problem, fitted.fit, count)
+        draws = fit.draws
+        kept = fit if not fitted.fit.draws else replace(fitted.fit, state=fit.state)
+        self._fitted = replace(fitted, steps=fitted.steps + 1, fit=kept)
+        if return_sites is not None:
+            check_names(dict.fromkeys(return_sites), tuple(draws), what="site")
+            draws = {name: draws[name] for name in return_sites}
+        if not return_datatree:
+            return dict(draws)
+        schema = self._schema(draws, fitted.labels)
+        attrs = self._attrs("posterior")
+        return tree_of({"posterior": draws_dataset(draws, schema, fitted.spec, attrs)}, attrs)
+
+    def set_posterior_sample(
+        self, draws: Mapping[str, Any] | xr.DataTree | xr.Dataset, *, num_chains: int = 1
+    ) -> "ImpactModel":
+        """Use posterior draws made elsewhere.
+
+        Parameters
+        ----------
+        draws : mapping of arrays (draw, ...), DataTree or Dataset
+            Draws by site; a tree or dataset has dimensions `chain` and `draw`. With several
+            chains the arrays of a mapping hold the chains one after another.
+        num_chains : int
+            Chains in the arrays of a mapping.
+        """
+        self._fitted = Fitted(Fit(draws=as_draws(draws, num_chains)))
+        return self
+
+    # ------------------------------------------------------------- predicting
+
+    def predict(
+        self,
+        X: Any,
+        *,
+        intervention: Mapping[str, Any] | None = None,
+        condition: Mapping[str, Any] | None = None,
+        rng_key: Any = None,
+        in_sample: bool = True,
+        return_sites: Sequence[str] | str | None = None,
+        shard_axis: str = "obs",
+        batch_size: int | None = None,
+        store: str = "memory",
+        output_dir: Any = None,
+        progress: bool = True,
+        **kwargs: Any,
+    ) -> xr.DataTree:
+        """Draw from the posterior predictive distribution.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, ...)
+            The primary input.
+        intervention : mapping, optional
+            Sites to set: a value, one value per row, or a callable of the natural value.
+        condition : mapping, optional
+            Observed values of sites, used while drawing the others.
+        rng_key : int or Array, optional
+            Replaces the key derived from the model's key and the rows.
+        in_sample : bool
+            True puts the result in `posterior_predictive` and reuses latents that belong to the
+            fitted rows; False puts it in `predictions` and draws those latents anew.
+        return_sites : str or sequence of str, optional
+            Sites to return; default the output and the deterministic sites.
+        shard_axis, batch_size
+            Hints for speed; they never change a result.
+        store : {"memory"}
+            Where the result goes.
+        output_dir : path, optional
+            Where a store is written.
+        progress : bool
+            Show a progress bar that counts rows.
+        **kwargs
+            The kernel's other arguments.
+
+        Returns
+        -------
+        DataTree
+            Groups `posterior` and `posterior_predictive` (or `predictions`), leading dimensions
+            `chain` and `draw`.
+        """
+        check_hints(shard_axis, batch_size, store, output_dir)
+        fit = self._fitted_state().fit
+        request = Request(
+            program=predict_block,
+            group="posterior_predictive" if in_sample else "predictions",
+            tag=_PREDICT,
+            fit=fit,
+            num_draws=int(np.prod(draw_count(fit.draws))),
+            sites=lambda spec: sites_to_return(spec, return_sites),
+            rng_key=rng_key,
+            in_sample=in_sample,
+            progress=progress,
+            intervention=intervention,
+            condition=condition,
+        )
+        return self._stream(request, {self.param_input: X, **kwargs})
+
+    def predict_on_batch(
+        self, X: Any, *, return_datatree: bool = True, **kwargs: Any
+    ) -> xr.DataTree | dict[str, np.ndarray]:
+        """`predict` in memory; with `return_datatree=False`, arrays (draw, ...) by site."""
+        tree = self.predict(X, **{"store": "memory", "progress": False, **kwargs})
+        return tree if return_datatree else flat_arrays(tree)
+
+    def sample_posterior_predictive(self, X: Any, **kwargs: Any) -> xr.DataTree:
+        """Alias of `predict`."""
+        return self.predict(X, **kwargs)
+
+    def sample_posterior_predictive_on_batch(
+        self, X: Any, **kwargs: Any
+    ) -> xr.DataTree | dict[str, np.ndarray]:
+        """Alias of `predict_on_batch`."""
+        return self.predict_on_batch(X, **kwargs)
+
+    def sample_prior_predictive(
+        self,
+        X: Any,
+        *,
+        num_samples: int = 1000,
+        rng_key: Any = None,
+        return_sites: Sequence[str] | str | None = None,
+        shard_axis: str = "obs",
+        batch_size: int | None = None,
+        store: str = "memory",
+        output_dir: Any = None,
+        progress: bool = True,
+        **kwargs: Any,
+    ) -> xr.DataTree:
+        """Draw from the prior predictive distribution, before or after a fit.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, ...)
+            The primary input.
+        num_samples : int
+            Number of draws.
+        rng_key, return_sites, shard_axis, batch_size, store, output_dir, progress, **kwargs
+            As in `predict`.
+        """
+        check_hints(shard_axis, batch_size, store, output_dir)
+        check_positive(num_samples, "num_samples")
+        request = Request(
+            program=predict_block,
+            group="prior_predictive",
+            tag=_PRIOR,
+            fit=Fit(draws={}, params=self._fitted.fit.params if self.is_fitted() else {}),
+            num_draws=num_samples,
+            sites=lambda spec: sites_to_return(spec, return_sites),
+            rng_key=rng_key,
+            progress=progress,
+        )
+        return self._stream(request, {self.param_input: X, **kwargs})
+
+    def sample_prior_predictive_on_batch(
+        self, X: Any, *, return_datatree: bool = True, **kwargs: Any
+    ) -> xr.DataTree | dict[str, np.ndarray]:
+        """`sample_prior_predictive` in memory; see `predict_on_batch`."""
+        tree = self.sample_prior_predictive(X, **{"progress": False, **kwargs})
+        return tree if return_datatree else flat_arrays(tree)
+
+    def log_likelihood(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        shard_axis: str = "obs",
+        batch_size: int | None = None,
+        store: str = "memory",
+        output_dir: Any = None,
+        progress: bool = True,
+        **kwargs: Any,
+    ) -> xr.DataTree:
+        """Log density of each observed value under each posterior draw.
+
+        Parameters
+        ----------
+        X, y : array-like
+            Rows and their outcomes.
+        shard_axis, batch_size, store, output_dir, progress, **kwargs
+            As in `predict`.
+
+        Returns
+        -------
+        DataTree
+            Groups `posterior`, `log_likelihood` and `observed_data`; feeds `arviz.loo`.
+        """
+        check_hints(shard_axis, batch_size, store, output_dir)
+        fit = self._fitted_state().fit
+        request = Request(
+            program=log_likelihood_block,
+            group="log_likelihood",
+            tag=_PREDICT,
+            fit=fit,
+            num_draws=int(np.prod(draw_count(fit.draws))),
+            sites=lambda spec: observed_sites(spec, fit.draws),
+            progress=progress,
+        )
+        return self._stream(request, {self.param_input: X, self.param_output: y, **kwargs})
+
+    def estimate_effect(
+        self,
+        output_baseline: xr.DataTree | None = None,
+        output_intervention: xr.DataTree | None = None,
+        args_baseline: Mapping[str, Any] | None = None,
+        args_intervention: Mapping[str, Any] | None = None,
+        *,
+        on_batch: bool = False,
+    ) -> xr.DataTree:
+        """Difference of two predictions, draw by draw and row by row.
+
+        Parameters
+        ----------
+        output_baseline, output_intervention : DataTree, optional
+            Results of `predict` on the same rows.
+        args_baseline, args_intervention : mapping, optional
+            Arguments of `predict` to compute them instead; the two share one key.
+        on_batch : bool
+            Use `predict_on_batch`.
+
+        Returns
+        -------
+        DataTree
+            Intervention minus baseline, in the group that both share.
+
+        Warns
+        -----
+        OutputWarning
+            `unpaired`: the two were drawn with different keys.
+        """
+        pairs = ((output_baseline, args_baseline), (output_intervention, args_intervention))
+        if any((tree is None) == (arguments is None) for tree, arguments in pairs):
+            msg = (
+                "Each scenario needs either an output or its arguments. Pass output_baseline or "
+                "args_baseline, and output_intervention or args_intervention."
+            )
+            raise InputError(msg, code="scenario-incomplete")
+        options: dict[str, Any] = {"store": "memory", "progress": False} if on_batch else {}
+        if args_baseline is not None and args_intervention is not None:
+            options["rng_key"] = self._shared_key(args_baseline[self.param_input])
+        baseline, intervention = (
+            tree if tree is not None else self.predict(**{**options, **dict(arguments or {})})
+            for tree, arguments in pairs
+        )
+        group = shared_group(baseline, intervention)
+        if baseline.attrs.get("words") != intervention.attrs.get("words"):
+            text = (
+                "The two predictions are unpaired: they were drawn with different keys or rows. "
+                "Pass the same rng_key= to both, so that noise cancels draw by draw."
+            )
+            warnings.warn(OutputWarning(text, code="unpaired"), stacklevel=2)
+        return subtract(baseline, intervention, group)
+
+    def score(self, X: Any, y: Any, **kwargs: Any) -> float:
+        """Mean log predictive density per row: higher is better."""
+        tree = self.log_likelihood(X, y, progress=False, **kwargs)
+        density = tree.log_likelihood[self.param_output]
+        rows = row_totals(density)
+        return float(np.sum(logsumexp(rows, axis=0) - np.log(len(rows))) / len(y))
+
+    # ------------------------------------------------------------- accounting
+
+    @property
+    def posterior(self) -> xr.Dataset:
+        """Posterior draws, (chain, draw, ...)."""
+        fitted = self._fitted_state()
+        schema = self._schema(fitted.fit.draws, fitted.labels)
+        return draws_dataset(fitted.fit.draws, schema, fitted.spec, self._attrs("posterior"))
+
+    @property
+    def vi_result(self) -> Any:
+        """NumPyro's `SVIRunResult` of the last SVI fit; set it to use one run elsewhere."""
+        engine: Any = as_engine(self.inference, self.kernel)
+        if not hasattr(engine, "vi_result"):
+            msg = f"Engine '{engine.name}' has no vi_result. Use inference='svi' or an SVI object."
+            raise InputError(msg, code="vi-result")
+        return engine.vi_result(self._trained().fit)
+
+    @vi_result.setter
+    def vi_result(self, result: Any) -> None:
+        engine: Any = as_engine(self.inference, self.kernel)
+        key = self._derived_key(None, _FIT)
+        self._fitted = Fitted(engine.fit_from(key, result, self._setting("num_samples", None)))
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """Structure of the kernel as the fit saw it."""
+        spec = self._fitted_state().spec
+        if spec is None:
+            msg = "The posterior was set by hand, so no data has shown the kernel's structure yet."
+            raise NotFittedError(msg, code="no-spec")
+        return spec
+
+    @property
+    def diagnostics_(self) -> dict[str, Any]:
+        """Health of the last fit: engine, steps, plateau and k-hat, or R-hat, ESS, divergences."""
+        return dict(self._fitted_state().fit.attrs)
+
+    def is_fitted(self) -> bool:
+        """Whether the model holds a posterior."""
+        return getattr(self, "_fitted", None) is not None
+
+    def describe(self) -> dict[str, Any]:
+        """Account of kernel, sites, fit and health in plain Python values."""
+        account: dict[str, Any] = {
+            "kernel": kernel_name(self.kernel),
+            "inference": str(getattr(self.inference, "name", None) or self.inference)[:80],
+            "fitted": self.is_fitted(),
+        }
+        if not self.is_fitted():
+            return account
+        return account | account_of(self._fitted)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002
+        """Constructor parameters; an inference object is one parameter, not many."""
+        del deep  # NumPyro's SVI has a get_params of its own, which is not scikit-learn's
+        params: dict[str, Any] = super().get_params(deep=False)
+        return params
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self.is_fitted()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if state.get("_fitted") is not None:
+            state["_fitted"] = replace(state["_fitted"], problem=None)
+        return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ImpactModel":
+        # Fits work on private copies and the fitted record is frozen: both may be shared.
+        del memo
+        copied = type(self)(**self.get_params())
+        if self.is_fitted():
+            copied._fitted = self._fitted  # noqa: SLF001  # its own class
+        return copied
+
+    # ---------------------------------------------------------------- private
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        settings: Settings,
+        rng_key: Any,
+        weights: Any,
+        missing: str,
+        kwargs: dict[str, Any],
+    ) -> "ImpactModel":
+        check_positive(settings.num_samples, "num_samples")
+        for name in ("epochs", "batch_size", "num_steps"):
+            check_positive(getattr(settings, name), name)
+        engine = as_engine(self.inference, self.kernel)
+        problem, arguments = self._problem(X, y, weights, missing, kwargs)
+        state = self._fitted.fit.state if self.warm_start and self.is_fitted() else None
+        fit = engine.fit(self._derived_key(rng_key, _FIT), problem, settings, state=state)
+        self._fitted = self._record(fit, problem, arguments)
+        _show(fit.notes)
+        return self
+
+    def _problem(
+        self, X: Any, y: Any, weights: Any, missing: str, kwargs: Mapping[str, Any]
+    ) -> tuple[Problem, Arguments]:
+        """The kernel with its data, checked and inspected."""
+        if y is None:
+            msg = f"Fitting needs outcomes: '{self.param_output}' is None. Pass one per row."
+            raise InputError(msg, code="outcome-missing")
+        given = {self.param_input: X, self.param_output: y, **kwargs}
+        arguments, inputs, spec = self._inspect(given, frozenset())
+        check_finite(arguments, missing, self.param_output)
+        rows = None if weights is None else check_weights(weights, arguments.rows)
+        return Problem(self.kernel, inputs, spec, rows), arguments
+
+    def _record(self, fit: Fit, problem: Problem, arguments: Arguments, steps: int = 0) -> Fitted:
+        X = problem.inputs.arrays[self.param_input]
+        return Fitted(
+            fit=fit,
+            spec=problem.spec,
+            rows=problem.inputs.rows,
+            fingerprint=row_fingerprint(X),
+            row_shape=tuple(X.shape[1:]),
+            labels=arguments.labels,
+            steps=steps,
+            problem=problem,
+        )
+
+    def _inspect(
+        self, given: Mapping[str, Any], row_inputs: frozenset[str]
+    ) -> tuple[Arguments, Inputs, KernelSpec]:
+        signature = read_signature(self.kernel, self.param_input, self.param_output)
+        always = tuple(n for n in (self.param_input, self.param_output) if given.get(n) is not None)
+        arguments = bind(
+            {n: v for n, v in given.items() if n != self.param_output or v is not None},
+            names=signature.names,
+            required=signature.required,
+            row_inputs=row_inputs,
+            always_rows=always,
+        )
+        inputs = Inputs(dict(arguments.arrays), dict(arguments.static), arguments.rows, always)
+        return arguments, inputs, inspect(self.kernel, inputs, self.param_output)
+
+    def _stream(self, request: Request, given: Mapping[str, Any]) -> xr.DataTree:
+        """The one road of every streamed result."""
+        fitted = getattr(self, "_fitted", None) or Fitted(Fit(draws={}))
+        row_inputs = fitted.spec.row_inputs if fitted.spec else frozenset()
+        arguments, _, spec = self._inspect(given, frozenset(row_inputs))
+        X = arguments.arrays[self.param_input]
+        check_row_shape(self.param_input, X, fitted.row_shape)
+        fingerprint = row_fingerprint(X)
+        prepared = prepare(
+            self.kernel,
+            request,
+            arguments,
+            spec,
+            self._derived_key(request.rng_key, request.tag, fingerprint),
+            fitted_rows=fitted.spec is None
+            or (fitted.rows, fitted.fingerprint) == (arguments.rows, fingerprint),
+        )
+        _show(prepared.notes)
+        with tqdm(total=arguments.rows, unit="row", disable=not request.progress) as bar:
+            arrays = run_tiles(prepared.call, prepared.plan, MemorySink(), bar.update)
+        return self._assemble(request, arrays, arguments, prepared)
+
+    def _assemble(
+        self,
+        request: Request,
+        arrays: dict[str, np.ndarray],
+        arguments: Arguments,
+        prepared: Prepared,
+    ) -> xr.DataTree:
+        """Label a result's arrays and put the groups together."""
+        attrs = self._attrs(request.group)
+        attrs["words"] = list(prepared.words)
+        attrs["rung"] = "intervention" if request.intervention else "association"
+        schema = self._schema(request.fit.draws, arguments.labels, request.num_draws)
+        groups = {}
+        if request.fit.draws:
+            fitted = self._fitted_state()
+            own = replace(schema, labels=fitted.labels)
+            groups["posterior"] = draws_dataset(request.fit.draws, own, fitted.spec, attrs)
+        task = prepared.call.task
+        groups[request.group] = dataset_of(arrays, task.results, schema, attrs)
+        if request.program is log_likelihood_block:
+            observed = {n: arguments.arrays[n][None] for n in arrays if n in arguments.arrays}
+            single = replace(schema, chains=1, draws=1)
+            values = dataset_of(observed, task.spec, single, attrs)
+            groups["observed_data"] = values.isel(chain=0, draw=0, drop=True)
+        return tree_of(groups, attrs)
+
+    def _schema(
+        self, draws: Mapping[str, Any], labels: np.ndarray | None, num_draws: int = 0
+    ) -> Schema:
+        chains, per_chain = draw_count(draws) if draws else (1, num_draws)
+        return Schema(chains, per_chain, labels, self.coords or {}, self.dims or {})
+
+    def _attrs(self, group: str) -> dict[str, Any]:
+        """Attributes that every result carries."""
+        attrs: dict[str, Any] = {
+            "inference_library": "aimz",
+            "inference_library_version": __version__,
+            "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
+            "kernel": kernel_name(self.kernel),
+            "group": group,
+        }
+        health = self._fitted.fit.attrs if self.is_fitted() else {}
+        return attrs | {f"fit_{n}": v for n, v in health.items() if np.isscalar(v)}
+
+    def _setting(self, name: str, value: Any) -> Any:
+        return getattr(self, name) if value is None else value
+
+    def _derived_key(self, rng_key: Any, tag: int, *numbers: int) -> jax.Array:
+        """A key of one use; an explicit key replaces model key, tag and numbers."""
+        if rng_key is not None:
+            return as_key(rng_key)
+        key = as_key(self.rng_key)
+        for number in (tag, *numbers):
+            key = jax.random.fold_in(key, number)
+        return key
+
+    def _shared_key(self, X: Any) -> jax.Array:
+        """The key that the scenarios of one effect share, whatever they change."""
+        return self._derived_key(None, _PREDICT, row_fingerprint(as_array(X, self.param_input)))
+
+    def _trained(self) -> Fitted:
+        fitted: Fitted | None = getattr(self, "_fitted", None)
+        if fitted is None:
+            msg = "This model has no posterior. Call fit, or set_posterior_sample, first."
+            raise NotFittedError(msg, code="not-fitted")
+        return fitted
+
+    def _fitted_state(self) -> Fitted:
+        fitted = self._trained()
+        if not fitted.fit.draws:
+            msg = "This model was trained by steps and holds no draws yet. Call sample first."
+            raise NotFittedError(msg, code="no-draws")
+        return fitted
+
+    def _stepping_engine(self) -> Any:
+        engine = as_engine(self.inference, self.kernel)
+        if not hasattr(engine, "step"):
+            msg = f"Engine '{engine.name}' cannot train by steps. Use inference='svi', or call fit."
+            raise InputError(msg, code="no-steps")
+        return engine
+
+
+def _show(notes: Sequence[Note]) -> None:
+    """Show notes as warnings, at the line of the user's call."""
+    for note in notes:
+        warnings.warn(_as_warning(note), stacklevel=4)
+
+
+def _as_warning(note: Note) -> Warning:
+    if issubclass(note.category, AimzWarning):
+        return note.category(note.message, code=note.code)
+    return note.category(note.message)

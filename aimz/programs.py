@@ -1,0 +1,258 @@
+"""Traced programs: how they are recognised, compiled once and reused.
+
+A kernel may read globals, attributes and closures, so the only sound way to know what it computes
+is to trace it. `compile_program` traces afresh at each call (a few milliseconds), recognises the
+program by the structure of its jaxpr, and reuses the executable. Constants and floating-point
+literals are inputs of the executable: a kernel in which only a value changed compiles nothing.
+
+NumPyro's handler stack is one global list, so tracing happens under one lock.
+"""
+
+import enum
+import hashlib
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental.xla_metadata import set_xla_metadata
+from jax.extend import core
+
+__all__ = [
+    "TRACE_LOCK",
+    "clear_programs",
+    "compile_program",
+    "fingerprint",
+    "num_compiled",
+    "program_stats",
+    "trace",
+]
+
+TRACE_LOCK = threading.RLock()
+
+_MAX_PROGRAMS = 512
+_TRACES = itertools.count()
+# Parameters of these primitives that are not jaxprs only say how to differentiate.
+_DERIVATIVE_RULES = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
+
+
+@dataclass(frozen=True)
+class _Program:
+    run: Callable[..., list[Any]]
+    jaxpr: Any  # kept alive: the fingerprint may name objects by address
+
+
+@dataclass
+class _Cache:
+    programs: OrderedDict[str, _Program] = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    traced: int = 0
+    made: int = 0
+
+
+_CACHE = _Cache()
+
+
+def trace(
+    fn: Callable[..., Any], *args: Any, version: str | None = None
+) -> tuple[core.ClosedJaxpr, Any]:
+    """Trace `fn(*args)` afresh; returns the jaxpr and the output's shapes as a pytree.
+
+    The arguments are pytrees of arrays or of `jax.ShapeDtypeStruct`. Traces with the same
+    `version`, a fingerprint of everything that `fn` reads, may share JAX's traces of the functions
+    inside.
+
+    >>> import jax.numpy as jnp
+    >>> closed, shapes = trace(lambda x: {"twice": 2 * x}, jnp.ones(3))
+    >>> shapes["twice"].shape
+    (3,)
+    """
+    # JAX remembers traces by function identity, also those of nested jitted functions and scan
+    # bodies, and so would miss a changed global that they read. Metadata is part of what its
+    # caches are keyed by: a new number makes every function inside be traced anew.
+    with TRACE_LOCK, set_xla_metadata(trace=version or f"trace {next(_TRACES)}"):
+        return jax.make_jaxpr(lambda *inputs: fn(*inputs), return_shape=True)(*args)
+
+
+def compile_program(
+    fn: Callable[..., Any], *args: Any, version: str | None = None
+) -> Callable[..., Any]:
+    """Compile `fn` for arguments shaped like `args`, or find the program that does the same.
+
+    Parameters
+    ----------
+    fn : callable
+        A function from pytrees of arrays to a pytree of arrays.
+    *args : pytree of arrays
+        Arguments, or `jax.ShapeDtypeStruct`s, that say the shapes and dtypes.
+    version : str, optional
+        As in `trace`.
+
+    Returns
+    -------
+    callable
+        Takes arguments of the same structure, returns what `fn` returns.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> scale = 2.0
+    >>> double = compile_program(lambda x: scale * x, jnp.ones(3))
+    >>> made = num_compiled()
+    >>> scale = 3.0
+    >>> triple = compile_program(lambda x: scale * x, jnp.ones(3))
+    >>> float(triple(jnp.ones(3))[0]), num_compiled() - made
+    (3.0, 0)
+    """
+    closed, shapes = trace(fn, *args, version=version)
+    treedef = jax.tree.structure(shapes)
+    key = fingerprint(closed)
+    with _CACHE.lock:
+        _CACHE.traced += 1
+        program = _CACHE.programs.get(key)
+        if program is None:
+            program = _Program(_executable(closed.jaxpr), closed.jaxpr)
+            _CACHE.programs[key] = program
+            _CACHE.made += 1
+            if len(_CACHE.programs) > _MAX_PROGRAMS:
+                _CACHE.programs.popitem(last=False)
+        _CACHE.programs.move_to_end(key)
+    constants, literals = list(closed.consts), _float_literals(closed.jaxpr)
+
+    def call(*inputs: Any) -> Any:
+        flat = program.run(constants, literals, jax.tree.leaves(inputs))
+        return jax.tree.unflatten(treedef, flat)
+
+    return call
+
+
+def num_compiled() -> int:
+    """Number of distinct programs made so far in this process."""
+    return _CACHE.made
+
+
+def program_stats() -> dict[str, int]:
+    """Counts of traces taken and programs made so far in this process."""
+    return {"traced": _CACHE.traced, "made": _CACHE.made, "kept": len(_CACHE.programs)}
+
+
+def clear_programs() -> None:
+    """Forget every compiled program."""
+    with _CACHE.lock:
+        _CACHE.programs.clear()
+
+
+def fingerprint(closed: core.ClosedJaxpr, *, values: bool = False) -> str:
+    """Name of a traced program; equal names compute the same function of their inputs.
+
+    Constants and top-level float literals count as inputs, unless `values` is true.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(repr(jax.config.jax_enable_x64).encode())
+    digest.update(repr(jax.config.jax_default_matmul_precision).encode())
+    _add_jaxpr(digest, closed.jaxpr, hoist=not values)
+    if values:
+        for constant in closed.consts:
+            _add_value(digest, constant)
+    return digest.hexdigest()
+
+
+def _executable(jaxpr: Any) -> Callable[..., list[Any]]:
+    """A jitted function of (constants, hoisted literals, flat inputs)."""
+
+    def evaluate(constants: list[Any], literals: list[Any], inputs: list[Any]) -> list[Any]:
+        values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
+        values.update(zip(jaxpr.invars, inputs, strict=True))
+        hoisted = iter(literals)
+
+        def read(atom: Any) -> Any:
+            if not isinstance(atom, core.Literal):
+                return values[atom]
+            return next(hoisted) if _is_float_literal(atom) else atom.val
+
+        for eqn in jaxpr.eqns:
+            operands = [read(atom) for atom in eqn.invars]
+            params = eqn.primitive.get_bind_params(eqn.params)
+            results = eqn.primitive.bind(*operands, **params)
+            outputs = results if eqn.primitive.multiple_results else [results]
+            values.update(zip(eqn.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    return jax.jit(evaluate)
+
+
+def _is_float_literal(atom: Any) -> bool:
+    return bool(np.issubdtype(atom.aval.dtype, np.floating)) and atom.aval.shape == ()
+
+
+def _float_literals(jaxpr: Any) -> list[Any]:
+    """Values of the top-level float literals in reading order, weak types kept."""
+    atoms = [atom for eqn in jaxpr.eqns for atom in eqn.invars] + list(jaxpr.outvars)
+    return [
+        float(atom.val) if atom.aval.weak_type else np.asarray(atom.val, atom.aval.dtype)
+        for atom in atoms
+        if isinstance(atom, core.Literal) and _is_float_literal(atom)
+    ]
+
+
+def _add_jaxpr(digest: Any, jaxpr: Any, *, hoist: bool) -> None:
+    """Feed a jaxpr's structure: equations, types, parameters; variables by order of appearance."""
+    names: dict[Any, int] = {}
+
+    def atom_text(atom: Any) -> str:
+        if isinstance(atom, core.Literal):
+            if hoist and _is_float_literal(atom):
+                return f"float:{atom.aval.str_short()}:{atom.aval.weak_type}"
+            value = np.asarray(atom.val)
+            return f"literal:{atom.aval.str_short()}:{atom.aval.weak_type}:{value.tobytes().hex()}"
+        return f"v{names.setdefault(atom, len(names))}:{atom.aval.str_short()}"
+
+    for atom in (*jaxpr.constvars, *jaxpr.invars):
+        weak = getattr(atom.aval, "weak_type", False)
+        digest.update(f"{atom_text(atom)}:{weak};".encode())
+    for eqn in jaxpr.eqns:
+        digest.update(f"{eqn.primitive.name}({','.join(map(atom_text, eqn.invars))})".encode())
+        for name in sorted(eqn.params):
+            value = eqn.params[name]
+            if eqn.primitive.name in _DERIVATIVE_RULES and not _is_jaxpr(value):
+                continue
+            digest.update(f"[{name}=".encode())
+            _add_value(digest, value)
+        digest.update(f"->{','.join(map(atom_text, eqn.outvars))};".encode())
+    digest.update(",".join(map(atom_text, jaxpr.outvars)).encode())
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(value, "eqns")
+
+
+def _add_value(digest: Any, value: Any) -> None:
+    """Feed a parameter or constant by value; an opaque object by its address."""
+    if _is_jaxpr(value):
+        _add_jaxpr(digest, getattr(value, "jaxpr", value), hoist=False)
+        for constant in getattr(value, "consts", ()):
+            _add_value(digest, constant)
+    elif isinstance(value, tuple | list):
+        digest.update(f"{type(value).__name__}{len(value)}".encode())
+        for item in value:
+            _add_value(digest, item)
+    elif isinstance(value, dict):
+        for item in value.items():
+            _add_value(digest, item)
+    elif isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        digest.update(repr(value.dtype).encode())
+        _add_value(digest, jax.random.key_data(value))
+    elif isinstance(value, np.ndarray | np.generic | jax.Array):
+        array = np.asarray(value)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    elif value is None or isinstance(value, bool | int | float | complex | str | bytes | enum.Enum):
+        digest.update(f"{type(value).__name__}:{value!r}".encode())
+    else:
+        digest.update(f"{type(value).__name__}:{value!r}:".encode())
+        if callable(value) and not isinstance(value, type):
+            digest.update(str(id(value)).encode())

@@ -1,0 +1,153 @@
+"""Random numbers that belong to a row, not to its place in an array.
+
+A key here is three words, (k0, k1, row). Its bits at position i are the threefry-2x32 block of the
+counter (row, i) under (k0, k1), so under `jax.vmap` over rows any sampler draws for each row what
+it would draw for that row alone, and a key for a row costs nothing to make. The two words come
+from the call's key, the number of the draw and the name of the site.
+
+The block function is that of Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as
+easy as 1, 2, 3", with 20 rounds; they are unrolled, which XLA fuses into one loop over elements.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.random import define_prng_impl
+
+__all__ = [
+    "NO_ROW",
+    "as_key",
+    "as_stock_key",
+    "call_words",
+    "draw_words",
+    "fold_words",
+    "name_words",
+    "site_key",
+]
+
+#: Row number of the keys of sites that belong to no row.
+NO_ROW = np.uint32(0xFFFFFFFF)
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = np.uint32(0x1BD11BDA)
+# Keep the counters of bits, folded keys and split keys apart.
+_FOLD, _SPLIT = np.uint32(0x9E3779B9), np.uint32(0x85EBCA6B)
+
+
+def as_key(rng_key: Any) -> jax.Array:
+    """Typed JAX key from an int, a typed key or a legacy key of two words.
+
+    >>> as_key(0) == jax.random.key(0)
+    Array(True, dtype=bool)
+    """
+    if isinstance(rng_key, int | np.integer) and not isinstance(rng_key, bool):
+        return jax.random.key(int(rng_key))
+    if hasattr(rng_key, "dtype") and jax.dtypes.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
+        if rng_key.shape == ():
+            return rng_key
+    elif hasattr(rng_key, "dtype") and rng_key.dtype == np.uint32 and rng_key.shape == (2,):
+        return jax.random.wrap_key_data(jnp.asarray(rng_key))
+    msg = f"rng_key must be an int or one JAX key such as jax.random.key(0), not {rng_key!r:.60}."
+    raise TypeError(msg)
+
+
+def call_words(rng_key: jax.Array) -> jax.Array:
+    """Two words of one call, from its JAX key."""
+    return jax.random.bits(rng_key, (2,), np.uint32)
+
+
+def draw_words(words: jax.Array, draw: Any) -> jax.Array:
+    """Two words of one draw of a call."""
+    return fold_words(words, jnp.uint32(0), jnp.asarray(draw, np.uint32))
+
+
+def name_words(name: str) -> tuple[np.uint32, np.uint32]:
+    """Two words that stand for a name."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    low, high = np.frombuffer(digest, "<u4")
+    return np.uint32(low), np.uint32(high)
+
+
+def fold_words(words: jax.Array, low: Any, high: Any) -> jax.Array:
+    """Two new words from two words and a pair of numbers."""
+    return jnp.stack(_threefry(words[0], words[1], jnp.uint32(low), jnp.uint32(high)))
+
+
+def site_key(words: jax.Array, name: str, row: Any = NO_ROW) -> jax.Array:
+    """Key of a site in one draw, for one row or for none.
+
+    Parameters
+    ----------
+    words : Array, shape (2,)
+        Words of the draw.
+    name : str
+        Name of the site.
+    row : uint32 scalar
+        Global number of the row.
+    """
+    site = fold_words(words, *name_words(name))
+    data = jnp.concatenate([site, jnp.asarray(row, np.uint32).reshape(1)])
+    return jax.random.wrap_key_data(data, impl=ROW_PRNG)
+
+
+def as_stock_key(key: jax.Array) -> jax.Array:
+    """JAX's own threefry key made from one of ours, for samplers that insist on it (Poisson)."""
+    data = jax.random.key_data(jax.random.fold_in(key, 0))
+    return jax.random.wrap_key_data(data[..., :2], impl="threefry2x32")
+
+
+def _threefry(k0: Any, k1: Any, x0: Any, x1: Any) -> tuple[jax.Array, jax.Array]:
+    """One threefry-2x32 block, 20 rounds, elementwise over broadcast arguments."""
+    keys = (k0, k1, k0 ^ k1 ^ _PARITY)
+    x0, x1 = x0 + keys[0], x1 + keys[1]
+    for group in range(5):
+        for distance in _ROTATIONS[group % 2]:
+            x0 = x0 + x1
+            x1 = (x1 << np.uint32(distance)) | (x1 >> np.uint32(32 - distance))
+            x1 = x1 ^ x0
+        x0 = x0 + keys[(group + 1) % 3]
+        x1 = x1 + keys[(group + 2) % 3] + np.uint32(group + 1)
+    return x0, x1
+
+
+def _iota(shape: tuple[int, ...]) -> jax.Array:
+    return jnp.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.uint32).reshape(shape)
+
+
+def _seed(seed: Any) -> jax.Array:
+    words = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
+    return jnp.concatenate([words, jnp.full(1, NO_ROW)])
+
+
+def _random_bits(key: jax.Array, width: int, shape: tuple[int, ...]) -> jax.Array:
+    low, high = _threefry(key[0], key[1], key[2], _iota(shape))
+    if width == 64:
+        return (high.astype(jnp.uint64) << np.uint64(32)) | low.astype(jnp.uint64)
+    return low.astype(getattr(jnp, f"uint{width}"))
+
+
+def _derived(key: jax.Array, domain: np.uint32, numbers: Any) -> jax.Array:
+    """Keys of row zero whose words depend on the key, its row and `numbers`."""
+    low, high = _threefry(key[0] ^ domain, key[1], key[2], numbers)
+    return jnp.stack([low, high, jnp.zeros_like(low)], axis=-1)
+
+
+def _fold_in(key: jax.Array, data: Any) -> jax.Array:
+    return _derived(key, _FOLD, jnp.asarray(data).astype(np.uint32))
+
+
+def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return _derived(key, _SPLIT, _iota(shape))
+
+
+def _define(functions: dict[str, Callable[..., Any]]) -> Any:
+    return define_prng_impl(key_shape=(3,), name="aimz_row", tag="aimz", **functions)
+
+
+ROW_PRNG = _define(
+    {"seed": _seed, "split": _split, "random_bits": _random_bits, "fold_in": _fold_in}
+)

@@ -1,0 +1,353 @@
+"""Pure programs of one block of rows by draws: prediction, prior and log-likelihood.
+
+A random choice is a function of the call, the draw, the site's name and the row, and of that row's
+own parameters. Where rows do not interact the kernel runs on one row at a time, vectorised over
+rows and draws, so that this holds for every distribution by construction. Where they interact the
+rows stay whole and only the draws are vectorised.
+
+No input or output, no choice of device and no warning happens here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro import handlers
+from numpyro.primitives import Messenger
+
+from aimz.errors import InputError
+from aimz.kernel import KernelSpec, SiteSpec, row_plates
+from aimz.randomness import NO_ROW, as_stock_key, draw_words, site_key
+
+__all__ = [
+    "Block",
+    "Task",
+    "density_spec",
+    "follows_rows",
+    "log_likelihood_block",
+    "predict_block",
+]
+
+
+class Block(NamedTuple):
+    """Arrays of one block of rows by draws; every leaf is an input of the program."""
+
+    words: Any  # (2,) uint32: the call
+    draws: Any  # (draw,) uint32: numbers of the draws
+    rows: Any  # (row,) uint32: global numbers of the rows
+    inputs: dict[str, Any]  # kernel arguments that go whole
+    row_inputs: dict[str, Any]  # (row, ...)
+    params: dict[str, Any]  # values of `param` sites and mutable state
+    posterior: dict[str, Any]  # (draw, ...): sites that no row owns
+    row_posterior: dict[str, Any]  # (draw, row, ...): the row axis comes second
+    values: dict[str, Any]  # interventions and conditions that are the same for all rows
+    row_values: dict[str, Any]  # (row, ...): those that belong to rows
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a program does, beside its arrays: the kernel, what is read and what is set."""
+
+    kernel: Callable[..., Any]
+    spec: KernelSpec
+    results: KernelSpec  # the sites as they are returned: `spec`, or `density_spec(spec)`
+    static: Mapping[str, Any]
+    sites: tuple[str, ...]
+    do: tuple[str, ...] = ()
+    condition: tuple[str, ...] = ()
+    functions: tuple[tuple[str, Callable[..., Any]], ...] = ()
+
+
+def follows_rows(site: SiteSpec) -> bool:
+    """Whether a site's value is cut with the rows."""
+    return site.rows == "leading" and site.row_axis is not None
+
+
+def density_spec(spec: KernelSpec) -> KernelSpec:
+    """The sites as their log densities are shaped: without event dimensions.
+
+    A density that is joint over the rows (a process, a multivariate normal over rows) follows no
+    row.
+    """
+    return replace(spec, sites=tuple(_density_site(site) for site in spec.sites))
+
+
+def predict_block(task: Task, block: Block) -> dict[str, jax.Array]:
+    """Values of `task.sites`: (draw, row, ...) for sites of rows, else (draw, ...)."""
+    return _run_block(task, block, _site_values)
+
+
+def log_likelihood_block(task: Task, block: Block) -> dict[str, jax.Array]:
+    """Log density of the observed sites in `task.sites`, shaped like `predict_block`'s values."""
+    return _run_block(task, block, _site_densities)
+
+
+_Read = Callable[[Task, Mapping[str, Any]], dict[str, jax.Array]]
+
+
+def _run_block(task: Task, block: Block, read: _Read) -> dict[str, jax.Array]:
+    """Vectorise one draw of the rows over the block's draws."""
+    run = partial(_draw_whole if task.spec.coupled else _draw_by_row, task, read)
+    axes = _mapped("draws", "posterior", "row_posterior")
+    return jax.vmap(run, in_axes=(axes,))(block)
+
+
+def _density_site(site: SiteSpec) -> SiteSpec:
+    rank = len(site.shape) - (0 if site.kind == "factor" else site.event_dim)
+    kept = replace(site, shape=site.shape[:rank], dims=site.dims[:rank], event_dim=0)
+    if site.row_axis is not None and site.row_axis < rank:
+        return kept
+    return replace(kept, rows="none", row_axis=None)
+
+
+def _mapped(*fields: str) -> Any:
+    """`in_axes` of a block in which some fields have a leading axis to map over."""
+    axes: dict[str, Any] = {name: 0 if name in fields else None for name in Block._fields}
+    return Block(**axes)
+
+
+def _draw_by_row(task: Task, read: _Read, block: Block) -> dict[str, jax.Array]:
+    """One draw of rows that do not interact: one row at a time, vectorised."""
+    owned = {name for name in task.sites if follows_rows(task.results[name])}
+
+    def one_row(block: Block) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        single = block._replace(
+            row_inputs={name: jnp.expand_dims(v, 0) for name, v in block.row_inputs.items()},
+            row_posterior=_with_row_axis(task.spec, block.row_posterior),
+            row_values=_with_row_axis(task.spec, block.row_values),
+        )
+        values = read(task, _trace(task, single, 1))
+        rows = {
+            name: jnp.squeeze(values.pop(name), _row_axis(task.results, name))
+            for name in sorted(owned)
+        }
+        return rows, values
+
+    axes = _mapped("rows", "row_inputs", "row_posterior", "row_values")
+    rows, others = jax.vmap(one_row, in_axes=(axes,), out_axes=(0, None))(block)
+    return rows | others
+
+
+def _draw_whole(task: Task, read: _Read, block: Block) -> dict[str, jax.Array]:
+    """One draw of rows that interact: all of them, in order."""
+    spec = task.spec
+    natural = block._replace(
+        row_posterior={n: _move(v, 0, _row_axis(spec, n)) for n, v in block.row_posterior.items()},
+        row_values={n: _move(v, 0, _row_axis(spec, n)) for n, v in block.row_values.items()},
+    )
+    values = read(task, _trace(task, natural, len(block.rows)))
+    return {
+        name: _move(v, _row_axis(spec, name), 0) if follows_rows(task.results[name]) else v
+        for name, v in values.items()
+    }
+
+
+def _move(value: jax.Array, source: int, target: int) -> jax.Array:
+    return jnp.moveaxis(value, source, target)
+
+
+def _row_axis(spec: KernelSpec, name: str) -> int:
+    return spec[name].row_axis or 0
+
+
+def _with_row_axis(spec: KernelSpec, values: dict[str, Any]) -> dict[str, Any]:
+    return {n: jnp.expand_dims(v, _row_axis(spec, n)) for n, v in values.items()}
+
+
+def _trace(task: Task, block: Block, num_rows: int) -> Mapping[str, Any]:
+    """Run the kernel once under the block's values and keys; returns NumPyro's trace."""
+    set_values = block.values | block.row_values
+    answer = _Answer(
+        row_plates(task.kernel, task.spec.row_plates, num_rows),
+        task=task,
+        words=draw_words(block.words, block.draws),
+        rows=block.rows,
+        given=block.params | block.posterior | block.row_posterior,
+        do={name: set_values[name] for name in task.do if name in set_values}
+        | dict(task.functions),
+        condition={name: set_values[name] for name in task.condition},
+    )
+    arguments = {**task.static, **block.inputs, **block.row_inputs}
+    trace: Mapping[str, Any] = handlers.trace(answer).get_trace(**arguments)
+    return trace
+
+
+def _site_values(task: Task, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(trace[name]["value"]) for name in task.sites}
+
+
+def _site_densities(task: Task, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+    densities = {}
+    for name in task.sites:
+        site = trace[name]
+        density = jnp.asarray(site["fn"].log_prob(site["value"]))
+        if task.spec[name].kind != "factor":
+            rank = jnp.ndim(site["value"]) - task.spec[name].event_dim
+            density = jnp.broadcast_to(density, jnp.shape(site["value"])[:rank])
+        densities[name] = density
+    return densities
+
+
+class _Answer(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
+    """Answers every statement of the kernel: a given value, one that was set, or a keyed draw."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        task: Task,
+        words: jax.Array,
+        rows: Any,
+        given: Mapping[str, Any],
+        do: Mapping[str, Any],
+        condition: Mapping[str, Any],
+    ) -> None:
+        self.task, self.words, self.rows = task, words, rows
+        self.given, self.do, self.condition = given, do, condition
+        self.ordinals: dict[str, int] = {}
+        super().__init__(fn)
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        kind, name = msg["type"], str(msg.get("name"))
+        if kind == "sample" and not msg.get("_control_flow_done", False):
+            self._answer_sample(msg)
+        elif kind == "deterministic" and name in self.do:
+            msg["value"] = _as_set(self.do[name], msg["value"])
+        elif kind in ("param", "mutable") and name in self.given:
+            msg["value"] = self.given[name]
+        elif kind == "plate" and msg["value"] is None:
+            msg["kwargs"]["rng_key"] = site_key(self.words, name)
+        elif kind in ("prng_key", "control_flow"):
+            self._answer_unnamed(msg, kind)
+
+    def _answer_sample(self, msg: dict[str, Any]) -> None:
+        name = msg["name"]
+        if name in self.condition:
+            msg["value"] = _as_set(self.condition[name], _like(msg))
+            msg["is_observed"] = True
+            return
+        if not msg["is_observed"] and name in self.given:
+            msg["value"] = self.given[name]
+        if name in self.do:
+            setting = self.do[name]
+            natural = self._natural(msg) if callable(setting) else _like(msg)
+            msg["value"] = _as_set(setting, natural)
+        elif msg["value"] is None:
+            msg["value"] = self._natural(msg)
+
+    def _natural(self, msg: dict[str, Any]) -> Any:
+        """The value that the site has when nobody sets it."""
+        if msg["value"] is not None:
+            return msg["value"]
+        name, shape = msg["name"], msg["kwargs"].get("sample_shape", ())
+        site = self.task.spec[name]
+        if not follows_rows(site):
+            return _draw(msg["fn"], site_key(self.words, name), shape, name)
+        if not self.task.spec.coupled:
+            return _draw(msg["fn"], site_key(self.words, name, self.rows), shape, name)
+        return _draw_rows(msg["fn"], partial(site_key, self.words, name), self.rows, site, shape)
+
+    def _answer_unnamed(self, msg: dict[str, Any], kind: str) -> None:
+        ordinal = self.ordinals.get(kind, 0)
+        self.ordinals[kind] = ordinal + 1
+        # NumPyro hands this key on to code that may insist on JAX's own generator.
+        msg["kwargs"]["rng_key"] = as_stock_key(site_key(self.words, f"{kind}:{ordinal}"))
+        if kind == "control_flow":
+            stack = msg["kwargs"]["substitute_stack"]
+            stack.append(("substitute", {k: v for k, v in self.given.items() if k not in self.do}))
+            stack.append(("substitute", dict(self.do)))
+            stack.append(("condition", dict(self.condition)))
+
+
+def _like(msg: dict[str, Any]) -> Any:
+    """Shape and dtype of a sample site's value."""
+    if msg["value"] is not None:
+        return jnp.asarray(msg["value"])
+    fn, shape = msg["fn"], msg["kwargs"].get("sample_shape", ())
+    return jax.eval_shape(lambda: _draw(fn, jax.random.key(0), shape, msg["name"]))
+
+
+def _as_set(setting: Any, natural: Any) -> jax.Array:
+    """The value that a site is set to, in the shape and dtype of its natural value."""
+    value = setting(natural) if callable(setting) else setting
+    return jnp.broadcast_to(jnp.asarray(value), natural.shape).astype(natural.dtype)
+
+
+def _draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
+    """One draw of a distribution with one of our keys."""
+    try:
+        try:
+            return fn(rng_key=key, sample_shape=shape)
+        except NotImplementedError:
+            return fn(rng_key=as_stock_key(key), sample_shape=shape)
+    except NotImplementedError as error:
+        message = (
+            f"Site '{name}' cannot be drawn from {type(fn).__name__}, which has no sampler. "
+            "Fit the model first, or give the site a proper prior."
+        )
+        raise InputError(message, code="no-sampler") from error
+
+
+# Families whose array samplers let a row's parameters change its neighbours' draws.
+_NEIGHBOURLY = (
+    dist.BinomialLogits,
+    dist.BinomialProbs,
+    dist.GammaPoisson,
+    dist.MultinomialLogits,
+    dist.MultinomialProbs,
+    dist.Poisson,
+    dist.VonMises,
+)
+
+
+def _draw_rows(
+    fn: Any, key: Callable[..., jax.Array], rows: Any, site: SiteSpec, shape: tuple[int, ...]
+) -> Any:
+    """Draw all rows of a site at once, each by its own key where the sampler would mix them."""
+    base = fn
+    while isinstance(base, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
+        base = base.base_dist
+    if not isinstance(base, _NEIGHBOURLY) or shape:
+        return _draw(fn, key(NO_ROW), shape, site.name)
+    batch = fn.batch_shape + fn.event_shape[: fn.event_dim - base.event_dim]
+    axis = site.row_axis or 0
+    from_right = len(batch) - axis
+    parameters, axes = _row_parameters(base, from_right)
+    rest = batch[:axis] + batch[axis + 1 :]
+
+    def one_row(parameters: dict[str, Any], row: Any) -> Any:
+        single = type(base)(**parameters, **_settings(base, parameters))
+        return _draw(single.expand(rest), key(row), (), site.name)
+
+    values = jax.vmap(one_row, in_axes=(axes, 0))(parameters, rows)
+    return jnp.moveaxis(values, 0, axis)
+
+
+def _row_parameters(base: Any, from_right: int) -> tuple[dict[str, Any], dict[str, int | None]]:
+    """Array parameters of a distribution and the axis of each that follows the rows."""
+    parameters, axes = {}, {}
+    for name, constraint in base.arg_constraints.items():
+        value = base.__dict__.get(name)
+        if value is None or isinstance(value, int) or np.ndim(value) < 0:
+            continue
+        value = jnp.asarray(value)
+        depth = value.ndim - getattr(constraint, "event_dim", 0) - from_right
+        if depth >= 0 and value.shape[depth] == 1:
+            value = jnp.squeeze(value, depth)
+            depth = -1
+        parameters[name], axes[name] = value, depth if depth >= 0 else None
+    return parameters, axes
+
+
+def _settings(base: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a distribution that are plain numbers."""
+    return {
+        name: base.__dict__[name]
+        for name in base.arg_constraints
+        if name not in parameters and base.__dict__.get(name) is not None
+    }

@@ -1,0 +1,267 @@
+"""One prediction as data: which sites are given, which are set, and the block of its arrays.
+
+An intervention reaches through latents that the posterior holds: its descendants are drawn anew.
+Everything here is pure; what the user should hear comes back as notes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from aimz.data import Arguments, as_array
+from aimz.errors import InputError, OutputWarning, nearest
+from aimz.inference.records import Note
+from aimz.kernel import KernelSpec, SiteSpec
+from aimz.sampling import Block, Task, follows_rows
+
+__all__ = [
+    "Scenario",
+    "make_block",
+    "observed_sites",
+    "reused_draws",
+    "scenario_of",
+    "sites_to_return",
+]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Sites that are set: arrays that belong to rows, those that do not, and callables."""
+
+    values: Mapping[str, Any]
+    row_values: Mapping[str, Any]
+    functions: Mapping[str, Callable[..., Any]]
+    do: tuple[str, ...]
+    condition: tuple[str, ...]
+
+
+def scenario_of(
+    spec: KernelSpec,
+    intervention: Mapping[str, Any] | None,
+    condition: Mapping[str, Any] | None,
+) -> Scenario:
+    """Check interventions and conditions against the kernel's sites.
+
+    Raises
+    ------
+    InputError
+        `site-unknown`, `site-shape`, `site-integer`, `site-twice`.
+    """
+    do, given = dict(intervention or {}), dict(condition or {})
+    twice = sorted(do.keys() & given.keys())
+    if twice:
+        msg = f"Site '{twice[0]}' is in both intervention and condition. Keep it in one of them."
+        raise InputError(msg, code="site-twice")
+    values, row_values = {}, {}
+    for name, value in {**do, **given}.items():
+        site = _settable(spec, name)
+        if callable(value) and name in do:
+            continue
+        array = _site_value(site, value)
+        if follows_rows(site) and array.ndim:
+            full = np.broadcast_to(array, site.shape)
+            row_values[name] = np.moveaxis(full, site.row_axis or 0, 0)
+        else:
+            values[name] = array
+    functions = {name: value for name, value in do.items() if callable(value)}
+    return Scenario(values, row_values, functions, tuple(do), tuple(given))
+
+
+def sites_to_return(spec: KernelSpec, asked: Any) -> tuple[str, ...]:
+    """Names of the sites of a result: those asked for, else the output and the deterministics."""
+    valid = [site.name for site in spec.sites if site.kind not in ("param", "factor")]
+    if asked is None:
+        chosen = [s.name for s in spec.sites if s.kind == "deterministic" or s.name == spec.output]
+        return tuple(name for name in chosen if name in valid)
+    names = (asked,) if isinstance(asked, str) else tuple(dict.fromkeys(asked))
+    for name in names:
+        if name not in valid:
+            msg = f"There is no site '{name}' to return. {nearest(name, valid)}"
+            raise InputError(msg, code="site-unknown")
+    if not names:
+        msg = "return_sites is empty. Name at least one site, or leave it out."
+        raise InputError(msg, code="site-unknown")
+    return names
+
+
+def observed_sites(spec: KernelSpec, draws: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sites with a likelihood; refused where the posterior lacks a latent of the kernel.
+
+    Raises
+    ------
+    InputError
+        `latent-missing`, `nothing-observed`.
+    """
+    lacking = [name for name in spec.latents if name not in draws]
+    if lacking:
+        msg = (
+            f"The posterior holds no draws of '{lacking[0]}', so the likelihood given it is not "
+            "known. Fit the model, or pass its draws to set_posterior_sample."
+        )
+        raise InputError(msg, code="latent-missing")
+    sites = tuple(s.name for s in spec.sites if s.kind in ("observed", "factor"))
+    if not sites:
+        msg = f"The kernel observes nothing here. Pass '{spec.output}' so that a site observes it."
+        raise InputError(msg, code="nothing-observed")
+    return sites
+
+
+def reused_draws(
+    spec: KernelSpec,
+    draws: Mapping[str, Any],
+    params: Mapping[str, Any],
+    scenario: Scenario,
+    *,
+    fitted_rows: bool,
+    in_sample: bool,
+) -> tuple[dict[str, Any], tuple[Note, ...]]:
+    """Posterior draws that a scenario reuses; the others are drawn anew, and why is noted.
+
+    Raises
+    ------
+    InputError
+        `rows-not-fitted`: latents that belong to the fitted rows, and other rows.
+    """
+    below = spec.descendants(scenario.do) - set(scenario.do)
+    redrawn = sorted(name for name in below if name in draws and name in spec)
+    reused = {}
+    for name, value in draws.items():
+        if name not in spec or name in redrawn:
+            continue
+        if _belongs_to_rows(spec[name]):
+            if not in_sample:
+                continue
+            if not fitted_rows:
+                msg = (
+                    f"Site '{name}' has one value per fitted row, and these are other rows. Pass "
+                    "the fitted rows, or predict with in_sample=False to draw it anew."
+                )
+                raise InputError(msg, code="rows-not-fitted")
+        reused[name] = value
+    notes = _notes(spec, draws, scenario, redrawn, params, in_sample=in_sample)
+    return reused, notes
+
+
+def make_block(
+    task: Task,
+    arguments: Arguments,
+    scenario: Scenario,
+    draws: Mapping[str, Any],
+    params: Mapping[str, Any],
+    *,
+    words: Any,
+    num_draws: int,
+) -> Block:
+    """All the arrays of one result, rows and draws complete."""
+    spec = task.spec
+    posterior, row_posterior = {}, {}
+    for name, value in draws.items():
+        flat = np.reshape(np.asarray(value), (-1, *np.shape(value)[2:]))
+        if name in spec and follows_rows(spec[name]):
+            row_posterior[name] = np.moveaxis(flat, 1 + (spec[name].row_axis or 0), 1)
+        else:
+            posterior[name] = jnp.asarray(flat)
+    rows = {n: v for n, v in arguments.arrays.items() if n in spec.row_inputs}
+    whole = {n: v for n, v in arguments.arrays.items() if n not in spec.row_inputs}
+    return Block(
+        words=words,
+        draws=np.arange(num_draws, dtype=np.uint32),
+        rows=np.arange(arguments.rows, dtype=np.uint32),
+        inputs=whole,
+        row_inputs=rows,
+        params=dict(params),
+        posterior=posterior,
+        row_posterior=row_posterior,
+        values=dict(scenario.values),
+        row_values=dict(scenario.row_values),
+    )
+
+
+def _belongs_to_rows(site: SiteSpec) -> bool:
+    return site.rows in ("leading", "sized") or (site.rows == "scan" and site.row_axis is not None)
+
+
+def _settable(spec: KernelSpec, name: str) -> SiteSpec:
+    valid = [s.name for s in spec.sites if s.kind not in ("param", "factor")]
+    if name not in valid:
+        msg = f"There is no site '{name}' to set. {nearest(name, valid)}"
+        raise InputError(msg, code="site-unknown")
+    return spec[name]
+
+
+def _site_value(site: SiteSpec, value: Any) -> np.ndarray:
+    """A value for a site, refused unless it has the site's shape or broadcasts to it exactly."""
+    array = np.asarray(as_array(value, site.name))
+    if site.discrete and array.dtype.kind == "f" and np.any(array != np.round(array)):
+        msg = f"Site '{site.name}' is discrete and cannot take {array.ravel()[0]!r}. Pass integers."
+        raise InputError(msg, code="site-integer")
+    if site.rows == "scan":
+        return array
+    try:
+        fits = np.broadcast_shapes(array.shape, site.shape) == tuple(site.shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        msg = (
+            f"The value for site '{site.name}' has shape {array.shape}, but the site has shape "
+            f"{tuple(site.shape)}. Pass a scalar or an array of that shape."
+        )
+        raise InputError(msg, code="site-shape")
+    return array
+
+
+def _notes(
+    spec: KernelSpec,
+    draws: Mapping[str, Any],
+    scenario: Scenario,
+    redrawn: list[str],
+    params: Mapping[str, Any],
+    *,
+    in_sample: bool,
+) -> tuple[Note, ...]:
+    notes = []
+    set_sites = set(scenario.do) | set(scenario.condition)
+    global_redrawn = [name for name in redrawn if not _belongs_to_rows(spec[name])]
+    if global_redrawn:
+        text = (
+            f"The intervention redraws {_listed(global_redrawn)} from the prior, because its "
+            "distribution depends on a site that was set. Its posterior is not used."
+        )
+        notes.append(Note(OutputWarning, text, "global-redrawn"))
+    lacking = [
+        name
+        for name in spec.latents
+        if name not in draws
+        and name != spec.output
+        and name not in set_sites
+        and (in_sample or not _belongs_to_rows(spec[name]))
+    ]
+    if lacking and draws:
+        text = (
+            f"The posterior holds no draws of {_listed(lacking)}: each is drawn from its prior, "
+            "once per draw. Pass them to set_posterior_sample if that is not what you want."
+        )
+        notes.append(Note(OutputWarning, text, "site-from-prior"))
+    initial = [s.name for s in spec.sites if s.kind == "param" and s.name not in params]
+    if initial and draws:
+        text = (
+            f"Parameter {_listed(initial)} keeps its initial value, because no fit has set it. Fit "
+            "the model if that is not what you want."
+        )
+        notes.append(Note(OutputWarning, text, "param-initial"))
+    reach = spec.descendants(scenario.do) | set(scenario.do)
+    if scenario.do and spec.output not in reach:
+        text = (
+            f"Setting {_listed(scenario.do)} cannot change '{spec.output}': no path leads there. "
+            "Set a site that the outcome depends on."
+        )
+        notes.append(Note(OutputWarning, text, "no-effect"))
+    return tuple(notes)
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,461 @@
+"""A kernel's structural equations, as a traced program.
+
+A kernel is read twice at a number of rows. `read` runs it seeded and notes every statement: names,
+shapes, plates. `equations` runs it again with the value of each site given, so that the traced
+program has no random-number code in it: its outputs are what each site's distribution is made of,
+its log density, and the values of deterministic sites. Nothing here decides anything.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import get_opaque_trace_state
+from numpyro import handlers
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.distribution import Distribution, Unit
+from numpyro.ops.pytree import PytreeTrace
+from numpyro.primitives import _PYRO_STACK, Messenger, plate
+
+from aimz import programs
+from aimz.errors import InputError, KernelValidationError
+
+__all__ = [
+    "Equations",
+    "Inputs",
+    "Plate",
+    "Reading",
+    "Statement",
+    "base_distribution",
+    "equations",
+    "evaluate",
+    "plausible_values",
+    "read",
+    "row_plates",
+]
+
+_SITES = ("sample", "deterministic", "param")
+_ARRAY_TYPES = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Arguments of one call of a kernel.
+
+    Parameters
+    ----------
+    arrays : mapping
+        Traced values: arrays, or pytrees of arrays, by argument name.
+    static : mapping
+        Arguments that are no arrays.
+    rows : int
+        Number of rows.
+    always_rows : tuple of str
+        Arguments that are per row by definition: the input and, when given, the outcome.
+    """
+
+    arrays: dict[str, Any]
+    static: dict[str, Any]
+    rows: int
+    always_rows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A plate as the kernel wrote it."""
+
+    size: int
+    subsample_size: int
+
+
+@dataclass
+class Statement:
+    """One statement of a kernel as it ran: the message's parts that matter."""
+
+    name: str
+    type: str
+    fn: Any
+    value: Any
+    observation: Any
+    scale: Any
+    frames: tuple[Any, ...]
+    in_control_flow: bool
+
+    @property
+    def is_factor(self) -> bool:
+        """Whether the statement only adds a number to the log density."""
+        return self.type == "sample" and isinstance(base_distribution(self.fn), Unit)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the value; of the log density for a factor, () for a pytree."""
+        if self.is_factor:
+            return tuple(self.fn.batch_shape)
+        return tuple(np.shape(self.value)) if self.is_array else ()
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the value is one array."""
+        return isinstance(self.value, _ARRAY_TYPES)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Every statement and plate of a kernel at one number of rows."""
+
+    rows: int
+    statements: dict[str, Statement]
+    plates: dict[str, Plate]
+    program: Any  # the traced program, for its fingerprint
+    states: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Equations:
+    """The traced structural equations: outputs are (site, role) in order."""
+
+    program: Any
+    inputs: list[tuple[str, str]]  # ("argument" | "site" | "key", name), one per flat input
+    outputs: list[tuple[str, str]]
+    shapes: list[tuple[int, ...]]
+
+
+def base_distribution(fn: Any) -> Any:
+    """The distribution under masks, expansions and event dimensions."""
+    while hasattr(fn, "base_dist") and type(fn).__name__ in _WRAPPERS:
+        fn = fn.base_dist
+    return fn
+
+
+_WRAPPERS = frozenset({"ExpandedDistribution", "MaskedDistribution", "Independent"})
+
+
+class row_plates(Messenger):  # type: ignore[misc]  # noqa: N801  # NumPyro: no stubs; a handler
+    """A kernel whose plates `names` have `rows` rows, whatever the kernel wrote there.
+
+    Their index is 0, 1, 2, ...: no row is left out at random, and the scaling that goes with a
+    subsample is undone.
+
+    Examples
+    --------
+    >>> import numpyro, numpyro.distributions as dist
+    >>> def kernel(X, y=None):
+    ...     with numpyro.plate("rows", 50):
+    ...         numpyro.sample("y", dist.Normal(X, 1.0), obs=y)
+    >>> resized = row_plates(kernel, {"rows"}, 3)
+    >>> handlers.trace(handlers.seed(resized, 0)).get_trace(jnp.zeros(3))["y"]["value"].shape
+    (3,)
+    """
+
+    def __init__(self, kernel: Callable[..., Any], names: Collection[str], rows: int) -> None:
+        self.names = frozenset(names)
+        self.rows = rows
+        super().__init__(kernel)
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if not self.names:
+            return
+        if msg["type"] == "plate":
+            if msg["name"] in self.names:
+                msg["value"] = jnp.arange(self.rows)
+                msg["args"] = (self.rows, None)
+            return
+        for handler in _PYRO_STACK:
+            if isinstance(handler, plate) and handler.name in self.names:
+                self._settle(handler, msg)
+
+    def _settle(self, handler: Any, msg: dict[str, Any]) -> None:
+        """Make a plate forget the size that the kernel wrote."""
+        if handler.size == handler.subsample_size:
+            return
+        inside = any(frame.name == handler.name for frame in msg.get("cond_indep_stack", ()))
+        if inside and msg["type"] != "deterministic" and msg["scale"] is not None:
+            scale = msg["scale"] / (handler.size / handler.subsample_size)
+            msg["scale"] = None if isinstance(scale, float) and abs(scale - 1) < 1e-9 else scale
+        handler.size = handler.subsample_size
+
+
+class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
+    """Notes every statement and answers those whose value is given."""
+
+    def __init__(self, kernel: Callable[..., Any], given: Mapping[str, Any] | None = None) -> None:
+        self.given = given or {}
+        self.statements: dict[str, Statement] = {}
+        self.plates: dict[str, Plate] = {}
+        self.states: dict[str, Any] = {}
+        self.in_control_flow: set[str] = set()
+        self.entry: Any = None
+        super().__init__(kernel)
+
+    def __enter__(self) -> Self:
+        self.entry = get_opaque_trace_state()
+        super().__enter__()
+        return self
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        kind, name = msg["type"], str(msg.get("name"))
+        if kind in _SITES:
+            self._refuse_transform(msg)
+            msg["_observation"] = msg["value"] if msg.get("is_observed") else None
+        if kind == "control_flow":
+            msg["kwargs"]["substitute_stack"].append(("substitute", dict(self.given)))
+        elif kind in ("sample", "param", "mutable") and name in self.given:
+            # A copy: `random_flax_module` replaces entries of a param's tree in place.
+            msg["value"] = jax.tree.map(lambda leaf: leaf, self.given[name])
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        kind, name = msg["type"], msg.get("name")
+        if kind == "plate":
+            size, subsample_size = msg["args"]
+            self.plates[msg["name"]] = Plate(size, subsample_size or len(msg["value"]))
+        elif kind == "control_flow":
+            self.in_control_flow |= _names_in_control_flow(msg["value"])
+        elif kind == "mutable" and msg["value"] is not None:
+            self.states[msg["name"]] = jax.tree.map(lambda leaf: leaf, msg["value"])
+        elif kind in _SITES and not (kind == "param" and msg["value"] is None):
+            self._note(msg, str(name))
+
+    def _note(self, msg: dict[str, Any], name: str) -> None:
+        if msg["type"] != "param" and name in self.statements:
+            raise KernelValidationError(
+                f"The kernel has two sites named '{name}'. NumPyro needs one name for each. "
+                "Rename one of them.",
+                code="duplicate-site",
+            )
+        self.statements[name] = Statement(
+            name=name,
+            type=msg["type"],
+            fn=msg.get("fn") if msg["type"] == "sample" else None,
+            value=jax.tree.map(lambda leaf: leaf, msg["value"]),
+            observation=msg["_observation"],
+            scale=msg.get("scale"),
+            frames=tuple(msg.get("cond_indep_stack", ())),
+            in_control_flow=name in self.in_control_flow,
+        )
+
+    def _refuse_transform(self, msg: dict[str, Any]) -> None:
+        if get_opaque_trace_state() == self.entry:
+            return
+        raise KernelValidationError(
+            f"Site '{msg['name']}' is inside jax.vmap, jit, grad or a lax loop. Every turn would "
+            f'repeat its noise. Write `with numpyro.plate("{msg["name"]}_rows", n):` around it, '
+            "or use numpyro.contrib.control_flow.scan.",
+            code="site-under-transform",
+        )
+
+
+def _names_in_control_flow(value: Any) -> set[str]:
+    """Names of the sites that a control-flow statement recorded."""
+    leaves = jax.tree.leaves(value, is_leaf=lambda node: isinstance(node, PytreeTrace))
+    return {name for leaf in leaves if isinstance(leaf, PytreeTrace) for name in leaf.trace}
+
+
+def _bound(
+    kernel: Callable[..., Any], static: Mapping[str, Any], plates: Collection[str], rows: int
+) -> Callable[..., Any]:
+    """The seeded kernel as a function of its arrays, a key and given values."""
+
+    def run(arrays: dict[str, Any], key: Any, given: Mapping[str, Any] | None) -> _Watch:
+        watch = _Watch(handlers.seed(row_plates(kernel, plates, rows), key), given)
+        watch(**arrays, **static)
+        return watch
+
+    return run
+
+
+def read(
+    kernel: Callable[..., Any],
+    arrays: Mapping[str, Any],
+    static: Mapping[str, Any],
+    rows: int,
+    plates: Collection[str] = (),
+) -> Reading:
+    """Run the kernel abstractly and note its statements; `plates` are resized to `rows`."""
+    watches: list[_Watch] = []
+
+    def run(arrays: dict[str, Any], key: Any) -> Any:
+        watch = _bound(kernel, static, plates, rows)(arrays, key, None)
+        watches.append(watch)
+        return [list(parts.values()) for parts in _parts(watch, with_density=False).values()]
+
+    program = _guarded(run, dict(arrays))
+    (watch,) = watches
+    return Reading(rows, watch.statements, watch.plates, program, watch.states)
+
+
+def equations(
+    kernel: Callable[..., Any],
+    arrays: Mapping[str, Any],
+    static: Mapping[str, Any],
+    rows: int,
+    reading: Reading,
+    plates: Collection[str] = (),
+) -> Equations:
+    """Trace the structural equations at the number of rows of a reading."""
+    given = given_shapes(reading)
+    names: list[tuple[str, str]] = []
+    inputs = [("argument", name) for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
+    inputs += [("key", "")]
+    inputs += [("site", name) for name in sorted(given) for _ in jax.tree.leaves(given[name])]
+
+    def run(arrays: dict[str, Any], key: Any, given: dict[str, Any]) -> list[Any]:
+        watch = _bound(kernel, static, plates, rows)(arrays, key, given)
+        parts = _parts(watch, with_density=True)
+        names.extend((site, role) for site, by_role in parts.items() for role in by_role)
+        return [value for by_role in parts.values() for value in by_role.values()]
+
+    program = _guarded(run, dict(arrays), given)
+    shapes = [tuple(aval.shape) for aval in program.out_avals]
+    return Equations(program, inputs, names, shapes)
+
+
+def given_shapes(reading: Reading) -> dict[str, Any]:
+    """Shapes of every value that the structural equations take as given."""
+    values: dict[str, Any] = dict(reading.states)
+    for name, statement in reading.statements.items():
+        if statement.type in ("sample", "param") and not statement.is_factor:
+            values[name] = statement.value
+    shapes: dict[str, Any] = jax.tree.map(_shape_of, values)
+    return shapes
+
+
+def plausible_values(
+    kernel: Callable[..., Any], static: Mapping[str, Any], plates: Collection[str], rows: int
+) -> Callable[..., dict[str, Any]]:
+    """A function of arrays and a key that makes up every given value, inside its support.
+
+    Samplers are slow to compile, so values come from constant noise where the support allows it.
+    """
+
+    def draw(arrays: dict[str, Any], key: Any) -> dict[str, Any]:
+        made_up = _MadeUp(row_plates(kernel, plates, rows))
+        watch = _Watch(handlers.seed(made_up, key))
+        watch(**arrays, **static)
+        reading = Reading(rows, watch.statements, watch.plates, None, watch.states)
+        values = {name: watch.statements[name].value for name in _drawn(reading)}
+        made: dict[str, Any] = jax.tree.map(jnp.asarray, values | reading.states)
+        return made
+
+    return draw
+
+
+class _MadeUp(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
+    """Gives each sample site a value inside its support, without a sampler where possible."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and msg["value"] is None:
+            msg["value"] = _inside(msg["fn"], msg["name"])
+
+
+def _inside(fn: Any, name: str) -> Any:
+    """Values inside a distribution's support made of constant noise; None where that is hard."""
+    shape, support = fn.shape(), fn.support
+    noise = np.random.default_rng(len(name)).normal(size=shape)
+    if support.is_discrete:
+        if support is constraints.boolean or support is constraints.nonnegative_integer:
+            return jnp.asarray(noise > 0, jnp.result_type(int))
+        low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+        if low is None or high is None or support.event_dim:
+            return None
+        return jnp.where(noise > 0, jnp.broadcast_to(high, shape), jnp.broadcast_to(low, shape))
+    try:
+        transform = biject_to(support)
+        free = transform.inverse_shape(shape)
+    except (NotImplementedError, ValueError, TypeError):
+        return None
+    noise = np.random.default_rng(len(name)).normal(size=free)
+    return transform(jnp.asarray(noise, jnp.result_type(float)))
+
+
+def evaluate(
+    kernel: Callable[..., Any], static: Mapping[str, Any], plates: Collection[str], rows: int
+) -> Callable[..., dict[tuple[str, str], Any]]:
+    """The structural equations, without densities, as a function of arrays, a key and values."""
+
+    def run(arrays: dict[str, Any], key: Any, given: dict[str, Any]) -> dict[tuple[str, str], Any]:
+        watch = _bound(kernel, static, plates, rows)(arrays, key, given)
+        parts = _parts(watch, with_density=False)
+        return {(site, role): v for site, by_role in parts.items() for role, v in by_role.items()}
+
+    return run
+
+
+def _drawn(reading: Reading) -> Iterator[str]:
+    for name, statement in reading.statements.items():
+        if statement.type in ("sample", "param") and not statement.is_factor:
+            yield name
+
+
+def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
+
+
+def _parts(watch: _Watch, *, with_density: bool) -> dict[str, dict[str, Any]]:
+    """Arrays that say what each site is: parameters, density, scale, observation, value."""
+    parts: dict[str, dict[str, Any]] = {}
+    for name, statement in watch.statements.items():
+        found: dict[str, Any] = {}
+        if statement.type == "deterministic":
+            leaves = [leaf for leaf in jax.tree.leaves(statement.value) if _is_numeric(leaf)]
+            found |= {"value" if i == 0 else f"value {i}": v for i, v in enumerate(leaves)}
+        elif statement.type == "sample":
+            leaves = [leaf for leaf in jax.tree.leaves(statement.fn) if _is_numeric(leaf)]
+            found |= {f"parameter {i}": leaf for i, leaf in enumerate(leaves)}
+            if _is_numeric(statement.scale):
+                found["scale"] = statement.scale
+            if _is_numeric(statement.observation):
+                found["observation"] = statement.observation
+            if with_density and not statement.in_control_flow:
+                found |= _density(statement)
+        parts[name] = found
+    return parts
+
+
+def _density(statement: Statement) -> dict[str, Any]:
+    """The site's log density, or nothing where the distribution has none."""
+    fn: Distribution = statement.fn
+    try:
+        return {"density": fn.log_prob(statement.value)}
+    except NotImplementedError:
+        return {}
+
+
+def _is_numeric(leaf: Any) -> bool:
+    if not isinstance(leaf, _ARRAY_TYPES):
+        return False
+    return not jax.dtypes.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
+def _guarded(run: Callable[..., Any], arrays: dict[str, Any], *more: Any) -> Any:
+    """Trace, and turn what JAX says about values that are not known yet into plain words."""
+    abstract = jax.tree.map(_shape_of, arrays)
+    try:
+        return programs.trace(run, abstract, jax.random.key(0), *more)[0]
+    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
+        raise KernelValidationError(
+            "The kernel decides with a Python `if`, `for`, float() or mask on values known only "
+            "when it runs. It is compiled once for all values. Write jnp.where or lax.cond.",
+            code="traced-branch",
+        ) from error
+    except jax.errors.TracerArrayConversionError as error:
+        raise KernelValidationError(
+            "The kernel hands its values to NumPy. They are known only when it runs. Use the same "
+            "function of jax.numpy.",
+            code="traced-numpy",
+        ) from error
+
+
+def check_rows(inputs: Inputs) -> None:
+    """Refuse an input or outcome whose leading axis is not the rows."""
+    for name in inputs.always_rows:
+        for leaf in jax.tree.leaves(inputs.arrays.get(name)):
+            shape = tuple(jnp.shape(leaf))
+            if shape[:1] != (inputs.rows,):
+                raise InputError(
+                    f"Argument '{name}' has shape {shape} but there are {inputs.rows} rows. Its "
+                    "first axis must be the rows. Pass one value, or one line, per row.",
+                    code="shape",
+                )

@@ -1,0 +1,28 @@
+"""Settings that every test shares; they are made before JAX is imported."""
+
+import os
+from collections.abc import Iterator
+
+# The CPU unless a GPU is asked for: JAX_PLATFORMS=cuda pytest -m gpu
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "agg")
+# Programs kept on disk by an earlier run would hide what a test compiles.
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+import jax
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that need a GPU where there is none."""
+    if any(item.get_closest_marker("gpu") for item in items) and jax.default_backend() == "cpu":
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU; run with JAX_PLATFORMS=cuda"))
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Double precision for one test."""
+    with jax.enable_x64(True):
+        yield

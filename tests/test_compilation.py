@@ -1,0 +1,193 @@
+"""What is compiled, how often, and that a kernel's surroundings are read at every call."""
+
+import inspect
+import os
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from aimz import ImpactModel
+from aimz.programs import num_compiled
+
+SLOPE = 2.0
+TABLE = np.array([1.0, 2.0])
+
+
+def nested(x):
+    return SLOPE * x
+
+
+@jax.jit
+def nested_jit(x):
+    return SLOPE * x
+
+
+def kernel(X, y=None):
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    mu = numpyro.deterministic("mu", a + nested(X[:, 0]) + jnp.asarray(TABLE).sum())
+    numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def kernel_with_jit(X, y=None):
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    mu = numpyro.deterministic("mu", a + nested_jit(X[:, 0]))
+    numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+class CallableKernel:
+    def __init__(self, slope):
+        self.slope = slope
+
+    def __call__(self, X, y=None):
+        a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+        mu = numpyro.deterministic("mu", a + self.slope * X[:, 0])
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def closure(slope):
+    def kernel(X, y=None):
+        a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+        mu = numpyro.deterministic("mu", a + slope[0] * X[:, 0])
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    return kernel
+
+
+def make(kernel):
+    return ImpactModel(kernel).set_posterior_sample({"a": np.zeros(8)})
+
+
+def rows(n):
+    return np.linspace(-1, 1, n, dtype=np.float32)[:, None]
+
+
+def mean(model, X):
+    return model.predict_on_batch(X, return_datatree=False)["mu"][0]
+
+
+class XlaCompiles:
+    """Counts the executables that XLA makes."""
+
+    def __enter__(self):
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self
+
+    def _listen(self, event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.count += 1
+
+    def __exit__(self, *_):
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+
+def test_second_call_compiles_nothing():
+    model = make(kernel)
+    mean(model, rows(100))
+    with XlaCompiles() as compiles:
+        mean(model, rows(100) + 1)
+        mean(model, rows(90))
+    assert compiles.count == 0
+
+
+def test_sixty_sizes_use_at_most_eight_programs():
+    model = make(kernel)
+    sizes = np.unique(np.geomspace(1, 5000, 75).astype(int))[-60:]
+    sizes[0] = 1
+    before = num_compiled()
+    for n in sizes:
+        mean(model, rows(n))
+    assert len(sizes) == 60
+    assert num_compiled() - before <= 8
+
+
+def test_changed_global_is_seen_and_compiles_nothing(monkeypatch):
+    model, X = make(kernel), rows(20)
+    np.testing.assert_allclose(mean(model, X), 2 * X[:, 0] + 3, rtol=1e-6)
+    module = sys.modules[__name__]
+    before = num_compiled()
+    monkeypatch.setattr(module, "SLOPE", 5.0)
+    monkeypatch.setattr(module, "TABLE", np.array([3.0, 4.0]))
+    np.testing.assert_allclose(mean(model, X), 5 * X[:, 0] + 7, rtol=1e-6)
+    assert num_compiled() == before
+
+
+def test_changed_global_is_seen_inside_a_jitted_function(monkeypatch):
+    model, X = make(kernel_with_jit), rows(20)
+    np.testing.assert_allclose(mean(model, X), 2 * X[:, 0], rtol=1e-6)
+    monkeypatch.setattr(sys.modules[__name__], "SLOPE", -1.0)
+    np.testing.assert_allclose(mean(model, X), -X[:, 0], rtol=1e-6)
+
+
+def test_changed_global_table_in_place_is_seen(monkeypatch):
+    model, X = make(kernel), rows(20)
+    mean(model, X)
+    monkeypatch.setitem(TABLE, 0, 11.0)
+    np.testing.assert_allclose(mean(model, X), 2 * X[:, 0] + 13, rtol=1e-6)
+
+
+def test_changed_attribute_is_seen_and_compiles_nothing():
+    kernel = CallableKernel(1.0)
+    model, X = make(kernel), rows(20)
+    np.testing.assert_allclose(mean(model, X), X[:, 0], rtol=1e-6)
+    before = num_compiled()
+    kernel.slope = 4.0
+    np.testing.assert_allclose(mean(model, X), 4 * X[:, 0], rtol=1e-6)
+    assert num_compiled() == before
+
+
+def test_changed_closure_is_seen_and_compiles_nothing():
+    slope = [1.0]
+    model, X = make(closure(slope)), rows(20)
+    np.testing.assert_allclose(mean(model, X), X[:, 0], rtol=1e-6)
+    before = num_compiled()
+    slope[0] = -3.0
+    np.testing.assert_allclose(mean(model, X), -3 * X[:, 0], rtol=1e-6)
+    assert num_compiled() == before
+
+
+def test_two_models_of_equal_structure_share_programs():
+    X = rows(20)
+    mean(make(closure([1.0])), X)
+    before = num_compiled()
+    mean(make(closure([2.0])), X)
+    assert num_compiled() == before
+
+
+def test_predict_crosses_at_most_six_of_our_frames(monkeypatch):
+    import aimz.execute
+
+    depths = []
+    compile_program = aimz.execute.compile_program
+
+    def compile_and_spy(fn, *args, **kwargs):
+        run = compile_program(fn, *args, **kwargs)
+
+        def spy(*inputs):
+            files = [frame.filename for frame in inspect.stack()]
+            depths.append(sum(f"{os.sep}aimz{os.sep}" in name for name in files) + 1)
+            return run(*inputs)
+
+        return spy
+
+    monkeypatch.setattr(aimz.execute, "compile_program", compile_and_spy)
+    make(kernel).predict(rows(20), progress=False)
+    assert depths
+    assert max(depths) <= 6
+
+
+@pytest.mark.parametrize("value", [2, 3])
+def test_changed_static_argument_is_another_program(value):
+    def kernel(X, power=2, y=None):
+        a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+        mu = numpyro.deterministic("mu", a + X[:, 0] ** power)
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    model, X = make(kernel), rows(20)
+    got = model.predict_on_batch(X, power=value, return_datatree=False)["mu"][0]
+    np.testing.assert_allclose(got, X[:, 0] ** value, rtol=1e-5, atol=1e-7)

@@ -1,0 +1,141 @@
+"""A row's random choices are its own: no neighbour, padding or place in an array changes them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax.extend.random import threefry_2x32
+from numpyro.contrib.control_flow import scan
+from tests.outcomes import OUTCOMES
+
+from aimz import ImpactModel
+from aimz.randomness import call_words, fold_words, site_key
+
+DRAWS = 4
+FLOAT_ULPS = 4
+
+
+def rows(n, seed=0):
+    return np.random.default_rng(seed).uniform(0.2, 3.0, (n, 1)).astype(np.float32)
+
+
+def all_outcomes(X, y=None):
+    """Every family at once: even sites under a plate, odd ones with rows as batch shape."""
+    w = numpyro.sample("w", dist.Normal())
+    values = X[:, 0] + 0 * w
+    for number, (name, build) in enumerate(OUTCOMES.items()):
+        if number % 2:
+            numpyro.sample(name, build(values))
+        else:
+            with numpyro.plate(f"{name}_plate", X.shape[0]):
+                numpyro.sample(name, build(values))
+    numpyro.sample("y", dist.Normal(values, 1.0), obs=y)
+
+
+@pytest.fixture(scope="module")
+def draws():
+    model = ImpactModel(all_outcomes).set_posterior_sample({"w": np.zeros(DRAWS)})
+    sites = tuple(OUTCOMES)
+
+    def predict(X):
+        return model.predict_on_batch(
+            X,
+            rng_key=jax.random.key(7),
+            return_sites=sites,
+            in_sample=False,
+            return_datatree=False,
+        )
+
+    X = rows(20)
+    changed = np.concatenate([X[:10], rows(10, seed=1)])
+    longer = np.concatenate([X, rows(12, seed=2)])
+    return {
+        "base": predict(X),
+        "changed": predict(changed),
+        "fewer": predict(X[:16]),
+        "padded": predict(longer),
+    }
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+@pytest.mark.parametrize(("case", "keep"), [("changed", 10), ("fewer", 16), ("padded", 20)])
+def test_draws_of_a_row_are_its_own(draws, name, case, keep):
+    expected, got = draws["base"][name][:, :keep], draws[case][name][:, :keep]
+    if np.issubdtype(expected.dtype, np.integer):
+        np.testing.assert_array_equal(got, expected)
+    else:
+        # A few ulp of the site's scale: a program of another size may fuse differently.
+        scale = np.maximum(np.abs(expected), np.float32(1e-3) * np.abs(expected).max())
+        assert np.all(np.abs(got - expected) <= FLOAT_ULPS * 4 * np.finfo(np.float32).eps * scale)
+
+
+@pytest.mark.parametrize("name", [n for n in OUTCOMES if n != "Delta"])
+def test_draws_differ_between_rows_and_draws(draws, name):
+    values = draws["base"][name]
+    assert len(np.unique(values.reshape(DRAWS, 20, -1)[..., 0])) > 1
+    assert not np.array_equal(values[0], values[1])
+
+
+def test_bits_are_those_of_threefry():
+    key = site_key(jnp.array([1, 2], jnp.uint32), "a", 5)
+    words = jax.random.key_data(key)
+    bits = jax.random.bits(key, (3,), np.uint32)
+    expected = [threefry_2x32(words[:2], jnp.array([5, i], jnp.uint32))[0] for i in range(3)]
+    np.testing.assert_array_equal(bits, np.array(expected))
+
+
+def test_row_keys_draw_uniforms_without_correlation():
+    words = call_words(jax.random.key(0))
+    draw = jax.vmap(
+        lambda d: jax.vmap(lambda r: jax.random.uniform(site_key(fold_words(words, 0, d), "y", r)))(
+            jnp.arange(400)
+        )
+    )
+    values = np.asarray(draw(jnp.arange(400)))
+    assert abs(values.mean() - 0.5) < 4 * np.sqrt(1 / 12 / values.size)
+    assert abs(values.var() - 1 / 12) < 4 * np.sqrt(1 / 180 / values.size)
+    correlations = np.corrcoef(values[:40])[np.triu_indices(40, 1)]
+    assert np.max(np.abs(correlations)) < 5 / np.sqrt(400)
+
+
+def test_sites_scans_and_prng_keys_never_share_noise():
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        numpyro.deterministic("k1", jax.random.normal(numpyro.prng_key()))
+        numpyro.deterministic("k2", jax.random.normal(numpyro.prng_key()))
+        for name in ("s1", "s2"):
+            scan(
+                lambda carry, _, name=name: (carry, numpyro.sample(name, dist.Normal())),
+                0.0,
+                None,
+                length=3,
+            )
+        numpyro.sample("a1", dist.Normal())
+        numpyro.sample("a2", dist.Normal())
+        numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+
+    with pytest.warns(UserWarning, match="predicted together"):
+        tree = ImpactModel(kernel).sample_prior_predictive_on_batch(
+            rows(4),
+            num_samples=3,
+            return_sites=["b", "k1", "k2", "s1", "s2", "a1", "a2", "y"],
+            return_datatree=False,
+        )
+    values = np.concatenate([np.ravel(value) for value in tree.values()])
+    assert len(np.unique(values)) == values.size
+
+
+def test_missing_global_latent_is_one_number_per_draw():
+    def kernel(X, y=None):
+        a = numpyro.sample("a", dist.Normal())
+        b = numpyro.sample("b", dist.Normal())
+        numpyro.sample("y", dist.Normal(a + b * X[:, 0], 1.0), obs=y)
+        numpyro.deterministic("mu", a + 0 * X[:, 0])
+
+    model = ImpactModel(kernel).set_posterior_sample({"b": np.zeros(5)})
+    with pytest.warns(UserWarning, match="holds no draws of a"):
+        mu = model.predict_on_batch(rows(40), return_sites="mu", return_datatree=False)["mu"]
+    assert np.all(mu == mu[:, :1])
+    assert len(np.unique(mu)) == 5
