@@ -93,8 +93,23 @@ def _convert(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     if _shape(eqn) != flow.shape:  # bitcast to another width adds or removes a last axis
         kept = {a: a for a in range(min(len(flow.shape), len(_shape(eqn))))}
         return [replace(stays(flow, _shape(eqn), kept, "bitcast splits rows"), fill=None)]
-    integer = np.issubdtype(eqn.outvars[0].aval.dtype, np.integer)
-    return [replace(flow, index=flow.index if integer else None, parts=())]
+    dtype = eqn.outvars[0].aval.dtype
+    return [
+        replace(flow, index=_kept_index(flow, dtype), fill=_as_dtype(flow.fill, dtype), parts=())
+    ]
+
+
+def _kept_index(flow: Flow, dtype: Any) -> int | None:
+    """The axis of row numbers, if the dtype can hold them."""
+    if flow.index is None or not np.issubdtype(dtype, np.integer):
+        return None
+    return flow.index if np.iinfo(dtype).max >= flow.shape[flow.index] else None
+
+
+def _as_dtype(fill: Any, dtype: Any) -> Any:
+    if fill is None or np.dtype(dtype).kind not in "biuf":
+        return None
+    return np.asarray(fill).astype(dtype).item()
 
 
 def _compare(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
@@ -125,8 +140,8 @@ def _select(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
 def _iota(eqn: Any, _flows: Sequence[Flow]) -> list[Flow]:
     dim, shape = eqn.params["dimension"], _shape(eqn)
     others = frozenset(a for a in range(len(shape)) if a != dim)
-    integer = np.issubdtype(eqn.outvars[0].aval.dtype, np.integer)
-    return [Flow(shape, same=others, index=dim if integer else None)]
+    numbered = Flow(shape, same=others, index=dim)
+    return [replace(numbered, index=_kept_index(numbered, eqn.outvars[0].aval.dtype))]
 
 
 def _broadcast(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
@@ -215,7 +230,8 @@ def _unstack(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
 
 def _tile(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     flow, shape = flows[0], _shape(eqn)
-    to = {a: a for a in range(len(flow.shape)) if shape[a] == flow.shape[a] or flow.is_same(a)}
+    shared = range(len(shape) if len(shape) == len(flow.shape) else 0)
+    to = {a: a for a in shared if shape[a] == flow.shape[a] or flow.is_same(a)}
     return [stays(flow, shape, to, "tile repeats the rows")]
 
 
@@ -436,7 +452,7 @@ RULES: dict[str, Rule] = {
     **_named(_IDENTITIES, _each),
     **_named(_REDUCTIONS, _reduce),
     **_named("cumlogsumexp cummax cummin cumprod cumsum", _along("axis")),
-    **_named("reduce_window reduce_window_max reduce_window_min reduce_window_sum", _window),
+    **_named("reduce_window_max reduce_window_min reduce_window_sum", _window),
     **_named("cholesky eig eigh geqrf householder_product lu qr schur svd", _matrix(2)),
     **_named("approx_top_k top_k", _top_k),
     **_named("convert_element_type bitcast_convert_type", _convert),

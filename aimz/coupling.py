@@ -22,6 +22,8 @@ class Found:
     rows: str
     row_axis: int | None
     sources: frozenset[str]
+    observed: frozenset[str] = frozenset()  # what its observed value is made of
+    is_broadcast: bool = False  # rows x rows, though no parameter changes along both
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,13 @@ def judge(
         _reason(site, *places[site.name], roles[site.name]) for site in there.statements.values()
     )
     sites = {
-        name: Found(site, *places[name], _sources(roles[name]))
+        name: Found(
+            site,
+            *places[name],
+            _sources(roles[name]),
+            roles[name]["observation"].sources if "observation" in roles[name] else frozenset(),
+            _is_broadcast(there.statements[name], there.rows, roles[name]),
+        )
         for name, site in here.statements.items()
     }
     return Verdict(sites, cut, plates, next((r for r in reasons if r), ""))
@@ -127,6 +135,18 @@ def _sources(roles: Mapping[str, Flow]) -> frozenset[str]:
     """Everything that a site reads; its own value and what it observes do not count."""
     read = (f.sources for role, f in roles.items() if role not in ("density", "observation"))
     return frozenset[str]().union(*read)
+
+
+def _is_broadcast(site: Statement, rows: int, roles: Mapping[str, Flow]) -> bool:
+    """Whether a site has rows along two axes only because a column met a line."""
+    axes = [a for a, size in enumerate(site.shape) if size == rows]
+    if site.type != "sample" or len(axes) < 2:
+        return False
+    parameters = [f for role, f in roles.items() if role.startswith("parameter")]
+    return not any(
+        len(f.shape) > max(axes) and not any(f.axis != a and f.is_same(a) for a in axes)
+        for f in parameters
+    )
 
 
 def _reason(site: Statement, rows: str, axis: int | None, roles: Mapping[str, Flow]) -> str:

@@ -42,7 +42,7 @@ class KernelValidationError(AimzError, ValueError):
     """The kernel itself cannot be used as it is written."""
 
 
-class NotFittedError(AimzError, _SklearnNotFittedError):
+class NotFittedError(AimzError, _SklearnNotFittedError):  # type: ignore[misc]  # no stubs
     """The model has no posterior yet; also scikit-learn's `NotFittedError`."""
 
 

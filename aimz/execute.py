@@ -91,7 +91,9 @@ def run_tiles(
     try:
         first = _tile_block(call.block, *next(plan.tiles()), plan)
         with TRACE_LOCK:
-            run = compile_program(lambda block: call.program(call.task, block), first)
+            run = compile_program(
+                lambda block: call.program(call.task, block), first, version=call.task.spec.version
+            )
             shapes = jax.eval_shape(run, first)
         sink.begin(_array_specs(call.task.results, shapes, plan))
         for rows, draws in plan.tiles():

@@ -24,7 +24,24 @@ from aimz.indexing import INDEXING
 __all__ = ["Flow", "constant", "follow", "following", "whole"]
 
 _RULES = RULES | INDEXING
-_CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+# Primitives that only run a program on all their operands, and where they keep it.
+_CALLS = frozenset(
+    {
+        "checkpoint",
+        "closed_call",
+        "core_call",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+        "eval_jaxpr",
+        "jit",
+        "pjit",
+        "remat",
+        "remat2",
+        "xla_metadata_call",
+    }
+)
+_PROGRAMS = ("jaxpr", "call_jaxpr", "fun_jaxpr", "expanded")
 
 
 def whole(shape: tuple[int, ...], *sources: str) -> Flow:
@@ -107,8 +124,8 @@ def _equation(eqn: Any, flows: list[Flow]) -> list[Flow]:
     mixed = next((f.mixed for f in flows if f.mixed and not (by_column and f.parts)), "")
     has_own = any(flow.axis == OWN for flow in flows)
     if name in _CONTROL and not has_own:
-        outputs = _CONTROL[name](eqn, flows)
-    elif mixed:
+        return _CONTROL[name](eqn, flows)
+    if mixed:
         outputs = _all(eqn, mixed=mixed)
     elif has_own:
         meets = any(flow.axis not in (None, OWN) for flow in flows)
@@ -118,8 +135,6 @@ def _equation(eqn: Any, flows: list[Flow]) -> list[Flow]:
         outputs = [replace(flow, axis=None if meets else OWN) for flow in outputs]
     else:
         outputs = _ruled(eqn, flows)
-    if name in _CONTROL:
-        return outputs
     sources = frozenset[str]().union(*(flow.sources for flow in flows))
     return [replace(flow, sources=sources) for flow in outputs]
 
@@ -132,7 +147,7 @@ def _plain(eqn: Any) -> Any:
     primitive = SimpleNamespace(name=type(wrapped).__name__)
     params = dict(wrapped.params)
     if primitive.name not in _RULES:
-        params = {"jaxpr": _expanded(wrapped)}
+        params = {"expanded": _expanded(wrapped)}
     return SimpleNamespace(primitive=primitive, params=params, outvars=eqn.outvars)
 
 
@@ -163,14 +178,14 @@ def _all(eqn: Any, mixed: str = "") -> list[Flow]:
 
 def _called(eqn: Any, flows: list[Flow]) -> tuple[Any, list[Flow]] | None:
     """The program that an equation merely calls, with its inputs."""
-    if eqn.primitive.name in _CONTROL:
-        return None
     if eqn.primitive.name == "custom_linear_solve":
         lengths, programs = eqn.params["const_lengths"], eqn.params["jaxprs"]
         first = lengths.matvec + lengths.vecmat
         consts = flows[first : first + lengths.solve]
         return programs.solve, [*consts, *flows[sum(lengths) :]]
-    program = next((eqn.params[key] for key in _CALLS if key in eqn.params), None)
+    if eqn.primitive.name not in _CALLS and "expanded" not in eqn.params:
+        return None
+    program = next((eqn.params[key] for key in _PROGRAMS if key in eqn.params), None)
     if program is None or not hasattr(getattr(program, "jaxpr", program), "eqns"):
         return None
     same_arity = len(getattr(program, "jaxpr", program).invars) == len(flows)

@@ -141,15 +141,10 @@ def _scatter_fits(
     return all(spot in (f.index, f.axis) or (f.axis is None and f.is_same(spot)) for f in columns)
 
 
-INDEXING: dict[str, Rule] = {
-    "gather": _gather,
-    "scatter": _scatter,
-    "scatter-add": _scatter,
-    "scatter-mul": _scatter,
-    "scatter-sub": _scatter,
-    "scatter_add": _scatter,
-    "scatter_max": _scatter,
-    "scatter_min": _scatter,
-    "scatter_mul": _scatter,
-    "scatter_sub": _scatter,
+_OPERATIONS = ("", "add", "max", "min", "mul", "sub")
+
+INDEXING: dict[str, Rule] = {"gather": _gather} | {
+    f"scatter{sign}{operation}" if operation else "scatter": _scatter
+    for operation in _OPERATIONS
+    for sign in "-_"  # spelled one way or the other, by version
 }

@@ -11,7 +11,7 @@ import itertools
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -106,6 +106,8 @@ class KernelSpec:
         Whether a row's values may depend on other rows.
     reason : str
         Why, in a sentence; "" when separable.
+    version : str
+        Fingerprint of what the kernel computes, the values that it reads included.
 
     Examples
     --------
@@ -127,6 +129,7 @@ class KernelSpec:
     output: str
     coupled: bool
     reason: str = ""
+    version: str = field(default="", compare=False, repr=False)
 
     def __getitem__(self, name: str) -> SiteSpec:
         for site in self.sites:
@@ -223,7 +226,7 @@ def inspect(kernel: Callable[..., Any], inputs: Inputs, param_output: str) -> Ke
         if key in _SPECS:
             _SPECS.move_to_end(key)
             return _SPECS[key][1]
-        spec = _decide(call)
+        spec = replace(_decide(call), version=key[1])
         _SPECS[key] = (kernel, spec)
         if len(_SPECS) > _MAX_SPECS:
             _SPECS.popitem(last=False)
@@ -264,11 +267,7 @@ def _check_output(call: _Call) -> None:
             code="output",
         )
     if given and site.type == "sample" and site.observation is None:
-        raise KernelValidationError(
-            f"Site '{name}' does not observe argument '{name}'. The outcome would have no effect "
-            f'on the fit. Write numpyro.sample("{name}", ..., obs={name}).',
-            code="output",
-        )
+        raise _unobserved(name)
 
 
 def _check_observations(call: _Call) -> None:
@@ -386,7 +385,6 @@ def _verdict(
     there = _try_read(call, probe, cut, plates)
     if here is None or there is None or not _fits(there):
         return None
-    _check_broadcast(call, there)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -396,24 +394,6 @@ def _verdict(
         except Exception:  # noqa: BLE001  # as in `_try_read`
             return None
     return judge(here, there, traced, cut=cut, plates=plates)
-
-
-def _check_broadcast(call: _Call, there: Reading) -> None:
-    """Refuse an output of rows x rows that only broadcasting made."""
-    site = there.statements.get(call.output)
-    if site is None or site.type != "sample" or site.observation is not None:
-        return
-    leaves = [jnp.shape(leaf) for leaf in jax.tree.leaves(site.fn)]
-    if max((shape.count(there.rows) for shape in leaves), default=0) >= 2:
-        return
-    if site.shape.count(there.rows) >= 2:
-        here = call.natural.statements[call.output].shape
-        raise KernelValidationError(
-            f"Site '{call.output}' has shape {here}: NumPyro broadcast one column of rows against "
-            "one line of them. Give all its parameters the shape of the outcome, for example by "
-            "X[:, 0] in place of X.",
-            code="shape",
-        )
 
 
 def _fits(reading: Reading) -> bool:
@@ -438,12 +418,37 @@ def _last_resort(call: _Call) -> Verdict:
     return Verdict(verdict.sites, cut, frozenset(), reason)
 
 
+def _check_found(call: _Call, verdict: Verdict) -> None:
+    """Refuse an output that observes something else, or that only broadcasting made square."""
+    found = verdict.sites.get(call.output)
+    if found is None or found.statement.type != "sample":
+        return
+    if call.output in call.inputs.arrays and call.output not in found.observed:
+        raise _unobserved(call.output)
+    if found.is_broadcast:
+        raise KernelValidationError(
+            f"Site '{call.output}' has shape {found.statement.shape}: NumPyro broadcast a column "
+            "of rows against a line. Give all its parameters the shape of the outcome, for "
+            "example by X[:, 0] in place of X.",
+            code="shape",
+        )
+
+
+def _unobserved(name: str) -> KernelValidationError:
+    return KernelValidationError(
+        f"Site '{name}' does not observe argument '{name}'. The outcome would have no effect on "
+        f'the fit. Write numpyro.sample("{name}", ..., obs={name}).',
+        code="output",
+    )
+
+
 def _spec(call: _Call, verdict: Verdict, disagrees: str = "") -> KernelSpec:
+    _check_found(call, verdict)
     reason = verdict.reason or disagrees
     sites = []
     for name, found in verdict.sites.items():
         statement = found.statement
-        if statement.type == "param" and not jax.tree.leaves(statement.value):
+        if statement.type == "param" and not jax.tree.leaves(statement.kept):
             continue
         sites.append(
             SiteSpec(

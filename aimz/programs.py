@@ -191,12 +191,17 @@ def _is_float_literal(atom: Any) -> bool:
 
 def _float_literals(jaxpr: Any) -> list[Any]:
     """Values of the top-level float literals in reading order, weak types kept."""
-    atoms = [atom for eqn in jaxpr.eqns for atom in eqn.invars] + list(jaxpr.outvars)
+    atoms: list[Any] = [atom for eqn in jaxpr.eqns for atom in eqn.invars]
+    atoms += jaxpr.outvars
     return [
         float(atom.val) if atom.aval.weak_type else np.asarray(atom.val, atom.aval.dtype)
         for atom in atoms
-        if isinstance(atom, core.Literal) and _is_float_literal(atom)
+        if _is_literal(atom) and _is_float_literal(atom)
     ]
+
+
+def _is_literal(atom: Any) -> bool:
+    return isinstance(atom, core.Literal)
 
 
 def _add_jaxpr(digest: Any, jaxpr: Any, *, hoist: bool) -> None:
@@ -204,7 +209,7 @@ def _add_jaxpr(digest: Any, jaxpr: Any, *, hoist: bool) -> None:
     names: dict[Any, int] = {}
 
     def atom_text(atom: Any) -> str:
-        if isinstance(atom, core.Literal):
+        if _is_literal(atom):
             if hoist and _is_float_literal(atom):
                 return f"float:{atom.aval.str_short()}:{atom.aval.weak_type}"
             value = np.asarray(atom.val)

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import define_prng_impl
 
+from aimz.errors import InputError
+
 __all__ = [
     "NO_ROW",
     "as_key",
@@ -48,11 +50,11 @@ def as_key(rng_key: Any) -> jax.Array:
         return jax.random.key(int(rng_key))
     if hasattr(rng_key, "dtype") and jax.dtypes.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
         if rng_key.shape == ():
-            return rng_key
+            return jnp.asarray(rng_key)
     elif hasattr(rng_key, "dtype") and rng_key.dtype == np.uint32 and rng_key.shape == (2,):
         return jax.random.wrap_key_data(jnp.asarray(rng_key))
     msg = f"rng_key must be an int or one JAX key such as jax.random.key(0), not {rng_key!r:.60}."
-    raise TypeError(msg)
+    raise InputError(msg, code="rng-key")
 
 
 def call_words(rng_key: jax.Array) -> jax.Array:

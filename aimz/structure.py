@@ -79,6 +79,7 @@ class Statement:
     type: str
     fn: Any
     value: Any
+    kept: Any  # the value that NumPyro keeps: without what a random module replaced by sites
     observation: Any
     scale: Any
     frames: tuple[Any, ...]
@@ -230,6 +231,7 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
             type=msg["type"],
             fn=msg.get("fn") if msg["type"] == "sample" else None,
             value=jax.tree.map(lambda leaf: leaf, msg["value"]),
+            kept=msg["value"],
             observation=msg["_observation"],
             scale=msg.get("scale"),
             frames=tuple(msg.get("cond_indep_stack", ())),

@@ -78,7 +78,7 @@ class XlaCompiles:
         jax.monitoring.register_event_duration_secs_listener(self._listen)
         return self
 
-    def _listen(self, event, duration, **_):
+    def _listen(self, event, duration_secs, **_):
         if event == "/jax/core/compile/backend_compile_duration":
             self.count += 1
 

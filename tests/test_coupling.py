@@ -4,6 +4,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+
 from aimz.kernel import Inputs, inspect
 from tests.kernels import KERNELS, NUM_LITERAL
 from tests.outcomes import OUTCOMES

@@ -84,6 +84,7 @@ def test_models_may_share_one_inference_object(make):
         shared = MCMC(NUTS(kernel), num_warmup=20, num_samples=20, progress_bar=False)
         fresh = MCMC(NUTS(kernel), num_warmup=20, num_samples=20, progress_bar=False)
         settings = {}
+
     def fit(inference, *sample):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FitWarning)  # so short a fit may well say so

@@ -8,10 +8,10 @@ import numpyro.distributions as dist
 import pytest
 from jax.extend.random import threefry_2x32
 from numpyro.contrib.control_flow import scan
-from tests.outcomes import OUTCOMES
 
 from aimz import ImpactModel
 from aimz.randomness import call_words, fold_words, site_key
+from tests.outcomes import OUTCOMES
 
 DRAWS = 4
 FLOAT_ULPS = 4

@@ -59,7 +59,7 @@ def hierarchical(X, y=None):
 
 
 def network(X, y=None):
-    inputs, hidden = X.shape[1], 8
+    inputs, hidden = X.shape[1], 4
     first = numpyro.sample("first", dist.Normal().expand([inputs, hidden]).to_event(2))
     bias = numpyro.sample("bias", dist.Normal().expand([hidden]).to_event(1))
     last = numpyro.sample("last", dist.Normal().expand([hidden]).to_event(1))

@@ -1,9 +1,10 @@
 """How far a fit can be trusted: the loss and Pareto-k of a guide, R-hat and ESS of chains.
 
-Thresholds: a guide whose loss was still falling by more than its noise and 0.1 nats between the
-last two quarters of its steps has not converged; Pareto-k above 0.7 (Yao, Vehtari, Simpson and
-Gelman 2018, "Yes, but did it work?"); R-hat above 1.01 with an ESS below 400, or above 1.05;
-any divergence beyond one in a thousand draws.
+Thresholds. A guide has not converged whose loss was still falling by more than its noise and 0.1
+nats between the last two quarters of its steps. Pareto-k is bad above 0.7 (Yao, Vehtari, Simpson
+and Gelman 2018, "Yes, but did it work?") where log weights have a standard deviation above 0.5:
+the tail of weights that hardly vary says nothing. R-hat is bad above 1.05, or above 1.01 with an
+ESS below 400. Divergences are reported beyond one in a thousand draws.
 """
 
 import math
@@ -21,6 +22,7 @@ __all__ = ["WEIGH_ROWS", "Health", "judge_chains", "judge_svi", "pareto_k"]
 #: Largest number of rows for which Pareto-k is computed.
 WEIGH_ROWS = 8192
 MAX_K_HAT = 0.7
+MAX_WEIGHT_SD = 0.5
 MAX_R_HAT = 1.05
 GOOD_R_HAT = 1.01
 GOOD_ESS = 400
@@ -36,8 +38,13 @@ class Health:
     notes: tuple[Note, ...] = ()
 
 
-def judge_svi(losses: np.ndarray, k_hat: float, *, explicit: bool, course: Course) -> Health:
-    """Health of a guide from its losses and Pareto-k."""
+def judge_svi(
+    losses: np.ndarray, log_weights: np.ndarray | None, *, explicit: bool, course: Course
+) -> Health:
+    """Health of a guide from its losses and from log p - log q at its draws, if known."""
+    k_hat = math.nan if log_weights is None else pareto_k(log_weights)
+    spread = 0.0 if log_weights is None else float(np.std(log_weights))
+    misses = k_hat > MAX_K_HAT and not spread <= MAX_WEIGHT_SD
     plateau = _is_flat(losses) if explicit else course.settled
     notes = []
     if not plateau:
@@ -49,7 +56,7 @@ def judge_svi(losses: np.ndarray, k_hat: float, *, explicit: bool, course: Cours
                 "not-converged",
             )
         )
-    elif k_hat > MAX_K_HAT:
+    elif misses:
         notes.append(
             Note(
                 FitWarning,

@@ -190,41 +190,42 @@ def _run_compiled(
     progress: bool,  # noqa: FBT001
 ) -> tuple[Draws, Draws, ChainRecord]:
     """HMC and NUTS: programs of our own, one chain each or all chains vectorised."""
-    together = plan.method == "vectorized" and plan.chains > 1
     if record is not None:
         key = jax.random.fold_in(key, record.runs)
-    groups = 1 if together else plan.chains
     setup_key, *keys = jax.random.split(key, plan.chains + 1)
+    if plan.method == "vectorized":
+        parts = [jnp.stack(keys)]
+    else:
+        parts = [chain_key[None] for chain_key in keys]
+    before: list[Any] = [None] * len(parts)
+    warmup, runs = plan.warmup, 1
     if record is not None:
-        setup_key = record.setup_key
-    parts = [jnp.stack(keys)] if together else [chain_key[None] for chain_key in keys]
+        before, setup_key, warmup, runs = record.states, record.setup_key, 0, record.runs + 1
     chains = _Chains(problem, given, plan.warmup, params, setup_key)
-    bar = _bar(plan, groups, shown=progress, warmup=0 if record is not None else plan.warmup)
 
     def one(group: int) -> tuple[Any, Any, Any]:
-        if record is None:
-            state = chains.start(parts[group])
-            state, _ = chains.advance(state, plan.warmup, bar)
-        else:
-            state = chains.rekeyed(record.states[group], parts[group])
+        state = chains.start(parts[group], before[group])
+        state, _ = chains.advance(state, warmup, bar)
         state, found = chains.advance(state, plan.samples, bar)
         return state, *found
 
-    with bar:
-        if plan.method == "parallel" and groups > 1:
-            with ThreadPoolExecutor(groups) as pool:
-                results = list(pool.map(one, range(groups)))
+    groups = range(len(parts))
+    with _bar(len(parts) * (warmup + plan.samples), shown=progress) as bar:
+        if plan.method == "parallel" and len(parts) > 1:
+            with ThreadPoolExecutor(len(parts)) as pool:
+                results = list(pool.map(one, groups))
         else:
-            results = [one(group) for group in range(groups)]
-    draws, stats = (
-        {
-            name: np.concatenate([result[part][name] for result in results])[:, :: plan.thinning]
-            for name in results[0][part]
-        }
-        for part in (1, 2)
-    )
-    runs = 1 if record is None else record.runs + 1
+            results = [one(group) for group in groups]
+    draws = _joined([result[1] for result in results], plan.thinning)
+    stats = _joined([result[2] for result in results], plan.thinning)
     return draws, stats, ChainRecord([result[0] for result in results], setup_key, params, runs)
+
+
+def _joined(parts: list[Draws], thinning: int) -> Draws:
+    """Arrays of several groups of chains, thinned."""
+    return {
+        name: np.concatenate([part[name] for part in parts])[:, ::thinning] for name in parts[0]
+    }
 
 
 class _Chains:
@@ -251,8 +252,10 @@ class _Chains:
         found = find_start(self.problem, setup_key, jax.random.fold_in(setup_key, 1), self.version)
         return found.place if found.informed else None
 
-    def start(self, keys: Any) -> Any:
-        """States of chains before their first transition, (chain, ...)."""
+    def start(self, keys: Any, before: Any = None) -> Any:
+        """States of chains before their first transition, or from `before` with other keys."""
+        if before is not None:
+            return before._replace(rng_key=keys)
 
         def begin(keys: Any, fixed: Any) -> Any:
             sampler, kwargs, around, _ = self._sampler(fixed)
@@ -317,10 +320,6 @@ class _Chains:
             return states, ({}, {})
         draws, stats = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *found)
         return states, (draws, stats)
-
-    def rekeyed(self, states: Any, keys: Any) -> Any:
-        """The states, to go on with other random numbers."""
-        return states._replace(rng_key=keys)
 
     def _sampler(self, fixed: Any) -> "_Sampler":
         """A private sampler; called inside a trace."""
@@ -457,8 +456,7 @@ def _nowhere(_: Any) -> None:
     """No starting point: the sampler looks for its own."""
 
 
-def _bar(plan: _Plan, groups: int, *, shown: bool, warmup: int) -> Any:
+def _bar(total: int, *, shown: bool) -> Any:
     from tqdm.auto import tqdm
 
-    total = groups * (warmup + plan.samples)
     return tqdm(total=total, disable=not shown, desc="chains", unit="step", leave=False)

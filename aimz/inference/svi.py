@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax  # type: ignore[import-untyped]  # ships no types
+import optax
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.infer.svi import SVIRunResult
@@ -115,8 +115,9 @@ class SVIEngine:
         weighable = _can_weigh(task, record)
         found = _finish(draw_key, task, record, num_samples, weigh=weighable)
         losses = np.concatenate(course.losses).astype(np.float64)
-        k_hat = health.pareto_k(found["log_weights"]) if weighable else np.nan
-        judged = health.judge_svi(losses, k_hat, explicit=plan.steps is not None, course=course)
+        explicit = plan.steps is not None
+        log_weights = found.get("log_weights")
+        judged = health.judge_svi(losses, log_weights, explicit=explicit, course=course)
         bad = (interrupted_note(record.steps),) if course.interrupted else judged.notes
         attrs = {
             **self._attrs(record),
@@ -419,6 +420,8 @@ def _finish(
     )
     check_draws(latents, found["draws"], SVIEngine.name)
     found["draws"] = {name: np.asarray(value)[None] for name, value in found["draws"].items()}
+    if weigh:
+        found["log_weights"] = np.asarray(found["log_weights"])
     return found
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import numpy as np
 
 from aimz.errors import AimzError, FitWarning, InputError, PerformanceWarning
@@ -31,6 +30,7 @@ __all__ = [
     "Plan",
     "batches",
     "has_settled",
+    "interrupted_note",
     "plan_fit",
     "run_phases",
 ]
@@ -220,8 +220,3 @@ def _bar(phases: list[Phase], *, shown: bool) -> Any:
     exact = [phase.steps for phase in phases if phase.steps is not None]
     total = sum(exact) if len(exact) == len(phases) else None
     return tqdm(total=total, disable=not shown, desc="fit", unit="step", leave=False)
-
-
-def to_host(tree: Any) -> Any:
-    """Arrays of a pytree as NumPy arrays."""
-    return jax.tree.map(np.asarray, tree)
