@@ -327,30 +327,31 @@ def _top_k(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
 
 
 def _dot(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
-    (contract, batch), (left, right) = eqn.params["dimension_numbers"], flows
-    for flow, dims in zip(flows, contract, strict=True):
-        if flow.axis in dims:
-            raise Mixes("dot_general sums over the rows")
-    sides = []
-    offset = len(batch[0])
-    for side, flow in enumerate((left, right)):
-        to = {int(a): i for i, a in enumerate(batch[side])}
-        used = {*to, *(int(a) for a in contract[side])}
-        free = [a for a in range(len(flow.shape)) if a not in used]
-        to |= {a: offset + i for i, a in enumerate(free)}
-        offset += len(free)
-        sides.append(stays(flow, _shape(eqn), to, "dot_general"))
+    (_, batch), sides = eqn.params["dimension_numbers"], _dot_sides(eqn, flows)
     axes = {side.axis for side in sides} - {None}
     if len(axes) > 1:
         raise Mixes("dot_general sets every row against every row")
     axis = next(iter(axes), None)
     shared = range(len(batch[0]))
-    for side, flow in enumerate((left, right)):
-        if axis in shared and flow.axis is None and not flow.is_same(int(batch[side][axis])):
-            raise Mixes("dot_general combines rows with a value that changes with their position")
-    same = {a for a in shared if all(a in s.same for s in sides)}
-    same |= {a for s in sides for a in s.same if a not in shared}
-    return [Flow(_shape(eqn), axis, frozenset(same) - {axis})]
+    if axis in shared and any(side.axis is None and axis not in side.same for side in sides):
+        raise Mixes("dot_general combines rows with a value that changes with their position")
+    left, right = (side.same for side in sides)
+    same = (left & right) | ((left | right) - set(shared))
+    return [Flow(_shape(eqn), axis, same - {axis})]
+
+
+def _dot_sides(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+    """Both operands with their axes named as those of the result."""
+    contract, batch = eqn.params["dimension_numbers"]
+    sides = []
+    offset = len(batch[0])
+    for flow, summed, paired in zip(flows, contract, batch, strict=True):
+        free = [a for a in range(len(flow.shape)) if a not in (*summed, *paired)]
+        to = {int(a): i for i, a in enumerate(paired)}
+        to |= {a: offset + i for i, a in enumerate(free)}
+        offset += len(free)
+        sides.append(stays(flow, _shape(eqn), to, "dot_general sums over the rows"))
+    return sides
 
 
 def _conv(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:

@@ -120,23 +120,31 @@ def _equation(eqn: Any, flows: list[Flow]) -> list[Flow]:
     inner = _called(eqn, flows)
     if inner is not None:
         return follow(*inner)
-    by_column = name == "gather" or name.startswith("scatter")
-    mixed = next((f.mixed for f in flows if f.mixed and not (by_column and f.parts)), "")
     has_own = any(flow.axis == OWN for flow in flows)
     if name in _CONTROL and not has_own:
         return _CONTROL[name](eqn, flows)
+    mixed = _mixed_before(name, flows)
     if mixed:
         outputs = _all(eqn, mixed=mixed)
     elif has_own:
-        meets = any(flow.axis not in (None, OWN) for flow in flows)
-        outputs = _all(
-            eqn, mixed=f"{name} in a loop over the rows sees all of them" if meets else ""
-        )
-        outputs = [replace(flow, axis=None if meets else OWN) for flow in outputs]
+        outputs = _in_loop_over_rows(eqn, flows)
     else:
         outputs = _ruled(eqn, flows)
     sources = frozenset[str]().union(*(flow.sources for flow in flows))
     return [replace(flow, sources=sources) for flow in outputs]
+
+
+def _mixed_before(name: str, flows: Sequence[Flow]) -> str:
+    """Why an operand is mixed; the columns of an index are looked at one by one."""
+    by_column = name == "gather" or name.startswith("scatter")
+    return next((f.mixed for f in flows if f.mixed and not (by_column and f.parts)), "")
+
+
+def _in_loop_over_rows(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+    """Whatever is done to the row at hand stays its own, unless all rows come in."""
+    if any(flow.axis not in (None, OWN) for flow in flows):
+        return _all(eqn, mixed=f"{eqn.primitive.name} in a loop over the rows sees all of them")
+    return [replace(flow, axis=OWN) for flow in _all(eqn)]
 
 
 def _plain(eqn: Any) -> Any:
@@ -296,19 +304,26 @@ def _join(options: Sequence[Flow]) -> Flow:
     first = options[0]
     sources = frozenset[str]().union(*(flow.sources for flow in options))
     mixed = next((flow.mixed for flow in options if flow.mixed), "")
-    if not mixed and any(flow.axis == OWN for flow in options):
-        meets = any(flow.axis not in (None, OWN) for flow in options)
-        mixed = "a loop over the rows sees all of them" if meets else ""
-        return Flow(first.shape, None if meets else OWN, mixed=mixed, sources=sources)
     try:
-        joined = join_like("a branch or loop", options, first.shape)
+        joined = _joined_axes(options)
     except Mixes as meeting:
         mixed = mixed or str(meeting)
     if mixed:
         return Flow(first.shape, mixed=mixed, sources=sources)
-    index = first.index if all(flow.index == first.index for flow in options) else None
-    fill = first.fill if all(flow.fill == first.fill for flow in options) else None
+    index, fill = (_common([getattr(f, name) for f in options]) for name in ("index", "fill"))
     return replace(joined, index=index, fill=fill, sources=sources)
+
+
+def _joined_axes(options: Sequence[Flow]) -> Flow:
+    if all(flow.axis != OWN for flow in options):
+        return join_like("a branch or loop", options, options[0].shape)
+    if any(flow.axis not in (None, OWN) for flow in options):
+        raise Mixes("a loop over the rows sees all of them")
+    return Flow(options[0].shape, OWN)
+
+
+def _common(values: Sequence[Any]) -> Any:
+    return values[0] if all(value == values[0] for value in values) else None
 
 
 _CONTROL = {"cond": _cond, "while": _while, "scan": _scan}

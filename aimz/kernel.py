@@ -10,7 +10,7 @@ must give the same answers.
 import itertools
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -241,7 +241,7 @@ def _key(call: _Call) -> Any:
         for s in natural.statements.values()
     )
     return (
-        id(call.kernel),
+        _identity(call.kernel),
         programs.fingerprint(natural.program, values=True),
         tuple(sorted(inputs.arrays)),
         str(jax.tree.structure(inputs.arrays)),
@@ -250,6 +250,10 @@ def _key(call: _Call) -> Any:
         statements,
         tuple(natural.plates.items()),
     )
+
+
+def _identity(kernel: Any) -> Any:
+    return kernel if isinstance(kernel, Hashable) else id(kernel)
 
 
 def _check_output(call: _Call) -> None:

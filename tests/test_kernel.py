@@ -109,7 +109,7 @@ def test_sites_of_a_hierarchical_kernel():
 
 def test_unknown_site_suggests_the_nearest():
     spec = spec_of(lambda X, y=None: observe(X * slope(), y))
-    with pytest.raises(KeyError, match="yy.*Did you mean 'y'"):
+    with pytest.raises(KeyError, match=r"yy.*Did you mean 'y'"):
         spec["yy"]
 
 
@@ -440,6 +440,15 @@ def test_second_call_gives_the_same_record():
         observe(slope() * X, y)
 
     assert spec_of(kernel) is spec_of(kernel, {"X": 2 * X, "y": X})
+
+
+def test_bound_method_is_recognised():
+    class Model:
+        def kernel(self, X, y=None):
+            observe(slope() * X, y)
+
+    model = Model()
+    assert spec_of(model.kernel) is spec_of(model.kernel)
 
 
 def test_changed_global_is_seen():

@@ -11,6 +11,7 @@ from numpyro.infer import log_likelihood as numpyro_log_likelihood
 
 from aimz import ImpactModel, PerformanceWarning, execute
 from tests.kernels import KERNELS, NUM_LITERAL, Kernel
+from tests.selection import some_fast
 
 DRAWS = 2
 TILE = 8
@@ -22,16 +23,11 @@ def prior(entry, inputs):
     return {name: np.asarray(value) for name, value in draws.items()}
 
 
-# A tenth of the table in the fast run, every kernel in the long one.
-ENTRIES = [
-    pytest.param(entry, id=entry.name, marks=() if number % 8 == 0 else pytest.mark.slow)
-    for number, entry in enumerate(KERNELS)
-]
 # NumPyro draws its own subsample of rows, or initial parameters, so it cannot say what is right.
 NO_ORACLE = {"subsampled_plate", "subsample_statement", "population_plate", "flax_params"}
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("entry", some_fast(KERNELS, 8))
 def test_small_tiles_equal_the_whole_data_answer(entry: Kernel, monkeypatch):
     inputs = {k: jnp.asarray(v) for k, v in entry.make_inputs(NUM_LITERAL, 0).items() if k != "y"}
     X = inputs.pop("X")
