@@ -19,10 +19,10 @@ quickstart: $(READY)  ## estimate a real effect on real data (under two minutes)
 	@$(PY) examples/quickstart.py
 
 test: check  ## lint, types and the fast tests
-	$(PY) -m pytest -m "not slow and not gpu"
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-all: check  ## lint, types and every test
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 check: $(READY)  ## lint, format and types
 	$(PY) -m ruff check .

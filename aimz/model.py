@@ -376,7 +376,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
             group="posterior_predictive" if in_sample else "predictions",
             tag=_PREDICT,
             fit=fit,
-            num_draws=int(np.prod(draw_count(fit.draws))),
+            num_draws=self._num_draws(fit),
             sites=lambda spec: sites_to_return(spec, return_sites),
             rng_key=rng_key,
             in_sample=in_sample,
@@ -482,7 +482,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
             group="log_likelihood",
             tag=_PREDICT,
             fit=fit,
-            num_draws=int(np.prod(draw_count(fit.draws))),
+            num_draws=self._num_draws(fit),
             sites=lambda spec: observed_sites(spec, fit.draws),
             progress=progress,
         )
@@ -554,7 +554,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
     def posterior(self) -> xr.Dataset:
         """Posterior draws, (chain, draw, ...)."""
         fitted = self._fitted_state()
-        schema = self._schema(fitted.fit.draws, fitted.labels)
+        schema = self._schema(fitted.fit.draws, fitted.labels, self._num_draws(fitted.fit))
         return draws_dataset(fitted.fit.draws, schema, fitted.spec, self._attrs("posterior"))
 
     @property
@@ -742,6 +742,10 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         chains, per_chain = draw_count(draws) if draws else (1, num_draws)
         return Schema(chains, per_chain, labels, self.coords or {}, self.dims or {})
 
+    def _num_draws(self, fit: Fit) -> int:
+        """Draws of all chains; a kernel with no latent site has as many as were asked for."""
+        return int(np.prod(draw_count(fit.draws))) if fit.draws else self.num_samples
+
     def _attrs(self, group: str) -> dict[str, Any]:
         """Attributes that every result carries."""
         attrs: dict[str, Any] = {
@@ -779,7 +783,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
 
     def _fitted_state(self) -> Fitted:
         fitted = self._trained()
-        if not fitted.fit.draws:
+        if not (fitted.fit.draws or fitted.fit.attrs):
             msg = "This model was trained by steps and holds no draws yet. Call sample first."
             raise NotFittedError(msg, code="no-draws")
         return fitted

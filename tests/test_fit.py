@@ -260,3 +260,15 @@ def test_bad_fits_name_the_thing_and_the_fix(call, match):
 
     with pytest.raises(InputError, match=match):
         run()
+
+
+def test_kernel_without_latents_predicts_from_its_parameters():
+    def fixed(X, y=None):
+        mean = numpyro.param("mean", 0.0)
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    y = np.linspace(2.0, 4.0, 50, dtype=np.float32)
+    model = ImpactModel(fixed, num_samples=500).fit(np.zeros((50, 1)), y, progress=False)
+    predicted = model.predict_on_batch(np.zeros((50, 1))).posterior_predictive["y"]
+    assert abs(float(predicted.mean()) - 3.0) < 0.05 + 4 / np.sqrt(500 * 50)

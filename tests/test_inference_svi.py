@@ -13,8 +13,10 @@ from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.infer import SVI, Trace_ELBO, autoguide
 
+from aimz import ImpactModel
 from aimz.errors import AimzError, InputError, KernelValidationError, PerformanceWarning
 from aimz.inference import Problem, Settings, as_engine
+from aimz.inference.binding import moving_supports
 from aimz.kernel import Inputs, inspect
 from aimz.programs import num_compiled
 
@@ -474,3 +476,24 @@ def test_names_and_objects_that_do_not_fit_are_refused():
     with pytest.raises(KernelValidationError) as caught:
         as_engine(own_svi(subsampled_regression), regression)
     assert caught.value.code == "inference-kernel"
+
+
+def test_support_that_depends_on_a_latent_is_refused_by_the_default_guide():
+    def moving(X, y=None):
+        b = numpyro.sample("b", dist.LogNormal(0.0, 1.0))
+        u = numpyro.sample("u", dist.Uniform(0.0, b))
+        numpyro.sample("y", dist.Normal(u * X[:, 0], 1.0), obs=y)
+
+    with pytest.raises(KernelValidationError, match="'u' depends on another latent"):
+        ImpactModel(moving).fit(np.ones((5, 1)), np.ones(5), progress=False)
+
+
+def test_support_that_depends_on_data_alone_is_accepted():
+    def bounded(X, y=None):
+        u = numpyro.sample("u", dist.Uniform(0.0, jnp.max(X)))
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(u, 1.0), obs=y)
+
+    X = np.linspace(1, 4, 30, dtype=np.float32)[:, None]
+    inputs = Inputs({"X": X, "y": X[:, 0]}, {}, 30, ("X", "y"))
+    assert moving_supports(Problem(bounded, inputs, inspect(bounded, inputs, "y"))) == []

@@ -17,7 +17,7 @@ from numpyro.primitives import Messenger
 from aimz.errors import InputError, KernelValidationError
 from aimz.inference.records import Problem
 from aimz.kernel import SiteSpec, row_plates
-from aimz.programs import TRACE_LOCK, fingerprint, trace
+from aimz.programs import TRACE_LOCK, compile_program, fingerprint, trace
 
 __all__ = [
     "RowScale",
@@ -26,6 +26,7 @@ __all__ = [
     "check_weights",
     "initial_variables",
     "kernel_for",
+    "moving_supports",
     "outcome_sites",
     "raw_sites",
     "row_arguments",
@@ -157,6 +158,39 @@ def raw_sites(problem: Problem) -> list[dict[str, Any]]:
     with TRACE_LOCK:
         jax.eval_shape(look, problem.inputs.arrays)
     return sites
+
+
+def moving_supports(problem: Problem) -> list[str]:
+    """Latent sites whose support depends on another latent, e.g. Uniform(0, b)."""
+    latents = frozenset(problem.spec.latents)
+    if not any(
+        isinstance(leaf, jax.core.Tracer)
+        for site in raw_sites(problem)
+        if site["type"] == "sample" and site["name"] in latents
+        for leaf in jax.tree.leaves(site["fn"].support)
+    ):
+        return []
+
+    def bounds(key: Any, arrays: Any) -> dict[str, Any]:
+        with handlers.block():
+            seeded = handlers.seed(problem.kernel, key)
+            sites = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
+        supports = {name: sites[name]["fn"].support for name in latents}
+        return {name: jax.tree.map(jnp.asarray, jax.tree.leaves(s)) for name, s in supports.items()}
+
+    arrays = problem.inputs.arrays
+    keys = [jax.random.key(seed) for seed in range(3)]
+    read = compile_program(bounds, keys[0], arrays)
+    found = [read(key, arrays) for key in keys]
+    return [
+        name
+        for name in sorted(latents)
+        if any(
+            not np.array_equal(first, other)
+            for draw in found[1:]
+            for first, other in zip(found[0][name], draw[name], strict=True)
+        )
+    ]
 
 
 def version_of(problem: Problem, *functions: Callable[..., Any]) -> str:

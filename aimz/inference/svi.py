@@ -29,6 +29,7 @@ from aimz.inference.binding import (
     check_weights,
     initial_variables,
     kernel_for,
+    moving_supports,
     outcome_sites,
     raw_sites,
     take_rows,
@@ -204,6 +205,13 @@ class SVIEngine:
                     "DiscreteHMCGibbs.",
                     code="enumerated",
                 )
+        moving = moving_supports(problem) if self.given is None else []
+        if moving:
+            raise KernelValidationError(
+                f"The support of '{moving[0]}' depends on another latent, which the default guide "
+                "cannot follow. Use inference='nuts', or write the site as a scaled base variable.",
+                code="moving-support",
+            )
         return _Task(problem, self.given)
 
 
