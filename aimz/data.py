@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from aimz.errors import InputError, nearest
@@ -93,8 +92,9 @@ def bind(
             arrays[name] = jax.tree.map(lambda leaf, name=name: as_array(leaf, name), value)
         else:
             arrays[name] = as_array(value, name)
-    # As JAX will see them (float64 is float32 unless jax_enable_x64), on the host.
-    arrays = {n: jax.tree.map(lambda v: np.asarray(jnp.asarray(v)), v) for n, v in arrays.items()}
+    arrays = {
+        n: jax.tree.map(lambda leaf, n=n: _as_jax_sees(leaf, n), v) for n, v in arrays.items()
+    }
     return Arguments(arrays, static, rows, row_labels(given[always_rows[0]]))
 
 
@@ -215,6 +215,19 @@ def draw_count(draws: Mapping[str, Any]) -> tuple[int, int]:
     """Chains and draws per chain of a posterior."""
     chains, draws_per_chain = next(iter(draws.values())).shape[:2]
     return int(chains), int(draws_per_chain)
+
+
+def _as_jax_sees(value: Any, name: str) -> np.ndarray:
+    """The array in the dtype that JAX computes with: 32 bits unless jax_enable_x64."""
+    array = np.asarray(value)
+    seen = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
+    if seen.dtype.kind in "iu" and not np.array_equal(seen, array):
+        msg = (
+            f"'{name}' holds whole numbers that {seen.dtype} cannot hold. Set "
+            "jax.config.update('jax_enable_x64', True), or rescale them."
+        )
+        raise InputError(msg, code="cast-overflow")
+    return seen
 
 
 def _per_row(value: Any, name: str, rows: int, *, scalar_ok: bool) -> np.ndarray | jax.Array:

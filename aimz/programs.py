@@ -257,12 +257,18 @@ def _add_value(digest: Any, value: Any) -> None:
         digest.update(np.ascontiguousarray(array).tobytes())
     elif value is None or isinstance(value, bool | int | float | complex | str | bytes | enum.Enum):
         digest.update(f"{type(value).__name__}:{value!r}".encode())
-    elif hasattr(value, "in_avals") and hasattr(value, "params"):
+    else:
+        _add_object(digest, value)
+
+
+def _add_object(digest: Any, value: Any) -> None:
+    """Feed an opaque parameter."""
+    if hasattr(value, "in_avals") and hasattr(value, "params"):
         # A primitive that JAX makes anew at each trace: what it computes is its type and these.
         digest.update(f"{type(value).__module__}.{type(value).__qualname__}".encode())
         _add_value(digest, [str(aval) for aval in jax.tree.leaves(value.in_avals)])
         _add_value(digest, dict(value.params))
-    else:
-        digest.update(f"{type(value).__name__}:{value!r}:".encode())
-        if callable(value) and not isinstance(value, type):
-            digest.update(str(id(value)).encode())
+        return
+    digest.update(f"{type(value).__name__}:{value!r}:".encode())
+    if callable(value) and not isinstance(value, type):
+        digest.update(str(id(value)).encode())

@@ -126,8 +126,9 @@ def test_changed_global_is_seen_inside_a_jitted_function(monkeypatch):
 
 def test_changed_global_table_in_place_is_seen(monkeypatch):
     model, X = make(kernel), rows(20)
+    monkeypatch.setattr(sys.modules[__name__], "TABLE", np.array([1.0, 2.0]))
     mean(model, X)
-    monkeypatch.setitem(TABLE, 0, 11.0)
+    TABLE[0] = 11.0
     np.testing.assert_allclose(mean(model, X), 2 * X[:, 0] + 13, rtol=1e-6)
 
 
@@ -191,3 +192,18 @@ def test_changed_static_argument_is_another_program(value):
     model, X = make(kernel), rows(20)
     got = model.predict_on_batch(X, power=value, return_datatree=False)["mu"][0]
     np.testing.assert_allclose(got, X[:, 0] ** value, rtol=1e-5, atol=1e-7)
+
+
+def test_searching_a_sorted_table_compiles_once():
+    def lookup(X, y=None):
+        a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+        place = jnp.searchsorted(jnp.array([0.0, 0.5]), X[:, 0])
+        mu = numpyro.deterministic("mu", a + place)
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    model, X = make(lookup), rows(20)
+    expected = np.searchsorted([0.0, 0.5], X[:, 0])
+    np.testing.assert_array_equal(mean(model, X), expected)
+    before = num_compiled()
+    np.testing.assert_array_equal(mean(model, X), expected)
+    assert num_compiled() == before

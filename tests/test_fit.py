@@ -74,21 +74,14 @@ def test_refit_on_other_data_equals_a_new_model(fitted):
     )
 
 
-@pytest.mark.parametrize("make", ["svi", "mcmc"])
-def test_models_may_share_one_inference_object(make):
-    if make == "svi":
-        shared = SVI(kernel, AutoNormal(kernel), optax.adam(1e-2), Trace_ELBO())
-        fresh = SVI(kernel, AutoNormal(kernel), optax.adam(1e-2), Trace_ELBO())
-        settings = {"num_steps": 50}
-    else:
-        shared = MCMC(NUTS(kernel), num_warmup=20, num_samples=20, progress_bar=False)
-        fresh = MCMC(NUTS(kernel), num_warmup=20, num_samples=20, progress_bar=False)
-        settings = {}
+def test_models_may_share_one_inference_object():
+    shared = SVI(kernel, AutoNormal(kernel), optax.adam(1e-2), Trace_ELBO())
+    fresh = SVI(kernel, AutoNormal(kernel), optax.adam(1e-2), Trace_ELBO())
 
     def fit(inference, *sample):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FitWarning)  # so short a fit may well say so
-            return quick(inference).fit_on_batch(*sample, progress=False, **settings)
+            return quick(inference).fit_on_batch(*sample, progress=False, num_steps=50)
 
     fit(shared, *data(40, seed=3))
     np.testing.assert_array_equal(

@@ -96,6 +96,7 @@ def test_weights_count_rows():
     assert_close_to(fit.draws["slope"], closed_form(X, y, weights))
 
 
+@pytest.mark.slow
 def test_models_that_share_an_object_fit_like_fresh_ones():
     shared = chains(regression)
     for X, y in (data(), data(n=80, p=4, seed=1), data()):
@@ -135,6 +136,7 @@ def test_a_discrete_site_that_would_be_summed_out_is_refused(inference):
     assert caught.value.code == "enumerated"
 
 
+@pytest.mark.slow
 def test_a_discrete_site_that_is_sampled_is_fine():
     y = np.array([0.0, 6.0, 6.0, 6.0], np.float32)
     sampler = DiscreteHMCGibbs(NUTS(mixture))
@@ -148,6 +150,7 @@ def test_a_discrete_site_that_is_sampled_is_fine():
     assert not np.isin(more["rate"], fit.draws["rate"]).any()
 
 
+@pytest.mark.slow
 def test_chains_that_have_not_mixed_say_so():
     def kernel(X, y=None):
         mean = numpyro.sample("mean", dist.Normal(0.0, 20.0))

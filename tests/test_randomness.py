@@ -1,5 +1,7 @@
 """A row's random choices are its own: no neighbour, padding or place in an array changes them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,23 +23,47 @@ def rows(n, seed=0):
     return np.random.default_rng(seed).uniform(0.2, 3.0, (n, 1)).astype(np.float32)
 
 
-def all_outcomes(X, y=None):
-    """Every family at once: even sites under a plate, odd ones with rows as batch shape."""
-    w = numpyro.sample("w", dist.Normal())
-    values = X[:, 0] + 0 * w
-    for number, (name, build) in enumerate(OUTCOMES.items()):
-        if number % 2:
-            numpyro.sample(name, build(values))
-        else:
-            with numpyro.plate(f"{name}_plate", X.shape[0]):
-                numpyro.sample(name, build(values))
-    numpyro.sample("y", dist.Normal(values, 1.0), obs=y)
+# Families whose samplers are built from others of the table and take long to compile.
+LONG = {
+    "BetaBinomial",
+    "BetaProportion",
+    "Binomial_logits",
+    "Chi2",
+    "DirichletMultinomial",
+    "InverseGamma",
+    "MixtureGeneral",
+    "MultivariateStudentT",
+    "NegativeBinomialLogits",
+    "NegativeBinomialProbs",
+    "Poisson_large",
+    "ZeroInflatedNegativeBinomial2",
+    "ZeroInflatedPoisson",
+}
+FAMILIES = [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in OUTCOMES]
 
 
-@pytest.fixture(scope="module")
-def draws():
-    model = ImpactModel(all_outcomes).set_posterior_sample({"w": np.zeros(DRAWS)})
-    sites = tuple(OUTCOMES)
+def kernel_of(names):
+    """Many families at once: even sites under a plate, odd ones with rows as batch shape."""
+
+    def kernel(X, y=None):
+        w = numpyro.sample("w", dist.Normal())
+        values = X[:, 0] + 0 * w
+        for number, name in enumerate(names):
+            if number % 2:
+                numpyro.sample(name, OUTCOMES[name](values))
+            else:
+                with numpyro.plate(f"{name}_plate", X.shape[0]):
+                    numpyro.sample(name, OUTCOMES[name](values))
+        numpyro.sample("y", dist.Normal(values, 1.0), obs=y)
+
+    return kernel
+
+
+@functools.cache
+def draws_of(*, long: bool):
+    """Draws of all rows, of fewer, of more, and with other parameters in the later rows."""
+    sites = tuple(name for name in OUTCOMES if (name in LONG) == long)
+    model = ImpactModel(kernel_of(sites)).set_posterior_sample({"w": np.zeros(DRAWS)})
 
     def predict(X):
         return model.predict_on_batch(
@@ -59,9 +85,10 @@ def draws():
     }
 
 
-@pytest.mark.parametrize("name", OUTCOMES)
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize(("case", "keep"), [("changed", 10), ("fewer", 16), ("padded", 20)])
-def test_draws_of_a_row_are_its_own(draws, name, case, keep):
+def test_draws_of_a_row_are_its_own(name, case, keep):
+    draws = draws_of(long=name in LONG)
     expected, got = draws["base"][name][:, :keep], draws[case][name][:, :keep]
     if np.issubdtype(expected.dtype, np.integer):
         np.testing.assert_array_equal(got, expected)
@@ -71,9 +98,9 @@ def test_draws_of_a_row_are_its_own(draws, name, case, keep):
         assert np.all(np.abs(got - expected) <= FLOAT_ULPS * 4 * np.finfo(np.float32).eps * scale)
 
 
-@pytest.mark.parametrize("name", [n for n in OUTCOMES if n != "Delta"])
-def test_draws_differ_between_rows_and_draws(draws, name):
-    values = draws["base"][name]
+@pytest.mark.parametrize("name", [p for p in FAMILIES if p.values != ("Delta",)])
+def test_draws_differ_between_rows_and_draws(name):
+    values = draws_of(long=name in LONG)["base"][name]
     assert len(np.unique(values.reshape(DRAWS, 20, -1)[..., 0])) > 1
     assert not np.array_equal(values[0], values[1])
 
