@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.primitives import Messenger
@@ -312,28 +311,31 @@ def _draw_rows(
     base = fn
     while isinstance(base, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
         base = base.base_dist
-    if not isinstance(base, _NEIGHBOURLY) or shape:
+    family = next((kind for kind in _NEIGHBOURLY if isinstance(base, kind)), None)
+    if family is None or shape:
         return _draw(fn, key(NO_ROW), shape, site.name)
     batch = fn.batch_shape + fn.event_shape[: fn.event_dim - base.event_dim]
     axis = site.row_axis or 0
     from_right = len(batch) - axis
-    parameters, axes = _row_parameters(base, from_right)
+    parameters, axes = _row_parameters(base, family, from_right)
     rest = batch[:axis] + batch[axis + 1 :]
 
     def one_row(parameters: dict[str, Any], row: Any) -> Any:
-        single = type(base)(**parameters, **_settings(base, parameters))
+        single = family(**parameters, **_settings(base, family, parameters))
         return _draw(single.expand(rest), key(row), (), site.name)
 
     values = jax.vmap(one_row, in_axes=(axes, 0))(parameters, rows)
     return jnp.moveaxis(values, 0, axis)
 
 
-def _row_parameters(base: Any, from_right: int) -> tuple[dict[str, Any], dict[str, int | None]]:
+def _row_parameters(
+    base: Any, family: Any, from_right: int
+) -> tuple[dict[str, Any], dict[str, int | None]]:
     """Array parameters of a distribution and the axis of each that follows the rows."""
     parameters, axes = {}, {}
-    for name, constraint in base.arg_constraints.items():
+    for name, constraint in family.arg_constraints.items():
         value = base.__dict__.get(name)
-        if value is None or isinstance(value, int) or np.ndim(value) < 0:
+        if value is None or isinstance(value, int):
             continue
         value = jnp.asarray(value)
         depth = value.ndim - getattr(constraint, "event_dim", 0) - from_right
@@ -344,10 +346,10 @@ def _row_parameters(base: Any, from_right: int) -> tuple[dict[str, Any], dict[st
     return parameters, axes
 
 
-def _settings(base: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(base: Any, family: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of a distribution that are plain numbers."""
     return {
         name: base.__dict__[name]
-        for name in base.arg_constraints
+        for name in family.arg_constraints
         if name not in parameters and base.__dict__.get(name) is not None
     }

@@ -123,7 +123,8 @@ def reused_draws(
     Raises
     ------
     InputError
-        `rows-not-fitted`: latents that belong to the fitted rows, and other rows.
+        `rows-not-fitted`: latents that belong to the fitted rows, and other rows; `draws-shape`:
+        draws of another shape than the site's.
     """
     below = spec.descendants(scenario.do) - set(scenario.do)
     redrawn = sorted(name for name in below if name in draws and name in spec)
@@ -140,6 +141,7 @@ def reused_draws(
                     "the fitted rows, or predict with in_sample=False to draw it anew."
                 )
                 raise InputError(msg, code="rows-not-fitted")
+        _check_shape(spec[name], value)
         reused[name] = value
     notes = _notes(spec, draws, scenario, redrawn, params, in_sample=in_sample)
     return reused, notes
@@ -178,6 +180,16 @@ def make_block(
         values=dict(scenario.values),
         row_values=dict(scenario.row_values),
     )
+
+
+def _check_shape(site: SiteSpec, value: Any) -> None:
+    shape = tuple(np.shape(value)[2:])
+    if site.rows != "scan" and shape != tuple(site.shape):
+        msg = (
+            f"Each posterior draw of '{site.name}' has shape {shape}, but here the site has shape "
+            f"{tuple(site.shape)}. Pass the rows and columns that the draws belong to."
+        )
+        raise InputError(msg, code="draws-shape")
 
 
 def _belongs_to_rows(site: SiteSpec) -> bool:

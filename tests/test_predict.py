@@ -216,6 +216,12 @@ def test_intervention_that_reaches_nothing_warns(X):
         model.predict(X, intervention={"c": 1.0}, progress=False)
 
 
+def test_posterior_draws_of_another_shape_are_refused(X):
+    model = ImpactModel(chain).set_posterior_sample({"a": np.zeros(5), "m": np.zeros((5, 60))})
+    with pytest.raises(InputError, match=r"'m' has shape \(60,\).*\(50,\)"):
+        model.predict(X, progress=False)
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [

@@ -11,7 +11,7 @@ import pytest
 from jax.extend.random import threefry_2x32
 from numpyro.contrib.control_flow import scan
 
-from aimz import ImpactModel
+from aimz import ImpactModel, PerformanceWarning
 from aimz.randomness import call_words, fold_words, site_key
 from tests.outcomes import OUTCOMES
 
@@ -143,7 +143,7 @@ def test_sites_scans_and_prng_keys_never_share_noise():
         numpyro.sample("a2", dist.Normal())
         numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
 
-    with pytest.warns(UserWarning, match="predicted together"):
+    with pytest.warns(PerformanceWarning, match="predicted together"):
         tree = ImpactModel(kernel).sample_prior_predictive_on_batch(
             rows(4),
             num_samples=3,
@@ -166,3 +166,25 @@ def test_missing_global_latent_is_one_number_per_draw():
         mu = model.predict_on_batch(rows(40), return_sites="mu", return_datatree=False)["mu"]
     assert np.all(mu == mu[:, :1])
     assert len(np.unique(mu)) == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["Poisson", "GammaPoisson", "NegativeBinomial2", "Binomial_probs", "VonMises", "Normal"]
+)
+def test_rows_that_interact_keep_their_own_noise(name):
+    def coupled(X, y=None):
+        w = numpyro.sample("w", dist.Normal())
+        values = X[:, 0] + 0 * w
+        total = numpyro.deterministic("total", values.sum())
+        numpyro.sample("y", OUTCOMES[name](values + 0 * total), obs=y)
+
+    model = ImpactModel(coupled).set_posterior_sample({"w": np.zeros(DRAWS)})
+    X = rows(20)
+    changed = np.concatenate([X[:10], rows(10, seed=1)])
+    with pytest.warns(PerformanceWarning, match="predicted together"):
+        first, second = (
+            model.predict_on_batch(x, rng_key=3, return_sites="y", return_datatree=False)["y"]
+            for x in (X, changed)
+        )
+    np.testing.assert_array_equal(first[:, :10], second[:, :10])
+    assert len(np.unique(first)) > 3
