@@ -13,9 +13,12 @@ from aimz.errors import (
     NotFittedError,
     OutputWarning,
     PerformanceWarning,
+    StoreError,
 )
 from aimz.kernel import KernelSpec
 from aimz.model import ImpactModel
+from aimz.reading import open_result as open  # noqa: A004  # read as aimz.open
+from aimz.reading import verify
 
 __all__ = [
     "AimzError",
@@ -28,5 +31,8 @@ __all__ = [
     "NotFittedError",
     "OutputWarning",
     "PerformanceWarning",
+    "StoreError",
     "__version__",
+    "open",
+    "verify",
 ]

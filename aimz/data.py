@@ -17,9 +17,9 @@ from aimz.errors import InputError, nearest
 __all__ = [
     "Arguments",
     "as_array",
+    "as_jax_sees",
     "bind",
     "check_finite",
-    "check_hints",
     "check_names",
     "check_positive",
     "check_row_shape",
@@ -92,9 +92,7 @@ def bind(
             arrays[name] = jax.tree.map(lambda leaf, name=name: as_array(leaf, name), value)
         else:
             arrays[name] = as_array(value, name)
-    arrays = {
-        n: jax.tree.map(lambda leaf, n=n: _as_jax_sees(leaf, n), v) for n, v in arrays.items()
-    }
+    arrays = {n: jax.tree.map(lambda leaf, n=n: as_jax_sees(leaf, n), v) for n, v in arrays.items()}
     return Arguments(arrays, static, rows, row_labels(given[always_rows[0]]))
 
 
@@ -136,20 +134,6 @@ def check_positive(value: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         msg = f"{name} must be a whole number of at least 1, not {value!r:.40}."
         raise InputError(msg, code="not-positive")
-
-
-def check_hints(shard_axis: str, batch_size: Any, store: str, output_dir: Any) -> None:
-    """Refuse options of a streamed call that mean nothing."""
-    check_positive(batch_size, "batch_size")
-    if shard_axis not in ("obs", "draw"):
-        msg = f"shard_axis must be 'obs' or 'draw', not {shard_axis!r:.40}."
-        raise InputError(msg, code="option-unknown")
-    if store != "memory" or output_dir is not None:
-        msg = (
-            f"store={store!r:.20} with output_dir={output_dir!r:.40} is not available: results are "
-            "kept in memory. Pass store='memory' and no output_dir."
-        )
-        raise InputError(msg, code="option-unknown")
 
 
 def check_row_shape(name: str, array: Any, fitted: tuple[int, ...] | None) -> None:
@@ -217,7 +201,7 @@ def draw_count(draws: Mapping[str, Any]) -> tuple[int, int]:
     return int(chains), int(draws_per_chain)
 
 
-def _as_jax_sees(value: Any, name: str) -> np.ndarray:
+def as_jax_sees(value: Any, name: str) -> np.ndarray:
     """The array in the dtype that JAX computes with: 32 bits unless jax_enable_x64."""
     array = np.asarray(value)
     seen = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)

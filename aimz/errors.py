@@ -19,6 +19,7 @@ __all__ = [
     "NotFittedError",
     "OutputWarning",
     "PerformanceWarning",
+    "StoreError",
     "nearest",
 ]
 
@@ -44,6 +45,10 @@ class KernelValidationError(AimzError, ValueError):
 
 class NotFittedError(AimzError, _SklearnNotFittedError):  # type: ignore[misc]  # no stubs
     """The model has no posterior yet; also scikit-learn's `NotFittedError`."""
+
+
+class StoreError(AimzError, OSError):
+    """A stored result is missing, unfinished or damaged, or cannot be written."""
 
 
 class AimzWarning(UserWarning):

@@ -1,165 +1,391 @@
-"""Plan a result as tiles, and run the tiles into a sink.
+"""Plan a result as tiles, and run the tiles into a sink over devices and threads.
 
 The grid is fixed: the size of a tile follows from the kernel's spec, the number of draws and a
 budget that is a constant of the library, never from the machine, the batch size or the number of
 rows. The last tile is padded to its full size; an input smaller than a tile is padded to
 16 x 2^k rows. Rows that interact stay whole and in order, and tiles are blocks of draws.
+
+A few threads take one tile after another: each computes it on its device, copies it and hands it
+to the sink, so that the three overlap and no more tiles are in memory than there are threads.
 """
 
 import math
-from collections.abc import Callable, Iterator
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
+from aimz.errors import InputError
 from aimz.kernel import KernelSpec
-from aimz.programs import TRACE_LOCK, compile_program
+from aimz.programs import TRACE_LOCK, Bound, compile_program
+from aimz.rows import RowTile, Stream
 from aimz.sampling import Block, Task, follows_rows
-from aimz.store import ArraySpec, Sink
+from aimz.store import Sink, Tile, Variable
 
-__all__ = ["Call", "Plan", "plan_tiles", "run_tiles"]
+__all__ = ["Call", "Plan", "Ready", "compile_call", "plan_tiles", "run_in_threads", "run_tiles"]
 
 #: Bytes of results that one tile may hold.
 TILE_BYTES = 64 * 2**20
 #: Rows of the smallest and of the largest tile.
 MIN_ROWS, MAX_ROWS = 16, 1024
+#: Draws of the largest tile where rows stay whole.
+MAX_WHOLE_DRAWS = 256
+#: Threads of a device that is not the CPU: one computes while the other copies and writes.
+THREADS_PER_ACCELERATOR = 2
 
 Program = Callable[[Task, Block], dict[str, jax.Array]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The grid of one result: sizes of its tiles and how many rows and draws it covers."""
+    """The grid of one result: sizes of its tiles and how many rows and draws it covers.
 
-    rows: int
+    `rows` is None while their number is not known; `draws` counts those of one chain, `tile_draws`
+    those of one tile: all of them, or a part of one chain.
+    """
+
+    rows: int | None
+    chains: int
     draws: int
     tile_rows: int
     tile_draws: int
     whole: bool
 
-    def tiles(self) -> Iterator[tuple[slice, slice]]:
-        """Rows and draws of each tile, in a fixed order."""
-        for first_row in range(0, self.rows, self.tile_rows):
-            for first_draw in range(0, self.draws, self.tile_draws):
-                yield (
-                    slice(first_row, min(first_row + self.tile_rows, self.rows)),
-                    slice(first_draw, min(first_draw + self.tile_draws, self.draws)),
-                )
+    def row_slices(self) -> Iterator[slice]:
+        """Rows of each tile, in order."""
+        rows = self.rows or 0
+        for first in range(0, rows, self.tile_rows):
+            yield slice(first, min(first + self.tile_rows, rows))
+
+    def tiles(self, row_tile: RowTile) -> Iterator[Tile]:
+        """Tiles of some rows, one for each block of draws."""
+        blocks = list(self._draw_blocks())
+        first = row_tile.rows.start // self.tile_rows * len(blocks)
+        for number, (chains, draws) in enumerate(blocks, first):
+            yield Tile(number, row_tile.rows, chains, draws, row_tile.digest)
+
+    def _draw_blocks(self) -> Iterator[tuple[slice, slice]]:
+        if self.tile_draws == self.chains * self.draws:
+            yield slice(0, self.chains), slice(0, self.draws)
+            return
+        for chain in range(self.chains):
+            for first in range(0, self.draws, self.tile_draws):
+                last = min(first + self.tile_draws, self.draws)
+                yield slice(chain, chain + 1), slice(first, last)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One result to be computed: a pure program, its task, and all rows and draws of its block."""
+    """One result to be computed: a pure program, its task, and the arrays of its block.
+
+    Row arguments are in the block, or come by the piece from the stream.
+    """
 
     program: Program
+    group: str
     task: Task
     block: Block
+    stream: Stream | None = None
+    observed: np.ndarray | None = None  # outcomes to keep beside the draws, (row, ...)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A compiled call, and shape and dtype of each site in one tile."""
+
+    run: Bound
+    shapes: Mapping[str, Any]
 
 
 def plan_tiles(
-    spec: KernelSpec, rows: int, draws: int, *, max_rows: int = MAX_ROWS, whole: bool | None = None
+    spec: KernelSpec, rows: int | None, chains: int, draws: int, *, max_rows: int = MAX_ROWS
 ) -> Plan:
-    """Choose the grid for a number of rows and draws.
+    """Choose the grid for a number of rows (None: not known), chains, and draws of each.
 
-    >>> plan_tiles(spec, rows=5000, draws=1000).tile_rows  # doctest: +SKIP
+    >>> plan_tiles(spec, 5000, 1, 1000).tile_rows  # doctest: +SKIP
     1024
     """
-    whole = spec.coupled if whole is None else whole
     per_row = 4 * sum(
         math.prod(site.shape) // max(spec.rows, 1) for site in spec.sites if follows_rows(site)
     )
-    per_row = max(per_row, 4)
-    if whole:
-        tile_draws = max(1, min(draws, TILE_BYTES // (per_row * rows)))
-        return Plan(rows, draws, rows, tile_draws, whole=True)
-    tile_rows = min(max_rows, max(MIN_ROWS, _power_of_two(TILE_BYTES // (per_row * draws))))
-    tile_draws = max(1, min(draws, TILE_BYTES // (per_row * tile_rows)))
-    while tile_rows // 2 >= max(MIN_ROWS, rows) and tile_rows > MIN_ROWS:
+    per_row, total = max(per_row, 4), chains * draws
+    if spec.coupled:
+        rows = rows or spec.rows
+        most = max(1, min(MAX_WHOLE_DRAWS, TILE_BYTES // (per_row * rows)))
+        return Plan(rows, chains, draws, rows, _even(total, draws, most), whole=True)
+    tile_rows = min(max_rows, max(MIN_ROWS, _power_of_two(TILE_BYTES // (per_row * total))))
+    tile_draws = _even(total, draws, max(1, TILE_BYTES // (per_row * tile_rows)))
+    while rows is not None and tile_rows // 2 >= max(MIN_ROWS, rows):
         tile_rows //= 2
-    return Plan(rows, draws, tile_rows, tile_draws, whole=False)
+    return Plan(rows, chains, draws, tile_rows, tile_draws, whole=False)
+
+
+def compile_call(call: Call, plan: Plan) -> Ready:
+    """Compile the program of one tile."""
+    rows = (
+        {n: v[:1] for n, v in call.stream.head.items()} if call.stream else (call.block.row_inputs)
+    )
+    tile = Tile(0, slice(0, 1), slice(0, 1), slice(0, 1))
+    block = _shared(call.block, tile, plan)
+    block = _with_rows(block, call, RowTile(slice(0, 1), rows), plan)
+    shapes = jax.tree.map(_as_jax_types, block)
+    with TRACE_LOCK:
+        run = compile_program(
+            lambda block: call.program(call.task, block), shapes, version=call.task.spec.version
+        )
+        return Ready(run, jax.eval_shape(run, shapes))
 
 
 def run_tiles(
-    call: Call, plan: Plan, sink: Sink, on_rows: Callable[[int], None]
-) -> dict[str, np.ndarray]:
-    """Run every tile of a plan into a sink; the sink commits, or aborts on any error.
+    call: Call,
+    ready: Ready,
+    plan: Plan,
+    variables: Iterable[Variable],
+    sink: Sink,
+    on_rows: Callable[[int], None],
+) -> int:
+    """Run every tile of a plan into a sink and return the number of rows.
 
     `on_rows` is called with the number of rows that each finished tile adds.
     """
-    try:
-        first = _tile_block(call.block, *next(plan.tiles()), plan)
-        with TRACE_LOCK:
-            run = compile_program(
-                lambda block: call.program(call.task, block), first, version=call.task.spec.version
-            )
-            shapes = jax.eval_shape(run, first)
-        sink.begin(_array_specs(call.task.results, shapes, plan))
-        for rows, draws in plan.tiles():
-            _write_tile(run(_tile_block(call.block, rows, draws, plan)), rows, draws, call, sink)
-            if draws.stop == plan.draws:
-                on_rows(rows.stop - rows.start)
-        return sink.commit()
-    except BaseException:  # also Ctrl-C: nothing half-written stays; rethrown as it is
-        sink.abort()
-        raise
+    devices = _devices()
+    shared = _Shared(call.block, plan)
+    last = plan.chains * plan.draws
+    keys = {variable.site: variable for variable in variables if variable.has_draws}
+    kept = next((variable for variable in variables if not variable.has_draws), None)
+
+    def work(item: tuple[RowTile, Tile], lane: int) -> int:
+        row_tile, tile = item
+        if not sink.has(tile):
+            device = devices[lane % len(devices)]
+            block = _with_rows(shared.on(device, tile), call, row_tile, plan)
+            results = ready.run(jax.device_put(block, device))
+            values = {}
+            for name, value in results.items():
+                variable, array = keys[name], np.asarray(value)
+                cut = array[: _num_draws(tile)]
+                if variable.row_axis is not None:
+                    cut = array[: _length(tile.rows), : _num_draws(tile)]
+                values[variable.key] = variable.arrange(cut, tile)
+            if kept is not None:
+                observed = _outcomes(call, row_tile)
+                values[kept.key] = kept.arrange(observed, tile)
+            sink.write(tile, values)
+        is_last = tile.chains.stop * tile.draws.stop == last
+        return _length(tile.rows) if is_last else 0
+
+    rows = 0
+
+    def count(done: int) -> None:
+        nonlocal rows
+        rows += done
+        on_rows(done)
+
+    items = (
+        (row_tile, tile) for row_tile in _row_tiles(call, plan) for tile in plan.tiles(row_tile)
+    )
+    run_in_threads(items, work, count, threads=_num_threads(devices))
+    return rows
 
 
-def _write_tile(
-    values: dict[str, jax.Array], rows: slice, draws: slice, call: Call, sink: Sink
+def run_in_threads[Item](
+    items: Iterator[Item],
+    work: Callable[[Item, int], int],
+    on_done: Callable[[int], None],
+    *,
+    threads: int,
 ) -> None:
-    num_rows, num_draws = rows.stop - rows.start, draws.stop - draws.start
-    for name, value in values.items():
-        array = np.asarray(value)[:num_draws]
-        if follows_rows(call.task.results[name]):
-            array = array[:, :num_rows]
-        sink.write(name, draws, rows, array)
+    """Let a few threads work through items in order; the first error stops all and is raised.
+
+    `work` gets an item and the number of its thread; what it returns goes to `on_done`, in the
+    calling thread.
+    """
+    lock, stop = threading.Lock(), threading.Event()
+    done: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+    settings = _thread_settings()
+
+    def lane(number: int) -> None:
+        try:
+            with settings():
+                while not stop.is_set():
+                    with lock:
+                        item = next(items, None)
+                    if item is None:
+                        break
+                    done.put(work(item, number))
+        except BaseException as error:  # noqa: BLE001  # raised again in the calling thread
+            stop.set()
+            done.put(error)
+        done.put(None)
+
+    workers = [threading.Thread(target=lane, args=(n,), daemon=True) for n in range(threads)]
+    try:
+        for worker in workers:
+            worker.start()
+        failures, running = [], threads
+        while running:
+            message = done.get()
+            if message is None:
+                running -= 1
+            elif isinstance(message, BaseException):
+                failures.append(message)
+            elif not failures:
+                on_done(message)
+    finally:  # also after Ctrl-C: nobody writes once the sink has been aborted
+        stop.set()
+        for worker in workers:
+            worker.join()
+    if failures:
+        raise failures[0]
 
 
-def _array_specs(spec: KernelSpec, shapes: dict[str, Any], plan: Plan) -> dict[str, ArraySpec]:
-    specs = {}
-    for name, shape in shapes.items():
-        has_rows = follows_rows(spec[name])
-        rest = (plan.rows, *shape.shape[2:]) if has_rows else shape.shape[1:]
-        specs[name] = ArraySpec((plan.draws, *rest), np.dtype(shape.dtype), has_rows)
-    return specs
+class _Shared:
+    """The part of a block that tiles share, placed once on each device where it can be."""
+
+    def __init__(self, block: Block, plan: Plan) -> None:
+        self.block, self.plan = block, plan
+        self.placed: dict[Any, Block] = {}
+        self.lock = threading.Lock()
+
+    def on(self, device: Any, tile: Tile) -> Block:
+        if self.plan.tile_draws < self.plan.chains * self.plan.draws:
+            return _shared(self.block, tile, self.plan)
+        with self.lock:
+            if device not in self.placed:
+                self.placed[device] = jax.device_put(_shared(self.block, tile, self.plan), device)
+            return self.placed[device]
 
 
-def _tile_block(block: Block, rows: slice, draws: slice, plan: Plan) -> Block:
-    """The tile's part of a block, padded to the tile's size with copies of its first row."""
-    row_index = _padded(rows, plan.tile_rows)
-    draw_index = _padded(draws, plan.tile_draws)
+def _row_tiles(call: Call, plan: Plan) -> Iterator[RowTile]:
+    if call.stream is not None:
+        yield from call.stream.tiles(plan.tile_rows)
+        return
+    for rows in plan.row_slices():
+        yield RowTile(rows, call.block.row_inputs)
 
-    def by_row(value: Any) -> Any:
-        return value if plan.whole else _take(value, rows, row_index, axis=0)
 
-    def by_draw(value: Any) -> Any:
-        return _take(value, draws, draw_index, axis=0)
+def _shared(block: Block, tile: Tile, plan: Plan) -> Block:
+    """The tile's draws of a block, and nothing yet of its rows."""
+    first = tile.chains.start * plan.draws + tile.draws.start
+    index = np.arange(first, first + plan.tile_draws)
+    index = np.where(index < first + _num_draws(tile), index, first)  # the last block is padded
 
-    def by_both(value: Any) -> Any:
-        value = by_draw(value)
-        return value if plan.whole else _take(value, rows, row_index, axis=1)
+    def cut(value: Any) -> Any:
+        if len(index) == len(value):
+            return value
+        return np.take(np.asarray(value), index, axis=0)
 
+    whole = plan.whole
     return block._replace(
-        draws=by_draw(block.draws),
-        rows=by_row(block.rows),
-        row_inputs=jax.tree.map(by_row, block.row_inputs),
-        posterior=jax.tree.map(by_draw, block.posterior),
-        row_posterior=jax.tree.map(by_both, block.row_posterior),
-        row_values=jax.tree.map(by_row, block.row_values),
+        draws=cut(block.draws),
+        rows=np.arange(plan.rows or 0, dtype=np.uint32) if whole else np.uint32(0),
+        row_inputs=block.row_inputs if whole else {},
+        posterior=jax.tree.map(cut, block.posterior),
+        row_posterior=jax.tree.map(cut, block.row_posterior) if whole else {},
+        row_values=block.row_values if whole else {},
     )
 
 
-def _padded(part: slice, size: int) -> np.ndarray:
-    index = np.arange(part.start, part.start + size)
-    return np.where(index < part.stop, index, part.start)
+def _with_rows(shared: Block, call: Call, row_tile: RowTile, plan: Plan) -> Block:
+    """Add a tile's rows to what tiles share, padded with copies of the first of them."""
+    if plan.whole:
+        return shared
+    rows, size = row_tile.rows, plan.tile_rows
+    index = np.arange(rows.start, rows.start + size, dtype=np.uint32)
+    streamed = call.stream is not None
+
+    def cut(value: Any) -> Any:
+        return _padded(np.asarray(value)[rows], size, axis=0)
+
+    def cut_second(value: Any) -> Any:
+        picked = np.asarray(shared.draws)
+        part = np.asarray(value)[:, rows]
+        if part.shape[1] < _length(rows):
+            msg = (
+                f"There are more rows than the {value.shape[1]} that the posterior's latents "
+                "belong to. Pass the fitted rows, or predict with in_sample=False."
+            )
+            raise InputError(msg, code="rows-not-fitted")
+        if len(picked) != len(part) or picked[0]:
+            part = part[picked]
+        return _padded(part, size, axis=1)
+
+    inputs = {n: v for n, v in row_tile.arrays.items() if n in call.task.spec.row_inputs}
+    constant = {n: v for n, v in call.block.row_inputs.items() if n not in inputs}
+    inputs = (
+        jax.tree.map(lambda v: _padded(v, size, axis=0), inputs)
+        if streamed
+        else (jax.tree.map(cut, inputs))
+    )
+    inputs |= {n: np.broadcast_to(v[:1], (size, *v.shape[1:])) for n, v in constant.items()}
+    return shared._replace(
+        rows=np.where(index < rows.stop, index, np.uint32(rows.start)),
+        row_inputs=inputs,
+        row_posterior=jax.tree.map(cut_second, call.block.row_posterior),
+        row_values=jax.tree.map(cut, call.block.row_values),
+    )
 
 
-def _take(value: Any, part: slice, index: np.ndarray, *, axis: int) -> Any:
-    if len(index) == value.shape[axis] and part.start == 0 and part.stop == len(index):
-        return value  # all of it: stays where it is
-    return np.take(np.asarray(value), index, axis=axis)
+def _as_jax_types(leaf: Any) -> jax.ShapeDtypeStruct:
+    kind = jax.typeof(leaf)
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype)
+
+
+def _outcomes(call: Call, row_tile: RowTile) -> np.ndarray:
+    """Outcomes of a tile's rows."""
+    if call.observed is not None:
+        return call.observed[row_tile.rows]
+    return np.asarray(row_tile.arrays[call.task.spec.output])
+
+
+def _padded(value: Any, size: int, *, axis: int) -> np.ndarray:
+    """An array with copies of its first row at the end, up to a size."""
+    lacking = size - value.shape[axis]
+    if not lacking:
+        return np.asarray(value)
+    first = np.take(value, [0] * lacking, axis=axis)
+    return np.concatenate([value, first], axis=axis)
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)
+
+
+def _num_draws(tile: Tile) -> int:
+    return _length(tile.chains) * _length(tile.draws)
+
+
+def _devices() -> list[Any]:
+    """Devices to use: JAX's default device where one was chosen, else all local ones."""
+    chosen = jax.config.jax_default_device
+    if chosen is not None:
+        return [chosen] if not isinstance(chosen, str) else jax.local_devices(backend=chosen)[:1]
+    return list(jax.local_devices())
+
+
+def _num_threads(devices: list[Any]) -> int:
+    if devices[0].platform == "cpu":
+        return max(len(devices), min(4, os.cpu_count() or 1))
+    return THREADS_PER_ACCELERATOR * len(devices)
+
+
+def _thread_settings() -> Callable[[], AbstractContextManager[Any]]:
+    """What the calling thread has set for JAX, to be set in others."""
+    x64 = jax.config.jax_enable_x64
+    return lambda: jax.enable_x64(x64)
+
+
+def _even(total: int, draws: int, most: int) -> int:
+    """Draws of a tile: all, or equal parts of a chain."""
+    if most >= total:
+        return total
+    return math.ceil(draws / math.ceil(draws / most))
 
 
 def _power_of_two(number: int) -> int:

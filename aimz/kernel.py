@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions import constraints
 
 from aimz import programs
 from aimz.confirm import disagreement
@@ -69,6 +70,8 @@ class SiteSpec:
         Whether its values are discrete.
     scaled : bool
         Whether the kernel itself scales its log density.
+    bounds : tuple of int or None
+        Least and greatest value of a discrete site, where its support alone tells them.
     """
 
     name: str
@@ -84,6 +87,7 @@ class SiteSpec:
     inputs: frozenset[str] = frozenset()
     discrete: bool = False
     scaled: bool = False
+    bounds: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,16 @@ class KernelSpec:
     def latents(self) -> tuple[str, ...]:
         """Names of the latent sites."""
         return tuple(site.name for site in self.sites if site.kind == "latent")
+
+    def at_rows(self, count: int) -> "KernelSpec":
+        """The same kernel on another number of rows, where rows do not interact."""
+        sites = []
+        for site in self.sites:
+            shape = list(site.shape)
+            if site.rows == "leading" and site.row_axis is not None:
+                shape[site.row_axis] = count
+            sites.append(replace(site, shape=tuple(shape)))
+        return replace(self, sites=tuple(sites), rows=count)
 
     def descendants(self, names: Collection[str]) -> frozenset[str]:
         """Sites that a change of the sites or arguments `names` can reach."""
@@ -469,6 +483,7 @@ def _spec(call: _Call, verdict: Verdict, disagrees: str = "") -> KernelSpec:
                 inputs=found.sources & set(call.inputs.arrays),
                 discrete=_is_discrete(statement),
                 scaled=_is_scaled(call.natural.statements[name]),
+                bounds=_bounds(statement) if _is_discrete(statement) else None,
             )
         )
     return KernelSpec(
@@ -513,6 +528,18 @@ def _is_discrete(statement: Statement) -> bool:
     if statement.type != "sample" or statement.is_factor:
         return False
     return bool(getattr(statement.fn.support, "is_discrete", False))
+
+
+def _bounds(statement: Statement) -> tuple[int, int] | None:
+    support = statement.fn.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    if support is constraints.boolean:
+        return 0, 1
+    low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    if low is None or high is None or isinstance(low + high, jax.core.Tracer):
+        return None
+    return int(np.min(low)), int(np.max(high))
 
 
 def _is_scaled(statement: Statement) -> bool:

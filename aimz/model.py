@@ -3,10 +3,11 @@
 State is the constructor's parameters as given and one frozen `Fitted` record.
 """
 
-import datetime
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,13 +17,9 @@ from jax.scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from tqdm.auto import tqdm
 
-from aimz._version import __version__
 from aimz.data import (
     Arguments,
-    as_array,
-    bind,
     check_finite,
-    check_hints,
     check_names,
     check_positive,
     check_row_shape,
@@ -36,35 +33,44 @@ from aimz.errors import (
     NotFittedError,
     OutputWarning,
 )
-from aimz.execute import run_tiles
 from aimz.inference import Fit, Note, Problem, Settings, as_engine
-from aimz.kernel import Inputs, KernelSpec, inspect, read_signature
+from aimz.kernel import KernelSpec, read_signature
+from aimz.persist import Scratch
 from aimz.prediction import (
+    Delivery,
     Fitted,
-    Prepared,
     Request,
+    Result,
     account_of,
+    are_fitted_rows,
+    attributes_of,
+    carry_out,
+    check_fitted_rows,
+    difference,
+    gather,
+    inspected,
     kernel_name,
     more_draws,
     prepare,
+    row_numbers,
 )
 from aimz.randomness import as_key
 from aimz.results import (
     Schema,
     as_draws,
-    dataset_of,
     draws_dataset,
     flat_arrays,
     row_totals,
-    shared_group,
-    subtract,
     tree_of,
 )
+from aimz.rows import load
 from aimz.sampling import log_likelihood_block, predict_block
 from aimz.scenario import observed_sites, sites_to_return
-from aimz.store import MemorySink
 
 __all__ = ["ImpactModel", "KernelSpec"]
+
+# Models that have temporary results.
+_MODELS: "weakref.WeakSet[ImpactModel]" = weakref.WeakSet()
 
 # Tags keep the keys of different uses of the model's key apart.
 _FIT, _STEP, _SAMPLE, _PREDICT, _PRIOR = range(5)
@@ -330,7 +336,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         return_sites: Sequence[str] | str | None = None,
         shard_axis: str = "obs",
         batch_size: int | None = None,
-        store: str = "memory",
+        store: str = "persistent",
         output_dir: Any = None,
         progress: bool = True,
         **kwargs: Any,
@@ -339,8 +345,9 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
 
         Parameters
         ----------
-        X : array-like, shape (rows, ...)
-            The primary input.
+        X : array-like, shape (rows, ...), or loader
+            The primary input. A memory map, a dask, zarr or xarray array that is not in memory, or
+            an iterable of dicts of named arrays is read by the piece.
         intervention : mapping, optional
             Sites to set: a value, one value per row, or a callable of the natural value.
         condition : mapping, optional
@@ -352,35 +359,43 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
             fitted rows; False puts it in `predictions` and draws those latents anew.
         return_sites : str or sequence of str, optional
             Sites to return; default the output and the deterministic sites.
-        shard_axis, batch_size
-            Hints for speed; they never change a result.
-        store : {"memory"}
-            Where the result goes.
-        output_dir : path, optional
-            Where a store is written.
+        shard_axis : {"obs", "draw"}
+            Accepted for its name: tiles go to all devices either way.
+        batch_size : int, optional
+            Rows to read at a time from an `X` that is not in memory. It never changes a result.
+        store : {"persistent", "memory"}
+            A Zarr store on disk, read when it is used; or arrays in memory.
+        output_dir : path or file URL, optional
+            Directory in which the call writes a store `<UTC-timestamp>_predict`; the same call
+            again goes on with one that was interrupted. Default a temporary directory that lasts
+            as long as the result.
         progress : bool
             Show a progress bar that counts rows.
         **kwargs
-            The kernel's other arguments.
+            The kernel's other arguments. Outcomes, if they are passed too, change nothing and come
+            back as `observed_data`.
 
         Returns
         -------
         DataTree
             Groups `posterior` and `posterior_predictive` (or `predictions`), leading dimensions
-            `chain` and `draw`.
+            `chain` and `draw`. The attribute `artifact_path` names the store.
         """
-        check_hints(shard_axis, batch_size, store, output_dir)
+        to = Delivery(shard_axis, batch_size, store, output_dir, progress)
         fit = self._fitted_state().fit
+        chains, draws = self._draws_of(fit)
         request = Request(
             program=predict_block,
+            method="predict",
             group="posterior_predictive" if in_sample else "predictions",
             tag=_PREDICT,
             fit=fit,
-            num_draws=self._num_draws(fit),
+            chains=chains,
+            draws=draws,
+            to=to,
             sites=lambda spec: sites_to_return(spec, return_sites),
             rng_key=rng_key,
             in_sample=in_sample,
-            progress=progress,
             intervention=intervention,
             condition=condition,
         )
@@ -412,7 +427,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         return_sites: Sequence[str] | str | None = None,
         shard_axis: str = "obs",
         batch_size: int | None = None,
-        store: str = "memory",
+        store: str = "persistent",
         output_dir: Any = None,
         progress: bool = True,
         **kwargs: Any,
@@ -428,17 +443,19 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         rng_key, return_sites, shard_axis, batch_size, store, output_dir, progress, **kwargs
             As in `predict`.
         """
-        check_hints(shard_axis, batch_size, store, output_dir)
+        to = Delivery(shard_axis, batch_size, store, output_dir, progress)
         check_positive(num_samples, "num_samples")
         request = Request(
             program=predict_block,
+            method="sample_prior_predictive",
             group="prior_predictive",
             tag=_PRIOR,
             fit=Fit(draws={}, params=self._fitted.fit.params if self.is_fitted() else {}),
-            num_draws=num_samples,
+            chains=1,
+            draws=num_samples,
+            to=to,
             sites=lambda spec: sites_to_return(spec, return_sites),
             rng_key=rng_key,
-            progress=progress,
         )
         return self._stream(request, {self.param_input: X, **kwargs})
 
@@ -446,17 +463,18 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         self, X: Any, *, return_datatree: bool = True, **kwargs: Any
     ) -> xr.DataTree | dict[str, np.ndarray]:
         """`sample_prior_predictive` in memory; see `predict_on_batch`."""
-        tree = self.sample_prior_predictive(X, **{"progress": False, **kwargs})
+        options = {"store": "memory", "progress": False}
+        tree = self.sample_prior_predictive(X, **{**options, **kwargs})
         return tree if return_datatree else flat_arrays(tree)
 
     def log_likelihood(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         shard_axis: str = "obs",
         batch_size: int | None = None,
-        store: str = "memory",
+        store: str = "persistent",
         output_dir: Any = None,
         progress: bool = True,
         **kwargs: Any,
@@ -466,7 +484,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         Parameters
         ----------
         X, y : array-like
-            Rows and their outcomes.
+            Rows and their outcomes; a loader that names the outcomes needs no `y`.
         shard_axis, batch_size, store, output_dir, progress, **kwargs
             As in `predict`.
 
@@ -475,16 +493,19 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         DataTree
             Groups `posterior`, `log_likelihood` and `observed_data`; feeds `arviz.loo`.
         """
-        check_hints(shard_axis, batch_size, store, output_dir)
+        to = Delivery(shard_axis, batch_size, store, output_dir, progress)
         fit = self._fitted_state().fit
+        chains, draws = self._draws_of(fit)
         request = Request(
             program=log_likelihood_block,
+            method="log_likelihood",
             group="log_likelihood",
             tag=_PREDICT,
             fit=fit,
-            num_draws=self._num_draws(fit),
+            chains=chains,
+            draws=draws,
+            to=to,
             sites=lambda spec: observed_sites(spec, fit.draws),
-            progress=progress,
         )
         return self._stream(request, {self.param_input: X, self.param_output: y, **kwargs})
 
@@ -532,18 +553,17 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
             tree if tree is not None else self.predict(**{**options, **dict(arguments or {})})
             for tree, arguments in pairs
         )
-        group = shared_group(baseline, intervention)
         if baseline.attrs.get("words") != intervention.attrs.get("words"):
             text = (
                 "The two predictions are unpaired: they were drawn with different keys or rows. "
                 "Pass the same rng_key= to both, so that noise cancels draw by draw."
             )
             warnings.warn(OutputWarning(text, code="unpaired"), stacklevel=2)
-        return subtract(baseline, intervention, group)
+        return difference(baseline, intervention, self._scratch())
 
     def score(self, X: Any, y: Any, **kwargs: Any) -> float:
         """Mean log predictive density per row: higher is better."""
-        tree = self.log_likelihood(X, y, progress=False, **kwargs)
+        tree = self.log_likelihood(X, y, store="memory", progress=False, **kwargs)
         density = tree.log_likelihood[self.param_output]
         rows = row_totals(density)
         return float(np.sum(logsumexp(rows, axis=0) - np.log(len(rows))) / len(y))
@@ -554,7 +574,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
     def posterior(self) -> xr.Dataset:
         """Posterior draws, (chain, draw, ...)."""
         fitted = self._fitted_state()
-        schema = self._schema(fitted.fit.draws, fitted.labels, self._num_draws(fitted.fit))
+        schema = self._schema(fitted.fit.draws, fitted.labels, self.num_samples)
         return draws_dataset(fitted.fit.draws, schema, fitted.spec, self._attrs("posterior"))
 
     @property
@@ -586,6 +606,25 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         """Health of the last fit: engine, steps, plateau and k-hat, or R-hat, ESS, divergences."""
         return dict(self._fitted_state().fit.attrs)
 
+    @property
+    def temp_dir(self) -> Path | None:
+        """Directory of this model's temporary results; None before the first."""
+        scratch: Scratch | None = getattr(self, "_temporary", None)
+        return scratch.path if scratch is not None else None
+
+    def cleanup(self) -> None:
+        """Delete this model's temporary results; those still in use raise when they are read."""
+        scratch: Scratch | None = getattr(self, "_temporary", None)
+        if scratch is not None:
+            scratch.remove()
+            del self._temporary
+
+    @staticmethod
+    def cleanup_models() -> None:
+        """Delete the temporary results of all models of this process."""
+        for model in list(_MODELS):
+            model.cleanup()
+
     def is_fitted(self) -> bool:
         """Whether the model holds a posterior."""
         return getattr(self, "_fitted", None) is not None
@@ -612,6 +651,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
+        state.pop("_temporary", None)  # a copy elsewhere does not own these files
         if state.get("_fitted") is not None:
             state["_fitted"] = replace(state["_fitted"], problem=None)
         return state
@@ -651,11 +691,12 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         self, X: Any, y: Any, weights: Any, missing: str, kwargs: Mapping[str, Any]
     ) -> tuple[Problem, Arguments]:
         """The kernel with its data, checked and inspected."""
-        if y is None:
+        loaded = {self.param_output: y, **load(X, self.param_input)}
+        if loaded[self.param_output] is None:
             msg = f"Fitting needs outcomes: '{self.param_output}' is None. Pass one per row."
             raise InputError(msg, code="outcome-missing")
-        given = {self.param_input: X, self.param_output: y, **kwargs}
-        arguments, inputs, spec = self._inspect(given, frozenset())
+        given = {**kwargs, **loaded}
+        arguments, inputs, spec = inspected(self.kernel, self._names, given, frozenset())
         check_finite(arguments, missing, self.param_output)
         rows = None if weights is None else check_weights(weights, arguments.rows)
         return Problem(self.kernel, inputs, spec, rows), arguments
@@ -673,68 +714,38 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
             problem=problem,
         )
 
-    def _inspect(
-        self, given: Mapping[str, Any], row_inputs: frozenset[str]
-    ) -> tuple[Arguments, Inputs, KernelSpec]:
-        signature = read_signature(self.kernel, self.param_input, self.param_output)
-        always = tuple(n for n in (self.param_input, self.param_output) if given.get(n) is not None)
-        arguments = bind(
-            {n: v for n, v in given.items() if n != self.param_output or v is not None},
-            names=signature.names,
-            required=signature.required,
-            row_inputs=row_inputs,
-            always_rows=always,
-        )
-        inputs = Inputs(dict(arguments.arrays), dict(arguments.static), arguments.rows, always)
-        return arguments, inputs, inspect(self.kernel, inputs, self.param_output)
-
     def _stream(self, request: Request, given: Mapping[str, Any]) -> xr.DataTree:
         """The one road of every streamed result."""
         fitted = getattr(self, "_fitted", None) or Fitted(Fit(draws={}))
-        row_inputs = fitted.spec.row_inputs if fitted.spec else frozenset()
-        arguments, _, spec = self._inspect(given, frozenset(row_inputs))
-        X = arguments.arrays[self.param_input]
-        check_row_shape(self.param_input, X, fitted.row_shape)
-        fingerprint = row_fingerprint(X)
+        known = frozenset(fitted.spec.row_inputs) if fitted.spec else frozenset()
+        inputs = gather(self.kernel, self._names, given, request, known)
+        check_row_shape(self.param_input, inputs.primary, fitted.row_shape)
+        key = self._derived_key(request.rng_key, request.tag, *inputs.key_numbers)
         prepared = prepare(
-            self.kernel,
-            request,
-            arguments,
-            spec,
-            self._derived_key(request.rng_key, request.tag, fingerprint),
-            fitted_rows=fitted.spec is None
-            or (fitted.rows, fitted.fingerprint) == (arguments.rows, fingerprint),
+            self.kernel, request, inputs, key, fitted_rows=are_fitted_rows(fitted, inputs)
         )
         _show(prepared.notes)
-        with tqdm(total=arguments.rows, unit="row", disable=not request.progress) as bar:
-            arrays = run_tiles(prepared.call, prepared.plan, MemorySink(), bar.update)
-        return self._assemble(request, arrays, arguments, prepared)
-
-    def _assemble(
-        self,
-        request: Request,
-        arrays: dict[str, np.ndarray],
-        arguments: Arguments,
-        prepared: Prepared,
-    ) -> xr.DataTree:
-        """Label a result's arrays and put the groups together."""
         attrs = self._attrs(request.group)
         attrs["words"] = list(prepared.words)
         attrs["rung"] = "intervention" if request.intervention else "association"
-        schema = self._schema(request.fit.draws, arguments.labels, request.num_draws)
+        schema = self._schema(request.fit.draws, inputs.arguments.labels, request.draws)
         groups = {}
         if request.fit.draws:
-            fitted = self._fitted_state()
             own = replace(schema, labels=fitted.labels)
             groups["posterior"] = draws_dataset(request.fit.draws, own, fitted.spec, attrs)
-        task = prepared.call.task
-        groups[request.group] = dataset_of(arrays, task.results, schema, attrs)
-        if request.program is log_likelihood_block:
-            observed = {n: arguments.arrays[n][None] for n in arrays if n in arguments.arrays}
-            single = replace(schema, chains=1, draws=1)
-            values = dataset_of(observed, task.spec, single, attrs)
-            groups["observed_data"] = values.isel(chain=0, draw=0, drop=True)
-        return tree_of(groups, attrs)
+        result = Result(schema, groups, attrs, lambda: check_fitted_rows(fitted, prepared.call))
+        with tqdm(total=inputs.rows, unit="row", disable=not request.to.progress) as bar:
+            tree, notes = carry_out(prepared, result, request, self._scratch(), bar.update)
+        _show(notes)
+        return tree
+
+    def _scratch(self) -> Scratch:
+        """The model's own temporary directory."""
+        scratch: Scratch | None = getattr(self, "_temporary", None)
+        if scratch is None:
+            scratch = self._temporary = Scratch()
+            _MODELS.add(self)
+        return scratch
 
     def _schema(
         self, draws: Mapping[str, Any], labels: np.ndarray | None, num_draws: int = 0
@@ -742,21 +753,16 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         chains, per_chain = draw_count(draws) if draws else (1, num_draws)
         return Schema(chains, per_chain, labels, self.coords or {}, self.dims or {})
 
-    def _num_draws(self, fit: Fit) -> int:
-        """Draws of all chains; a kernel with no latent site has as many as were asked for."""
-        return int(np.prod(draw_count(fit.draws))) if fit.draws else self.num_samples
+    def _draws_of(self, fit: Fit) -> tuple[int, int]:
+        """Chains and draws; a kernel with no latent site has as many as were asked for."""
+        return draw_count(fit.draws) if fit.draws else (1, self.num_samples)
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        return self.param_input, self.param_output
 
     def _attrs(self, group: str) -> dict[str, Any]:
-        """Attributes that every result carries."""
-        attrs: dict[str, Any] = {
-            "inference_library": "aimz",
-            "inference_library_version": __version__,
-            "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
-            "kernel": kernel_name(self.kernel),
-            "group": group,
-        }
-        health = self._fitted.fit.attrs if self.is_fitted() else {}
-        return attrs | {f"fit_{n}": v for n, v in health.items() if np.isscalar(v)}
+        return attributes_of(self.kernel, getattr(self, "_fitted", None), group)
 
     def _setting(self, name: str, value: Any) -> Any:
         return getattr(self, name) if value is None else value
@@ -772,7 +778,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
 
     def _shared_key(self, X: Any) -> jax.Array:
         """The key that the scenarios of one effect share, whatever they change."""
-        return self._derived_key(None, _PREDICT, row_fingerprint(as_array(X, self.param_input)))
+        return self._derived_key(None, _PREDICT, *row_numbers(X, self.param_input))
 
     def _trained(self) -> Fitted:
         fitted: Fitted | None = getattr(self, "_fitted", None)

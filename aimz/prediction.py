@@ -1,25 +1,62 @@
-"""From a request and a fit to a call: what one streamed result reuses, sets, draws and notes.
+"""From a request and a fit to a result: what it reuses, sets and draws, and how it is carried out.
 
-`prepare` is pure: it returns the call, its plan and its notes, and the shell runs and warns.
+`prepare` is pure: it returns the call, its plan and its notes. `carry_out` runs it into a sink.
 """
 
-from collections.abc import Callable, Mapping
+import datetime
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
+import numpyro
+import xarray as xr
 
-from aimz.data import Arguments
-from aimz.errors import PerformanceWarning
-from aimz.execute import Call, Plan, plan_tiles
+from aimz._version import __version__
+from aimz.data import Arguments, as_array, as_jax_sees, bind, check_positive, row_fingerprint
+from aimz.errors import InputError, PerformanceWarning
+from aimz.execute import Call, Plan, Ready, compile_call, plan_tiles, run_in_threads, run_tiles
 from aimz.inference import Fit, Note, Problem
-from aimz.kernel import KernelSpec, SiteSpec
+from aimz.kernel import Inputs, KernelSpec, SiteSpec, inspect, read_signature
+from aimz.persist import Scratch, ZarrSink, as_directory, temporary_sink
+from aimz.programs import fingerprint_values
 from aimz.randomness import call_words
-from aimz.sampling import Task, density_spec, log_likelihood_block
+from aimz.results import (
+    Schema,
+    aligned,
+    difference_layout,
+    labelled_groups,
+    layout_of,
+    observed_layout,
+    shared_group,
+    subtract,
+)
+from aimz.rows import RowTile, Stream, is_lazy, open_stream
+from aimz.sampling import Task, density_spec, follows_rows, log_likelihood_block
 from aimz.scenario import make_block, reused_draws, scenario_of
+from aimz.store import MemorySink, Sink, Tile, Variable
 
-__all__ = ["Fitted", "Prepared", "Request", "account_of", "kernel_name", "more_draws", "prepare"]
+__all__ = [
+    "Delivery",
+    "Fitted",
+    "Given",
+    "Prepared",
+    "Request",
+    "Result",
+    "account_of",
+    "are_fitted_rows",
+    "attributes_of",
+    "carry_out",
+    "check_fitted_rows",
+    "difference",
+    "gather",
+    "inspected",
+    "kernel_name",
+    "more_draws",
+    "prepare",
+    "row_numbers",
+]
 
 
 @dataclass(frozen=True)
@@ -37,20 +74,93 @@ class Fitted:
 
 
 @dataclass(frozen=True)
+class Delivery:
+    """Where a streamed result goes, and how it is read and shown on the way.
+
+    Raises
+    ------
+    InputError
+        `option-unknown`, `not-positive`, `output-dir`.
+    """
+
+    shard_axis: str = "obs"
+    batch_size: int | None = None
+    store: str = "persistent"
+    output_dir: Any = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_positive(self.batch_size, "batch_size")
+        options = {"shard_axis": ("obs", "draw"), "store": ("persistent", "memory")}
+        for name, valid in options.items():
+            if getattr(self, name) not in valid:
+                listed = " or ".join(repr(value) for value in valid)
+                msg = f"{name} must be {listed}, not {getattr(self, name)!r:.40}."
+                raise InputError(msg, code="option-unknown")
+        if self.output_dir is None:
+            return
+        as_directory(self.output_dir)
+        if self.store == "memory":
+            msg = "output_dir says where to write, but store='memory' writes nothing. Drop one."
+            raise InputError(msg, code="option-unknown")
+
+
+@dataclass(frozen=True)
 class Request:
     """One streamed result: which program, over which draws, into which group."""
 
     program: Callable[..., Any]
+    method: str
     group: str
     tag: int
     fit: Fit
-    num_draws: int
+    chains: int
+    draws: int
     sites: Callable[[KernelSpec], tuple[str, ...]]
+    to: Delivery
     rng_key: Any = None
     in_sample: bool = True
-    progress: bool = True
     intervention: Mapping[str, Any] | None = None
     condition: Mapping[str, Any] | None = None
+
+    @property
+    def conditions(self) -> bool:
+        """Whether the outcome is data of the kernel, rather than kept beside its draws."""
+        return self.program is log_likelihood_block
+
+
+@dataclass(frozen=True)
+class Given:
+    """The inputs of a call as the kernel sees them: all rows, or their head and a stream."""
+
+    arguments: Arguments
+    spec: KernelSpec
+    primary: Any
+    fingerprint: int
+    stream: Stream | None = None
+    observed: np.ndarray | None = None
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows; None while it is not known."""
+        return self.stream.count if self.stream else self.arguments.rows
+
+    @property
+    def key_numbers(self) -> tuple[int, ...]:
+        """Numbers that stand for the rows in a key: all of them, or their head and count."""
+        if self.stream is None:
+            return (self.fingerprint,)
+        return (self.fingerprint, self.stream.count or 0)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a result carries beside its draws, and a last look at the rows that were read."""
+
+    schema: Schema
+    groups: Mapping[str, xr.Dataset]
+    attrs: Mapping[str, Any]
+    check: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -63,11 +173,110 @@ class Prepared:
     notes: tuple[Note, ...]
 
 
+def inspected(
+    kernel: Callable[..., Any],
+    names: tuple[str, str],
+    given: Mapping[str, Any],
+    row_inputs: frozenset[str],
+) -> tuple[Arguments, Inputs, KernelSpec]:
+    """Arguments in memory, bound to the kernel's signature, and what they show of the kernel.
+
+    `names` are those of the primary input and of the outcome.
+    """
+    signature = read_signature(kernel, *names)
+    always = tuple(name for name in names if given.get(name) is not None)
+    arguments = bind(
+        {n: v for n, v in given.items() if n != names[1] or v is not None},
+        names=signature.names,
+        required=signature.required,
+        row_inputs=row_inputs,
+        always_rows=always,
+    )
+    inputs = Inputs(dict(arguments.arrays), dict(arguments.static), arguments.rows, always)
+    return arguments, inputs, inspect(kernel, inputs, names[1])
+
+
+def gather(
+    kernel: Callable[..., Any],
+    names: tuple[str, str],
+    given: Mapping[str, Any],
+    request: Request,
+    row_inputs: frozenset[str],
+    *,
+    whole: frozenset[str] = frozenset(),
+) -> Given:
+    """The inputs of a streamed call; rows that are not in memory stay where they are.
+
+    Where rows interact they are loaded: each needs the others.
+
+    Raises
+    ------
+    InputError
+        `batch-names`, and what `bind` and `open_stream` raise.
+    """
+    primary, output = names
+    stream = open_stream(given, primary, batch_size=request.to.batch_size, whole=whole)
+    if stream is None:
+        return _in_memory(kernel, names, given, request, row_inputs)
+    head = {**given, **stream.head}
+    if not request.conditions:
+        head.pop(output, None)
+    arguments, _, spec = inspected(kernel, names, head, row_inputs)
+    if spec.coupled:
+        return _in_memory(kernel, names, {**given, **stream.load()}, request, row_inputs)
+    strays = stream.names - spec.row_inputs - set(names)
+    if strays and not is_lazy(given[primary]):
+        msg = (
+            f"The batches name '{min(strays)}', which the kernel does not read row by row. Pass it "
+            "to the method by name."
+        )
+        raise InputError(msg, code="batch-names")
+    if strays:
+        return gather(kernel, names, given, request, row_inputs, whole=whole | strays)
+    if given.get(output) is not None and output not in stream.names:
+        msg = f"'{primary}' is read by the piece, so '{output}' must be: name it in the batches."
+        raise InputError(msg, code="batch-names")
+    count = stream.count or arguments.rows
+    arguments = replace(arguments, rows=count, labels=stream.labels)
+    fingerprint = row_fingerprint(stream.head[primary])
+    return Given(arguments, spec.at_rows(count), stream.head[primary], fingerprint, stream)
+
+
+def row_numbers(value: Any, primary: str) -> tuple[int, ...]:
+    """Numbers that stand for the rows of an input, in memory or read by the piece."""
+    stream = open_stream({primary: value}, primary, batch_size=None, whole=frozenset())
+    if stream is None:
+        return (row_fingerprint(as_array(value, primary)),)
+    return (row_fingerprint(stream.head[primary]), stream.count or 0)
+
+
+def are_fitted_rows(fitted: Fitted, given: Given) -> bool:
+    """Whether these are the rows of the fit, as far as is known before a stream has been read."""
+    if fitted.spec is None:
+        return True
+    if given.stream is not None:
+        return given.rows in (None, fitted.rows)
+    return (fitted.rows, fitted.fingerprint) == (given.rows, given.fingerprint)
+
+
+def check_fitted_rows(fitted: Fitted, call: Call) -> None:
+    """Refuse a stream that was not the fitted rows, where latents of these have been reused."""
+    stream = call.stream
+    if stream is None or fitted.spec is None or not call.block.row_posterior:
+        return
+    if (stream.seen, stream.fingerprint()) != (fitted.rows, fitted.fingerprint):
+        site = next(iter(call.block.row_posterior))
+        msg = (
+            f"Site '{site}' has one value per fitted row, and these were other rows. Pass the "
+            "fitted rows, or predict with in_sample=False to draw it anew."
+        )
+        raise InputError(msg, code="rows-not-fitted")
+
+
 def prepare(
     kernel: Callable[..., Any],
     request: Request,
-    arguments: Arguments,
-    spec: KernelSpec,
+    given: Given,
     key: jax.Array,
     *,
     fitted_rows: bool,
@@ -76,6 +285,7 @@ def prepare(
 
     `fitted_rows` says whether these are the rows that latents of the posterior belong to.
     """
+    arguments, spec, stream = given.arguments, given.spec, given.stream
     scenario = scenario_of(spec, request.intervention, request.condition)
     draws, notes = reused_draws(
         spec,
@@ -91,7 +301,7 @@ def prepare(
     task = Task(
         kernel,
         spec,
-        density_spec(spec) if request.program is log_likelihood_block else spec,
+        density_spec(spec) if request.conditions else spec,
         dict(arguments.static),
         request.sites(spec),
         scenario.do,
@@ -106,10 +316,152 @@ def prepare(
         draws,
         request.fit.params,
         words=words,
-        num_draws=request.num_draws,
+        num_draws=request.chains * request.draws,
     )
-    plan = plan_tiles(spec, arguments.rows, request.num_draws)
-    return Prepared(Call(request.program, task, block), plan, (int(words[0]), int(words[1])), notes)
+    if stream is not None:
+        kept = {n: v for n, v in block.row_inputs.items() if n not in stream.names}
+        block = block._replace(row_inputs=kept)
+    plan = plan_tiles(spec, given.rows, request.chains, request.draws)
+    call = Call(request.program, request.group, task, block, stream, given.observed)
+    return Prepared(call, plan, (int(words[0]), int(words[1])), notes)
+
+
+def carry_out(
+    prepared: Prepared,
+    result: Result,
+    request: Request,
+    scratch: Scratch,
+    on_rows: Callable[[int], None],
+) -> tuple[xr.DataTree, Sequence[Note]]:
+    """Run a call into a sink, label what comes out and commit it; on any error, abort.
+
+    Temporary stores go below `scratch`. Returns the tree, and what the sink noted.
+    """
+    call, plan = prepared.call, prepared.plan
+    ready = compile_call(call, plan)
+    variables = layout_of(call, ready.shapes, plan, result.schema)
+    outcome = _first_outcome(call)
+    if outcome is not None:
+        variables = (*variables, observed_layout(call, outcome, plan, result.schema))
+    sink: Sink = MemorySink()
+    if request.to.output_dir is not None:
+        identity = _identity(prepared, ready, variables)
+        sink = ZarrSink(as_directory(request.to.output_dir), request.method, identity)
+    elif request.to.store == "persistent":
+        sink = temporary_sink(scratch, request.method)
+    try:
+        sink.begin(variables)
+        rows = run_tiles(call, ready, plan, variables, sink, on_rows)
+        result.check()
+        labelled = labelled_groups(variables, result.schema, call.task.results, rows)
+        labelled = {name: group.assign_attrs(result.attrs) for name, group in labelled.items()}
+        tree = sink.commit({**result.groups, **labelled}, result.attrs, rows)
+    except BaseException as error:  # also Ctrl-C: nothing looks like a result; rethrown as it is
+        kept = sink.abort()
+        if kept is not None:
+            error.add_note(
+                f"The finished part is in {kept}: the same call with the same output_dir goes on."
+            )
+        raise
+    return tree, getattr(sink, "notes", ())
+
+
+def difference(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratch) -> xr.DataTree:
+    """Intervention minus baseline, draw by draw and row by row.
+
+    Results on disk are subtracted a tile at a time, into a temporary store below `scratch`.
+    """
+    group = shared_group(baseline, intervention)
+    if not any("artifact_path" in tree.attrs for tree in (baseline, intervention)):
+        return subtract(baseline, intervention, group)
+    pair = aligned(baseline, intervention, group)
+    attrs = {str(k): v for k, v in intervention.attrs.items()}
+    return _difference_on_disk(*pair, group, temporary_sink(scratch, "estimate_effect"), attrs)
+
+
+def _difference_on_disk(
+    baseline: xr.Dataset, intervention: xr.Dataset, group: str, sink: Sink, attrs: Mapping[str, Any]
+) -> xr.DataTree:
+    variables, plan = difference_layout(intervention, group)
+
+    def read(source: xr.Dataset, variable: Variable, place: tuple[slice, ...]) -> np.ndarray:
+        values: np.ndarray = source[variable.name].variable[place].to_numpy()
+        return values.astype(variable.dtype, copy=False)
+
+    def work(tile: Tile, _: int) -> int:
+        values = {}
+        for variable in variables:
+            place = variable.place(tile)
+            if place is not None:
+                first, second = (read(ds, variable, place) for ds in (intervention, baseline))
+                values[variable.key] = first - second
+        sink.write(tile, values)
+        return 0
+
+    tiles = (tile for rows in plan.row_slices() for tile in plan.tiles(RowTile(rows, {})))
+    try:
+        sink.begin(variables)
+        run_in_threads(tiles, work, lambda _: None, threads=2)
+        labels = intervention.drop_vars([variable.name for variable in variables])
+        return sink.commit({group: labels}, attrs, plan.rows or 0)
+    except BaseException:  # as in `carry_out`
+        sink.abort()
+        raise
+
+
+def _in_memory(
+    kernel: Callable[..., Any],
+    names: tuple[str, str],
+    given: Mapping[str, Any],
+    request: Request,
+    row_inputs: frozenset[str],
+) -> Given:
+    primary, output = names
+    kept = {n: v for n, v in given.items() if n != output or request.conditions}
+    arguments, _, spec = inspected(kernel, names, kept, row_inputs)
+    outcome = given.get(output)
+    if outcome is not None:
+        outcome = np.asarray(as_jax_sees(as_array(outcome, output), output))
+    if outcome is not None and output in spec:
+        site = spec[output]
+        if (
+            not follows_rows(site)
+            or np.moveaxis(outcome, 0, site.row_axis or 0).shape != site.shape
+        ):
+            msg = (
+                f"'{output}' has shape {outcome.shape}, but the site has shape {site.shape}. Pass "
+                "one outcome per row, of the site's shape."
+            )
+            raise InputError(msg, code="shape")
+    observed = outcome if output in spec else None
+    X = arguments.arrays[primary]
+    return Given(arguments, spec, X, row_fingerprint(X), observed=observed)
+
+
+def _first_outcome(call: Call) -> np.ndarray | None:
+    """Outcomes that are kept beside the draws, or the head of them."""
+    if call.observed is not None or call.stream is None:
+        return call.observed
+    output = call.task.spec.output
+    outcome: np.ndarray | None = call.stream.head.get(output)
+    return outcome if output in call.task.spec else None
+
+
+def _identity(prepared: Prepared, ready: Ready, variables: Sequence[Variable]) -> Mapping[str, str]:
+    """Digests of everything that a result follows from, by what a user would call it."""
+    block, stream = prepared.call.block, prepared.call.stream
+    rows = (stream.head, stream.count) if stream else (block.row_inputs, prepared.plan.rows)
+    parts = {
+        "kernel": ready.run.identity,
+        "posterior": (block.posterior, block.row_posterior, block.params),
+        "inputs": (block.inputs, rows, prepared.call.observed),
+        "interventions or conditions": (block.values, block.row_values),
+        "key": prepared.words,
+        "versions": (__version__, jax.__version__, numpyro.__version__),
+        "backend": jax.default_backend(),
+        "layout": (repr(prepared.plan), repr(variables)),
+    }
+    return {name: fingerprint_values(part) for name, part in parts.items()}
 
 
 def more_draws(
@@ -136,6 +488,19 @@ def account_of(fitted: Fitted) -> dict[str, Any]:
         account["coupled"] = fitted.spec.reason or False
         account["sites"] = {site.name: _site_account(site) for site in fitted.spec.sites}
     return account
+
+
+def attributes_of(kernel: Callable[..., Any], fitted: Fitted | None, group: str) -> dict[str, Any]:
+    """Attributes that every result carries."""
+    attrs: dict[str, Any] = {
+        "inference_library": "aimz",
+        "inference_library_version": __version__,
+        "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
+        "kernel": kernel_name(kernel),
+        "group": group,
+    }
+    health = fitted.fit.attrs if fitted else {}
+    return attrs | {f"fit_{n}": v for n, v in health.items() if np.isscalar(v)}
 
 
 def kernel_name(kernel: Any) -> str:

@@ -24,9 +24,11 @@ from jax.extend import core
 
 __all__ = [
     "TRACE_LOCK",
+    "Bound",
     "clear_programs",
     "compile_program",
     "fingerprint",
+    "fingerprint_values",
     "num_compiled",
     "program_stats",
     "trace",
@@ -44,6 +46,29 @@ _DERIVATIVE_RULES = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp
 class _Program:
     run: Callable[..., list[Any]]
     jaxpr: Any  # kept alive: the fingerprint may name objects by address
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A compiled program with the constants and literals of one trace."""
+
+    program: _Program
+    name: str
+    constants: list[Any]
+    literals: list[Any]
+    treedef: Any
+
+    def __call__(self, *inputs: Any) -> Any:
+        flat = self.program.run(self.constants, self.literals, jax.tree.leaves(inputs))
+        return jax.tree.unflatten(self.treedef, flat)
+
+    @property
+    def identity(self) -> str:
+        """Name of the program and of every value in it."""
+        digest = hashlib.blake2b(self.name.encode(), digest_size=16)
+        for value in (*self.constants, *self.literals):
+            _add_value(digest, value)
+        return digest.hexdigest()
 
 
 @dataclass
@@ -78,9 +103,7 @@ def trace(
         return jax.make_jaxpr(lambda *inputs: fn(*inputs), return_shape=True)(*args)
 
 
-def compile_program(
-    fn: Callable[..., Any], *args: Any, version: str | None = None
-) -> Callable[..., Any]:
+def compile_program(fn: Callable[..., Any], *args: Any, version: str | None = None) -> Bound:
     """Compile `fn` for arguments shaped like `args`, or find the program that does the same.
 
     Parameters
@@ -94,8 +117,8 @@ def compile_program(
 
     Returns
     -------
-    callable
-        Takes arguments of the same structure, returns what `fn` returns.
+    Bound
+        A callable: takes arguments of the same structure, returns what `fn` returns.
 
     Examples
     --------
@@ -121,13 +144,7 @@ def compile_program(
             if len(_CACHE.programs) > _MAX_PROGRAMS:
                 _CACHE.programs.popitem(last=False)
         _CACHE.programs.move_to_end(key)
-    constants, literals = list(closed.consts), _float_literals(closed.jaxpr)
-
-    def call(*inputs: Any) -> Any:
-        flat = program.run(constants, literals, jax.tree.leaves(inputs))
-        return jax.tree.unflatten(treedef, flat)
-
-    return call
+    return Bound(program, key, list(closed.consts), _float_literals(closed.jaxpr), treedef)
 
 
 def num_compiled() -> int:
@@ -158,6 +175,18 @@ def fingerprint(closed: core.ClosedJaxpr, *, values: bool = False) -> str:
     if values:
         for constant in closed.consts:
             _add_value(digest, constant)
+    return digest.hexdigest()
+
+
+def fingerprint_values(*values: Any) -> str:
+    """Name of some pytrees of arrays and plain values, by their values alone.
+
+    >>> fingerprint_values({"a": np.ones(2)}) == fingerprint_values({"a": np.ones(2)})
+    True
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for value in values:
+        _add_value(digest, value)
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ Leading dimensions are `chain` and `draw`; rows carry the input's labels; the ot
 their plates, by `dims=`, or as `<site>_dim_<i>`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,15 +13,21 @@ import numpy as np
 import xarray as xr
 
 from aimz.errors import InputError
+from aimz.execute import Call, Plan
 from aimz.kernel import KernelSpec, SiteSpec
 from aimz.sampling import follows_rows
+from aimz.store import Variable
 
 __all__ = [
     "Schema",
+    "aligned",
     "as_draws",
-    "dataset_of",
+    "difference_layout",
     "draws_dataset",
     "flat_arrays",
+    "labelled_groups",
+    "layout_of",
+    "observed_layout",
     "row_totals",
     "shared_group",
     "subtract",
@@ -41,21 +48,97 @@ class Schema:
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def dataset_of(
-    arrays: Mapping[str, np.ndarray], spec: KernelSpec, schema: Schema, attrs: Mapping[str, Any]
-) -> xr.Dataset:
-    """Dataset of a result's arrays, (draw, row, ...) where rows own the site, else (draw, ...)."""
+def layout_of(
+    call: Call, shapes: Mapping[str, Any], plan: Plan, schema: Schema
+) -> tuple[Variable, ...]:
+    """Variables of a result, from the shapes (row, draw, ...) or (draw, ...) of one tile."""
+    task = call.task
+    row_dim = _row_dim(task.results)
+    made = []
+    for name, value in shapes.items():
+        site = task.results[name]
+        has_rows = follows_rows(site)
+        row_axis = 2 + (site.row_axis or 0) if has_rows else None
+        own = list(value.shape[2:] if has_rows else value.shape[1:])
+        if has_rows:
+            own.insert(site.row_axis or 0, plan.rows or 0)
+        full = plan.tile_draws == plan.chains * plan.draws
+        cut = [plan.chains, plan.draws] if full else [1, plan.tile_draws]
+        chunks = [*cut, *own]
+        if row_axis is not None:
+            chunks[row_axis] = min(plan.tile_rows, plan.rows or plan.tile_rows)
+        made.append(
+            Variable(
+                group=call.group,
+                name=_as_variable(name),
+                site=name,
+                dims=("chain", "draw", *_site_dims(site, len(own), schema, row_dim)),
+                shape=(plan.chains, plan.draws, *own),
+                chunks=tuple(chunks),
+                dtype=np.dtype(value.dtype),
+                stored=_stored_dtype(call, site, np.dtype(value.dtype)),
+                row_axis=row_axis,
+            )
+        )
+    return tuple(made)
+
+
+def observed_layout(call: Call, outcomes: np.ndarray, plan: Plan, schema: Schema) -> Variable:
+    """Variable of the outcomes that are kept beside the draws, given all or some, (row, ...)."""
+    task = call.task
+    site = task.spec[task.spec.output]
+    axis = site.row_axis or 0
+    own = list(outcomes.shape[1:])
+    own.insert(axis, plan.rows or 0)
+    chunks = list(own)
+    chunks[axis] = min(plan.tile_rows, plan.rows or plan.tile_rows)
+    return Variable(
+        group="observed_data",
+        name=_as_variable(site.name),
+        site=site.name,
+        dims=tuple(_site_dims(site, len(own), schema, _row_dim(task.spec))),
+        shape=tuple(own),
+        chunks=tuple(chunks),
+        dtype=outcomes.dtype,
+        stored=outcomes.dtype,
+        row_axis=axis,
+        has_draws=False,
+    )
+
+
+def labelled_groups(
+    variables: Sequence[Variable], schema: Schema, spec: KernelSpec, rows: int
+) -> dict[str, xr.Dataset]:
+    """Groups with the coordinates of their variables, and nothing else yet."""
     row_dim = _row_dim(spec)
-    variables, lengths = {}, {"chain": schema.chains, "draw": schema.draws}
-    for name, array in arrays.items():
-        site = spec[name]
-        values = np.reshape(array, (schema.chains, schema.draws, *array.shape[1:]))
-        if follows_rows(site):
-            values = np.moveaxis(values, 2, 2 + (site.row_axis or 0))
-        dims = ["chain", "draw", *_site_dims(site, values.ndim - 2, schema, row_dim)]
-        variables[_as_variable(name)] = (dims, values, {"site": name})
-        lengths.update(zip(dims, values.shape, strict=True))
-    return xr.Dataset(variables, coords=_coords(lengths, schema, row_dim), attrs=dict(attrs))
+    lengths: dict[str, dict[str, int]] = {}
+    for variable in variables:
+        sizes = list(variable.shape)
+        if variable.row_axis is not None:
+            sizes[variable.row_axis] = rows
+        lengths.setdefault(variable.group, {}).update(zip(variable.dims, sizes, strict=True))
+    return {
+        group: xr.Dataset(coords=_coords(sizes, schema, row_dim))
+        for group, sizes in lengths.items()
+    }
+
+
+def _stored_dtype(call: Call, site: SiteSpec, dtype: np.dtype) -> np.dtype:
+    """The narrowest dtype that holds every value of a drawn site, by its support alone."""
+    given = {*call.task.do, *call.task.condition, *call.block.posterior, *call.block.row_posterior}
+    fresh = site.kind == "latent" or site.name == call.task.spec.output
+    drawn = fresh and site.name not in given
+    if dtype.kind not in "iu" or site.bounds is None or not drawn:
+        return dtype
+    low, high = site.bounds
+    if (low, high) == (0, 1):
+        return np.dtype(bool)
+    kinds = ("uint8", "int8", "uint16", "int16")
+    for narrow in map(np.dtype, kinds):
+        limits = np.iinfo(narrow)
+        if limits.min <= low and high <= limits.max and narrow.itemsize < dtype.itemsize:
+            return narrow
+    return dtype
 
 
 def draws_dataset(
@@ -87,10 +170,58 @@ def tree_of(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.Da
 
 def subtract(baseline: xr.DataTree, intervention: xr.DataTree, group: str) -> xr.DataTree:
     """Intervention minus baseline in one group, draw by draw and row by row."""
-    first, second = xr.align(
-        intervention[group].to_dataset(), baseline[group].to_dataset(), join="exact"
-    )
-    return tree_of({group: first - second}, {str(k): v for k, v in intervention.attrs.items()})
+    first, second = aligned(baseline, intervention, group)
+    attrs = {str(k): v for k, v in intervention.attrs.items()}
+    return tree_of({group: _signed(second) - _signed(first)}, attrs)
+
+
+def aligned(
+    baseline: xr.DataTree, intervention: xr.DataTree, group: str
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """One group of two results, refused unless rows, draws and labels are the same."""
+    first, second = (tree[group].to_dataset() for tree in (baseline, intervention))
+    try:
+        first, second = xr.align(first, second, join="exact")
+    except ValueError as error:
+        msg = (
+            "The two predictions have different rows, draws or labels, so their difference means "
+            "nothing. Predict both for the same rows with the same posterior."
+        )
+        raise InputError(msg, code="rows-mismatch") from error
+    return first, second
+
+
+def difference_layout(group: xr.Dataset, name: str) -> tuple[tuple[Variable, ...], Plan]:
+    """Variables and tiles of a difference, on the grid on which the group is stored."""
+    layout = []
+    for key, variable in group.data_vars.items():
+        chunks = tuple(variable.encoding.get("chunks", variable.shape))
+        dtype = np.dtype(np.int8) if variable.dtype.kind == "b" else variable.dtype
+        cut = [axis for axis in range(2, variable.ndim) if chunks[axis] < variable.shape[axis]]
+        layout.append(
+            Variable(
+                group=name,
+                name=str(key),
+                site=str(variable.attrs.get("site", key)),
+                dims=tuple(str(dim) for dim in variable.dims),
+                shape=variable.shape,
+                chunks=chunks,
+                dtype=dtype,
+                stored=dtype,
+                row_axis=cut[0] if cut else None,
+            )
+        )
+    widest = max(layout, key=lambda v: v.row_axis is not None)
+    axis = widest.row_axis
+    rows, tile_rows = (widest.shape[axis], widest.chunks[axis]) if axis is not None else (1, 1)
+    chains, draws = widest.shape[:2]
+    tile_draws = math.prod(widest.chunks[:2])
+    return tuple(layout), Plan(rows, chains, draws, tile_rows, tile_draws, whole=False)
+
+
+def _signed(group: xr.Dataset) -> xr.Dataset:
+    """A group in which true and false are numbers."""
+    return group.map(lambda v: v.astype(np.int8) if v.dtype.kind == "b" else v, keep_attrs=True)
 
 
 def shared_group(baseline: xr.DataTree, intervention: xr.DataTree) -> str:

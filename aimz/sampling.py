@@ -77,7 +77,7 @@ def density_spec(spec: KernelSpec) -> KernelSpec:
 
 
 def predict_block(task: Task, block: Block) -> dict[str, jax.Array]:
-    """Values of `task.sites`: (draw, row, ...) for sites of rows, else (draw, ...)."""
+    """Values of `task.sites`: (row, draw, ...) for sites of rows, else (draw, ...)."""
     return _run_block(task, block, _site_values)
 
 
@@ -90,10 +90,15 @@ _Read = Callable[[Task, Mapping[str, Any]], dict[str, jax.Array]]
 
 
 def _run_block(task: Task, block: Block, read: _Read) -> dict[str, jax.Array]:
-    """Vectorise one draw of the rows over the block's draws."""
+    """Vectorise one draw of the rows over the block's draws.
+
+    Rows lead the results: a row's covariates times each draw's coefficients come out in that order,
+    and turning them would cost as much as drawing them.
+    """
     run = partial(_draw_whole if task.spec.coupled else _draw_by_row, task, read)
     axes = _mapped("draws", "posterior", "row_posterior")
-    return jax.vmap(run, in_axes=(axes,))(block)
+    outs = {name: 1 if follows_rows(task.results[name]) else 0 for name in task.sites}
+    return jax.vmap(run, in_axes=(axes,), out_axes=outs)(block)
 
 
 def _density_site(site: SiteSpec) -> SiteSpec:

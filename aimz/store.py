@@ -1,60 +1,183 @@
-"""Sinks: where the blocks of a result go.
+"""Sinks: where the tiles of a result go.
 
-A sink has `begin`, `write`, `commit` and `abort`. Nothing exists until `commit`; writing a block
-twice is harmless.
+A sink has `begin`, `write`, `commit` and `abort`. Nothing exists until `commit`; writing a tile
+twice is harmless, and a sink that resumes an earlier run knows the tiles that it already `has`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+import xarray as xr
 
-__all__ = ["ArraySpec", "MemorySink", "Sink"]
+__all__ = ["MemorySink", "Sink", "Tile", "Variable"]
+
+type Key = tuple[str, str]
+type Groups = Mapping[str, xr.Dataset]
 
 
 @dataclass(frozen=True)
-class ArraySpec:
-    """Shape and dtype of one result: (draw, row, ...) if it has rows, else (draw, ...)."""
+class Tile:
+    """Some rows by some draws: its number on the grid, its rows, its chains and draws of each."""
 
+    number: int
+    rows: slice
+    chains: slice
+    draws: slice
+    digest: str = ""  # of its rows, where they were read by the piece
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One array of a result, as it is labelled and cut.
+
+    Parameters
+    ----------
+    group, name, site : str
+        Group of the tree, name in the group, and the kernel's site.
+    dims : tuple of str
+        Dimensions; `chain` and `draw` lead, unless the variable is observed.
+    shape, chunks : tuple of int
+        Of the whole and of one tile. The rows count 0 while their number is not known.
+    dtype, stored : dtype
+        Of the values, and the narrowest that holds every value that the site can take.
+    row_axis : int or None
+        The axis of the rows.
+    has_draws : bool
+        False for observed data.
+    """
+
+    group: str
+    name: str
+    site: str
+    dims: tuple[str, ...]
     shape: tuple[int, ...]
+    chunks: tuple[int, ...]
     dtype: np.dtype
-    has_rows: bool
+    stored: np.dtype
+    row_axis: int | None
+    has_draws: bool = True
+
+    @property
+    def key(self) -> Key:
+        """What the variable is called in a sink."""
+        return (self.group, self.name)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Axes in the order in which a tile's values lie in memory: the rows lead."""
+        axes = list(range(len(self.dims)))
+        if self.row_axis is not None:
+            axes.insert(0, axes.pop(self.row_axis))
+        return tuple(axes)
+
+    @property
+    def grows(self) -> bool:
+        """Whether the number of rows is not known yet."""
+        return self.row_axis is not None and self.shape[self.row_axis] == 0
+
+    def place(self, tile: Tile) -> tuple[slice, ...] | None:
+        """Where a tile's values go; None where another tile holds the same values."""
+        if self.row_axis is None and tile.rows.start:
+            return None
+        if not self.has_draws and (tile.chains.start or tile.draws.start):
+            return None
+        index = [slice(0, size) for size in self.shape]
+        if self.has_draws:
+            index[:2] = [tile.chains, tile.draws]
+        if self.row_axis is not None:
+            index[self.row_axis] = tile.rows
+        return tuple(index)
+
+    def arrange(self, values: np.ndarray, tile: Tile) -> np.ndarray:
+        """A tile's values, (row, draw, ...), (draw, ...) or (row, ...), in the variable's order."""
+        if not self.has_draws:
+            return np.moveaxis(values, 0, self.row_axis or 0)
+        chains, draws = tile.chains.stop - tile.chains.start, tile.draws.stop - tile.draws.start
+        if self.row_axis is None:
+            return values.reshape(chains, draws, *values.shape[1:])
+        array = values.reshape(len(values), chains, draws, *values.shape[2:])
+        return np.moveaxis(array, 0, self.row_axis)
 
 
 class Sink(Protocol):
-    """Takes blocks of rows by draws and makes them a result, or nothing."""
+    """Takes tiles of rows by draws and makes them a result, or nothing."""
 
-    def begin(self, arrays: Mapping[str, ArraySpec]) -> None:
-        """Prepare for blocks of these arrays."""
+    def begin(self, variables: Sequence[Variable]) -> None:
+        """Prepare for tiles of these variables."""
 
-    def write(self, name: str, draws: slice, rows: slice, values: np.ndarray) -> None:
-        """Put the values of one block in place."""
+    def has(self, tile: Tile) -> bool:
+        """Whether an earlier run has written this tile, soundly and from the same rows."""
 
-    def commit(self) -> dict[str, np.ndarray]:
-        """Make the result visible and return its arrays."""
+    def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> None:
+        """Put the values of one tile in place; several threads may write at once."""
 
-    def abort(self) -> None:
-        """Drop what was written."""
+    def commit(self, groups: Groups, attrs: Mapping[str, Any], rows: int) -> xr.DataTree:
+        """Make the result visible: these groups, with the variables added."""
+
+    def abort(self) -> Path | None:
+        """Leave nothing that looks like a result; say where a part is kept to be resumed."""
 
 
 @dataclass
 class MemorySink:
     """A sink of NumPy arrays."""
 
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    has_rows: dict[str, bool] = field(default_factory=dict)
+    variables: dict[Key, Variable] = field(default_factory=dict)
+    arrays: dict[Key, np.ndarray] = field(default_factory=dict)
+    pieces: dict[Key, dict[int, np.ndarray]] = field(default_factory=dict)
 
-    def begin(self, arrays: Mapping[str, ArraySpec]) -> None:
-        self.arrays = {n: np.empty(spec.shape, spec.dtype) for n, spec in arrays.items()}
-        self.has_rows = {n: spec.has_rows for n, spec in arrays.items()}
+    def begin(self, variables: Sequence[Variable]) -> None:
+        self.variables = {variable.key: variable for variable in variables}
+        for key, variable in self.variables.items():
+            if variable.grows:
+                self.pieces[key] = {}
+            else:
+                self.arrays[key] = _empty(variable.shape, variable)
 
-    def write(self, name: str, draws: slice, rows: slice, values: np.ndarray) -> None:
-        place = (draws, rows) if self.has_rows[name] else (draws,)
-        self.arrays[name][place] = values
+    def has(self, tile: Tile) -> bool:
+        return False
 
-    def commit(self) -> dict[str, np.ndarray]:
-        return self.arrays
+    def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> None:
+        for key, array in values.items():
+            place = self.variables[key].place(tile)
+            if place is None:
+                continue
+            if key in self.arrays:
+                self.arrays[key][place] = array
+            else:
+                self._fill_piece(self.variables[key], tile, place, array)
 
-    def abort(self) -> None:
-        self.arrays = {}
+    def commit(self, groups: Groups, attrs: Mapping[str, Any], rows: int) -> xr.DataTree:
+        for key, pieces in self.pieces.items():
+            ordered = [pieces[start] for start in sorted(pieces)]
+            self.arrays[key] = np.concatenate(ordered, axis=self.variables[key].row_axis)
+        filled = {name: group.copy() for name, group in groups.items()}
+        for (group, name), variable in self.variables.items():
+            values = self.arrays[group, name]
+            filled[group][name] = (variable.dims, values, {"site": variable.site})
+        tree = xr.DataTree.from_dict({f"/{name}": group for name, group in filled.items()})
+        tree.attrs.update(attrs)
+        return tree
+
+    def abort(self) -> Path | None:
+        self.arrays, self.pieces = {}, {}
+        return None
+
+    def _fill_piece(
+        self, variable: Variable, tile: Tile, place: tuple[slice, ...], array: np.ndarray
+    ) -> None:
+        """Keep the rows of a tile apart while nobody knows how many rows there will be."""
+        axis, count = variable.row_axis or 0, tile.rows.stop - tile.rows.start
+        shape = (*variable.shape[:axis], count, *variable.shape[axis + 1 :])
+        pieces = self.pieces[variable.key]
+        piece = pieces.setdefault(tile.rows.start, _empty(shape, variable))
+        piece[(*place[:axis], slice(0, count), *place[axis + 1 :])] = array
+
+
+def _empty(shape: tuple[int, ...], variable: Variable) -> np.ndarray:
+    """An array whose memory has the rows first, as tiles come."""
+    ordered = [shape[axis] for axis in variable.order]
+    return np.empty(ordered, variable.dtype).transpose(np.argsort(variable.order))

@@ -21,9 +21,9 @@ PACKAGE = ROOT / "aimz"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_version", "errors", "records"),
     ("programs", "randomness"),
-    ("kernel", "signature", "structure", "coupling", "confirm", "flow", "axes", "indexing", "data"),
+    ("kernel", "signature", "structure", "coupling", "confirm", "flow", "axes", "indexing", "data", "rows"),
     ("inference", "sampling", "effects", "scenario"),
-    ("execute", "store", "results", "prediction"),
+    ("execute", "store", "persist", "reading", "results", "prediction"),
     ("model",),
     ("diagnostics", "plots", "mlflow", "sklearn", "distributed", "utils"),
 )

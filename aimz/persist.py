@@ -1,0 +1,404 @@
+"""Results on disk: a Zarr store that is complete, or says that it is not.
+
+A store is written under `<name>.incomplete`; its root names what it is made from and the tiles that
+are finished. `commit` adds labels, seals the metadata with digests and renames the directory. The
+same call again, with the same `output_dir`, finds an unfinished store that is made from the same
+things and that nobody is writing, and goes on with it. Every chunk carries a crc32c checksum, and
+every chunk is written.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec
+from zarr.codecs.numcodecs import PackBits
+from zarr.errors import ChunkNotFoundError
+from zarr.storage import LocalStore
+
+from aimz.errors import InputError, OutputWarning, StoreError
+from aimz.inference.records import Note
+from aimz.reading import FORMAT_VERSION, MANIFEST, open_result, sealed
+from aimz.store import Groups, Key, Tile, Variable
+
+__all__ = ["Scratch", "ZarrSink", "as_directory", "temporary_sink"]
+
+#: Seconds between two records of the finished tiles.
+RECORD_SECONDS = 1.0
+#: Rows that an array of unknown length starts with, in tiles.
+FIRST_TILES = 64
+
+_SUFFIX = ".incomplete"
+
+
+class Scratch:
+    """A private temporary directory that goes when its last user does.
+
+    Whoever keeps the object keeps the directory; `parent`, a directory around it, stays as long.
+    """
+
+    def __init__(self, parent: "Scratch | None" = None) -> None:
+        self.parent = parent
+        self.path: Path = Path(
+            tempfile.mkdtemp(prefix="aimz-", dir=parent.path if parent else None)
+        )
+        self._finalizer = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Delete the directory now."""
+        self._finalizer()
+
+
+def as_directory(output_dir: Any) -> Path:
+    """Directory that a path or a file URL names.
+
+    Raises
+    ------
+    InputError
+        `output-dir`: a URL of another scheme, or a file.
+    """
+    text = os.fspath(output_dir) if isinstance(output_dir, os.PathLike) else str(output_dir)
+    scheme = urlsplit(text).scheme if "://" in text else ""
+    if scheme not in ("", "file"):
+        msg = f"output_dir {text!r:.80} is not a local directory. Pass a path or a file:// URL."
+        raise InputError(msg, code="output-dir")
+    path = Path(unquote(urlsplit(text).path) if scheme else text).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        msg = f"output_dir {str(path)!r:.80} is a file. Pass a directory."
+        raise InputError(msg, code="output-dir")
+    return path
+
+
+@dataclass
+class ZarrSink:
+    """A sink that writes a store into a directory.
+
+    Parameters
+    ----------
+    directory : Path
+        Where the store goes.
+    method : str
+        Name of the method, which the store's name ends with.
+    identity : mapping of str
+        Digests of everything that the result follows from; empty where it is not to be resumed.
+    owner : Scratch, optional
+        Temporary directory of the store, which the result keeps.
+    """
+
+    directory: Path
+    method: str
+    identity: Mapping[str, str]
+    owner: Scratch | None = None
+    notes: list[Note] = field(default_factory=list)
+    variables: dict[Key, Variable] = field(default_factory=dict)
+    arrays: dict[Key, Any] = field(default_factory=dict)
+    finished: dict[int, str] = field(default_factory=dict)
+    resumed: bool = False
+    _name: str = ""
+    _held: int | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _recorded: float = 0.0
+
+    def begin(self, variables: Sequence[Variable]) -> None:
+        self.variables = {variable.key: variable for variable in variables}
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.resumed = bool(self.identity) and self._take_over()
+        if not self.resumed:
+            self._name = self._new_name()
+            self._held = _hold(self._path)
+            self._record()
+        root = zarr.open_group(self._store, mode="r+")
+        for key, variable in self.variables.items():
+            self.arrays[key] = _array(root, variable, self.finished)
+        self._recorded = time.monotonic()
+
+    def has(self, tile: Tile) -> bool:
+        if self.finished.get(tile.number) != tile.digest:
+            return False
+        return all(
+            _is_sound(self.arrays[key], variable.place(tile))
+            for key, variable in self.variables.items()
+        )
+
+    def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> None:
+        for key, array in values.items():
+            variable = self.variables[key]
+            place = variable.place(tile)
+            if place is None:
+                continue
+            if variable.grows:
+                self._grow(key, tile.rows.stop)
+            self.arrays[key][place] = array.astype(variable.stored, copy=False)
+        with self._lock:
+            self.finished[tile.number] = tile.digest
+            if time.monotonic() - self._recorded >= RECORD_SECONDS:
+                self._record()
+
+    def commit(self, groups: Groups, attrs: Mapping[str, Any], rows: int) -> xr.DataTree:
+        for key, variable in self.variables.items():
+            array = self.arrays[key]
+            if variable.grows:
+                shape = list(array.shape)
+                shape[variable.row_axis or 0] = rows
+                array.resize(tuple(shape))
+        final = self.directory / self._name
+        placed = {"artifact_path": str(final)}
+        for name, group in groups.items():
+            labelled = group.assign_attrs(placed)
+            _write_group(self._store, name, labelled)
+        root = zarr.open_group(self._store, mode="r+")
+        root.attrs.update({**attrs, **placed})
+        _seal(self._store, self.identity)
+        self._path.rename(final)
+        self._release()
+        return open_result(final, owner=self.owner)
+
+    def abort(self) -> Path | None:
+        if not self._name:
+            return None
+        with contextlib.suppress(OSError):  # a full disk keeps the record it has
+            self._record()
+        keep = bool(self.identity and self.finished and self._path.exists())
+        if not keep:
+            shutil.rmtree(self._path, ignore_errors=True)
+        self._release()
+        return self._path if keep else None
+
+    @property
+    def _path(self) -> Path:
+        return self.directory / f"{self._name}{_SUFFIX}"
+
+    @property
+    def _store(self) -> LocalStore:
+        return LocalStore(self._path)
+
+    def _new_name(self) -> str:
+        while True:
+            now = datetime.datetime.now(datetime.UTC)
+            name = f"{now:%Y%m%dT%H%M%S%fZ}_{self.method}"
+            with contextlib.suppress(FileExistsError):
+                (self.directory / f"{name}{_SUFFIX}").mkdir()
+                return name
+
+    def _record(self) -> None:
+        """Write down what the store is made from and which tiles are finished."""
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "complete": False,
+            "identity": dict(self.identity),
+            "tiles": {str(number): digest for number, digest in self.finished.items()},
+        }
+        document = {
+            "zarr_format": 3,
+            "node_type": "group",
+            "attributes": {MANIFEST: json.dumps(manifest)},
+        }
+        _set_bytes(self._store, "zarr.json", json.dumps(document).encode())
+        self._recorded = time.monotonic()
+
+    def _take_over(self) -> bool:
+        """Go on with the newest unfinished store of the same things that nobody writes."""
+        differs: list[str] = []
+        paths = sorted(self.directory.glob(f"*_{self.method}{_SUFFIX}"), reverse=True)
+        for path in paths:
+            try:
+                held = _hold(path)
+            except (StoreError, FileNotFoundError):
+                continue
+            manifest = _manifest_of(path)
+            if manifest.get("identity") == dict(self.identity):
+                self._name = path.name.removesuffix(_SUFFIX)
+                self._held = held
+                self.finished = {int(n): digest for n, digest in manifest["tiles"].items()}
+                self._record()
+                return True
+            _let_go(held)
+            differs = differs or _differences(manifest.get("identity", {}), self.identity)
+        if differs:
+            text = (
+                f"output_dir holds an unfinished result of {self.method}, made from other things "
+                f"({', '.join(differs):.80}). It is left alone and a new one is begun."
+            )
+            self.notes.append(Note(OutputWarning, text, "not-resumed"))
+        return False
+
+    def _grow(self, key: Key, rows: int) -> None:
+        axis = self.variables[key].row_axis or 0
+        with self._lock:
+            array = self.arrays[key]
+            if rows > array.shape[axis]:
+                shape = list(array.shape)
+                shape[axis] = max(rows, 2 * shape[axis])
+                array.resize(tuple(shape))
+
+    def _release(self) -> None:
+        if self._held is not None:
+            _let_go(self._held)
+            self._held = None
+
+
+def temporary_sink(scratch: Scratch, method: str) -> ZarrSink:
+    """A sink in a directory of its own below `scratch`, which its result keeps."""
+    own = Scratch(scratch)
+    return ZarrSink(own.path, method, {}, own)
+
+
+def _array(root: Any, variable: Variable, finished: Mapping[int, str]) -> Any:
+    """The variable's array, made anew unless finished tiles are in it."""
+    path = f"{variable.group}/{variable.name}"
+    config = {"write_empty_chunks": True}
+    if finished and path in root:
+        return root[path].with_config(config)
+    shape = list(variable.shape)
+    if variable.grows:
+        axis = variable.row_axis or 0
+        shape[axis] = FIRST_TILES * variable.chunks[axis]
+    kind = variable.stored.kind
+    attributes = {"site": variable.site}
+    if variable.stored != variable.dtype:
+        attributes["site_dtype"] = str(variable.dtype)
+    compressors: tuple[Any, ...] = (Crc32cCodec(),)
+    if kind in "iu":
+        compressors = (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec())
+    return root.create_array(
+        path,
+        shape=tuple(shape),
+        chunks=variable.chunks,
+        dtype=variable.stored,
+        fill_value=np.nan if kind == "f" else 0,
+        filters=(TransposeCodec(order=variable.order), *((PackBits(),) if kind == "b" else ())),
+        serializer=BytesCodec(),
+        compressors=compressors,
+        dimension_names=variable.dims,
+        attributes=attributes,
+        config=config,
+        overwrite=True,
+    )
+
+
+def _is_sound(array: Any, place: tuple[slice, ...] | None) -> bool:
+    """Whether the chunks of a tile are there and undamaged."""
+    if place is None:
+        return True
+    try:
+        array.with_config({"read_missing_chunks": False})[place]
+    except (ChunkNotFoundError, ValueError, RuntimeError, OSError):
+        return False
+    return True
+
+
+def _write_group(store: LocalStore, name: str, group: xr.Dataset) -> None:
+    """Write labels, attributes and small variables of a group."""
+    encoding: dict[str, Any] = {
+        str(key): {"compressors": (Crc32cCodec(),), "filters": None} for key in group.variables
+    }
+    root = zarr.open_group(store, mode="r+")
+    for key in group.variables:
+        if f"{name}/{key}" in root:  # of an earlier try to commit
+            del root[f"{name}/{key}"]
+    group.to_zarr(
+        store,
+        group=name,
+        mode="a",
+        zarr_format=3,
+        consolidated=False,
+        encoding=encoding,
+        write_empty_chunks=True,
+    )
+
+
+def _seal(store: LocalStore, identity: Mapping[str, str]) -> None:
+    """Collect all metadata in the root, with a digest of every document and of the root itself."""
+    root = zarr.open_group(store, mode="r+")
+    digests = {
+        f"{path}/zarr.json": hashlib.blake2b(
+            _bytes(store, f"{path}/zarr.json"), digest_size=16
+        ).hexdigest()
+        for path, _ in _members(root)
+    }
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "complete": True,
+        "identity": dict(identity),
+        "documents": digests,
+        "signature": "",
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # consolidated metadata is an extension of the format
+        root.attrs[MANIFEST] = json.dumps(manifest)
+        zarr.consolidate_metadata(store)
+    _set_bytes(store, "zarr.json", sealed(_bytes(store, "zarr.json")))
+
+
+def _members(root: Any) -> Iterator[tuple[str, Any]]:
+    return iter(root.members(max_depth=None))
+
+
+def _manifest_of(path: Path) -> dict[str, Any]:
+    """What an unfinished store says of itself; nothing where it cannot be read."""
+    try:
+        document = json.loads((path / "zarr.json").read_bytes())
+        manifest: dict[str, Any] = json.loads(document["attributes"][MANIFEST])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    if manifest.get("format_version") != FORMAT_VERSION:
+        return {}
+    return {"tiles": {}, **manifest}
+
+
+def _differences(earlier: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [name for name in now if earlier.get(name) != now[name]]
+
+
+def _bytes(store: LocalStore, key: str) -> bytes:
+    return (store.root / key).read_bytes()
+
+
+def _set_bytes(store: LocalStore, key: str, value: bytes) -> None:
+    """Write a document whole or not at all."""
+    path = store.root / key
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(value)
+    partial.replace(path)
+
+
+def _hold(path: Path) -> int | None:
+    """Lock a directory for this writer; the system lets go when the process ends, however it ends.
+
+    Raises
+    ------
+    StoreError
+        `store-held`: somebody else is writing there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks: unfinished stores are not shared there
+        return None
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise StoreError(f"Another writer holds {path}.", code="store-held") from error
+    return handle
+
+
+def _let_go(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)

@@ -1,0 +1,269 @@
+"""Open stored results, complete and checked, and verify them byte by byte.
+
+The root of a store carries digests of all metadata and a signature of itself; every chunk carries
+a checksum. A chunk that is missing or damaged, or a store that has gone, is an error when it is
+read, never a number.
+"""
+
+import hashlib
+import importlib.util
+import itertools
+import json
+import math
+import os
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+import zarr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+from zarr.storage import LocalStore
+
+from aimz.errors import StoreError
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST",
+    "RESULT_BYTES",
+    "Damage",
+    "open_result",
+    "sealed",
+    "verify",
+]
+
+#: Version of the layout of stores.
+FORMAT_VERSION = 1
+#: Attribute of a store's root that says what the store is.
+MANIFEST = "aimz_store"
+#: A result up to this size opens without Dask.
+RESULT_BYTES = 2 * 2**30
+
+_UNSIGNED = rb"\"signature\": \"\""
+_SIGNED = re.compile(rb'\\"signature\\": \\"([0-9a-f]{32})\\"')
+_OPENING = threading.Lock()
+
+
+class Damage(NamedTuple):
+    """One thing that is wrong with a store: where, and what."""
+
+    key: str
+    problem: str
+
+
+def open_result(path: Any, *, owner: Any = None) -> xr.DataTree:
+    """Open a stored result, after a check that it is complete and that its metadata are sound.
+
+    Values are read when they are used. A chunk that is missing or damaged raises then.
+
+    Parameters
+    ----------
+    path : path-like
+        Directory of the result: the attribute `artifact_path` of the tree that wrote it.
+    owner : object, optional
+        Kept alive as long as anything of the result is.
+
+    Returns
+    -------
+    DataTree
+        The result as the method returned it. Above 2 GiB its arrays are Dask-backed where Dask is
+        installed.
+
+    Raises
+    ------
+    StoreError
+        `store-missing`, `store-incomplete`, `store-foreign`, `store-version`, `store-damaged`.
+
+    Examples
+    --------
+    >>> open_result("no/such/result")
+    Traceback (most recent call last):
+    aimz.errors.StoreError: There is no result at no/such/result.
+    """
+    root = Path(os.fspath(path))
+    manifest = _checked_manifest(root)
+    for damage in _damaged_documents(root, manifest):
+        raise StoreError(
+            f"The result at {root} is damaged: {damage.key} {damage.problem}. Compute it again.",
+            code="store-damaged",
+        )
+    # The setting is one of the process: arrays take it with them when they are opened.
+    store: Any = LocalStore(root, read_only=True)
+    with _OPENING, zarr.config.set({"array.read_missing_chunks": False}):
+        tree = xr.open_datatree(store, engine="zarr", chunks=None, cache=False)
+    groups = {
+        name: _guarded(node.to_dataset(), root, owner) for name, node in tree.children.items()
+    }
+    total = sum(variable.nbytes for group in groups.values() for variable in group.values())
+    if total > RESULT_BYTES and importlib.util.find_spec("dask"):
+        groups = {name: _chunked(group) for name, group in groups.items()}
+    opened = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
+    opened.attrs.update({k: v for k, v in tree.attrs.items() if k != MANIFEST})
+    return opened
+
+
+def verify(path: Any) -> list[Damage]:
+    """Read every byte of a stored result and list what is missing or damaged.
+
+    Parameters
+    ----------
+    path : path-like
+        Directory of the result.
+
+    Returns
+    -------
+    list of Damage
+        Pairs (key, problem); empty where the result is sound.
+
+    Raises
+    ------
+    StoreError
+        `store-missing`, `store-incomplete`, `store-foreign`, `store-version`, and `store-damaged`
+        where the root itself is damaged.
+    """
+    root = Path(os.fspath(path))
+    manifest = _checked_manifest(root)
+    found = list(_damaged_documents(root, manifest))
+    broken = {damage.key.removesuffix("/zarr.json") for damage in found}
+    group = zarr.open_group(LocalStore(root, read_only=True), mode="r", use_consolidated=True)
+    for name, node in sorted(group.members(max_depth=None)):
+        if isinstance(node, zarr.Array) and name not in broken:
+            found.extend(_damaged_chunks(name, node))
+    return found
+
+
+def sealed(document: bytes) -> bytes:
+    """A root document with its signature."""
+    signature = hashlib.blake2b(document, digest_size=16).hexdigest().encode()
+    return document.replace(_UNSIGNED, _UNSIGNED[:-2] + signature + _UNSIGNED[-2:])
+
+
+@dataclass
+class _Guarded(BackendArray):
+    """An array on disk, in the dtype of its site, whose failures say what to do."""
+
+    variable: xr.Variable
+    dtype: np.dtype
+    root: Path
+    key: str
+    owner: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.variable.shape
+
+    def __getitem__(self, key: Any) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "owner": None}  # another process does not own our directories
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        try:
+            values: np.ndarray = self.variable[key].to_numpy()
+        except Exception as error:  # whatever a store and its codecs may raise
+            what = "is damaged" if self.root.exists() else "has been removed"
+            raise StoreError(
+                f"'{self.key}' cannot be read: the result at {self.root} {what}. "
+                "aimz.verify lists what is wrong; compute the result again.",
+                code="store-damaged" if self.root.exists() else "store-missing",
+            ) from error
+        return values.astype(self.dtype, copy=False)
+
+
+def _guarded(group: xr.Dataset, root: Path, owner: Any) -> xr.Dataset:
+    """A group whose arrays check what they read and keep their directory alive."""
+    variables = {}
+    for name, variable in group.variables.items():
+        if name in group.coords:
+            continue
+        attrs = dict(variable.attrs)
+        dtype = np.dtype(attrs.pop("site_dtype", variable.dtype))
+        array = _Guarded(variable, dtype, root, str(name), owner)
+        data = indexing.LazilyIndexedArray(array)
+        variables[name] = xr.Variable(variable.dims, data, attrs, variable.encoding)
+    return group.assign(variables)
+
+
+def _chunked(group: xr.Dataset) -> xr.Dataset:
+    """A group in Dask arrays of the chunks on disk."""
+    parts = {}
+    for name, variable in group.data_vars.items():
+        chunks = variable.encoding.get("chunks", variable.shape)
+        parts[name] = variable.chunk(dict(zip(variable.dims, chunks, strict=True)))
+    return group.assign(parts)
+
+
+def _checked_manifest(root: Path) -> dict[str, Any]:
+    """The manifest of a complete store whose root is sound."""
+    document = root / "zarr.json"
+    if not document.is_file():
+        unfinished = root.with_name(f"{root.name}.incomplete")
+        text = f"There is no result at {root}."
+        if unfinished.exists():
+            text += " It was not finished: repeat the call with the same output_dir."
+        raise StoreError(text, code="store-missing")
+    raw = document.read_bytes()
+    try:
+        manifest: dict[str, Any] = json.loads(json.loads(raw)["attributes"][MANIFEST])
+        version, complete = int(manifest["format_version"]), manifest["complete"]
+    except (ValueError, KeyError, TypeError) as error:
+        if MANIFEST.encode() in raw:
+            raise _damaged_root(root) from error
+        msg = f"{root} is not a result of this library. Open it with xarray.open_datatree."
+        raise StoreError(msg, code="store-foreign") from error
+    if not complete or root.name.endswith(".incomplete"):
+        msg = (
+            f"The result at {root} was not finished. Repeat the call that wrote it with the same "
+            "output_dir: it goes on where it stopped."
+        )
+        raise StoreError(msg, code="store-incomplete")
+    if not _is_signed(raw):
+        raise _damaged_root(root)
+    if version > FORMAT_VERSION:
+        msg = f"The result at {root} has format {version}; this version reads up to 1. Upgrade."
+        raise StoreError(msg, code="store-version")
+    return manifest
+
+
+def _damaged_root(root: Path) -> StoreError:
+    msg = f"The result at {root} is damaged: its root document has changed. Compute it again."
+    return StoreError(msg, code="store-damaged")
+
+
+def _is_signed(document: bytes) -> bool:
+    found = _SIGNED.findall(document)
+    if len(found) != 1:
+        return False
+    return sealed(_SIGNED.sub(lambda _: _UNSIGNED, document)) == document
+
+
+def _damaged_documents(root: Path, manifest: dict[str, Any]) -> Iterable[Damage]:
+    for key, digest in manifest["documents"].items():
+        try:
+            raw = (root / key).read_bytes()
+        except OSError:
+            yield Damage(key, "is missing")
+            continue
+        if hashlib.blake2b(raw, digest_size=16).hexdigest() != digest:
+            yield Damage(key, "has changed")
+
+
+def _damaged_chunks(name: str, array: zarr.Array[Any]) -> Iterable[Damage]:
+    strict = array.with_config({"read_missing_chunks": False})
+    grid = [math.ceil(n / c) for n, c in zip(array.shape, array.chunks, strict=True)]
+    for index in itertools.product(*map(range, grid)):
+        key = f"{name}/{array.metadata.encode_chunk_key(index)}"
+        try:
+            strict.get_block_selection(index)
+        except zarr.errors.ChunkNotFoundError:
+            yield Damage(key, "is missing")
+        except Exception as error:  # noqa: BLE001  # whatever codecs may raise: it is reported
+            yield Damage(key, f"is damaged: {error!s:.120}")
