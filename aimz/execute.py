@@ -97,10 +97,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Ready:
-    """A compiled call, and shape and dtype of each site in one tile."""
+    """A compiled call; shape and narrow dtype of each site in one tile, and its own dtype."""
 
     run: Bound
     shapes: Mapping[str, Any]
+    dtypes: Mapping[str, np.dtype]
 
 
 def plan_tiles(
@@ -135,11 +136,16 @@ def compile_call(call: Call, plan: Plan) -> Ready:
     block = _shared(call.block, tile, plan)
     block = _with_rows(block, call, RowTile(slice(0, 1), rows), plan)
     shapes = jax.tree.map(_as_jax_types, block)
+    dtypes: dict[str, np.dtype] = {}
+
+    def narrow(block: Block) -> dict[str, jax.Array]:
+        values = call.program(call.task, block)
+        dtypes.update({name: np.dtype(value.dtype) for name, value in values.items()})
+        return {n: v.astype(_narrowest(call, n, dtypes[n])) for n, v in values.items()}
+
     with TRACE_LOCK:
-        run = compile_program(
-            lambda block: call.program(call.task, block), shapes, version=call.task.spec.version
-        )
-        return Ready(run, jax.eval_shape(run, shapes))
+        run = compile_program(narrow, shapes, version=call.task.spec.version)
+    return Ready(run, run.shapes, dtypes)
 
 
 def run_tiles(
@@ -330,6 +336,23 @@ def _with_rows(shared: Block, call: Call, row_tile: RowTile, plan: Plan) -> Bloc
         row_posterior=jax.tree.map(cut_second, call.block.row_posterior),
         row_values=jax.tree.map(cut, call.block.row_values),
     )
+
+
+def _narrowest(call: Call, name: str, dtype: np.dtype) -> np.dtype:
+    """The narrowest dtype that holds every value of a drawn site, by its support alone."""
+    site = call.task.results[name]
+    given = {*call.task.do, *call.task.condition, *call.block.posterior, *call.block.row_posterior}
+    fresh = site.kind == "latent" or name == call.task.spec.output
+    if dtype.kind not in "iu" or site.bounds is None or not fresh or name in given:
+        return dtype
+    low, high = site.bounds
+    if (low, high) == (0, 1):
+        return np.dtype(bool)
+    for narrow in map(np.dtype, ("uint8", "int8", "uint16", "int16")):
+        limits = np.iinfo(narrow)
+        if limits.min <= low and high <= limits.max and narrow.itemsize < dtype.itemsize:
+            return narrow
+    return dtype
 
 
 def _as_jax_types(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -537,7 +537,9 @@ def _bounds(statement: Statement) -> tuple[int, int] | None:
     if support is constraints.boolean:
         return 0, 1
     low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
-    if low is None or high is None or isinstance(low + high, jax.core.Tracer):
+    if low is None or high is None:
+        return None
+    if isinstance(low, jax.core.Tracer) or isinstance(high, jax.core.Tracer):
         return None
     return int(np.min(low)), int(np.max(high))
 

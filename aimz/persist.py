@@ -172,10 +172,11 @@ class ZarrSink:
     def abort(self) -> Path | None:
         if not self._name:
             return None
-        with contextlib.suppress(OSError):  # a full disk keeps the record it has
-            self._record()
         keep = bool(self.identity and self.finished and self._path.exists())
-        if not keep:
+        if keep:
+            with contextlib.suppress(OSError):  # a full disk keeps the record it has
+                self._record()
+        else:
             shutil.rmtree(self._path, ignore_errors=True)
         self._release()
         return self._path if keep else None

@@ -339,7 +339,7 @@ def carry_out(
     """
     call, plan = prepared.call, prepared.plan
     ready = compile_call(call, plan)
-    variables = layout_of(call, ready.shapes, plan, result.schema)
+    variables = layout_of(call, ready, plan, result.schema)
     outcome = _first_outcome(call)
     if outcome is not None:
         variables = (*variables, observed_layout(call, outcome, plan, result.schema))

@@ -56,11 +56,11 @@ class Bound:
     name: str
     constants: list[Any]
     literals: list[Any]
-    treedef: Any
+    shapes: Any  # of what it returns
 
     def __call__(self, *inputs: Any) -> Any:
         flat = self.program.run(self.constants, self.literals, jax.tree.leaves(inputs))
-        return jax.tree.unflatten(self.treedef, flat)
+        return jax.tree.unflatten(jax.tree.structure(self.shapes), flat)
 
     @property
     def identity(self) -> str:
@@ -132,7 +132,6 @@ def compile_program(fn: Callable[..., Any], *args: Any, version: str | None = No
     (3.0, 0)
     """
     closed, shapes = trace(fn, *args, version=version)
-    treedef = jax.tree.structure(shapes)
     key = fingerprint(closed)
     with _CACHE.lock:
         _CACHE.traced += 1
@@ -144,7 +143,7 @@ def compile_program(fn: Callable[..., Any], *args: Any, version: str | None = No
             if len(_CACHE.programs) > _MAX_PROGRAMS:
                 _CACHE.programs.popitem(last=False)
         _CACHE.programs.move_to_end(key)
-    return Bound(program, key, list(closed.consts), _float_literals(closed.jaxpr), treedef)
+    return Bound(program, key, list(closed.consts), _float_literals(closed.jaxpr), shapes)
 
 
 def num_compiled() -> int:

@@ -96,9 +96,8 @@ def open_result(path: Any, *, owner: Any = None) -> xr.DataTree:
     store: Any = LocalStore(root, read_only=True)
     with _OPENING, zarr.config.set({"array.read_missing_chunks": False}):
         tree = xr.open_datatree(store, engine="zarr", chunks=None, cache=False)
-    groups = {
-        name: _guarded(node.to_dataset(), root, owner) for name, node in tree.children.items()
-    }
+    names = sorted(tree.children, key=lambda name: (name == "observed_data", name))
+    groups = {name: _guarded(tree[name].to_dataset(), root, owner) for name in names}
     total = sum(variable.nbytes for group in groups.values() for variable in group.values())
     if total > RESULT_BYTES and importlib.util.find_spec("dask"):
         groups = {name: _chunked(group) for name, group in groups.items()}

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from aimz.errors import InputError
-from aimz.execute import Call, Plan
+from aimz.execute import Call, Plan, Ready
 from aimz.kernel import KernelSpec, SiteSpec
 from aimz.sampling import follows_rows
 from aimz.store import Variable
@@ -48,14 +48,12 @@ class Schema:
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def layout_of(
-    call: Call, shapes: Mapping[str, Any], plan: Plan, schema: Schema
-) -> tuple[Variable, ...]:
-    """Variables of a result, from the shapes (row, draw, ...) or (draw, ...) of one tile."""
+def layout_of(call: Call, ready: Ready, plan: Plan, schema: Schema) -> tuple[Variable, ...]:
+    """Variables of a result, from the shapes, (row, draw, ...) or (draw, ...), of one tile."""
     task = call.task
     row_dim = _row_dim(task.results)
     made = []
-    for name, value in shapes.items():
+    for name, value in ready.shapes.items():
         site = task.results[name]
         has_rows = follows_rows(site)
         row_axis = 2 + (site.row_axis or 0) if has_rows else None
@@ -75,8 +73,8 @@ def layout_of(
                 dims=("chain", "draw", *_site_dims(site, len(own), schema, row_dim)),
                 shape=(plan.chains, plan.draws, *own),
                 chunks=tuple(chunks),
-                dtype=np.dtype(value.dtype),
-                stored=_stored_dtype(call, site, np.dtype(value.dtype)),
+                dtype=ready.dtypes[name],
+                stored=np.dtype(value.dtype),
                 row_axis=row_axis,
             )
         )
@@ -121,24 +119,6 @@ def labelled_groups(
         group: xr.Dataset(coords=_coords(sizes, schema, row_dim))
         for group, sizes in lengths.items()
     }
-
-
-def _stored_dtype(call: Call, site: SiteSpec, dtype: np.dtype) -> np.dtype:
-    """The narrowest dtype that holds every value of a drawn site, by its support alone."""
-    given = {*call.task.do, *call.task.condition, *call.block.posterior, *call.block.row_posterior}
-    fresh = site.kind == "latent" or site.name == call.task.spec.output
-    drawn = fresh and site.name not in given
-    if dtype.kind not in "iu" or site.bounds is None or not drawn:
-        return dtype
-    low, high = site.bounds
-    if (low, high) == (0, 1):
-        return np.dtype(bool)
-    kinds = ("uint8", "int8", "uint16", "int16")
-    for narrow in map(np.dtype, kinds):
-        limits = np.iinfo(narrow)
-        if limits.min <= low and high <= limits.max and narrow.itemsize < dtype.itemsize:
-            return narrow
-    return dtype
 
 
 def draws_dataset(
