@@ -21,7 +21,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.errors import InputError
 from aimz.kernel import KernelSpec
 from aimz.programs import TRACE_LOCK, Bound, compile_program
 from aimz.rows import RowTile, Stream
@@ -312,12 +311,6 @@ def _with_rows(shared: Block, call: Call, row_tile: RowTile, plan: Plan) -> Bloc
     def cut_second(value: Any) -> Any:
         picked = np.asarray(shared.draws)
         part = np.asarray(value)[:, rows]
-        if part.shape[1] < _length(rows):
-            msg = (
-                f"There are more rows than the {value.shape[1]} that the posterior's latents "
-                "belong to. Pass the fitted rows, or predict with in_sample=False."
-            )
-            raise InputError(msg, code="rows-not-fitted")
         if len(picked) != len(part) or picked[0]:
             part = part[picked]
         return _padded(part, size, axis=1)

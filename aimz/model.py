@@ -547,8 +547,9 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
             )
             raise InputError(msg, code="scenario-incomplete")
         options: dict[str, Any] = {"store": "memory", "progress": False} if on_batch else {}
-        if args_baseline is not None and args_intervention is not None:
-            options["rng_key"] = self._shared_key(args_baseline[self.param_input])
+        given = [arguments for arguments in (args_baseline, args_intervention) if arguments]
+        if len(given) == 2 and not all("rng_key" in arguments for arguments in given):
+            options["rng_key"] = self._shared_key(given[0][self.param_input])
         baseline, intervention = (
             tree if tree is not None else self.predict(**{**options, **dict(arguments or {})})
             for tree, arguments in pairs

@@ -16,13 +16,13 @@ import shutil
 import tempfile
 import threading
 import time
+import uuid
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import xarray as xr
@@ -34,7 +34,14 @@ from zarr.storage import LocalStore
 
 from aimz.errors import InputError, OutputWarning, StoreError
 from aimz.inference.records import Note
-from aimz.reading import FORMAT_VERSION, MANIFEST, open_result, sealed
+from aimz.reading import (
+    FORMAT_VERSION,
+    LABEL_DTYPE,
+    MANIFEST,
+    local_path,
+    open_result,
+    sealed,
+)
 from aimz.store import Groups, Key, Tile, Variable
 
 __all__ = ["Scratch", "ZarrSink", "as_directory", "temporary_sink"]
@@ -73,12 +80,7 @@ def as_directory(output_dir: Any) -> Path:
     InputError
         `output-dir`: a URL of another scheme, or a file.
     """
-    text = os.fspath(output_dir) if isinstance(output_dir, os.PathLike) else str(output_dir)
-    scheme = urlsplit(text).scheme if "://" in text else ""
-    if scheme not in ("", "file"):
-        msg = f"output_dir {text!r:.80} is not a local directory. Pass a path or a file:// URL."
-        raise InputError(msg, code="output-dir")
-    path = Path(unquote(urlsplit(text).path) if scheme else text).expanduser().absolute()
+    path = local_path(output_dir, "output_dir")
     if path.exists() and not path.is_dir():
         msg = f"output_dir {str(path)!r:.80} is a file. Pass a directory."
         raise InputError(msg, code="output-dir")
@@ -120,9 +122,7 @@ class ZarrSink:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.resumed = bool(self.identity) and self._take_over()
         if not self.resumed:
-            self._name = self._new_name()
-            self._held = _hold(self._path)
-            self._record()
+            self._start()
         root = zarr.open_group(self._store, mode="r+")
         for key, variable in self.variables.items():
             self.arrays[key] = _array(root, variable, self.finished)
@@ -137,6 +137,11 @@ class ZarrSink:
         )
 
     def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> None:
+        with self._lock:
+            if self.finished.get(tile.number, tile.digest) != tile.digest:
+                # The record must not promise other rows than the chunks are about to hold.
+                del self.finished[tile.number]
+                self._record()
         for key, array in values.items():
             variable = self.variables[key]
             place = variable.place(tile)
@@ -157,17 +162,16 @@ class ZarrSink:
                 shape = list(array.shape)
                 shape[variable.row_axis or 0] = rows
                 array.resize(tuple(shape))
-        final = self.directory / self._name
-        placed = {"artifact_path": str(final)}
+        placed = {"artifact_path": str(self._final)}
         for name, group in groups.items():
             labelled = group.assign_attrs(placed)
             _write_group(self._store, name, labelled)
         root = zarr.open_group(self._store, mode="r+")
         root.attrs.update({**attrs, **placed})
-        _seal(self._store, self.identity)
-        self._path.rename(final)
+        _seal(self._store, self.identity, self.finished)
+        self._path.rename(self._final)
         self._release()
-        return open_result(final, owner=self.owner)
+        return open_result(self._final, owner=self.owner)
 
     def abort(self) -> Path | None:
         if not self._name:
@@ -186,18 +190,29 @@ class ZarrSink:
         return self.directory / f"{self._name}{_SUFFIX}"
 
     @property
+    def _final(self) -> Path:
+        return self.directory / self._name
+
+    @property
     def _store(self) -> LocalStore:
         return LocalStore(self._path)
 
-    def _new_name(self) -> str:
-        while True:
-            now = datetime.datetime.now(datetime.UTC)
-            name = f"{now:%Y%m%dT%H%M%S%fZ}_{self.method}"
-            with contextlib.suppress(FileExistsError):
-                (self.directory / f"{name}{_SUFFIX}").mkdir()
-                return name
+    def _start(self) -> None:
+        """Make a new store; nobody sees it before it is held and says what it is."""
+        newborn = self.directory / f".{uuid.uuid4().hex}"
+        newborn.mkdir()
+        try:
+            self._held = _hold(newborn)
+            self._record(newborn)
+            while not self._name or self._path.exists() or self._final.exists():
+                now = datetime.datetime.now(datetime.UTC)
+                self._name = f"{now:%Y%m%dT%H%M%S%fZ}_{self.method}"
+            newborn.replace(self._path)
+        except BaseException:  # rethrown as it is
+            shutil.rmtree(newborn, ignore_errors=True)
+            raise
 
-    def _record(self) -> None:
+    def _record(self, path: Path | None = None) -> None:
         """Write down what the store is made from and which tiles are finished."""
         manifest = {
             "format_version": FORMAT_VERSION,
@@ -210,7 +225,7 @@ class ZarrSink:
             "node_type": "group",
             "attributes": {MANIFEST: json.dumps(manifest)},
         }
-        _set_bytes(self._store, "zarr.json", json.dumps(document).encode())
+        _set_bytes(LocalStore(path or self._path), "zarr.json", json.dumps(document).encode())
         self._recorded = time.monotonic()
 
     def _take_over(self) -> bool:
@@ -227,10 +242,12 @@ class ZarrSink:
                 self._name = path.name.removesuffix(_SUFFIX)
                 self._held = held
                 self.finished = {int(n): digest for n, digest in manifest["tiles"].items()}
+                for partial in path.rglob("*.partial"):  # of a write that was cut short
+                    partial.unlink()
                 self._record()
                 return True
             _let_go(held)
-            differs = differs or _differences(manifest.get("identity", {}), self.identity)
+            differs = differs or _differences(manifest.get("identity"), self.identity)
         if differs:
             text = (
                 f"output_dir holds an unfinished result of {self.method}, made from other things "
@@ -297,6 +314,8 @@ def _is_sound(array: Any, place: tuple[slice, ...] | None) -> bool:
     """Whether the chunks of a tile are there and undamaged."""
     if place is None:
         return True
+    if any(part.stop > size for part, size in zip(place, array.shape, strict=True)):
+        return False
     try:
         array.with_config({"read_missing_chunks": False})[place]
     except (ChunkNotFoundError, ValueError, RuntimeError, OSError):
@@ -306,6 +325,9 @@ def _is_sound(array: Any, place: tuple[slice, ...] | None) -> bool:
 
 def _write_group(store: LocalStore, name: str, group: xr.Dataset) -> None:
     """Write labels, attributes and small variables of a group."""
+    for key, variable in group.variables.items():
+        if variable.dtype.kind == "M":
+            group[key].attrs[LABEL_DTYPE] = str(variable.dtype)
     encoding: dict[str, Any] = {
         str(key): {"compressors": (Crc32cCodec(),), "filters": None} for key in group.variables
     }
@@ -324,7 +346,7 @@ def _write_group(store: LocalStore, name: str, group: xr.Dataset) -> None:
     )
 
 
-def _seal(store: LocalStore, identity: Mapping[str, str]) -> None:
+def _seal(store: LocalStore, identity: Mapping[str, str], finished: Mapping[int, str]) -> None:
     """Collect all metadata in the root, with a digest of every document and of the root itself."""
     root = zarr.open_group(store, mode="r+")
     digests = {
@@ -338,6 +360,7 @@ def _seal(store: LocalStore, identity: Mapping[str, str]) -> None:
         "complete": True,
         "identity": dict(identity),
         "documents": digests,
+        "tiles": {} if any(finished.values()) else dict.fromkeys(map(str, finished), ""),
         "signature": "",
     }
     with warnings.catch_warnings():
@@ -363,7 +386,9 @@ def _manifest_of(path: Path) -> dict[str, Any]:
     return {"tiles": {}, **manifest}
 
 
-def _differences(earlier: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def _differences(earlier: Mapping[str, str] | None, now: Mapping[str, str]) -> list[str]:
+    if earlier is None:  # finished in the meantime, or not ours
+        return []
     return [name for name in now if earlier.get(name) != now[name]]
 
 

@@ -4,7 +4,7 @@
 """
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import xarray as xr
 
 from aimz._version import __version__
 from aimz.data import Arguments, as_array, as_jax_sees, bind, check_positive, row_fingerprint
-from aimz.errors import InputError, PerformanceWarning
+from aimz.errors import AimzError, InputError, PerformanceWarning
 from aimz.execute import Call, Plan, Ready, compile_call, plan_tiles, run_in_threads, run_tiles
 from aimz.inference import Fit, Note, Problem
 from aimz.kernel import Inputs, KernelSpec, SiteSpec, inspect, read_signature
@@ -34,7 +34,7 @@ from aimz.results import (
 )
 from aimz.rows import RowTile, Stream, is_lazy, open_stream
 from aimz.sampling import Task, density_spec, follows_rows, log_likelihood_block
-from aimz.scenario import make_block, reused_draws, scenario_of
+from aimz.scenario import make_block, reused_draws, rows_set, scenario_of
 from aimz.store import MemorySink, Sink, Tile, Variable
 
 __all__ = [
@@ -214,28 +214,21 @@ def gather(
     InputError
         `batch-names`, and what `bind` and `open_stream` raise.
     """
-    primary, output = names
+    primary = names[0]
     stream = open_stream(given, primary, batch_size=request.to.batch_size, whole=whole)
     if stream is None:
         return _in_memory(kernel, names, given, request, row_inputs)
-    head = {**given, **stream.head}
-    if not request.conditions:
-        head.pop(output, None)
-    arguments, _, spec = inspected(kernel, names, head, row_inputs)
+    arguments, spec = _read_head(kernel, names, given, request, row_inputs, stream)
     if spec.coupled:
         return _in_memory(kernel, names, {**given, **stream.load()}, request, row_inputs)
     strays = stream.names - spec.row_inputs - set(names)
-    if strays and not is_lazy(given[primary]):
-        msg = (
-            f"The batches name '{min(strays)}', which the kernel does not read row by row. Pass it "
-            "to the method by name."
-        )
-        raise InputError(msg, code="batch-names")
-    if strays:
+    if strays and is_lazy(given[primary]):
         return gather(kernel, names, given, request, row_inputs, whole=whole | strays)
-    if given.get(output) is not None and output not in stream.names:
-        msg = f"'{primary}' is read by the piece, so '{output}' must be: name it in the batches."
-        raise InputError(msg, code="batch-names")
+    _check_by_piece(given, names, spec, stream)
+    if stream.count is None:
+        draws = request.fit.draws if request.in_sample else {}
+        settings = {**(request.intervention or {}), **(request.condition or {})}
+        stream.count = rows_set(spec, draws, settings)
     count = stream.count or arguments.rows
     arguments = replace(arguments, rows=count, labels=stream.labels)
     fingerprint = row_fingerprint(stream.head[primary])
@@ -244,6 +237,9 @@ def gather(
 
 def row_numbers(value: Any, primary: str) -> tuple[int, ...]:
     """Numbers that stand for the rows of an input, in memory or read by the piece."""
+    if isinstance(value, Iterator):
+        msg = f"'{primary}' can be read once only, so its key is not known before. Pass rng_key=."
+        raise InputError(msg, code="rng-key")
     stream = open_stream({primary: value}, primary, batch_size=None, whole=frozenset())
     if stream is None:
         return (row_fingerprint(as_array(value, primary)),)
@@ -409,6 +405,53 @@ def _difference_on_disk(
         raise
 
 
+def _read_head(
+    kernel: Callable[..., Any],
+    names: tuple[str, str],
+    given: Mapping[str, Any],
+    request: Request,
+    row_inputs: frozenset[str],
+    stream: Stream,
+) -> tuple[Arguments, KernelSpec]:
+    """Arguments and structure of a call as the first rows of a stream show them."""
+    head = {**given, **stream.head}
+    if not request.conditions:
+        head.pop(names[1], None)
+    try:
+        arguments, _, spec = inspected(kernel, names, head, row_inputs)
+    except (TypeError, ValueError) as error:
+        others = sorted(n for n in given.keys() - stream.names if np.ndim(given[n]))
+        if isinstance(error, AimzError) or not others:
+            raise
+        msg = (
+            f"The kernel does not run on the first rows of '{names[0]}': {error!s:.80}. If "
+            f"'{others[0]}' has one value per row, name it in the batches."
+        )
+        raise InputError(msg, code="batch-names") from error
+    return arguments, spec
+
+
+def _check_by_piece(
+    given: Mapping[str, Any], names: tuple[str, str], spec: KernelSpec, stream: Stream
+) -> None:
+    """Refuse row arguments that are not read with the rows, or that are but do not belong there."""
+    primary, output = names
+    named = {name for name, value in given.items() if value is not None}
+    strays = sorted(stream.names - spec.row_inputs - set(names))
+    if strays:
+        msg = (
+            f"The batches name '{strays[0]}', which the kernel does not read row by row. Pass it "
+            "to the method by name."
+        )
+        raise InputError(msg, code="batch-names")
+    apart = (spec.row_inputs | {output}) - stream.names
+    for name in sorted(name for name in apart & named if np.ndim(given[name])):
+        msg = f"'{primary}' is read by the piece, so '{name}' must be: name it in the batches."
+        raise InputError(msg, code="batch-names")
+    if output in stream.names:
+        _check_outcomes(stream.head[output], spec)
+
+
 def _in_memory(
     kernel: Callable[..., Any],
     names: tuple[str, str],
@@ -436,6 +479,19 @@ def _in_memory(
     observed = outcome if output in spec else None
     X = arguments.arrays[primary]
     return Given(arguments, spec, X, row_fingerprint(X), observed=observed)
+
+
+def _check_outcomes(outcomes: np.ndarray, spec: KernelSpec) -> None:
+    """Refuse outcomes that are not shaped like the site that they are kept beside."""
+    if spec.output not in spec:
+        return
+    site = spec[spec.output]
+    if not follows_rows(site) or np.moveaxis(outcomes, 0, site.row_axis or 0).shape != site.shape:
+        msg = (
+            f"'{site.name}' has shape {outcomes.shape}, but the site has shape {site.shape}. Pass "
+            "one outcome per row, of the site's shape."
+        )
+        raise InputError(msg, code="shape")
 
 
 def _first_outcome(call: Call) -> np.ndarray | None:

@@ -11,6 +11,7 @@ NumPyro's handler stack is one global list, so tracing happens under one lock.
 import enum
 import hashlib
 import itertools
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -297,6 +298,24 @@ def _add_object(digest: Any, value: Any) -> None:
         _add_value(digest, [str(aval) for aval in jax.tree.leaves(value.in_avals)])
         _add_value(digest, dict(value.params))
         return
+    if hasattr(value, "key_shape") and hasattr(value, "random_bits"):  # a kind of random key
+        digest.update(f"{value.name}{value.key_shape}".encode())
+        for function in (value.seed, value.split, value.random_bits, value.fold_in):
+            _add_value(digest, function)
+        return
+    if _is_fixed(value):  # equal in every process, so that a stored result can be recognised
+        digest.update(f"{value.__module__}.{value.__qualname__}".encode())
+        return
     digest.update(f"{type(value).__name__}:{value!r}:".encode())
-    if callable(value) and not isinstance(value, type):
+    if isinstance(value, jax.sharding.Mesh):
+        digest.update(str(value.devices.ravel().tolist()).encode())
+    elif callable(value) and not isinstance(value, type):
         digest.update(str(id(value)).encode())
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether a function is one of a library's, found under its own name."""
+    module, name = getattr(value, "__module__", None) or "", getattr(value, "__qualname__", "")
+    if module.partition(".")[0] not in ("aimz", "jax", "numpyro"):
+        return False
+    return getattr(sys.modules.get(module), name, None) is value

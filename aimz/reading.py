@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import xarray as xr
@@ -25,13 +26,15 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 from zarr.storage import LocalStore
 
-from aimz.errors import StoreError
+from aimz.errors import InputError, StoreError
 
 __all__ = [
     "FORMAT_VERSION",
+    "LABEL_DTYPE",
     "MANIFEST",
     "RESULT_BYTES",
     "Damage",
+    "local_path",
     "open_result",
     "sealed",
     "verify",
@@ -41,6 +44,8 @@ __all__ = [
 FORMAT_VERSION = 1
 #: Attribute of a store's root that says what the store is.
 MANIFEST = "aimz_store"
+#: Attribute of labels that xarray would read back in another resolution.
+LABEL_DTYPE = "label_dtype"
 #: A result up to this size opens without Dask.
 RESULT_BYTES = 2 * 2**30
 
@@ -83,9 +88,9 @@ def open_result(path: Any, *, owner: Any = None) -> xr.DataTree:
     --------
     >>> open_result("no/such/result")
     Traceback (most recent call last):
-    aimz.errors.StoreError: There is no result at no/such/result.
+    aimz.errors.StoreError: There is no result at ...no/such/result.
     """
-    root = Path(os.fspath(path))
+    root = local_path(path, "path")
     manifest = _checked_manifest(root)
     for damage in _damaged_documents(root, manifest):
         raise StoreError(
@@ -94,8 +99,15 @@ def open_result(path: Any, *, owner: Any = None) -> xr.DataTree:
         )
     # The setting is one of the process: arrays take it with them when they are opened.
     store: Any = LocalStore(root, read_only=True)
-    with _OPENING, zarr.config.set({"array.read_missing_chunks": False}):
-        tree = xr.open_datatree(store, engine="zarr", chunks=None, cache=False)
+    try:
+        with _OPENING, zarr.config.set({"array.read_missing_chunks": False}):
+            tree = xr.open_datatree(store, engine="zarr", chunks=None, cache=False)
+    except Exception as error:  # labels are read here, and whatever a store may raise
+        raise StoreError(
+            f"The labels of the result at {root} cannot be read. aimz.verify lists what is wrong; "
+            "compute the result again.",
+            code="store-damaged",
+        ) from error
     names = sorted(tree.children, key=lambda name: (name == "observed_data", name))
     groups = {name: _guarded(tree[name].to_dataset(), root, owner) for name in names}
     total = sum(variable.nbytes for group in groups.values() for variable in group.values())
@@ -125,7 +137,7 @@ def verify(path: Any) -> list[Damage]:
         `store-missing`, `store-incomplete`, `store-foreign`, `store-version`, and `store-damaged`
         where the root itself is damaged.
     """
-    root = Path(os.fspath(path))
+    root = local_path(path, "path")
     manifest = _checked_manifest(root)
     found = list(_damaged_documents(root, manifest))
     broken = {damage.key.removesuffix("/zarr.json") for damage in found}
@@ -134,6 +146,16 @@ def verify(path: Any) -> list[Damage]:
         if isinstance(node, zarr.Array) and name not in broken:
             found.extend(_damaged_chunks(name, node))
     return found
+
+
+def local_path(value: Any, name: str) -> Path:
+    """Absolute path that a path or a file URL names."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    scheme = urlsplit(text).scheme if "://" in text else ""
+    if scheme not in ("", "file"):
+        msg = f"{name} {text!r:.80} is not a local directory. Pass a path or a file:// URL."
+        raise InputError(msg, code="output-dir")
+    return Path(unquote(urlsplit(text).path) if scheme else text).expanduser().absolute()
 
 
 def sealed(document: bytes) -> bytes:
@@ -182,6 +204,9 @@ def _guarded(group: xr.Dataset, root: Path, owner: Any) -> xr.Dataset:
     variables = {}
     for name, variable in group.variables.items():
         if name in group.coords:
+            kind = variable.attrs.get(LABEL_DTYPE)
+            if kind is not None:
+                group = group.assign_coords({name: (variable.dims, variable.values.astype(kind))})
             continue
         attrs = dict(variable.attrs)
         dtype = np.dtype(attrs.pop("site_dtype", variable.dtype))

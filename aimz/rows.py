@@ -98,8 +98,8 @@ class Stream:
         if self.count is not None and self.seen != self.count:
             more = "at least " if self.seen > self.count else ""
             msg = (
-                f"'{self.primary}' announced {self.count} rows but gave {more}{self.seen}. Its "
-                "length must be that of all its batches together."
+                f"'{self.primary}' was to give {self.count} rows but gave {more}{self.seen}. Its "
+                "length, and all values per row, must be those of the batches together."
             )
             raise InputError(msg, code="rows-mismatch")
 
@@ -144,7 +144,12 @@ def open_stream(
                 "data's. Make it with shuffle=False."
             )
             raise InputError(msg, code="loader-shuffled")
-        return Stream(iter(value), primary, count=_row_count(value))
+        stream = Stream(map(_copied, value), primary, count=_row_count(value))
+        twice = sorted(n for n in stream.names - {primary} if given.get(n) is not None)
+        if twice:
+            msg = f"'{twice[0]}' is passed by name and is in the batches too. Keep one of them."
+            raise InputError(msg, code="batch-names")
+        return stream
     if not is_lazy(value):
         return None
     rows = value.shape[0] if value.ndim else 0
@@ -163,7 +168,7 @@ def load(value: Any, primary: str) -> Batch:
     """All arrays of a loader, or the array itself as the only one."""
     if not _is_batches(value):
         return {primary: value}
-    parts = list(_checked(iter(value), primary))
+    parts = list(_checked(map(_copied, value), primary))
     if not parts:
         msg = f"'{primary}' gives no batches: there are no rows. Pass at least one."
         raise InputError(msg, code="no-rows")
@@ -193,6 +198,16 @@ def _is_batches(value: Any) -> bool:
         and not isinstance(value, plain)
         and not any(hasattr(value, name) for name in arrays)
     )
+
+
+def _copied(batch: Any) -> Any:
+    """A batch that stays as it is when the loader fills its buffers again."""
+    if not isinstance(batch, Mapping):
+        return batch
+    return {
+        name: value.copy() if isinstance(value, np.ndarray) else value
+        for name, value in batch.items()
+    }
 
 
 def _shuffles(loader: Any) -> bool:

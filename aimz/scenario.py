@@ -22,6 +22,7 @@ __all__ = [
     "make_block",
     "observed_sites",
     "reused_draws",
+    "rows_set",
     "scenario_of",
     "sites_to_return",
 ]
@@ -145,6 +146,18 @@ def reused_draws(
         reused[name] = value
     notes = _notes(spec, draws, scenario, redrawn, params, in_sample=in_sample)
     return reused, notes
+
+
+def rows_set(spec: KernelSpec, draws: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
+    """Number of rows that draws of per-row latents, or values set row by row, belong to."""
+    for values, leading in ((draws, 2), (settings, 0)):
+        for name, value in values.items():
+            if name not in spec or callable(value) or not follows_rows(spec[name]):
+                continue
+            shape = np.shape(value)
+            if len(shape) == leading + len(spec[name].shape):
+                return int(shape[leading + (spec[name].row_axis or 0)])
+    return None
 
 
 def make_block(
