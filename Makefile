@@ -37,8 +37,9 @@ docs: $(READY)  ## run every example of the README, the docs and the docstrings
 	$(PY) -m pytest tests/test_docs.py
 	$(PY) -m pytest --doctest-modules aimz
 
-bench: $(READY)  ## time prediction against numpyro.infer.Predictive
+bench: $(READY)  ## time prediction against the published package, and measure memory (an hour)
 	$(PY) bench/predict.py
+	$(PY) bench/memory.py
 
 clean:  ## remove .venv and the caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

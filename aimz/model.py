@@ -148,7 +148,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         num_samples: int | None = None,
         rng_key: Any = None,
@@ -164,10 +164,11 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
 
         Parameters
         ----------
-        X : array-like, shape (rows, ...)
-            The primary input.
+        X : array-like, shape (rows, ...), or loader
+            The primary input. The batches of a loader, or of another iterable of dicts of named
+            arrays, are collected first.
         y : array-like, shape (rows, ...)
-            The outcome.
+            The outcome, unless the batches name it.
         num_samples : int, optional
             Posterior draws.
         rng_key : int or Array, optional
@@ -216,7 +217,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
     def fit_on_batch(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         num_steps: int | None = None,
         num_samples: int | None = None,
@@ -692,11 +693,11 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         self, X: Any, y: Any, weights: Any, missing: str, kwargs: Mapping[str, Any]
     ) -> tuple[Problem, Arguments]:
         """The kernel with its data, checked and inspected."""
-        loaded = {self.param_output: y, **load(X, self.param_input)}
-        if loaded[self.param_output] is None:
+        given = {self.param_input: X, self.param_output: y, **kwargs}
+        given = load(given, self.param_input)
+        if given[self.param_output] is None:
             msg = f"Fitting needs outcomes: '{self.param_output}' is None. Pass one per row."
             raise InputError(msg, code="outcome-missing")
-        given = {**kwargs, **loaded}
         arguments, inputs, spec = inspected(self.kernel, self._names, given, frozenset())
         check_finite(arguments, missing, self.param_output)
         rows = None if weights is None else check_weights(weights, arguments.rows)

@@ -8,7 +8,7 @@ number of rows may be unknown until the end.
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,10 +145,7 @@ def open_stream(
             )
             raise InputError(msg, code="loader-shuffled")
         stream = Stream(map(_copied, value), primary, count=_row_count(value))
-        twice = sorted(n for n in stream.names - {primary} if given.get(n) is not None)
-        if twice:
-            msg = f"'{twice[0]}' is passed by name and is in the batches too. Keep one of them."
-            raise InputError(msg, code="batch-names")
+        _check_once(stream.names - {primary}, given)
         return stream
     if not is_lazy(value):
         return None
@@ -164,15 +161,17 @@ def open_stream(
     return Stream(batches, primary, rows, row_labels(value))
 
 
-def load(value: Any, primary: str) -> Batch:
-    """All arrays of a loader, or the array itself as the only one."""
+def load(given: Mapping[str, Any], primary: str) -> dict[str, Any]:
+    """The arguments of a call, with all the arrays of a loader in place of the loader."""
+    value = given[primary]
     if not _is_batches(value):
-        return {primary: value}
+        return dict(given)
     parts = list(_checked(map(_copied, value), primary))
     if not parts:
         msg = f"'{primary}' gives no batches: there are no rows. Pass at least one."
         raise InputError(msg, code="no-rows")
-    return _joined(parts)
+    _check_once(parts[0].keys() - {primary}, given)
+    return {**given, **_joined(parts)}
 
 
 def is_lazy(value: Any) -> bool:
@@ -198,6 +197,14 @@ def _is_batches(value: Any) -> bool:
         and not isinstance(value, plain)
         and not any(hasattr(value, name) for name in arrays)
     )
+
+
+def _check_once(names: Collection[str], given: Mapping[str, Any]) -> None:
+    """Refuse arguments that the batches name and the call names too."""
+    for name in sorted(names):
+        if given.get(name) is not None:
+            msg = f"'{name}' is passed by name and is in the batches too. Keep one of them."
+            raise InputError(msg, code="batch-names")
 
 
 def _copied(batch: Any) -> Any:

@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 
+import dask.array
 import jax
 import numpy as np
 import numpyro
@@ -23,6 +24,7 @@ from aimz import (
     NotFittedError,
     PerformanceWarning,
 )
+from aimz.utils.data import ArrayDataset, ArrayLoader
 
 SIGMA = 0.5
 
@@ -64,6 +66,16 @@ def test_default_fit_agrees_with_the_closed_form():
     assert np.all(error < 0.05 + 3 / np.sqrt(4000))
     ratio = posterior.std(("chain", "draw")).values / sd
     assert np.all(np.abs(ratio - 1) < 0.05 + 3 / np.sqrt(8000))
+
+
+@pytest.mark.parametrize("kind", ["loader", "dask"])
+def test_rows_from_elsewhere_fit_as_the_array_does(fitted, kind):
+    X, y = data()
+    if kind == "loader":
+        model = quick().fit(ArrayLoader(ArrayDataset(X=X, y=y), 0, batch_size=33), progress=False)
+    else:
+        model = quick().fit(dask.array.from_array(X, chunks=(7, 1)), y, progress=False)
+    np.testing.assert_array_equal(model.posterior["b"], fitted.posterior["b"])
 
 
 def test_refit_on_other_data_equals_a_new_model(fitted):
@@ -239,6 +251,11 @@ def test_frame_rows_and_series_are_accepted():
         (lambda: quick().fit(*data(), epochs=0, progress=False), "epochs"),
         (lambda: quick().fit(*data(), num_samples=-1, progress=False), "num_samples"),
         (lambda: quick().fit(data()[0], None, progress=False), "needs outcomes"),
+        (lambda: quick().fit(data()[0], progress=False), "needs outcomes"),
+        (
+            lambda: quick().fit([dict(zip("Xy", data()))], data()[1], progress=False),
+            "by name and is in the batches",
+        ),
         (lambda: quick().fit(*data(), Z=1, progress=False), "no argument 'Z'"),
         (lambda: quick().fit(*data(), missing="drop", progress=False), "missing"),
         (lambda: quick().fit(*data(), sample_weight=[1.0], progress=False), r"\(1,\)"),
