@@ -61,6 +61,9 @@ OUTCOMES = {
     "MultivariateNormal": lambda v: dist.MultivariateNormal(
         jnp.stack([v, -v], -1), covariance_matrix=_covariance(v)
     ),
+    "MultivariateNormal_tril": lambda v: dist.MultivariateNormal(
+        jnp.stack([v, -v], -1), scale_tril=jnp.tril(_covariance(v))
+    ),
     "MultivariateStudentT": lambda v: dist.MultivariateStudentT(
         4.0, jnp.stack([v, -v], -1), jnp.linalg.cholesky(_covariance(v))
     ),

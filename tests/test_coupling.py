@@ -8,6 +8,7 @@ import pytest
 from aimz.kernel import Inputs, inspect
 from tests.kernels import KERNELS, NUM_LITERAL
 from tests.outcomes import OUTCOMES
+from tests.selection import some_fast
 
 
 def spec_of(kernel, arrays, rows=NUM_LITERAL, **static):
@@ -19,7 +20,7 @@ def by_name(name):
     return next(record for record in KERNELS if record.name == name)
 
 
-@pytest.mark.parametrize("record", KERNELS, ids=lambda record: record.name)
+@pytest.mark.parametrize("record", some_fast(KERNELS, 3))
 def test_verdict(record):
     arrays = record.make_inputs(NUM_LITERAL, 0)
 
@@ -30,9 +31,7 @@ def test_verdict(record):
     assert len(spec.reason) < 240
 
 
-@pytest.mark.parametrize(
-    "record", [r for r in KERNELS if r.is_called_coupled()], ids=lambda record: record.name
-)
+@pytest.mark.parametrize("record", some_fast([r for r in KERNELS if r.is_called_coupled()], 4))
 def test_verdict_without_the_outcome(record):
     arrays = record.make_inputs(NUM_LITERAL, 0)
     del arrays["y"]
@@ -123,7 +122,7 @@ def test_branch_on_the_number_of_rows_is_seen():
     assert spec_of(kernel, {"X": np.ones(9, np.float32)}, rows=9).coupled
 
 
-@pytest.mark.parametrize("name", OUTCOMES)
+@pytest.mark.parametrize("name", some_fast(list(OUTCOMES), 6))
 def test_outcome_of_every_family_keeps_rows_apart(name):
     def kernel(X, y=None):
         with numpyro.plate("rows", X.shape[0]):

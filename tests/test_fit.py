@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import optax
 import pandas as pd
 import pytest
-from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer import HMC, MCMC, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 from sklearn.base import clone
 
@@ -49,6 +49,10 @@ def closed_form(X, y):
     return covariance @ (X.T @ y) / SIGMA**2, np.sqrt(np.diag(covariance))
 
 
+def own_svi():
+    return SVI(kernel, AutoNormal(kernel), optax.adam(5e-2), Trace_ELBO())
+
+
 def quick(inference="svi", **settings):
     return ImpactModel(kernel, inference=inference, num_samples=200, **settings)
 
@@ -79,7 +83,7 @@ def test_rows_from_elsewhere_fit_as_the_array_does(fitted, kind):
 
 
 def test_refit_on_other_data_equals_a_new_model(fitted):
-    other = data(60, seed=1, slope=3.0)
+    other = data(30, seed=1, slope=3.0)
     refitted = copy.deepcopy(fitted).fit(*other, progress=False)
     np.testing.assert_array_equal(
         refitted.posterior["b"], quick().fit(*other, progress=False).posterior["b"]
@@ -87,15 +91,14 @@ def test_refit_on_other_data_equals_a_new_model(fitted):
 
 
 def test_models_may_share_one_inference_object():
-    shared = SVI(kernel, AutoNormal(kernel), optax.adam(1e-2), Trace_ELBO())
-    fresh = SVI(kernel, AutoNormal(kernel), optax.adam(1e-2), Trace_ELBO())
+    shared, fresh = own_svi(), own_svi()
 
     def fit(inference, *sample):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FitWarning)  # so short a fit may well say so
             return quick(inference).fit_on_batch(*sample, progress=False, num_steps=50)
 
-    fit(shared, *data(40, seed=3))
+    fit(shared, *data(seed=3))  # other shapes are in test_inference_svi.py
     np.testing.assert_array_equal(
         fit(shared, *data()).posterior["b"], fit(fresh, *data()).posterior["b"]
     )
@@ -137,7 +140,7 @@ def test_sample_continues_and_never_repeats(fitted):
     first, second = (model.sample(num_samples=30, return_datatree=False)["b"] for _ in range(2))
     assert not np.array_equal(first, second)
     X, y = data()
-    mcmc = MCMC(NUTS(kernel), num_warmup=50, num_samples=30, num_chains=1, progress_bar=False)
+    mcmc = MCMC(HMC(kernel), num_warmup=50, num_samples=30, num_chains=1, progress_bar=False)
     chains = ImpactModel(kernel, inference=mcmc, num_samples=30)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)  # so short a chain may well say so
@@ -149,7 +152,7 @@ def test_sample_continues_and_never_repeats(fitted):
 
 def test_vi_result_of_numpyro_can_be_read_and_set():
     X, y = data()
-    svi = SVI(kernel, AutoNormal(kernel), optax.adam(5e-2), Trace_ELBO())
+    svi = own_svi()
     result = svi.run(jax.random.key(0), 300, X=X, y=y, progress_bar=False)
     model = quick(svi)
     model.vi_result = result
@@ -165,9 +168,9 @@ def test_vi_result_of_numpyro_can_be_read_and_set():
 
 
 def test_weights_equal_repeated_rows():
-    X, y = data(30)
+    X, y = data(40)
     twice = np.concatenate([X, X]), np.concatenate([y, y])
-    weighted = quick().fit(X, y, sample_weight=np.full(30, 2.0), progress=False).posterior["b"]
+    weighted = quick().fit(X, y, sample_weight=np.full(40, 2.0), progress=False).posterior["b"]
     repeated = quick().fit(*twice, progress=False).posterior["b"]
     sd = closed_form(*twice)[1]
     difference = (weighted.mean("draw") - repeated.mean("draw")).values[0] / sd
@@ -198,7 +201,7 @@ def test_clone_pickle_and_repr_work(fitted):
         restored.predict_on_batch(X, return_datatree=False)["y"], expected
     )
     assert not clone(fitted).is_fitted()
-    svi = SVI(kernel, AutoNormal(kernel), optax.adam(1e-2), Trace_ELBO())
+    svi = own_svi()
     assert "ImpactModel" in repr(ImpactModel(kernel, inference=svi))
     assert clone(ImpactModel(kernel, inference="nuts")).inference == "nuts"
 

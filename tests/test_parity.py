@@ -27,7 +27,7 @@ def prior(entry, inputs):
 NO_ORACLE = {"subsampled_plate", "subsample_statement", "population_plate", "flax_params"}
 
 
-@pytest.mark.parametrize("entry", some_fast(KERNELS, 8))
+@pytest.mark.parametrize("entry", some_fast(KERNELS, 12))
 def test_small_tiles_equal_the_whole_data_answer(entry: Kernel, monkeypatch):
     inputs = {k: jnp.asarray(v) for k, v in entry.make_inputs(NUM_LITERAL, 0).items() if k != "y"}
     X = inputs.pop("X")

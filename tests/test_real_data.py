@@ -85,12 +85,15 @@ def test_linear_regression_on_raw_covariates_is_least_squares():
     assert_like(im, real_data.least_squares(data))
 
 
+@pytest.mark.slow
 def test_logistic_regression_is_maximum_likelihood():
     data = real_data.medpar()
     im = ImpactModel(logistic).fit(*data, progress=False)
     assert_like(im, real_data.reweighted(data, "logistic"))
 
 
+# Another one with raw covariates is in test_inference_svi.py.
+@pytest.mark.slow
 def test_poisson_regression_is_maximum_likelihood():
     data = real_data.quine()
     im = ImpactModel(poisson).fit(*data, progress=False)
@@ -102,6 +105,8 @@ NUTS_MEANS = {"mean": 251.5, "slope": 10.47, "spread": 26.7, "slope_spread": 6.4
 NUTS_SDS = {"mean": 7.37, "slope": 1.69, "spread": 6.3, "slope_spread": 1.41, "sigma": 1.55}
 
 
+# A smaller centred hierarchy is in test_inference_svi.py.
+@pytest.mark.slow
 def test_hierarchical_regression_is_that_of_long_chains():
     im = ImpactModel(hierarchical).fit(*real_data.sleep(), progress=False)
     for name, mean in NUTS_MEANS.items():
@@ -123,6 +128,7 @@ def test_long_chains_give_the_hierarchical_reference():
         assert draws[name].std() == pytest.approx(NUTS_SDS[name], rel=0.1), name
 
 
+@pytest.mark.slow
 def test_neural_network_predicts_unseen_cars_better_than_a_line():
     X, y = real_data.auto()
     seen, unseen = np.split(np.random.default_rng(0).permutation(len(y)), [294])
