@@ -387,7 +387,7 @@ def _devices() -> list[Any]:
 
 def _num_threads(devices: list[Any]) -> int:
     if devices[0].platform == "cpu":
-        return max(len(devices), min(4, os.cpu_count() or 1))
+        return max(len(devices), min(4, os.cpu_count() or 1) + 1)  # one writes, the others compute
     return THREADS_PER_ACCELERATOR * len(devices)
 
 

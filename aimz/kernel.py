@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from aimz import programs
@@ -37,6 +38,18 @@ __all__ = [
 ]
 
 _MAX_SPECS = 256
+# Families whose support says truly which values they can take (that of a mixture does not).
+_BOUNDED = (
+    dist.BernoulliLogits,
+    dist.BernoulliProbs,
+    dist.BetaBinomial,
+    dist.BinomialLogits,
+    dist.BinomialProbs,
+    dist.CategoricalLogits,
+    dist.CategoricalProbs,
+    dist.DiscreteUniform,
+    dist.OrderedLogistic,
+)
 _MAX_SUBSETS = 5  # sets of arguments or plates are tried exhaustively up to this size
 
 
@@ -531,9 +544,12 @@ def _is_discrete(statement: Statement) -> bool:
 
 
 def _bounds(statement: Statement) -> tuple[int, int] | None:
-    support = statement.fn.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    base = statement.fn
+    while isinstance(base, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
+        base = base.base_dist
+    if type(base) not in _BOUNDED:
+        return None
+    support = base.support
     if support is constraints.boolean:
         return 0, 1
     low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))

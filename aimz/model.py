@@ -550,6 +550,9 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         options: dict[str, Any] = {"store": "memory", "progress": False} if on_batch else {}
         given = [arguments for arguments in (args_baseline, args_intervention) if arguments]
         if len(given) == 2 and not all("rng_key" in arguments for arguments in given):
+            if self.param_input not in given[0]:
+                msg = f"args_baseline lacks '{self.param_input}'. Pass all arguments of predict."
+                raise InputError(msg, code="argument-missing")
             options["rng_key"] = self._shared_key(given[0][self.param_input])
         baseline, intervention = (
             tree if tree is not None else self.predict(**{**options, **dict(arguments or {})})
@@ -568,7 +571,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         tree = self.log_likelihood(X, y, store="memory", progress=False, **kwargs)
         density = tree.log_likelihood[self.param_output]
         rows = row_totals(density)
-        return float(np.sum(logsumexp(rows, axis=0) - np.log(len(rows))) / len(y))
+        return float(np.sum(logsumexp(rows, axis=0) - np.log(len(rows))) / rows.shape[1])
 
     # ------------------------------------------------------------- accounting
 

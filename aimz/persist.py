@@ -40,12 +40,15 @@ from aimz.reading import (
     MANIFEST,
     local_path,
     open_result,
+    open_tree,
     sealed,
 )
 from aimz.store import Groups, Key, Tile, Variable
 
 __all__ = ["Scratch", "ZarrSink", "as_directory", "temporary_sink"]
 
+#: Letters of the longest name of a stored variable.
+LONGEST_NAME = 200
 #: Seconds between two records of the finished tiles.
 RECORD_SECONDS = 1.0
 #: Rows that an array of unknown length starts with, in tiles.
@@ -119,6 +122,8 @@ class ZarrSink:
 
     def begin(self, variables: Sequence[Variable]) -> None:
         self.variables = {variable.key: variable for variable in variables}
+        for variable in variables:
+            _check_storable(variable)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.resumed = bool(self.identity) and self._take_over()
         if not self.resumed:
@@ -137,6 +142,7 @@ class ZarrSink:
         )
 
     def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> None:
+        self._check_place()
         with self._lock:
             if self.finished.get(tile.number, tile.digest) != tile.digest:
                 # The record must not promise other rows than the chunks are about to hold.
@@ -156,6 +162,7 @@ class ZarrSink:
                 self._record()
 
     def commit(self, groups: Groups, attrs: Mapping[str, Any], rows: int) -> xr.DataTree:
+        self._check_place()
         for key, variable in self.variables.items():
             array = self.arrays[key]
             if variable.grows:
@@ -169,6 +176,7 @@ class ZarrSink:
         root = zarr.open_group(self._store, mode="r+")
         root.attrs.update({**attrs, **placed})
         _seal(self._store, self.identity, self.finished)
+        open_tree(self._path)  # what cannot be read back is not a result
         self._path.rename(self._final)
         self._release()
         return open_result(self._final, owner=self.owner)
@@ -176,7 +184,7 @@ class ZarrSink:
     def abort(self) -> Path | None:
         if not self._name:
             return None
-        keep = bool(self.identity and self.finished and self._path.exists())
+        keep = bool(self.identity and self.finished and self._is_in_place())
         if keep:
             with contextlib.suppress(OSError):  # a full disk keeps the record it has
                 self._record()
@@ -196,6 +204,20 @@ class ZarrSink:
     @property
     def _store(self) -> LocalStore:
         return LocalStore(self._path)
+
+    def _is_in_place(self) -> bool:
+        """Whether the directory is still the one that this sink has made or taken over."""
+        if self._held is None:
+            return self._path.exists()
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._held))
+        except OSError:
+            return False
+
+    def _check_place(self) -> None:
+        if not self._is_in_place():
+            msg = f"{self._path} has been removed while the result was being written. Call again."
+            raise StoreError(msg, code="store-missing")
 
     def _start(self) -> None:
         """Make a new store; nobody sees it before it is held and says what it is."""
@@ -297,7 +319,7 @@ def _array(root: Any, variable: Variable, finished: Mapping[int, str]) -> Any:
     return root.create_array(
         path,
         shape=tuple(shape),
-        chunks=variable.chunks,
+        chunks=tuple(max(1, size) for size in variable.chunks),
         dtype=variable.stored,
         fill_value=np.nan if kind == "f" else 0,
         filters=(TransposeCodec(order=variable.order), *((PackBits(),) if kind == "b" else ())),
@@ -308,6 +330,20 @@ def _array(root: Any, variable: Variable, finished: Mapping[int, str]) -> Any:
         config=config,
         overwrite=True,
     )
+
+
+def _check_storable(variable: Variable) -> None:
+    """Refuse a name that cannot be a directory's, or a dtype that a store does not have."""
+    name = variable.name
+    reserved = name in ("", ".", "..", "zarr.json") or name.startswith("__") or "\\" in name
+    if reserved or len(name) > LONGEST_NAME:
+        msg = (
+            f"Site '{name:.60}' cannot be stored under its name. Rename it, or use store='memory'."
+        )
+        raise InputError(msg, code="site-name")
+    if variable.stored.kind not in "biufc":
+        msg = f"Site '{name:.60}' holds {variable.stored}, which no store has. Use store='memory'."
+        raise InputError(msg, code="site-dtype")
 
 
 def _is_sound(array: Any, place: tuple[slice, ...] | None) -> bool:

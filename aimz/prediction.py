@@ -4,7 +4,7 @@
 """
 
 import datetime
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from aimz.randomness import call_words
 from aimz.results import (
     Schema,
     aligned,
+    check_layout,
     difference_layout,
     labelled_groups,
     layout_of,
@@ -32,7 +33,7 @@ from aimz.results import (
     shared_group,
     subtract,
 )
-from aimz.rows import RowTile, Stream, is_lazy, open_stream
+from aimz.rows import Stream, is_lazy, open_stream
 from aimz.sampling import Task, density_spec, follows_rows, log_likelihood_block
 from aimz.scenario import make_block, reused_draws, rows_set, scenario_of
 from aimz.store import MemorySink, Sink, Tile, Variable
@@ -220,7 +221,8 @@ def gather(
         return _in_memory(kernel, names, given, request, row_inputs)
     arguments, spec = _read_head(kernel, names, given, request, row_inputs, stream)
     if spec.coupled:
-        return _in_memory(kernel, names, {**given, **stream.load()}, request, row_inputs)
+        loaded = _in_memory(kernel, names, {**given, **stream.load()}, request, row_inputs)
+        return replace(loaded, arguments=replace(loaded.arguments, labels=stream.labels))
     strays = stream.names - spec.row_inputs - set(names)
     if strays and is_lazy(given[primary]):
         return gather(kernel, names, given, request, row_inputs, whole=whole | strays)
@@ -339,6 +341,7 @@ def carry_out(
     outcome = _first_outcome(call)
     if outcome is not None:
         variables = (*variables, observed_layout(call, outcome, plan, result.schema))
+    check_layout(variables, result.groups)
     sink: Sink = MemorySink()
     if request.to.output_dir is not None:
         identity = _identity(prepared, ready, variables)
@@ -378,31 +381,36 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratc
 def _difference_on_disk(
     baseline: xr.Dataset, intervention: xr.Dataset, group: str, sink: Sink, attrs: Mapping[str, Any]
 ) -> xr.DataTree:
-    variables, plan = difference_layout(intervention, group)
+    layout = difference_layout(baseline, intervention, group)
 
     def read(source: xr.Dataset, variable: Variable, place: tuple[slice, ...]) -> np.ndarray:
         values: np.ndarray = source[variable.name].variable[place].to_numpy()
         return values.astype(variable.dtype, copy=False)
 
-    def work(tile: Tile, _: int) -> int:
-        values = {}
-        for variable in variables:
-            place = variable.place(tile)
-            if place is not None:
-                first, second = (read(ds, variable, place) for ds in (intervention, baseline))
-                values[variable.key] = first - second
-        sink.write(tile, values)
+    def work(item: tuple[Variable, Tile], _: int) -> int:
+        variable, tile = item
+        place = variable.place(tile)
+        if place is not None:
+            first, second = (read(ds, variable, place) for ds in (intervention, baseline))
+            sink.write(tile, {variable.key: first - second})
         return 0
 
-    tiles = (tile for rows in plan.row_slices() for tile in plan.tiles(RowTile(rows, {})))
+    variables = {variable.key: variable for variable, _ in layout}
     try:
-        sink.begin(variables)
-        run_in_threads(tiles, work, lambda _: None, threads=2)
-        labels = intervention.drop_vars([variable.name for variable in variables])
-        return sink.commit({group: labels}, attrs, plan.rows or 0)
+        sink.begin(tuple(variables.values()))
+        run_in_threads(iter(layout), work, lambda _: None, threads=2)
+        labels = intervention.drop_vars([variable.name for variable in variables.values()])
+        return sink.commit({group: labels}, attrs, 0)
     except BaseException:  # as in `carry_out`
         sink.abort()
         raise
+
+
+def _check_outcome_given(request: Request, names: tuple[str, str], given: Collection[str]) -> None:
+    """Refuse a log density of outcomes that nobody has observed."""
+    if request.conditions and names[1] not in given:
+        msg = f"A log-likelihood needs outcomes: '{names[1]}' is None. Pass one per row."
+        raise InputError(msg, code="outcome-missing")
 
 
 def _read_head(
@@ -415,6 +423,7 @@ def _read_head(
 ) -> tuple[Arguments, KernelSpec]:
     """Arguments and structure of a call as the first rows of a stream show them."""
     head = {**given, **stream.head}
+    _check_outcome_given(request, names, {n for n, v in head.items() if v is not None})
     if not request.conditions:
         head.pop(names[1], None)
     try:
@@ -460,6 +469,7 @@ def _in_memory(
     row_inputs: frozenset[str],
 ) -> Given:
     primary, output = names
+    _check_outcome_given(request, names, {n for n, v in given.items() if v is not None})
     kept = {n: v for n, v in given.items() if n != output or request.conditions}
     arguments, _, spec = inspected(kernel, names, kept, row_inputs)
     outcome = given.get(output)

@@ -36,6 +36,7 @@ __all__ = [
     "Damage",
     "local_path",
     "open_result",
+    "open_tree",
     "sealed",
     "verify",
 ]
@@ -97,11 +98,25 @@ def open_result(path: Any, *, owner: Any = None) -> xr.DataTree:
             f"The result at {root} is damaged: {damage.key} {damage.problem}. Compute it again.",
             code="store-damaged",
         )
+    return open_tree(root, owner)
+
+
+def open_tree(root: Path, owner: Any = None) -> xr.DataTree:
+    """The tree of a store, whatever its root says of it.
+
+    Raises
+    ------
+    StoreError
+        `store-damaged`.
+    """
     # The setting is one of the process: arrays take it with them when they are opened.
     store: Any = LocalStore(root, read_only=True)
     try:
         with _OPENING, zarr.config.set({"array.read_missing_chunks": False}):
-            tree = xr.open_datatree(store, engine="zarr", chunks=None, cache=False)
+            times: Any = xr.coders.CFDatetimeCoder(time_unit="us")
+            tree = xr.open_datatree(
+                store, engine="zarr", chunks=None, cache=False, decode_times=times
+            )
     except Exception as error:  # labels are read here, and whatever a store may raise
         raise StoreError(
             f"The labels of the result at {root} cannot be read. aimz.verify lists what is wrong; "
@@ -182,6 +197,9 @@ class _Guarded(BackendArray):
         return indexing.explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.OUTER, self._read
         )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Guarded":
+        return self  # it never changes, and a copy keeps the same directory alive
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "owner": None}  # another process does not own our directories

@@ -16,12 +16,14 @@ from aimz.errors import InputError
 from aimz.execute import Call, Plan, Ready
 from aimz.kernel import KernelSpec, SiteSpec
 from aimz.sampling import follows_rows
-from aimz.store import Variable
+from aimz.store import Tile, Variable
 
 __all__ = [
     "Schema",
     "aligned",
     "as_draws",
+    "check_layout",
+    "difference_dtype",
     "difference_layout",
     "draws_dataset",
     "flat_arrays",
@@ -33,6 +35,9 @@ __all__ = [
     "subtract",
     "tree_of",
 ]
+
+#: Bytes of one part of a difference.
+PART_BYTES = 16 * 2**20
 
 type Coords = Mapping[str, Sequence[Any]]
 
@@ -104,6 +109,48 @@ def observed_layout(call: Call, outcomes: np.ndarray, plan: Plan, schema: Schema
     )
 
 
+def check_layout(variables: Sequence[Variable], groups: Mapping[str, xr.Dataset]) -> None:
+    """Refuse names and dimensions that would hide one another, before anything is computed.
+
+    Raises
+    ------
+    InputError
+        `name-collision`, `dims-conflict`.
+    """
+    for group in {variable.group for variable in variables}:
+        own = [variable for variable in variables if variable.group == group]
+        sizes = _sizes_of(own)
+        names = [variable.name for variable in own]
+        for variable in own:
+            if names.count(variable.name) > 1 or variable.name in sizes:
+                raise _collision(variable.site, variable.name)
+    for dataset in groups.values():
+        for name in dataset.data_vars:
+            if name in dataset.dims:
+                raise _collision(str(name), str(name))
+
+
+def _sizes_of(variables: Sequence[Variable]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for variable in variables:
+        for dim, size in zip(variable.dims, variable.shape, strict=True):
+            if variable.dims.count(dim) > 1 or sizes.setdefault(dim, size) != size:
+                msg = (
+                    f"Dimension '{dim}' of site '{variable.site}' would have two meanings. "
+                    "Name the plate, or the entry of dims=, otherwise."
+                )
+                raise InputError(msg, code="dims-conflict")
+    return sizes
+
+
+def _collision(site: str, name: str) -> InputError:
+    msg = (
+        f"Site '{site}' would be called '{name}' in the result, as another site or a dimension "
+        "is. Rename the site in the kernel, or the dimension in dims=."
+    )
+    return InputError(msg, code="name-collision")
+
+
 def labelled_groups(
     variables: Sequence[Variable], schema: Schema, spec: KernelSpec, rows: int
 ) -> dict[str, xr.Dataset]:
@@ -151,15 +198,31 @@ def tree_of(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.Da
 def subtract(baseline: xr.DataTree, intervention: xr.DataTree, group: str) -> xr.DataTree:
     """Intervention minus baseline in one group, draw by draw and row by row."""
     first, second = aligned(baseline, intervention, group)
+    values = {}
+    for name, variable in second.data_vars.items():
+        dtype = difference_dtype(first[name].dtype, variable.dtype)
+        values[name] = variable.astype(dtype) - first[name].astype(dtype)
     attrs = {str(k): v for k, v in intervention.attrs.items()}
-    return tree_of({group: _signed(second) - _signed(first)}, attrs)
+    return tree_of({group: second.assign(values)}, attrs)
 
 
 def aligned(
     baseline: xr.DataTree, intervention: xr.DataTree, group: str
 ) -> tuple[xr.Dataset, xr.Dataset]:
-    """One group of two results, refused unless rows, draws and labels are the same."""
+    """One group of two results, refused unless sites, rows, draws and labels are the same.
+
+    Raises
+    ------
+    InputError
+        `sites-differ`, `rows-mismatch`.
+    """
     first, second = (tree[group].to_dataset() for tree in (baseline, intervention))
+    apart = sorted(map(str, first.data_vars.keys() ^ second.data_vars.keys()))
+    if apart:
+        msg = (
+            f"Only one of the two predictions holds '{apart[0]}'. Predict both for the same sites."
+        )
+        raise InputError(msg, code="sites-differ")
     try:
         first, second = xr.align(first, second, join="exact")
     except ValueError as error:
@@ -168,40 +231,63 @@ def aligned(
             "nothing. Predict both for the same rows with the same posterior."
         )
         raise InputError(msg, code="rows-mismatch") from error
-    return first, second
+    order = {name: variable.dims for name, variable in second.data_vars.items()}
+    return first.assign({name: first[name].transpose(*order[name]) for name in order}), second
 
 
-def difference_layout(group: xr.Dataset, name: str) -> tuple[tuple[Variable, ...], Plan]:
-    """Variables and tiles of a difference, on the grid on which the group is stored."""
-    layout = []
-    for key, variable in group.data_vars.items():
-        chunks = tuple(variable.encoding.get("chunks", variable.shape))
-        dtype = np.dtype(np.int8) if variable.dtype.kind == "b" else variable.dtype
-        cut = [axis for axis in range(2, variable.ndim) if chunks[axis] < variable.shape[axis]]
-        layout.append(
-            Variable(
-                group=name,
-                name=str(key),
-                site=str(variable.attrs.get("site", key)),
-                dims=tuple(str(dim) for dim in variable.dims),
-                shape=variable.shape,
-                chunks=chunks,
-                dtype=dtype,
-                stored=dtype,
-                row_axis=cut[0] if cut else None,
-            )
+def difference_dtype(first: np.dtype, second: np.dtype) -> np.dtype:
+    """A dtype that holds the difference of two: signed, and wide enough for narrow integers."""
+    dtype = np.result_type(first, second)
+    if dtype.kind == "b":
+        return np.dtype(np.int8)
+    if dtype.kind == "u":
+        return np.dtype(np.int64 if dtype.itemsize >= 4 else np.int32)
+    return np.result_type(dtype, np.int32) if dtype.kind == "i" else dtype
+
+
+def difference_layout(
+    baseline: xr.Dataset, intervention: xr.Dataset, group: str
+) -> tuple[tuple[Variable, Tile], ...]:
+    """Each variable of a difference with each of its tiles, which own whole chunks."""
+    layout: list[tuple[Variable, Tile]] = []
+    for key, variable in intervention.data_vars.items():
+        dtype = difference_dtype(baseline[key].dtype, variable.dtype)
+        axis, step = _cut_of(variable, dtype.itemsize)
+        chunks = list(variable.shape)
+        chunks[axis : axis + 1] = [step] if variable.ndim else []
+        own = Variable(
+            group=group,
+            name=str(key),
+            site=str(variable.attrs.get("site", key)),
+            dims=tuple(str(dim) for dim in variable.dims),
+            shape=variable.shape,
+            chunks=tuple(chunks),
+            dtype=dtype,
+            stored=dtype,
+            row_axis=axis if variable.ndim else None,
+            has_draws=False,
         )
-    widest = max(layout, key=lambda v: v.row_axis is not None)
-    axis = widest.row_axis
-    rows, tile_rows = (widest.shape[axis], widest.chunks[axis]) if axis is not None else (1, 1)
-    chains, draws = widest.shape[:2]
-    tile_draws = math.prod(widest.chunks[:2])
-    return tuple(layout), Plan(rows, chains, draws, tile_rows, tile_draws, whole=False)
+        rows = variable.shape[axis] if variable.ndim else 1
+        for first in range(0, rows, step):
+            part = slice(first, min(first + step, rows))
+            layout.append((own, Tile(len(layout), part, slice(0, 1), slice(0, 1))))
+    return tuple(layout)
 
 
-def _signed(group: xr.Dataset) -> xr.Dataset:
-    """A group in which true and false are numbers."""
-    return group.map(lambda v: v.astype(np.int8) if v.dtype.kind == "b" else v, keep_attrs=True)
+def _cut_of(variable: xr.DataArray, itemsize: int) -> tuple[int, int]:
+    """The axis to cut a stored variable along, and the length of a part: as it is stored, if so."""
+    shape = variable.shape
+    if not shape:
+        return 0, 1
+    stored = variable.encoding.get("chunks", ())
+    if len(stored) == len(shape):
+        counts = [-(-size // max(1, chunk)) for size, chunk in zip(shape, stored, strict=True)]
+        axis = int(np.argmax(counts))
+        if counts[axis] > 1:
+            return axis, int(stored[axis])
+    axis = int(np.argmax(shape))
+    per_part = itemsize * math.prod(shape) // max(1, shape[axis])
+    return axis, min(max(1, shape[axis]), max(1, PART_BYTES // max(1, per_part)))
 
 
 def shared_group(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
@@ -294,6 +380,8 @@ def _site_dims(site: SiteSpec, rank: int, schema: Schema, row_dim: str) -> list[
         if follows_rows(site) and len(named) == rank - 1:
             axis = site.row_axis or 0
             return [*named[:axis], row_dim, *named[axis:]]
+        msg = f"dims names {len(named)} dimensions of site '{site.name}', which has {rank}."
+        raise InputError(msg, code="dims-conflict")
     dims = []
     for axis in range(rank):
         plate = site.dims[axis] if axis < len(site.dims) else None

@@ -279,6 +279,13 @@ def _like(msg: dict[str, Any]) -> Any:
 def _as_set(setting: Any, natural: Any) -> jax.Array:
     """The value that a site is set to, in the shape and dtype of its natural value."""
     value = setting(natural) if callable(setting) else setting
+    whole = jnp.issubdtype(natural.dtype, jnp.integer)
+    if callable(setting) and whole and jnp.issubdtype(jnp.result_type(value), jnp.inexact):
+        msg = (
+            "An intervention on a discrete site gives floating-point numbers, which would be cut "
+            "off. Round them and make them integers, e.g. jnp.round(v).astype(int)."
+        )
+        raise InputError(msg, code="site-integer")
     return jnp.broadcast_to(jnp.asarray(value), natural.shape).astype(natural.dtype)
 
 

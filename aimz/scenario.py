@@ -223,6 +223,14 @@ def _site_value(site: SiteSpec, value: Any) -> np.ndarray:
     if site.discrete and array.dtype.kind == "f" and np.any(array != np.round(array)):
         msg = f"Site '{site.name}' is discrete and cannot take {array.ravel()[0]!r}. Pass integers."
         raise InputError(msg, code="site-integer")
+    if site.dtype is not None and site.dtype.kind in "iu" and array.size:
+        limits = np.iinfo(site.dtype)
+        if array.min() < limits.min or array.max() > limits.max:
+            msg = (
+                f"Site '{site.name}' holds {site.dtype}, which cannot hold the values that it is "
+                "set to. Pass smaller ones."
+            )
+            raise InputError(msg, code="cast-overflow")
     if site.rows == "scan":
         return array
     try:
