@@ -4,6 +4,8 @@ A sink has `begin`, `write`, `commit` and `abort`. Nothing exists until `commit`
 twice is harmless, and a sink that resumes an earlier run knows the tiles that it already `has`.
 """
 
+import gc
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,9 @@ import numpy as np
 import xarray as xr
 
 __all__ = ["MemorySink", "Sink", "Tile", "Variable"]
+
+#: A result of this size first frees earlier ones that nobody uses.
+COLLECT_BYTES = 256 * 2**20
 
 type Key = tuple[str, str]
 type Groups = Mapping[str, xr.Dataset]
@@ -131,6 +136,8 @@ class MemorySink:
 
     def begin(self, variables: Sequence[Variable]) -> None:
         self.variables = {variable.key: variable for variable in variables}
+        if sum(math.prod(v.shape) * v.dtype.itemsize for v in variables) > COLLECT_BYTES:
+            gc.collect()  # trees refer to their parents, so one that was dropped may still be here
         for key, variable in self.variables.items():
             if variable.grows:
                 self.pieces[key] = {}
