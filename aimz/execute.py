@@ -128,9 +128,9 @@ def plan_tiles(
 
 def compile_call(call: Call, plan: Plan) -> Ready:
     """Compile the program of one tile."""
-    rows = (
-        {n: v[:1] for n, v in call.stream.head.items()} if call.stream else (call.block.row_inputs)
-    )
+    rows = call.block.row_inputs
+    if call.stream is not None:
+        rows = {n: v[:1] for n, v in call.stream.head.items()}
     tile = Tile(0, slice(0, 1), slice(0, 1), slice(0, 1))
     block = _shared(call.block, tile, plan)
     block = _with_rows(block, call, RowTile(slice(0, 1), rows), plan)
@@ -170,7 +170,7 @@ def run_tiles(
         if not sink.has(tile):
             device = devices[lane % len(devices)]
             block = _with_rows(shared.on(device, tile), call, row_tile, plan)
-            results = ready.run(jax.device_put(block, device))
+            results = ready.run(block)  # where its shared part is
             values = {}
             for name, value in results.items():
                 variable, array = keys[name], np.asarray(value)
@@ -251,7 +251,7 @@ def run_in_threads[Item](
 
 
 class _Shared:
-    """The part of a block that tiles share, placed once on each device where it can be."""
+    """The part of a block that tiles share, on the device; placed there once where it can be."""
 
     def __init__(self, block: Block, plan: Plan) -> None:
         self.block, self.plan = block, plan
@@ -260,7 +260,8 @@ class _Shared:
 
     def on(self, device: Any, tile: Tile) -> Block:
         if self.plan.tile_draws < self.plan.chains * self.plan.draws:
-            return _shared(self.block, tile, self.plan)
+            part: Block = jax.device_put(_shared(self.block, tile, self.plan), device)
+            return part
         with self.lock:
             if device not in self.placed:
                 self.placed[device] = jax.device_put(_shared(self.block, tile, self.plan), device)
@@ -303,7 +304,6 @@ def _with_rows(shared: Block, call: Call, row_tile: RowTile, plan: Plan) -> Bloc
         return shared
     rows, size = row_tile.rows, plan.tile_rows
     index = np.arange(rows.start, rows.start + size, dtype=np.uint32)
-    streamed = call.stream is not None
 
     def cut(value: Any) -> Any:
         return _padded(np.asarray(value)[rows], size, axis=0)
@@ -317,11 +317,8 @@ def _with_rows(shared: Block, call: Call, row_tile: RowTile, plan: Plan) -> Bloc
 
     inputs = {n: v for n, v in row_tile.arrays.items() if n in call.task.spec.row_inputs}
     constant = {n: v for n, v in call.block.row_inputs.items() if n not in inputs}
-    inputs = (
-        jax.tree.map(lambda v: _padded(v, size, axis=0), inputs)
-        if streamed
-        else (jax.tree.map(cut, inputs))
-    )
+    take = (lambda v: _padded(v, size, axis=0)) if call.stream is not None else cut
+    inputs = jax.tree.map(take, inputs)
     inputs |= {n: np.broadcast_to(v[:1], (size, *v.shape[1:])) for n, v in constant.items()}
     return shared._replace(
         rows=np.where(index < rows.stop, index, np.uint32(rows.start)),

@@ -54,7 +54,7 @@ from aimz.prediction import (
     prepare,
     row_numbers,
 )
-from aimz.randomness import as_key
+from aimz.randomness import as_key, derived_key
 from aimz.results import (
     Schema,
     as_draws,
@@ -776,10 +776,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         """A key of one use; an explicit key replaces model key, tag and numbers."""
         if rng_key is not None:
             return as_key(rng_key)
-        key = as_key(self.rng_key)
-        for number in (tag, *numbers):
-            key = jax.random.fold_in(key, number)
-        return key
+        return derived_key(as_key(self.rng_key), tag, *numbers)
 
     def _shared_key(self, X: Any) -> jax.Array:
         """The key that the scenarios of one effect share, whatever they change."""

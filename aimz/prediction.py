@@ -306,7 +306,7 @@ def prepare(
         scenario.condition,
         tuple(scenario.functions.items()),
     )
-    words = np.asarray(call_words(key))
+    words = call_words(key)
     block = make_block(
         task,
         arguments,

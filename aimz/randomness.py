@@ -26,6 +26,7 @@ __all__ = [
     "as_key",
     "as_stock_key",
     "call_words",
+    "derived_key",
     "draw_words",
     "fold_words",
     "name_words",
@@ -58,9 +59,21 @@ def as_key(rng_key: Any) -> jax.Array:
     raise InputError(msg, code="rng-key")
 
 
-def call_words(rng_key: jax.Array) -> jax.Array:
+def derived_key(rng_key: jax.Array, *numbers: int) -> jax.Array:
+    """A key of its own for each tuple of numbers; hashed, so that nothing is compiled."""
+    return jax.random.wrap_key_data(jnp.asarray(_hashed(rng_key, *numbers)), impl="threefry2x32")
+
+
+def call_words(rng_key: jax.Array) -> np.ndarray:
     """Two words of one call, from its JAX key."""
-    return jax.random.bits(rng_key, (2,), np.uint32)
+    return _hashed(rng_key)
+
+
+def _hashed(rng_key: jax.Array, *numbers: int) -> np.ndarray:
+    words = np.asarray(jax.random.key_data(rng_key)).tobytes()
+    digest = hashlib.blake2b(words, digest_size=8)
+    digest.update(repr(numbers).encode())
+    return np.frombuffer(digest.digest(), "<u4")
 
 
 def draw_words(words: jax.Array, draw: Any) -> jax.Array:
@@ -75,7 +88,7 @@ def name_words(name: str) -> tuple[np.uint32, np.uint32]:
     return np.uint32(low), np.uint32(high)
 
 
-def fold_words(words: jax.Array, low: Any, high: Any) -> jax.Array:
+def fold_words(words: Any, low: Any, high: Any) -> jax.Array:
     """Two new words from two words and a pair of numbers."""
     return jnp.stack(_threefry(words[0], words[1], jnp.uint32(low), jnp.uint32(high)))
 

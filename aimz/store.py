@@ -6,6 +6,7 @@ twice is harmless, and a sink that resumes an earlier run knows the tiles that i
 
 import gc
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,10 @@ import xarray as xr
 __all__ = ["MemorySink", "Sink", "Tile", "Variable"]
 
 #: A result of this size first frees earlier ones that nobody uses.
-COLLECT_BYTES = 256 * 2**20
+LARGE_BYTES = 256 * 2**20
+
+# The memory of large results that may still be in use.
+_LARGE: "list[weakref.ref[Any]]" = []
 
 type Key = tuple[str, str]
 type Groups = Mapping[str, xr.Dataset]
@@ -136,13 +140,17 @@ class MemorySink:
 
     def begin(self, variables: Sequence[Variable]) -> None:
         self.variables = {variable.key: variable for variable in variables}
-        if sum(math.prod(v.shape) * v.dtype.itemsize for v in variables) > COLLECT_BYTES:
+        sizes = {v.key: math.prod(v.shape) * v.dtype.itemsize for v in variables}
+        if sum(sizes.values()) > LARGE_BYTES and any(ref() is not None for ref in _LARGE):
             gc.collect()  # trees refer to their parents, so one that was dropped may still be here
+        _LARGE[:] = [ref for ref in _LARGE if ref() is not None]
         for key, variable in self.variables.items():
             if variable.grows:
                 self.pieces[key] = {}
-            else:
-                self.arrays[key] = _empty(variable.shape, variable)
+                continue
+            self.arrays[key] = _empty(variable.shape, variable)
+            if sizes[key] > LARGE_BYTES:
+                _LARGE.append(weakref.ref(self.arrays[key].base))
 
     def has(self, tile: Tile) -> bool:
         return False
