@@ -6,40 +6,58 @@ write instead. Nothing is broadcast into rows by accident.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
 from aimz.errors import InputError, nearest
+from aimz.labels import column_names, column_order, lined_up, row_labels
 
 __all__ = [
     "Arguments",
+    "Known",
     "as_array",
     "as_jax_sees",
     "bind",
+    "canonical_rows",
     "check_finite",
     "check_names",
+    "check_outcome",
     "check_positive",
-    "check_row_shape",
     "check_weights",
     "draw_count",
     "row_fingerprint",
-    "row_labels",
+    "row_hashes",
 ]
 
 _STATIC = (bool, int, str, type(None))
+# A cast to 32 bits may blur numbers from this size on by at most so much of their range.
+_LARGE, _BLUR = 1e6, 1e-6
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Kernel arguments of one call: traced values, static values, rows and their labels."""
+    """Kernel arguments of one call: traced values, static values, rows, labels, column names."""
 
     arrays: Mapping[str, Any]
     static: Mapping[str, Any]
     rows: int
     labels: np.ndarray | None
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a fit has seen of the arguments: which have one value per row, their columns.
+
+    `shapes` are those of one row.
+    """
+
+    row_inputs: frozenset[str] = frozenset()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def bind(
@@ -47,7 +65,7 @@ def bind(
     *,
     names: tuple[str, ...],
     required: tuple[str, ...],
-    row_inputs: frozenset[str],
+    known: Known,
     always_rows: tuple[str, ...],
 ) -> Arguments:
     """Check the arguments of a call against the kernel's signature and turn them into arrays.
@@ -58,15 +76,17 @@ def bind(
         Argument values by name, the primary input and (where given) the outcome included.
     names, required : tuple of str
         All the kernel's arguments and those without a default.
-    row_inputs : frozenset of str
-        Arguments known to hold one value per row; a scalar given for one is broadcast over rows.
+    known : Known
+        What the fit has seen; a scalar given for an argument of rows is broadcast over rows, and
+        columns are put in the fitted order.
     always_rows : tuple of str
         The primary input and the outcome; the first sets the number of rows.
 
     Raises
     ------
     InputError
-        `argument-unknown`, `argument-missing`, `rows-mismatch`, `not-numeric`, `no-rows`.
+        `argument-unknown`, `argument-missing`, `rows-mismatch`, `row-labels`, `columns-mismatch`,
+        `not-numeric`, `cast-overflow`, `cast-precision`, `no-rows`.
     """
     check_names(given, names, what="argument")
     missing = [name for name in required if name not in given]
@@ -74,17 +94,33 @@ def bind(
         listed = "', '".join(missing)
         msg = f"The kernel needs the argument '{listed}'. Pass it by name, e.g. {missing[0]}=..."
         raise InputError(msg, code="argument-missing")
-    primary = as_array(given[always_rows[0]], always_rows[0])
+    name, labels = always_rows[0], row_labels(given[always_rows[0]])
+    primary = as_array(given[name], name)
     if primary.ndim == 0 or len(primary) == 0:
-        msg = f"'{always_rows[0]}' has shape {primary.shape}: there are no rows. Pass at least one."
+        msg = f"'{name}' has shape {primary.shape}: there are no rows. Pass at least one."
         raise InputError(msg, code="no-rows")
-    rows = len(primary)
-    arrays: dict[str, Any] = {always_rows[0]: primary}
+    others = {other: value for other, value in given.items() if other != name}
+    given = {name: given[name], **lined_up(others, labels, len(primary), name)}
+    found = {n: column_names(value, n) for n, value in given.items()}
+    columns = {n: labels for n, labels in found.items() if labels is not None}
+    arrays, static = _converted(given, len(primary), known, always_rows)
+    for n, own in columns.items():
+        order = column_order(own, known.columns.get(n), n)
+        if order is not None:
+            arrays[n], columns[n] = arrays[n][:, order], known.columns[n]
+    for n in known.shapes.keys() & arrays.keys():
+        _check_row_shape(n, arrays[n], known.shapes[n])
+    return Arguments(arrays, static, len(primary), labels, columns)
+
+
+def _converted(
+    given: Mapping[str, Any], rows: int, known: Known, always_rows: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments as arrays that JAX computes with, and those that are static."""
+    arrays: dict[str, Any] = {}
     static: dict[str, Any] = {}
     for name, value in given.items():
-        if name == always_rows[0]:
-            continue
-        if name in row_inputs or name in always_rows:
+        if name in known.row_inputs or name in always_rows:
             arrays[name] = _per_row(value, name, rows, scalar_ok=name not in always_rows)
         elif isinstance(value, _STATIC):
             static[name] = value
@@ -92,8 +128,8 @@ def bind(
             arrays[name] = jax.tree.map(lambda leaf, name=name: as_array(leaf, name), value)
         else:
             arrays[name] = as_array(value, name)
-    arrays = {n: jax.tree.map(lambda leaf, n=n: as_jax_sees(leaf, n), v) for n, v in arrays.items()}
-    return Arguments(arrays, static, rows, row_labels(given[always_rows[0]]))
+    seen = {n: jax.tree.map(lambda leaf, n=n: as_jax_sees(leaf, n), v) for n, v in arrays.items()}
+    return seen, static
 
 
 def as_array(value: Any, name: str) -> np.ndarray | jax.Array:
@@ -102,19 +138,27 @@ def as_array(value: Any, name: str) -> np.ndarray | jax.Array:
     Raises
     ------
     InputError
-        `not-numeric`: strings, objects, masked or sparse values.
+        `not-numeric`: text, dates, objects, masked or sparse values.
     """
     if isinstance(value, jax.Array):
         return value
     if isinstance(value, np.ma.MaskedArray):
-        _refuse(name, "is a masked array", "Fill it first, e.g. value.filled(0).")
+        fix = "Fill it first: value.filled(np.nan), and missing='mask' for an outcome."
+        _refuse(name, "is a masked array", fix)
     if hasattr(value, "tocsr") or type(value).__module__.startswith("scipy.sparse"):
         _refuse(name, "is a sparse matrix", "Pass value.toarray().")
-    array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value)
+    if hasattr(value, "data_vars"):
+        _refuse(name, "is an xarray Dataset", "Pass one variable, or value.to_dataarray().")
+    try:
+        array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        _refuse(name, f"is no array ({error!s:.60})", "Pass numbers in rows of equal length.")
     if array.dtype == object:
         array = _from_objects(array, name)
+    if array.dtype.kind in "Mm":
+        _refuse(name, "holds dates or times", "Pass numbers, such as days since the first one.")
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-        kind = "text" if array.dtype.kind in "US" else str(array.dtype)
+        kind = "text" if array.dtype.kind in "USTO" else str(array.dtype)
         _refuse(name, f"holds {kind}", "Encode it as numbers before you pass it.")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
@@ -136,32 +180,55 @@ def check_positive(value: Any, name: str) -> None:
         raise InputError(msg, code="not-positive")
 
 
-def check_row_shape(name: str, array: Any, fitted: tuple[int, ...] | None) -> None:
-    """Refuse rows of another shape than the fitted ones."""
-    if fitted is not None and tuple(array.shape[1:]) != fitted:
-        msg = (
-            f"'{name}' has rows of shape {tuple(array.shape[1:])}, but the model was fitted on "
-            f"rows of shape {fitted}. Pass the same columns."
-        )
-        raise InputError(msg, code="columns-mismatch")
+def check_finite(arrays: Mapping[str, Any]) -> None:
+    """Refuse data that are not finite, naming the argument and how many values.
 
-
-def check_finite(arguments: Arguments, missing: str, output: str) -> None:
-    """Refuse data that are not finite, naming the argument and how many values."""
-    if missing != "raise":
-        msg = f"missing must be 'raise', not {missing!r:.40}. Leave incomplete rows out."
-        raise InputError(msg, code="option-unknown")
-    for name, value in arguments.arrays.items():
+    Raises
+    ------
+    InputError
+        `not-finite`.
+    """
+    for name, value in arrays.items():
         for leaf in jax.tree.leaves(value):
-            bad = int(np.sum(~np.isfinite(np.asarray(leaf, dtype=float))))
+            array = np.asarray(leaf)
+            bad = int(np.sum(~np.isfinite(array))) if array.dtype.kind == "f" else 0
             if bad:
-                fix = "Leave those rows out." if name == output else "Fill or drop them."
-                msg = f"'{name}' holds {bad} values that are not finite. {fix}"
+                msg = f"'{name}' holds {bad} values that are not finite. Fill them, or drop rows."
                 raise InputError(msg, code="not-finite")
 
 
-def check_weights(weights: Any, rows: int) -> np.ndarray:
+def check_outcome(outcome: Any, missing: str, output: str) -> np.ndarray | None:
+    """Which values of an outcome are there; None where all are.
+
+    Raises
+    ------
+    InputError
+        `not-finite`: some are missing and may not be, all are, or one is infinite; and
+        `option-unknown`.
+    """
+    if missing not in ("raise", "mask"):
+        msg = f"missing must be 'raise' or 'mask', not {missing!r:.40}."
+        raise InputError(msg, code="option-unknown")
+    array = np.asarray(outcome)
+    there = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
+    if there.all():
+        return None
+    infinite = int(np.isinf(array).sum())
+    if missing == "raise" or infinite or not there.any():
+        fix = "Leave those rows out, or pass missing='mask'."
+        count = infinite or int((~there).sum())
+        if infinite or not there.any():
+            fix = "A fit needs finite ones."
+        msg = f"'{output}' holds {count} values that are not finite. {fix}"
+        raise InputError(msg, code="not-finite")
+    return there
+
+
+def check_weights(weights: Any, arguments: Arguments, primary: str) -> np.ndarray:
     """Row weights as an array (row,); refused where negative, not finite or of another length."""
+    rows = arguments.rows
+    lined = lined_up({"sample_weight": weights}, arguments.labels, rows, primary)
+    weights = lined["sample_weight"]
     array = np.asarray(as_array(weights, "sample_weight"), dtype=np.float32)
     if array.shape != (rows,):
         msg = f"sample_weight has shape {array.shape} but there are {rows} rows. Pass one per row."
@@ -172,27 +239,32 @@ def check_weights(weights: Any, rows: int) -> np.ndarray:
     return array
 
 
-def row_labels(value: Any) -> np.ndarray | None:
-    """Labels of the rows of a pandas or xarray object; None where rows are only counted."""
-    index = getattr(value, "index", None)
-    if index is not None and not callable(index) and hasattr(index, "to_numpy"):
-        if getattr(index, "nlevels", 1) > 1:
-            return np.asarray([str(label) for label in index])
-        labels = np.asarray(index.to_numpy())
-        return labels if labels.dtype != object else np.asarray([str(label) for label in labels])
-    dims = getattr(value, "dims", ())
-    if dims and hasattr(value, "coords") and dims[0] in value.coords:
-        return np.asarray(value.coords[dims[0]].values)
-    return None
-
-
 def row_fingerprint(array: Any) -> int:
     """Number that stands for the values of the rows, whatever container or dtype held them."""
-    canonical = np.ascontiguousarray(np.asarray(array, dtype=np.float32))
-    canonical = canonical + np.float32(0)  # -0.0 and 0.0 are one value
+    canonical = canonical_rows(array)
     digest = hashlib.blake2b(canonical.tobytes(), digest_size=4)
     digest.update(str(canonical.shape).encode())
     return int.from_bytes(digest.digest(), "little")
+
+
+def row_hashes(array: Any) -> np.ndarray:
+    """A number, uint64, for the values of each row, whatever container or dtype held them."""
+    canonical = canonical_rows(array)
+    words = canonical.reshape(len(canonical), -1).view(np.uint32)
+    hashes = np.full(len(words), 0xCBF29CE484222325, np.uint64)
+    for column in words.T:  # FNV-1a by words, with a shift that lets the high bits reach the low
+        hashes = (hashes ^ column) * np.uint64(0x100000001B3)
+        hashes ^= hashes >> np.uint64(29)
+    return hashes
+
+
+def canonical_rows(array: Any) -> np.ndarray:
+    """The values of rows in one dtype: equal numbers have equal bytes."""
+    array = np.asarray(array)
+    canonical = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype != np.float32 and not np.array_equal(canonical, array):
+        canonical = np.ascontiguousarray(array, dtype=np.float64)
+    return canonical + canonical.dtype.type(0)  # -0.0 and 0.0 are one value
 
 
 def draw_count(draws: Mapping[str, Any]) -> tuple[int, int]:
@@ -202,16 +274,62 @@ def draw_count(draws: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def as_jax_sees(value: Any, name: str) -> np.ndarray:
-    """The array in the dtype that JAX computes with: 32 bits unless jax_enable_x64."""
+    """The array in the dtype that JAX computes with: 32 bits unless jax_enable_x64.
+
+    Narrow numbers are widened, because a kernel's arithmetic on them would wrap around or lose
+    digits.
+
+    Raises
+    ------
+    InputError
+        `cast-overflow`, `cast-precision`: values that the dtype cannot hold, or blurs.
+    """
     array = np.asarray(value)
-    seen = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
-    if seen.dtype.kind in "iu" and not np.array_equal(seen, array):
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if dtype.kind in "iu":
+        dtype = np.result_type(np.int32, dtype) if dtype.itemsize < 4 else dtype
+        dtype = np.dtype(f"i{dtype.itemsize}")
+    elif dtype.kind == "f" or dtype.name == "bfloat16":
+        dtype = np.result_type(np.float32, dtype) if dtype.itemsize < 4 else dtype
+    if dtype == array.dtype:
+        return array
+    with np.errstate(over="ignore"):
+        seen = array.astype(dtype)
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
+    if limits and array.size and (array.min() < limits.min or array.max() > limits.max):
         msg = (
-            f"'{name}' holds whole numbers that {seen.dtype} cannot hold. Set "
+            f"'{name}' holds whole numbers that {dtype} cannot hold. Set "
             "jax.config.update('jax_enable_x64', True), or rescale them."
         )
         raise InputError(msg, code="cast-overflow")
+    if array.dtype == np.float64 and dtype == np.float32:
+        _check_cast(array, seen, name)
     return seen
+
+
+def _check_cast(array: np.ndarray, seen: np.ndarray, name: str) -> None:
+    """Refuse a cast from 64 to 32 bits that loses what the numbers say, e.g. unix times."""
+    wide = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
+    narrow = seen.reshape(wide.shape)
+    for column in np.flatnonzero(np.abs(wide).max(axis=0, initial=0) >= _LARGE):
+        finite = np.isfinite(wide[:, column])
+        values, cast = wide[finite, column], narrow[finite, column]
+        if not values.size:
+            continue
+        if not np.isfinite(cast).all():
+            what, code = "numbers that 32 bits cannot hold", "cast-overflow"
+        elif np.abs(values - cast).max() > _BLUR * np.ptp(values) > 0:
+            what, code = "large numbers whose differences 32 bits would blur", "cast-precision"
+        else:
+            continue
+        msg = (
+            f"'{name}' holds {what}, such as {values[np.argmax(np.abs(values))]!s}. Subtract a "
+            "constant or rescale them, or set jax.config.update('jax_enable_x64', True)."
+        )
+        raise InputError(msg, code=code)
+    if np.any(wide) and not np.any(narrow):
+        msg = f"'{name}' holds only numbers below 1e-45, which 32 bits round to 0. Rescale them."
+        raise InputError(msg, code="cast-precision")
 
 
 def _per_row(value: Any, name: str, rows: int, *, scalar_ok: bool) -> np.ndarray | jax.Array:
@@ -227,16 +345,31 @@ def _per_row(value: Any, name: str, rows: int, *, scalar_ok: bool) -> np.ndarray
     return array
 
 
+def _check_row_shape(name: str, array: Any, fitted: tuple[int, ...]) -> None:
+    if tuple(np.shape(array)[1:]) != fitted:
+        msg = (
+            f"'{name}' has rows of shape {tuple(np.shape(array)[1:])}, but the model was fitted on "
+            f"rows of shape {fitted}. Pass the same columns."
+        )
+        raise InputError(msg, code="columns-mismatch")
+
+
 def _from_objects(array: np.ndarray, name: str) -> np.ndarray:
-    try:
-        numeric = array.astype(float)
-    except (TypeError, ValueError):
-        _refuse(name, "holds objects or text", "Encode it as numbers before you pass it.")
-    if any(isinstance(item, str) for item in array.ravel()):
+    """Numbers from objects; a missing value of any kind becomes NaN."""
+    items = [np.nan if _is_missing(item) else item for item in array.ravel()]
+    if any(isinstance(item, str | bytes) for item in items):
         _refuse(name, "holds text", "Encode it as numbers before you pass it.")
+    try:
+        numeric = np.array([float(item) for item in items]).reshape(array.shape)
+    except (TypeError, ValueError):
+        _refuse(name, "holds objects", "Encode it as numbers before you pass it.")
     return numeric
 
 
-def _refuse(name: str, problem: str, fix: str) -> None:
+def _is_missing(item: Any) -> bool:
+    return item is None or type(item).__name__ in ("NAType", "NaTType")
+
+
+def _refuse(name: str, problem: str, fix: str) -> NoReturn:
     msg = f"'{name}' {problem}, which a kernel cannot compute with. {fix}"
     raise InputError(msg, code="not-numeric")

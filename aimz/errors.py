@@ -19,6 +19,7 @@ __all__ = [
     "NotFittedError",
     "OutputWarning",
     "PerformanceWarning",
+    "ProcessError",
     "StoreError",
     "nearest",
 ]
@@ -45,6 +46,10 @@ class KernelValidationError(AimzError, ValueError):
 
 class NotFittedError(AimzError, _SklearnNotFittedError):  # type: ignore[misc]  # no stubs
     """The model has no posterior yet; also scikit-learn's `NotFittedError`."""
+
+
+class ProcessError(AimzError, RuntimeError):
+    """A process that cannot compute."""
 
 
 class StoreError(AimzError, OSError):

@@ -295,6 +295,7 @@ def _shared(block: Block, tile: Tile, plan: Plan) -> Block:
         posterior=jax.tree.map(cut, block.posterior),
         row_posterior=jax.tree.map(cut, block.row_posterior) if whole else {},
         row_values=block.row_values if whole else {},
+        redraw=block.redraw if whole else {},
     )
 
 
@@ -325,6 +326,7 @@ def _with_rows(shared: Block, call: Call, row_tile: RowTile, plan: Plan) -> Bloc
         row_inputs=inputs,
         row_posterior=jax.tree.map(cut_second, call.block.row_posterior),
         row_values=jax.tree.map(cut, call.block.row_values),
+        redraw=jax.tree.map(cut, call.block.redraw),
     )
 
 

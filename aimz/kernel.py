@@ -24,6 +24,7 @@ from aimz import programs
 from aimz.confirm import disagreement
 from aimz.coupling import Verdict, follows, judge
 from aimz.errors import InputError, KernelValidationError, nearest
+from aimz.lookups import Lookup, lookups_of
 from aimz.signature import Signature, read_signature
 from aimz.structure import Inputs, Reading, Statement, check_rows, equations, read, row_plates
 
@@ -85,6 +86,10 @@ class SiteSpec:
         Whether the kernel itself scales its log density.
     bounds : tuple of int or None
         Least and greatest value of a discrete site, where its support alone tells them.
+    support : Constraint or None
+        Values that a latent site can take, where they follow from nothing else.
+    is_given : bool
+        Whether the site observes a value in this call.
     """
 
     name: str
@@ -101,6 +106,8 @@ class SiteSpec:
     discrete: bool = False
     scaled: bool = False
     bounds: tuple[int, int] | None = None
+    support: Any = field(default=None, compare=False, repr=False)
+    is_given: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,8 @@ class KernelSpec:
         Why, in a sentence; "" when separable.
     version : str
         Fingerprint of what the kernel computes, the values that it reads included.
+    lookups : tuple of Lookup
+        Indices into tables that the arguments decide, for inputs of these shapes; not saved.
 
     Examples
     --------
@@ -147,6 +156,10 @@ class KernelSpec:
     coupled: bool
     reason: str = ""
     version: str = field(default="", compare=False, repr=False)
+    lookups: tuple[Lookup, ...] = field(default=(), compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "lookups"}
 
     def __getitem__(self, name: str) -> SiteSpec:
         for site in self.sites:
@@ -177,12 +190,13 @@ class KernelSpec:
             sites.append(replace(site, shape=tuple(shape)))
         return replace(self, sites=tuple(sites), rows=count)
 
-    def descendants(self, names: Collection[str]) -> frozenset[str]:
-        """Sites that a change of the sites or arguments `names` can reach."""
+    def descendants(self, names: Collection[str], *, held: Collection[str] = ()) -> frozenset[str]:
+        """Sites that a change of sites or arguments reaches, not through those held."""
         reached = set(names)
         found: set[str] = set()
         while True:
             below = {s.name for s in self.sites if (s.parents | s.inputs) & reached} - reached
+            below -= set(held)
             if not below:
                 return frozenset(found)
             reached |= below
@@ -253,11 +267,16 @@ def inspect(kernel: Callable[..., Any], inputs: Inputs, param_output: str) -> Ke
         if key in _SPECS:
             _SPECS.move_to_end(key)
             return _SPECS[key][1]
-        spec = replace(_decide(call), version=key[1])
+        spec = replace(_decide(call), version=key[1], lookups=_lookups_of(natural, inputs))
         _SPECS[key] = (kernel, spec)
         if len(_SPECS) > _MAX_SPECS:
             _SPECS.popitem(last=False)
         return spec
+
+
+def _lookups_of(natural: Reading, inputs: Inputs) -> tuple[Lookup, ...]:
+    names = [name for name in sorted(inputs.arrays) for _ in jax.tree.leaves(inputs.arrays[name])]
+    return lookups_of(natural.program, [*names, None])
 
 
 def _key(call: _Call) -> Any:
@@ -497,6 +516,8 @@ def _spec(call: _Call, verdict: Verdict, disagrees: str = "") -> KernelSpec:
                 discrete=_is_discrete(statement),
                 scaled=_is_scaled(call.natural.statements[name]),
                 bounds=_bounds(statement) if _is_discrete(statement) else None,
+                support=_support(statement),
+                is_given=statement.observation is not None,
             )
         )
     return KernelSpec(
@@ -558,6 +579,24 @@ def _bounds(statement: Statement) -> tuple[int, int] | None:
     if isinstance(low, jax.core.Tracer) or isinstance(high, jax.core.Tracer):
         return None
     return int(np.min(low)), int(np.max(high))
+
+
+def _support(statement: Statement) -> Any:
+    """The support of a sample site, where it is the same for all rows and draws."""
+    if statement.type != "sample" or statement.is_factor or statement.in_control_flow:
+        return None
+    try:
+        support = statement.fn.support
+    except NotImplementedError:
+        return None
+    if not isinstance(support, constraints.Constraint) or support is constraints.dependent:
+        return None
+    fixed = all(np.ndim(leaf) == 0 and not _is_traced(leaf) for leaf in jax.tree.leaves(support))
+    return support if fixed else None
+
+
+def _is_traced(leaf: Any) -> bool:
+    return isinstance(leaf, jax.core.Tracer)
 
 
 def _is_scaled(statement: Statement) -> bool:

@@ -17,15 +17,12 @@ from jax.scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from tqdm.auto import tqdm
 
+from aimz.archive import read_archive, write_archive
 from aimz.data import (
     Arguments,
-    check_finite,
     check_names,
     check_positive,
-    check_row_shape,
-    check_weights,
     draw_count,
-    row_fingerprint,
 )
 from aimz.errors import (
     AimzWarning,
@@ -33,37 +30,40 @@ from aimz.errors import (
     NotFittedError,
     OutputWarning,
 )
-from aimz.inference import Fit, Note, Problem, Settings, as_engine
+from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine
+from aimz.inputs import (
+    check_fitted_rows,
+    fitted_on,
+    gather,
+    origin_of,
+    problem_of,
+    row_numbers,
+)
 from aimz.kernel import KernelSpec, read_signature
 from aimz.persist import Scratch
 from aimz.prediction import (
-    Delivery,
-    Fitted,
-    Request,
     Result,
     account_of,
-    are_fitted_rows,
     attributes_of,
     carry_out,
-    check_fitted_rows,
+    described,
     difference,
-    gather,
-    inspected,
     kernel_name,
     more_draws,
     prepare,
-    row_numbers,
 )
+from aimz.programs import TRACE_LOCK
 from aimz.randomness import as_key, derived_key
+from aimz.requests import Delivery, Fitted, Request
 from aimz.results import (
     Schema,
     as_draws,
+    draw_labels,
     draws_dataset,
     flat_arrays,
     row_totals,
     tree_of,
 )
-from aimz.rows import load
 from aimz.sampling import log_likelihood_block, predict_block
 from aimz.scenario import observed_sites, sites_to_return
 
@@ -183,8 +183,8 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
             Visit the rows in a new random order at each pass.
         sample_weight : array-like, shape (rows,), optional
             Multiplies each row's log density.
-        missing : {"raise"}
-            What to do with outcomes that are not finite.
+        missing : {"raise", "mask"}
+            What to do with outcomes that are NaN: refuse them, or leave them out of the likelihood.
         **kwargs
             The kernel's other arguments.
 
@@ -252,7 +252,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         key = self._derived_key(rng_key, _STEP, steps)
         state, loss = engine.step(key, problem, before.fit.state if before else None)
         fit = replace(before.fit, state=state) if before else Fit(draws={}, state=state)
-        self._fitted = self._record(replace(fit, draws={}), problem, arguments, steps=steps + 1)
+        self._fitted = fitted_on(problem, arguments, replace(fit, draws={}), steps + 1)
         return state, float(loss)
 
     def partial_fit(self, X: Any, y: Any, **kwargs: Any) -> "ImpactModel":
@@ -321,7 +321,8 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         num_chains : int
             Chains in the arrays of a mapping.
         """
-        self._fitted = Fitted(Fit(draws=as_draws(draws, num_chains)))
+        fit = Fit(draws=as_draws(draws, num_chains))
+        self._fitted = Fitted(fit, draw_labels=draw_labels(draws))
         return self
 
     # ------------------------------------------------------------- predicting
@@ -385,7 +386,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         to = Delivery(shard_axis, batch_size, store, output_dir, progress)
         fit = self._fitted_state().fit
         chains, draws = self._draws_of(fit)
-        request = Request(
+        request = self._request(
             program=predict_block,
             method="predict",
             group="posterior_predictive" if in_sample else "predictions",
@@ -446,7 +447,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         """
         to = Delivery(shard_axis, batch_size, store, output_dir, progress)
         check_positive(num_samples, "num_samples")
-        request = Request(
+        request = self._request(
             program=predict_block,
             method="sample_prior_predictive",
             group="prior_predictive",
@@ -497,7 +498,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         to = Delivery(shard_axis, batch_size, store, output_dir, progress)
         fit = self._fitted_state().fit
         chains, draws = self._draws_of(fit)
-        request = Request(
+        request = self._request(
             program=log_likelihood_block,
             method="log_likelihood",
             group="log_likelihood",
@@ -638,12 +639,72 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         """Account of kernel, sites, fit and health in plain Python values."""
         account: dict[str, Any] = {
             "kernel": kernel_name(self.kernel),
-            "inference": str(getattr(self.inference, "name", None) or self.inference)[:80],
+            "inference": described(self.inference),
             "fitted": self.is_fitted(),
         }
         if not self.is_fitted():
             return account
         return account | account_of(self._fitted)
+
+    def save(self, path: Any) -> None:
+        """Save the fitted model as arrays and JSON; see `load`.
+
+        Parameters
+        ----------
+        path : path
+            A directory that does not exist yet.
+
+        Raises
+        ------
+        InputError
+            `path-taken`; `not-plain`: a setting that is neither JSON nor an array.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, numpyro, numpyro.distributions as dist
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal())
+        ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)})
+        >>> path = tempfile.mkdtemp() + "/model"
+        >>> im.save(path)
+        >>> again = ImpactModel.load(path, kernel)
+        >>> X = np.ones((3, 1))
+        >>> bool((im.predict_on_batch(X)["posterior_predictive"]["y"]
+        ...       == again.predict_on_batch(X)["posterior_predictive"]["y"]).all())
+        True
+        """
+        settings = self.get_params()
+        settings["kernel"] = kernel_name(self.kernel)
+        if not isinstance(self.inference, str):
+            settings["inference"] = {"object": described(self.inference)}
+        write_archive(path, settings, self._trained())
+
+    @classmethod
+    def load(cls, path: Any, kernel: Callable[..., Any], *, inference: Any = None) -> "ImpactModel":
+        """Load a model that `save` wrote. Nothing in the files is executed.
+
+        Parameters
+        ----------
+        path : path
+            The directory.
+        kernel : callable
+            The kernel: it is code, and not in the files.
+        inference : SVI, MCMC, engine or str, optional
+            Replaces the saved one; needed to fit again where that was an object.
+
+        Raises
+        ------
+        StoreError
+            `store-missing`, `store-foreign`, `store-version`, `store-damaged`.
+        """
+        settings, fitted = read_archive(path)
+        saved = settings.pop("inference")
+        if inference is None:
+            inference = AbsentEngine(saved["object"]) if isinstance(saved, dict) else saved
+        model = cls(**{**settings, "kernel": kernel, "inference": inference})
+        model._fitted = fitted
+        return model
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002
         """Constructor parameters; an inference object is one parameter, not many."""
@@ -688,7 +749,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
         problem, arguments = self._problem(X, y, weights, missing, kwargs)
         state = self._fitted.fit.state if self.warm_start and self.is_fitted() else None
         fit = engine.fit(self._derived_key(rng_key, _FIT), problem, settings, state=state)
-        self._fitted = self._record(fit, problem, arguments)
+        self._fitted = fitted_on(problem, arguments, fit)
         _show(fit.notes)
         return self
 
@@ -697,42 +758,23 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
     ) -> tuple[Problem, Arguments]:
         """The kernel with its data, checked and inspected."""
         given = {self.param_input: X, self.param_output: y, **kwargs}
-        given = load(given, self.param_input)
-        if given[self.param_output] is None:
-            msg = f"Fitting needs outcomes: '{self.param_output}' is None. Pass one per row."
-            raise InputError(msg, code="outcome-missing")
-        arguments, inputs, spec = inspected(self.kernel, self._names, given, frozenset())
-        check_finite(arguments, missing, self.param_output)
-        rows = None if weights is None else check_weights(weights, arguments.rows)
-        return Problem(self.kernel, inputs, spec, rows), arguments
+        return problem_of(self.kernel, self._names, given, weights, missing)
 
-    def _record(self, fit: Fit, problem: Problem, arguments: Arguments, steps: int = 0) -> Fitted:
-        X = problem.inputs.arrays[self.param_input]
-        return Fitted(
-            fit=fit,
-            spec=problem.spec,
-            rows=problem.inputs.rows,
-            fingerprint=row_fingerprint(X),
-            row_shape=tuple(X.shape[1:]),
-            labels=arguments.labels,
-            steps=steps,
-            problem=problem,
-        )
+    def _request(self, **options: Any) -> Request:
+        fitted = getattr(self, "_fitted", None) or Fitted(Fit(draws={}))
+        return Request(self.kernel, self._names, fitted, **options)
 
     def _stream(self, request: Request, given: Mapping[str, Any]) -> xr.DataTree:
         """The one road of every streamed result."""
-        fitted = getattr(self, "_fitted", None) or Fitted(Fit(draws={}))
-        known = frozenset(fitted.spec.row_inputs) if fitted.spec else frozenset()
-        inputs = gather(self.kernel, self._names, given, request, known)
-        check_row_shape(self.param_input, inputs.primary, fitted.row_shape)
+        fitted = request.fitted
+        inputs = gather(request, given)
         key = self._derived_key(request.rng_key, request.tag, *inputs.key_numbers)
-        prepared = prepare(
-            self.kernel, request, inputs, key, fitted_rows=are_fitted_rows(fitted, inputs)
-        )
+        prepared = prepare(request, inputs, origin_of(fitted, inputs, self._names), key)
         _show(prepared.notes)
         attrs = self._attrs(request.group)
         attrs["words"] = list(prepared.words)
         attrs["rung"] = "intervention" if request.intervention else "association"
+        attrs["redrawn"] = list(prepared.redrawn)
         schema = self._schema(request.fit.draws, inputs.arguments.labels, request.draws)
         groups = {}
         if request.fit.draws:
@@ -747,7 +789,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
     def _scratch(self) -> Scratch:
         """The model's own temporary directory."""
         scratch: Scratch | None = getattr(self, "_temporary", None)
-        if scratch is None:
+        if scratch is None or not scratch.path.exists():  # somebody may have cleaned up
             scratch = self._temporary = Scratch()
             _MODELS.add(self)
         return scratch
@@ -806,8 +848,9 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
 
 def _show(notes: Sequence[Note]) -> None:
     """Show notes as warnings, at the line of the user's call."""
-    for note in notes:
-        warnings.warn(_as_warning(note), stacklevel=4)
+    with TRACE_LOCK:  # tracing changes the filters, which are one for all threads
+        for note in notes:
+            warnings.warn(_as_warning(note), stacklevel=4)
 
 
 def _as_warning(note: Note) -> Warning:

@@ -36,6 +36,7 @@ from zarr.storage import LocalStore
 
 from aimz.errors import InputError, OutputWarning, StoreError
 from aimz.inference.records import Note
+from aimz.programs import TRACE_LOCK
 from aimz.reading import (
     FORMAT_VERSION,
     LABEL_DTYPE,
@@ -161,7 +162,8 @@ class ZarrSink:
             narrow = array.astype(variable.stored, copy=False)
             if narrow.shape == self.arrays[key].chunks and variable.stored.kind in "fb":
                 _write_chunk(self._store, self.arrays[key], variable, place, narrow)
-            else:
+            else:  # Zarr reads the rest of a chunk, which may be damaged, unless it is not there
+                _chunk_path(self._store, self.arrays[key], place).unlink(missing_ok=True)
                 self.arrays[key][place] = narrow
         with self._lock:
             self.finished[tile.number] = tile.digest
@@ -261,7 +263,7 @@ class ZarrSink:
         """Go on with the newest unfinished store of the same things that nobody writes."""
         differs: list[str] = []
         paths = sorted(self.directory.glob(f"*_{self.method}{_SUFFIX}"), reverse=True)
-        for path in paths:
+        for path in (path for path in paths if not path.is_symlink()):
             try:
                 held = _hold(path)
             except (StoreError, FileNotFoundError):
@@ -343,13 +345,12 @@ def _write_chunk(
     store: LocalStore, array: Any, variable: Variable, place: tuple[slice, ...], values: np.ndarray
 ) -> None:
     """Write a whole chunk as Zarr does, in this thread: its event loop is one for all writers."""
-    index = tuple(part.start // size for part, size in zip(place, array.chunks, strict=True))
     ordered = np.ascontiguousarray(values.transpose(variable.order))
     if variable.stored.kind == "b":
         data = np.asarray(_PACK_BITS.encode(ordered))
     else:
         data = ordered.astype(ordered.dtype.newbyteorder("<"), copy=False).reshape(-1)
-    path = store.root / array.path / array.metadata.encode_chunk_key(index)
+    path = _chunk_path(store, array, place)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -362,10 +363,19 @@ def _write_chunk(
         raise
 
 
+def _chunk_path(store: LocalStore, array: Any, place: tuple[slice, ...]) -> Path:
+    """File of the chunk that holds a tile."""
+    index = tuple(part.start // size for part, size in zip(place, array.chunks, strict=True))
+    path: Path = store.root / array.path / array.metadata.encode_chunk_key(index)
+    return path
+
+
 def _check_storable(variable: Variable) -> None:
     """Refuse a name that cannot be a directory's, or a dtype that a store does not have."""
     name = variable.name
-    reserved = name in ("", ".", "..", "zarr.json") or name.startswith("__") or "\\" in name
+    reserved = (
+        name in ("", ".", "..", "zarr.json") or name.startswith("__") or set(name) & set("\\\0")
+    )
     if reserved or len(name) > LONGEST_NAME:
         msg = (
             f"Site '{name:.60}' cannot be stored under its name. Rename it, or use store='memory'."
@@ -429,8 +439,8 @@ def _seal(store: LocalStore, identity: Mapping[str, str], finished: Mapping[int,
         "tiles": {} if any(finished.values()) else dict.fromkeys(map(str, finished), ""),
         "signature": "",
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # consolidated metadata is an extension of the format
+    with TRACE_LOCK, warnings.catch_warnings():  # filters are one for all threads, as the lock is
+        warnings.filterwarnings("ignore", message="Consolidated metadata")  # not of the format yet
         root.attrs[MANIFEST] = json.dumps(manifest)
         zarr.consolidate_metadata(store)
     _set_bytes(store, "zarr.json", sealed(_bytes(store, "zarr.json")))

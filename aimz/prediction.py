@@ -4,7 +4,7 @@
 """
 
 import datetime
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +14,15 @@ import numpyro
 import xarray as xr
 
 from aimz._version import __version__
-from aimz.data import Arguments, as_array, as_jax_sees, bind, check_positive, row_fingerprint
-from aimz.errors import AimzError, InputError, PerformanceWarning
+from aimz.errors import PerformanceWarning
 from aimz.execute import Call, Plan, Ready, compile_call, plan_tiles, run_in_threads, run_tiles
 from aimz.inference import Fit, Note, Problem
-from aimz.kernel import Inputs, KernelSpec, SiteSpec, inspect, read_signature
+from aimz.inputs import Given
+from aimz.kernel import SiteSpec
 from aimz.persist import Scratch, ZarrSink, as_directory, temporary_sink
 from aimz.programs import fingerprint_values
 from aimz.randomness import call_words
+from aimz.requests import Fitted, Request
 from aimz.results import (
     Schema,
     aligned,
@@ -33,125 +34,22 @@ from aimz.results import (
     shared_group,
     subtract,
 )
-from aimz.rows import Stream, is_lazy, open_stream
-from aimz.sampling import Task, density_spec, follows_rows, log_likelihood_block
-from aimz.scenario import make_block, reused_draws, rows_set, scenario_of
+from aimz.sampling import Task, density_spec
+from aimz.scenario import Origin, make_block, reused_draws, scenario_of
 from aimz.store import MemorySink, Sink, Tile, Variable
 
 __all__ = [
-    "Delivery",
-    "Fitted",
-    "Given",
     "Prepared",
-    "Request",
     "Result",
     "account_of",
-    "are_fitted_rows",
     "attributes_of",
     "carry_out",
-    "check_fitted_rows",
+    "described",
     "difference",
-    "gather",
-    "inspected",
     "kernel_name",
     "more_draws",
     "prepare",
-    "row_numbers",
 ]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What a fit left: draws and health, the kernel's structure, and a number for its rows."""
-
-    fit: Fit
-    spec: KernelSpec | None = None
-    rows: int = 0
-    fingerprint: int = 0
-    row_shape: tuple[int, ...] | None = None
-    labels: np.ndarray | None = None
-    steps: int = 0
-    problem: Problem | None = None  # in this process only: never saved
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """Where a streamed result goes, and how it is read and shown on the way.
-
-    Raises
-    ------
-    InputError
-        `option-unknown`, `not-positive`, `output-dir`.
-    """
-
-    shard_axis: str = "obs"
-    batch_size: int | None = None
-    store: str = "persistent"
-    output_dir: Any = None
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        check_positive(self.batch_size, "batch_size")
-        options = {"shard_axis": ("obs", "draw"), "store": ("persistent", "memory")}
-        for name, valid in options.items():
-            if getattr(self, name) not in valid:
-                listed = " or ".join(repr(value) for value in valid)
-                msg = f"{name} must be {listed}, not {getattr(self, name)!r:.40}."
-                raise InputError(msg, code="option-unknown")
-        if self.output_dir is None:
-            return
-        as_directory(self.output_dir)
-        if self.store == "memory":
-            msg = "output_dir says where to write, but store='memory' writes nothing. Drop one."
-            raise InputError(msg, code="option-unknown")
-
-
-@dataclass(frozen=True)
-class Request:
-    """One streamed result: which program, over which draws, into which group."""
-
-    program: Callable[..., Any]
-    method: str
-    group: str
-    tag: int
-    fit: Fit
-    chains: int
-    draws: int
-    sites: Callable[[KernelSpec], tuple[str, ...]]
-    to: Delivery
-    rng_key: Any = None
-    in_sample: bool = True
-    intervention: Mapping[str, Any] | None = None
-    condition: Mapping[str, Any] | None = None
-
-    @property
-    def conditions(self) -> bool:
-        """Whether the outcome is data of the kernel, rather than kept beside its draws."""
-        return self.program is log_likelihood_block
-
-
-@dataclass(frozen=True)
-class Given:
-    """The inputs of a call as the kernel sees them: all rows, or their head and a stream."""
-
-    arguments: Arguments
-    spec: KernelSpec
-    primary: Any
-    fingerprint: int
-    stream: Stream | None = None
-    observed: np.ndarray | None = None
-
-    @property
-    def rows(self) -> int | None:
-        """Number of rows; None while it is not known."""
-        return self.stream.count if self.stream else self.arguments.rows
-
-    @property
-    def key_numbers(self) -> tuple[int, ...]:
-        """Numbers that stand for the rows in a key: all of them, or their head and count."""
-        if self.stream is None:
-            return (self.fingerprint,)
-        return (self.fingerprint, self.stream.count or 0)
 
 
 @dataclass(frozen=True)
@@ -166,138 +64,29 @@ class Result:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A call that is ready to run, its grid, the words of its key, and what to tell the user."""
+    """A call that is ready to run, its grid, the words of its key, and what to tell the user.
+
+    `redrawn` names sites whose posterior draws are not used, or not in all rows.
+    """
 
     call: Call
     plan: Plan
     words: tuple[int, int]
     notes: tuple[Note, ...]
+    redrawn: tuple[str, ...] = ()
 
 
-def inspected(
-    kernel: Callable[..., Any],
-    names: tuple[str, str],
-    given: Mapping[str, Any],
-    row_inputs: frozenset[str],
-) -> tuple[Arguments, Inputs, KernelSpec]:
-    """Arguments in memory, bound to the kernel's signature, and what they show of the kernel.
-
-    `names` are those of the primary input and of the outcome.
-    """
-    signature = read_signature(kernel, *names)
-    always = tuple(name for name in names if given.get(name) is not None)
-    arguments = bind(
-        {n: v for n, v in given.items() if n != names[1] or v is not None},
-        names=signature.names,
-        required=signature.required,
-        row_inputs=row_inputs,
-        always_rows=always,
-    )
-    inputs = Inputs(dict(arguments.arrays), dict(arguments.static), arguments.rows, always)
-    return arguments, inputs, inspect(kernel, inputs, names[1])
-
-
-def gather(
-    kernel: Callable[..., Any],
-    names: tuple[str, str],
-    given: Mapping[str, Any],
-    request: Request,
-    row_inputs: frozenset[str],
-    *,
-    whole: frozenset[str] = frozenset(),
-) -> Given:
-    """The inputs of a streamed call; rows that are not in memory stay where they are.
-
-    Where rows interact they are loaded: each needs the others.
-
-    Raises
-    ------
-    InputError
-        `batch-names`, and what `bind` and `open_stream` raise.
-    """
-    primary = names[0]
-    stream = open_stream(given, primary, batch_size=request.to.batch_size, whole=whole)
-    if stream is None:
-        return _in_memory(kernel, names, given, request, row_inputs)
-    arguments, spec = _read_head(kernel, names, given, request, row_inputs, stream)
-    if spec.coupled:
-        loaded = _in_memory(kernel, names, {**given, **stream.load()}, request, row_inputs)
-        return replace(loaded, arguments=replace(loaded.arguments, labels=stream.labels))
-    strays = stream.names - spec.row_inputs - set(names)
-    if strays and is_lazy(given[primary]):
-        return gather(kernel, names, given, request, row_inputs, whole=whole | strays)
-    _check_by_piece(given, names, spec, stream)
-    if stream.count is None:
-        draws = request.fit.draws if request.in_sample else {}
-        settings = {**(request.intervention or {}), **(request.condition or {})}
-        stream.count = rows_set(spec, draws, settings)
-    count = stream.count or arguments.rows
-    arguments = replace(arguments, rows=count, labels=stream.labels)
-    fingerprint = row_fingerprint(stream.head[primary])
-    return Given(arguments, spec.at_rows(count), stream.head[primary], fingerprint, stream)
-
-
-def row_numbers(value: Any, primary: str) -> tuple[int, ...]:
-    """Numbers that stand for the rows of an input, in memory or read by the piece."""
-    if isinstance(value, Iterator):
-        msg = f"'{primary}' can be read once only, so its key is not known before. Pass rng_key=."
-        raise InputError(msg, code="rng-key")
-    stream = open_stream({primary: value}, primary, batch_size=None, whole=frozenset())
-    if stream is None:
-        return (row_fingerprint(as_array(value, primary)),)
-    return (row_fingerprint(stream.head[primary]), stream.count or 0)
-
-
-def are_fitted_rows(fitted: Fitted, given: Given) -> bool:
-    """Whether these are the rows of the fit, as far as is known before a stream has been read."""
-    if fitted.spec is None:
-        return True
-    if given.stream is not None:
-        return given.rows in (None, fitted.rows)
-    return (fitted.rows, fitted.fingerprint) == (given.rows, given.fingerprint)
-
-
-def check_fitted_rows(fitted: Fitted, call: Call) -> None:
-    """Refuse a stream that was not the fitted rows, where latents of these have been reused."""
-    stream = call.stream
-    if stream is None or fitted.spec is None or not call.block.row_posterior:
-        return
-    if (stream.seen, stream.fingerprint()) != (fitted.rows, fitted.fingerprint):
-        site = next(iter(call.block.row_posterior))
-        msg = (
-            f"Site '{site}' has one value per fitted row, and these were other rows. Pass the "
-            "fitted rows, or predict with in_sample=False to draw it anew."
-        )
-        raise InputError(msg, code="rows-not-fitted")
-
-
-def prepare(
-    kernel: Callable[..., Any],
-    request: Request,
-    given: Given,
-    key: jax.Array,
-    *,
-    fitted_rows: bool,
-) -> Prepared:
-    """Turn a request on some rows into a call.
-
-    `fitted_rows` says whether these are the rows that latents of the posterior belong to.
-    """
+def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> Prepared:
+    """Turn a request on some rows, and where these come from, into a call."""
     arguments, spec, stream = given.arguments, given.spec, given.stream
-    scenario = scenario_of(spec, request.intervention, request.condition)
-    draws, notes = reused_draws(
-        spec,
-        request.fit.draws,
-        request.fit.params,
-        scenario,
-        fitted_rows=fitted_rows,
-        in_sample=request.in_sample,
-    )
+    scenario = scenario_of(spec, *given.settings)
+    reuse = reused_draws(spec, request.fit, scenario, origin, in_sample=request.in_sample)
+    notes = (*given.notes, *reuse.notes)
     if spec.coupled:
         text = f"Rows are predicted together, not in tiles: {spec.reason}"
         notes = (*notes, Note(PerformanceWarning, text, "rows-coupled"))
     task = Task(
-        kernel,
+        request.kernel,
         spec,
         density_spec(spec) if request.conditions else spec,
         dict(arguments.static),
@@ -311,7 +100,7 @@ def prepare(
         task,
         arguments,
         scenario,
-        draws,
+        reuse,
         request.fit.params,
         words=words,
         num_draws=request.chains * request.draws,
@@ -321,7 +110,7 @@ def prepare(
         block = block._replace(row_inputs=kept)
     plan = plan_tiles(spec, given.rows, request.chains, request.draws)
     call = Call(request.program, request.group, task, block, stream, given.observed)
-    return Prepared(call, plan, (int(words[0]), int(words[1])), notes)
+    return Prepared(call, plan, (int(words[0]), int(words[1])), notes, reuse.redrawn)
 
 
 def carry_out(
@@ -406,104 +195,6 @@ def _difference_on_disk(
         raise
 
 
-def _check_outcome_given(request: Request, names: tuple[str, str], given: Collection[str]) -> None:
-    """Refuse a log density of outcomes that nobody has observed."""
-    if request.conditions and names[1] not in given:
-        msg = f"A log-likelihood needs outcomes: '{names[1]}' is None. Pass one per row."
-        raise InputError(msg, code="outcome-missing")
-
-
-def _read_head(
-    kernel: Callable[..., Any],
-    names: tuple[str, str],
-    given: Mapping[str, Any],
-    request: Request,
-    row_inputs: frozenset[str],
-    stream: Stream,
-) -> tuple[Arguments, KernelSpec]:
-    """Arguments and structure of a call as the first rows of a stream show them."""
-    head = {**given, **stream.head}
-    _check_outcome_given(request, names, {n for n, v in head.items() if v is not None})
-    if not request.conditions:
-        head.pop(names[1], None)
-    try:
-        arguments, _, spec = inspected(kernel, names, head, row_inputs)
-    except (TypeError, ValueError) as error:
-        others = sorted(n for n in given.keys() - stream.names if np.ndim(given[n]))
-        if isinstance(error, AimzError) or not others:
-            raise
-        msg = (
-            f"The kernel does not run on the first rows of '{names[0]}': {error!s:.80}. If "
-            f"'{others[0]}' has one value per row, name it in the batches."
-        )
-        raise InputError(msg, code="batch-names") from error
-    return arguments, spec
-
-
-def _check_by_piece(
-    given: Mapping[str, Any], names: tuple[str, str], spec: KernelSpec, stream: Stream
-) -> None:
-    """Refuse row arguments that are not read with the rows, or that are but do not belong there."""
-    primary, output = names
-    named = {name for name, value in given.items() if value is not None}
-    strays = sorted(stream.names - spec.row_inputs - set(names))
-    if strays:
-        msg = (
-            f"The batches name '{strays[0]}', which the kernel does not read row by row. Pass it "
-            "to the method by name."
-        )
-        raise InputError(msg, code="batch-names")
-    apart = (spec.row_inputs | {output}) - stream.names
-    for name in sorted(name for name in apart & named if np.ndim(given[name])):
-        msg = f"'{primary}' is read by the piece, so '{name}' must be: name it in the batches."
-        raise InputError(msg, code="batch-names")
-    if output in stream.names:
-        _check_outcomes(stream.head[output], spec)
-
-
-def _in_memory(
-    kernel: Callable[..., Any],
-    names: tuple[str, str],
-    given: Mapping[str, Any],
-    request: Request,
-    row_inputs: frozenset[str],
-) -> Given:
-    primary, output = names
-    _check_outcome_given(request, names, {n for n, v in given.items() if v is not None})
-    kept = {n: v for n, v in given.items() if n != output or request.conditions}
-    arguments, _, spec = inspected(kernel, names, kept, row_inputs)
-    outcome = given.get(output)
-    if outcome is not None:
-        outcome = np.asarray(as_jax_sees(as_array(outcome, output), output))
-    if outcome is not None and output in spec:
-        site = spec[output]
-        if (
-            not follows_rows(site)
-            or np.moveaxis(outcome, 0, site.row_axis or 0).shape != site.shape
-        ):
-            msg = (
-                f"'{output}' has shape {outcome.shape}, but the site has shape {site.shape}. Pass "
-                "one outcome per row, of the site's shape."
-            )
-            raise InputError(msg, code="shape")
-    observed = outcome if output in spec else None
-    X = arguments.arrays[primary]
-    return Given(arguments, spec, X, row_fingerprint(X), observed=observed)
-
-
-def _check_outcomes(outcomes: np.ndarray, spec: KernelSpec) -> None:
-    """Refuse outcomes that are not shaped like the site that they are kept beside."""
-    if spec.output not in spec:
-        return
-    site = spec[spec.output]
-    if not follows_rows(site) or np.moveaxis(outcomes, 0, site.row_axis or 0).shape != site.shape:
-        msg = (
-            f"'{site.name}' has shape {outcomes.shape}, but the site has shape {site.shape}. Pass "
-            "one outcome per row, of the site's shape."
-        )
-        raise InputError(msg, code="shape")
-
-
 def _first_outcome(call: Call) -> np.ndarray | None:
     """Outcomes that are kept beside the draws, or the head of them."""
     if call.observed is not None or call.stream is None:
@@ -519,7 +210,7 @@ def _identity(prepared: Prepared, ready: Ready, variables: Sequence[Variable]) -
     rows = (stream.head, stream.count) if stream else (block.row_inputs, prepared.plan.rows)
     parts = {
         "kernel": ready.run.identity,
-        "posterior": (block.posterior, block.row_posterior, block.params),
+        "posterior": (block.posterior, block.row_posterior, block.params, block.redraw),
         "inputs": (block.inputs, rows, prepared.call.observed),
         "interventions or conditions": (block.values, block.row_values),
         "key": prepared.words,
@@ -567,6 +258,15 @@ def attributes_of(kernel: Callable[..., Any], fitted: Fitted | None, group: str)
     }
     health = fitted.fit.attrs if fitted else {}
     return attrs | {f"fit_{n}": v for n, v in health.items() if np.isscalar(v)}
+
+
+def described(inference: Any) -> str:
+    """Inference argument in a few words."""
+    if isinstance(inference, str):
+        return inference
+    part = getattr(inference, "guide", None) or getattr(inference, "sampler", None)
+    own = type(inference).__name__
+    return f"{own}({type(part).__name__})" if part is not None else own
 
 
 def kernel_name(kernel: Any) -> str:

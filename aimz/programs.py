@@ -11,6 +11,7 @@ NumPyro's handler stack is one global list, so tracing happens under one lock.
 import enum
 import hashlib
 import itertools
+import os
 import sys
 import threading
 from collections import OrderedDict
@@ -22,6 +23,8 @@ import jax
 import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend import core
+
+from aimz.errors import ProcessError
 
 __all__ = [
     "TRACE_LOCK",
@@ -78,9 +81,24 @@ class _Cache:
     lock: threading.Lock = field(default_factory=threading.Lock)
     traced: int = 0
     made: int = 0
+    is_forked: bool = False
 
 
 _CACHE = _Cache()
+
+
+def _mark_forked() -> None:
+    """In a forked child: JAX's threads are gone, and locks may be held by nobody."""
+    bridge: Any = sys.modules.get("jax._src.xla_bridge")
+    started = getattr(bridge, "backends_are_initialized", lambda: False)()
+    _CACHE.is_forked = _CACHE.is_forked or _CACHE.traced > 0 or bool(started)
+    for lock in (TRACE_LOCK, _CACHE.lock):
+        reset: Any = getattr(lock, "_at_fork_reinit", None)  # as threading does with its own
+        reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_forked)
 
 
 def trace(
@@ -97,6 +115,12 @@ def trace(
     >>> shapes["twice"].shape
     (3,)
     """
+    if _CACHE.is_forked:
+        msg = (
+            "This process was forked from one in which JAX had started, and would hang. Start "
+            "workers by 'spawn' or 'forkserver', or let joblib do so (its loky backend does)."
+        )
+        raise ProcessError(msg, code="forked")
     # JAX remembers traces by function identity, also those of nested jitted functions and scan
     # bodies, and so would miss a changed global that they read. Metadata is part of what its
     # caches are keyed by: a new number makes every function inside be traced anew.

@@ -166,8 +166,8 @@ def verify(path: Any) -> list[Damage]:
 def local_path(value: Any, name: str) -> Path:
     """Absolute path that a path or a file URL names."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
-    scheme = urlsplit(text).scheme if "://" in text else ""
-    if scheme not in ("", "file"):
+    scheme, host = urlsplit(text)[:2] if "://" in text else ("", "")
+    if scheme not in ("", "file") or host not in ("", "localhost"):
         msg = f"{name} {text!r:.80} is not a local directory. Pass a path or a file:// URL."
         raise InputError(msg, code="output-dir")
     return Path(unquote(urlsplit(text).path) if scheme else text).expanduser().absolute()
@@ -261,7 +261,7 @@ def _checked_manifest(root: Path) -> dict[str, Any]:
             raise _damaged_root(root) from error
         msg = f"{root} is not a result of this library. Open it with xarray.open_datatree."
         raise StoreError(msg, code="store-foreign") from error
-    if not complete or root.name.endswith(".incomplete"):
+    if not complete or root.resolve().name.endswith(".incomplete"):
         msg = (
             f"The result at {root} was not finished. Repeat the call that wrote it with the same "
             "output_dir: it goes on where it stopped."

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from aimz.data import check_finite, check_positive
 from aimz.errors import InputError
 from aimz.execute import Call, Plan, Ready
 from aimz.kernel import KernelSpec, SiteSpec
@@ -25,6 +26,7 @@ __all__ = [
     "check_layout",
     "difference_dtype",
     "difference_layout",
+    "draw_labels",
     "draws_dataset",
     "flat_arrays",
     "labelled_groups",
@@ -310,8 +312,10 @@ def as_draws(
     Raises
     ------
     InputError
-        `draws-empty`, `draws-shape`: no draws, or sites with different numbers of them.
+        `draws-empty`, `draws-shape`: no draws, or sites with different numbers of them;
+        `not-finite`.
     """
+    check_positive(num_chains, "num_chains")
     if isinstance(draws, xr.DataTree):
         draws = (draws["posterior"] if "posterior" in draws.children else draws).to_dataset()
     if isinstance(draws, xr.Dataset):
@@ -329,7 +333,22 @@ def as_draws(
         listed = ", ".join(f"{name} {value.shape[:2]}" for name, value in arrays.items())
         msg = f"Sites have different numbers of (chains, draws): {listed:.160}. Pass equal ones."
         raise InputError(msg, code="draws-shape")
+    check_finite(arrays)
     return arrays
+
+
+def draw_labels(draws: Any) -> dict[str, dict[int, np.ndarray]]:
+    """Labels of the axes of draws made elsewhere, where they carry any: by site and axis."""
+    if isinstance(draws, xr.DataTree):
+        draws = (draws["posterior"] if "posterior" in draws.children else draws).to_dataset()
+    if not isinstance(draws, xr.Dataset):
+        return {}
+    labels: dict[str, dict[int, np.ndarray]] = {}
+    for name, value in draws.data_vars.items():
+        dims = value.transpose("chain", "draw", ...).dims
+        own = {n: value.coords[dim].values for n, dim in enumerate(dims) if dim in value.coords}
+        labels[str(value.attrs.get("site", name))] = own
+    return labels
 
 
 def flat_arrays(tree: xr.DataTree) -> dict[str, np.ndarray]:

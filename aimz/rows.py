@@ -8,14 +8,15 @@ number of rows may be unknown until the end.
 import hashlib
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from aimz.data import as_array, as_jax_sees, row_labels
+from aimz.data import as_array, as_jax_sees, canonical_rows
 from aimz.errors import InputError
+from aimz.labels import row_labels
 
 __all__ = ["HEAD_ROWS", "RowTile", "Stream", "is_lazy", "load", "open_stream"]
 
@@ -50,12 +51,15 @@ class Stream:
         Number of rows, where it is known before the end.
     labels : ndarray or None
         Labels of the rows.
+    check : callable, optional
+        Looks at the arrays of a tile and the number of its first row, and raises.
     """
 
     batches: Iterator[Batch]
     primary: str
     count: int | None = None
     labels: np.ndarray | None = None
+    check: Callable[[Batch, int], None] | None = None
     head: Batch = field(init=False)
     seen: int = field(init=False, default=0)
     _digest: Any = field(init=False, default_factory=lambda: hashlib.blake2b(digest_size=4))
@@ -92,8 +96,9 @@ class Stream:
             self.seen = rows.stop
             if self.count is not None and self.seen > self.count:
                 break
-            primary = np.ascontiguousarray(np.asarray(arrays[self.primary], np.float32))
-            self._digest.update((primary + np.float32(0)).tobytes())
+            if self.check is not None:
+                self.check(arrays, rows.start)
+            self._digest.update(canonical_rows(arrays[self.primary]).tobytes())
             yield RowTile(rows, arrays, _digest_of(arrays))
         if self.count is not None and self.seen != self.count:
             more = "at least " if self.seen > self.count else ""

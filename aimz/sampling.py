@@ -46,6 +46,7 @@ class Block(NamedTuple):
     row_posterior: dict[str, Any]  # (draw, row, ...): the row axis comes second
     values: dict[str, Any]  # interventions and conditions that are the same for all rows
     row_values: dict[str, Any]  # (row, ...): those that belong to rows
+    redraw: dict[str, Any]  # (row,) of bool: where a latent of rows is drawn anew
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _draw_by_row(task: Task, read: _Read, block: Block) -> dict[str, jax.Array]:
         }
         return rows, values
 
-    axes = _mapped("rows", "row_inputs", "row_posterior", "row_values")
+    axes = _mapped("rows", "row_inputs", "row_posterior", "row_values", "redraw")
     rows, others = jax.vmap(one_row, in_axes=(axes,), out_axes=(0, None))(block)
     return rows | others
 
@@ -172,6 +173,7 @@ def _trace(task: Task, block: Block, num_rows: int) -> Mapping[str, Any]:
         words=draw_words(block.words, block.draws),
         rows=block.rows,
         given=block.params | block.posterior | block.row_posterior,
+        redraw=block.redraw,
         do={name: set_values[name] for name in task.do if name in set_values}
         | dict(task.functions),
         condition={name: set_values[name] for name in task.condition},
@@ -208,11 +210,13 @@ class _Answer(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
         words: jax.Array,
         rows: Any,
         given: Mapping[str, Any],
+        redraw: Mapping[str, Any],
         do: Mapping[str, Any],
         condition: Mapping[str, Any],
     ) -> None:
         self.task, self.words, self.rows = task, words, rows
         self.given, self.do, self.condition = given, do, condition
+        self.redraw = redraw
         self.ordinals: dict[str, int] = {}
         super().__init__(fn)
 
@@ -236,13 +240,24 @@ class _Answer(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
             msg["is_observed"] = True
             return
         if not msg["is_observed"] and name in self.given:
-            msg["value"] = self.given[name]
+            msg["value"] = self._given(msg)
         if name in self.do:
             setting = self.do[name]
             natural = self._natural(msg) if callable(setting) else _like(msg)
             msg["value"] = _as_set(setting, natural)
         elif msg["value"] is None:
             msg["value"] = self._natural(msg)
+
+    def _given(self, msg: dict[str, Any]) -> Any:
+        """The posterior's value of a site, except in rows where it is drawn anew."""
+        name = msg["name"]
+        value = self.given[name]
+        if name not in self.redraw:
+            return value
+        shape = [1] * jnp.ndim(value)
+        shape[_row_axis(self.task.spec, name)] = -1
+        anew = jnp.reshape(self.redraw[name], shape)
+        return jnp.where(anew, self._natural(msg), value)
 
     def _natural(self, msg: dict[str, Any]) -> Any:
         """The value that the site has when nobody sets it."""

@@ -5,19 +5,21 @@ Everything here is pure; what the user should hear comes back as notes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data import Arguments, as_array
+from aimz.data import Arguments, as_array, check_finite
 from aimz.errors import InputError, OutputWarning, nearest
-from aimz.inference.records import Note
+from aimz.inference.records import Fit, Note
 from aimz.kernel import KernelSpec, SiteSpec
 from aimz.sampling import Block, Task, follows_rows
 
 __all__ = [
+    "Origin",
+    "Reuse",
     "Scenario",
     "make_block",
     "observed_sites",
@@ -39,6 +41,37 @@ class Scenario:
     condition: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where the rows of a call are among the fitted ones, and which of their arguments changed.
+
+    `rows` is None where they are the fitted ones in order, else their numbers there; `changed` says
+    for each argument that is not the fitted one in which rows, (rows,) or (). `labels` are those of
+    the call's rows. A posterior that was set by hand knows no rows but by the labels of its draws.
+    """
+
+    is_known: bool = True
+    by_hand: bool = False
+    labels: np.ndarray | None = None
+    draw_labels: Mapping[str, Any] = field(default_factory=dict)
+    rows: np.ndarray | None = None
+    changed: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """Posterior draws that a scenario reuses, and where it draws anew.
+
+    `redraw` has the rows, (rows,) of bool, in which a latent of rows is drawn anew; `redrawn` names
+    every site whose posterior draws are not used, or not in all rows.
+    """
+
+    draws: Mapping[str, Any]
+    redraw: Mapping[str, np.ndarray]
+    redrawn: tuple[str, ...]
+    notes: tuple[Note, ...]
+
+
 def scenario_of(
     spec: KernelSpec,
     intervention: Mapping[str, Any] | None,
@@ -49,7 +82,7 @@ def scenario_of(
     Raises
     ------
     InputError
-        `site-unknown`, `site-shape`, `site-integer`, `site-twice`.
+        `site-unknown`, `site-shape`, `site-integer`, `site-twice`, `site-in-scan`, `not-finite`.
     """
     do, given = dict(intervention or {}), dict(condition or {})
     twice = sorted(do.keys() & given.keys())
@@ -60,6 +93,7 @@ def scenario_of(
     for name, value in {**do, **given}.items():
         site = _settable(spec, name)
         if callable(value) and name in do:
+            _check_not_in_scan(site)
             continue
         array = _site_value(site, value)
         if follows_rows(site) and array.ndim:
@@ -111,41 +145,110 @@ def observed_sites(spec: KernelSpec, draws: Mapping[str, Any]) -> tuple[str, ...
 
 
 def reused_draws(
-    spec: KernelSpec,
-    draws: Mapping[str, Any],
-    params: Mapping[str, Any],
-    scenario: Scenario,
-    *,
-    fitted_rows: bool,
-    in_sample: bool,
-) -> tuple[dict[str, Any], tuple[Note, ...]]:
+    spec: KernelSpec, fit: Fit, scenario: Scenario, origin: Origin, *, in_sample: bool
+) -> Reuse:
     """Posterior draws that a scenario reuses; the others are drawn anew, and why is noted.
+
+    What an intervention reaches is drawn anew. A changed argument reaches latents that belong to
+    rows, in the rows where it has changed, and never a global one.
 
     Raises
     ------
     InputError
-        `rows-not-fitted`: latents that belong to the fitted rows, and other rows; `draws-shape`:
-        draws of another shape than the site's.
+        `rows-not-fitted`: latents that belong to the fitted rows, and other rows; `draws-shape`,
+        `draws-support`, `draws-unknown`: draws that are not the kernel's; `global-carries`.
     """
+    _check_names(spec, fit.draws)
+    if origin.by_hand:
+        _check_supports(spec, fit.draws)
     below = spec.descendants(scenario.do) - set(scenario.do)
-    redrawn = sorted(name for name in below if name in draws and name in spec)
+    redrawn = sorted(name for name in below if name in fit.draws and name in spec)
     reused = {}
-    for name, value in draws.items():
+    for name, value in fit.draws.items():
         if name not in spec or name in redrawn:
             continue
-        if _belongs_to_rows(spec[name]):
-            if not in_sample:
-                continue
-            if not fitted_rows:
-                msg = (
-                    f"Site '{name}' has one value per fitted row, and these are other rows. Pass "
-                    "the fitted rows, or predict with in_sample=False to draw it anew."
-                )
-                raise InputError(msg, code="rows-not-fitted")
+        if not _belongs_to_rows(spec[name]):
+            reused[name] = value
+        elif in_sample:
+            reused[name] = _of_rows(spec[name], value, origin)
+    for name, value in reused.items():
         _check_shape(spec[name], value)
-        reused[name] = value
-    notes = _notes(spec, draws, scenario, redrawn, params, in_sample=in_sample)
-    return reused, notes
+    redraw = _changed_rows(spec, reused, origin)
+    for name in [name for name, rows in redraw.items() if rows.all()]:
+        del reused[name], redraw[name]
+        redrawn.append(name)
+    notes = _notes(spec, fit, scenario, redrawn, in_sample=in_sample)
+    return Reuse(reused, redraw, tuple(sorted({*redrawn, *redraw})), notes)
+
+
+def _check_names(spec: KernelSpec, draws: Mapping[str, Any]) -> None:
+    """Refuse draws of another kernel's sites, where this one lacks draws."""
+    unknown = sorted(name for name in draws if name not in spec)
+    lacking = [name for name in spec.latents if name not in draws]
+    if unknown and lacking:
+        msg = (
+            f"The posterior has draws of '{unknown[0]}', which is no site of the kernel, and none "
+            f"of '{lacking[0]}'. {nearest(unknown[0], lacking)}"
+        )
+        raise InputError(msg, code="draws-unknown")
+
+
+def _check_supports(spec: KernelSpec, draws: Mapping[str, Any]) -> None:
+    """Refuse draws made elsewhere that their sites cannot take."""
+    for name in spec.latents:
+        support = spec[name].support
+        if name not in draws or support is None:
+            continue
+        values = np.asarray(draws[name])
+        inside = np.asarray(support(values))
+        if not inside.all():
+            example = values[tuple(np.argwhere(~inside)[0])]
+            msg = (
+                f"Posterior draws of '{name}' hold {np.ravel(example)[0]!s}, which is outside its "
+                f"support ({support!r:.60}). Pass draws on the scale of the kernel's site."
+            )
+            raise InputError(msg, code="draws-support")
+
+
+def _of_rows(site: SiteSpec, value: Any, origin: Origin) -> Any:
+    """Draws of a latent of rows for the rows of a call."""
+    axis = 2 + (site.row_axis or 0)
+    rows, is_known = origin.rows, origin.is_known
+    own = origin.draw_labels.get(site.name, {}).get(axis)
+    if origin.by_hand and own is not None and origin.labels is not None:
+        places = {label: number for number, label in enumerate(own.tolist())}
+        found = [places.get(label, -1) for label in origin.labels.tolist()]
+        rows, is_known = np.array(found), min(found) >= 0 and len(places) == len(own)
+    if not is_known or (rows is not None and not follows_rows(site)):
+        msg = (
+            f"Site '{site.name}' has one value per fitted row, and these are other rows. Pass "
+            "the fitted rows, or predict with in_sample=False to draw it anew."
+        )
+        raise InputError(msg, code="rows-not-fitted")
+    return value if rows is None else np.take(np.asarray(value), rows, axis=axis)
+
+
+def _changed_rows(
+    spec: KernelSpec, reused: Mapping[str, Any], origin: Origin
+) -> dict[str, np.ndarray]:
+    """Rows in which each latent of rows lies below a changed argument."""
+    held = frozenset(name for name in reused if not _belongs_to_rows(spec[name]))
+    redraw: dict[str, np.ndarray] = {}
+    for argument, rows in origin.changed.items():
+        reached = spec.descendants({argument}, held=held)
+        if spec.output not in reached and spec.output in spec.descendants({argument}):
+            msg = (
+                f"'{argument}' is not the fitted one, and only global latents of the posterior "
+                "carry its change to the outcome. They are never drawn anew for an argument: set "
+                "them by intervention=, or fit again."
+            )
+            raise InputError(msg, code="global-carries")
+        every = np.broadcast_to(rows, (spec.rows,))
+        for name in reached & reused.keys():
+            apart = follows_rows(spec[name]) and not spec.coupled
+            part = every if apart else np.full(spec.rows, every.any())
+            redraw[name] = redraw.get(name, np.zeros(spec.rows, bool)) | part
+    return redraw
 
 
 def rows_set(spec: KernelSpec, draws: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
@@ -164,7 +267,7 @@ def make_block(
     task: Task,
     arguments: Arguments,
     scenario: Scenario,
-    draws: Mapping[str, Any],
+    reuse: Reuse,
     params: Mapping[str, Any],
     *,
     words: Any,
@@ -173,7 +276,7 @@ def make_block(
     """All the arrays of one result, rows and draws complete."""
     spec = task.spec
     posterior, row_posterior = {}, {}
-    for name, value in draws.items():
+    for name, value in reuse.draws.items():
         flat = np.reshape(np.asarray(value), (-1, *np.shape(value)[2:]))
         if name in spec and follows_rows(spec[name]):
             row_posterior[name] = np.moveaxis(flat, 1 + (spec[name].row_axis or 0), 1)
@@ -192,6 +295,7 @@ def make_block(
         row_posterior=row_posterior,
         values=dict(scenario.values),
         row_values=dict(scenario.row_values),
+        redraw=dict(reuse.redraw),
     )
 
 
@@ -217,9 +321,19 @@ def _settable(spec: KernelSpec, name: str) -> SiteSpec:
     return spec[name]
 
 
+def _check_not_in_scan(site: SiteSpec) -> None:
+    if site.rows == "scan":
+        msg = (
+            f"Site '{site.name}' is inside a scan, where a function of its natural value cannot be "
+            "applied. Pass its values."
+        )
+        raise InputError(msg, code="site-in-scan")
+
+
 def _site_value(site: SiteSpec, value: Any) -> np.ndarray:
     """A value for a site, refused unless it has the site's shape or broadcasts to it exactly."""
     array = np.asarray(as_array(value, site.name))
+    check_finite({site.name: array})
     if site.discrete and array.dtype.kind == "f" and np.any(array != np.round(array)):
         msg = f"Site '{site.name}' is discrete and cannot take {array.ravel()[0]!r}. Pass integers."
         raise InputError(msg, code="site-integer")
@@ -247,15 +361,9 @@ def _site_value(site: SiteSpec, value: Any) -> np.ndarray:
 
 
 def _notes(
-    spec: KernelSpec,
-    draws: Mapping[str, Any],
-    scenario: Scenario,
-    redrawn: list[str],
-    params: Mapping[str, Any],
-    *,
-    in_sample: bool,
+    spec: KernelSpec, fit: Fit, scenario: Scenario, redrawn: list[str], *, in_sample: bool
 ) -> tuple[Note, ...]:
-    notes = []
+    notes, draws = [], fit.draws
     set_sites = set(scenario.do) | set(scenario.condition)
     global_redrawn = [name for name in redrawn if not _belongs_to_rows(spec[name])]
     if global_redrawn:
@@ -278,7 +386,7 @@ def _notes(
             "once per draw. Pass them to set_posterior_sample if that is not what you want."
         )
         notes.append(Note(OutputWarning, text, "site-from-prior"))
-    initial = [s.name for s in spec.sites if s.kind == "param" and s.name not in params]
+    initial = [s.name for s in spec.sites if s.kind == "param" and s.name not in fit.params]
     if initial and draws:
         text = (
             f"Parameter {_listed(initial)} keeps its initial value, because no fit has set it. Fit "
@@ -292,6 +400,14 @@ def _notes(
             "Set a site that the outcome depends on."
         )
         notes.append(Note(OutputWarning, text, "no-effect"))
+    blocked = [n for n in reach if n in spec and spec[n].kind == "observed" and n != spec.output]
+    blocked = [name for name in blocked if name not in set_sites and spec[name].is_given]
+    if blocked:
+        text = (
+            f"Setting {_listed(scenario.do)} does not change {_listed(sorted(blocked))}, which the "
+            "data of the call hold. Leave these data out to let the change through."
+        )
+        notes.append(Note(OutputWarning, text, "blocked-by-data"))
     return tuple(notes)
 
 

@@ -107,6 +107,7 @@ NUTS_SDS = {"mean": 7.37, "slope": 1.69, "spread": 6.3, "slope_spread": 1.41, "s
 
 # A smaller centred hierarchy is in test_inference_svi.py.
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Pareto-k")  # it is at the limit, on either side by the seed
 def test_hierarchical_regression_is_that_of_long_chains():
     im = ImpactModel(hierarchical).fit(*real_data.sleep(), progress=False)
     for name, mean in NUTS_MEANS.items():

@@ -185,7 +185,7 @@ class StoreMachine(RuleBasedStateMachine):
     def harm(self, number, name, flip):
         for path in self.directory.glob(f"*.incomplete/g/{name}/c/0/0/{number}"):
             if flip:
-                path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
+                path.write_bytes(b"\xff" * path.stat().st_size)
             else:
                 path.unlink()
             self.truth[number] = None
@@ -235,7 +235,7 @@ class LongStoreMachine(StoreMachine):
 
 TestLongStoreMachine = pytest.mark.slow(LongStoreMachine.TestCase)
 TestLongStoreMachine.settings = settings(
-    FAST, max_examples=300, stateful_step_count=25, derandomize=False, phases=list(Phase)
+    FAST, max_examples=150, stateful_step_count=25, derandomize=False, phases=list(Phase)
 )
 
 

@@ -16,11 +16,13 @@ from typing import Any
 from numpyro.infer import MCMC, SVI
 
 from aimz.errors import InputError, nearest
+from aimz.inference.binding import without_missing
 from aimz.inference.mcmc import ChainRecord, MCMCEngine
 from aimz.inference.records import Draws, Engine, Fit, Note, Problem, Settings
 from aimz.inference.svi import SVIEngine, SVIRecord
 
 __all__ = [
+    "AbsentEngine",
     "ChainRecord",
     "Draws",
     "Engine",
@@ -32,7 +34,38 @@ __all__ = [
     "SVIRecord",
     "Settings",
     "as_engine",
+    "without_missing",
 ]
+
+
+class AbsentEngine:
+    """Stands for an inference object that a saved model does not hold: it can do nothing.
+
+    Parameters
+    ----------
+    described : str
+        What the object was.
+    """
+
+    name = "absent"
+
+    def __init__(self, described: str) -> None:
+        self.described = described
+
+    def fit(self, rng_key: Any, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
+        """Refuse."""
+        raise self._error()
+
+    def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Draws:
+        """Refuse."""
+        raise self._error()
+
+    def _error(self) -> InputError:
+        msg = (
+            f"The model was saved with {self.described:.60}, which is code and not in the file. "
+            "Load it with inference= such an object to fit again or to sample."
+        )
+        return InputError(msg, code="inference-absent")
 
 
 def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:

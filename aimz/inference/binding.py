@@ -6,6 +6,7 @@ the kernel, so that the kernel and the user's guide are called exactly as they w
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ __all__ = [
     "take_rows",
     "version_of",
     "why_whole",
+    "without_missing",
 ]
 
 
@@ -44,6 +46,7 @@ class RowScale(Messenger):  # type: ignore[misc]  # NumPyro's handlers are untyp
         self.sites = {site.name: site for site in outcome_sites(problem) if site.rows == "leading"}
         self.factor = factor
         self.weights = weights
+        self.output, self.fill = problem.spec.output, problem.fill
 
     def process_message(self, msg: dict[str, Any]) -> None:
         site = self.sites.get(msg.get("name", ""))
@@ -55,6 +58,11 @@ class RowScale(Messenger):  # type: ignore[misc]  # NumPyro's handlers are untyp
             shape = [1] * ndim
             shape[_row_axis(site) % max(ndim, 1)] = -1
             scale = scale * jnp.reshape(self.weights, shape)
+        if self.fill is not None and site.name == self.output:
+            there = jnp.isfinite(msg["value"])
+            msg["value"] = jnp.where(there, msg["value"], self.fill)
+            event = tuple(range(there.ndim - msg["fn"].event_dim, there.ndim))
+            scale = scale * there.all(axis=event)
         msg["scale"] = scale if msg["scale"] is None else msg["scale"] * scale
 
 
@@ -120,6 +128,35 @@ def check_weights(problem: Problem) -> None:
                 "Write the site with one value per row, or fit without sample weights.",
                 code="weights-site",
             )
+
+
+def without_missing(problem: Problem, there: np.ndarray) -> Problem:
+    """The problem with the outcomes that are not `there` left out of the likelihood.
+
+    Raises
+    ------
+    InputError
+        `missing-outcomes`: the kernel also computes with the outcomes, or adds up rows.
+    """
+    spec = problem.spec
+    readers = [site.name for site in spec.sites if spec.output in site.inputs]
+    site = next((site for site in spec.sites if site.name == spec.output), None)
+    if readers or site is None:
+        where = f"site '{readers[0]}' computes with them" if readers else "it observes no site"
+    elif site.rows != "leading" or _row_axis(site) >= len(site.shape) - site.event_dim:
+        where = f"site '{site.name}' has no log density per row"
+    else:
+        values = np.asarray(problem.inputs.arrays[spec.output])
+        full = np.flatnonzero(there.reshape(len(there), -1).all(axis=1))
+        first = full[:1] if len(full) else np.argmax(there, axis=0)
+        fill = values[first[0]] if len(full) else np.take_along_axis(values, first[None], 0)[0]
+        fill = np.where(np.isfinite(fill), fill, values[there][0])
+        return replace(problem, fill=fill)
+    raise InputError(
+        f"Missing values of '{spec.output}' cannot be left out, because {where}. Leave those rows "
+        "out of the data.",
+        code="missing-outcomes",
+    )
 
 
 def check_draws(spec_latents: Iterable[str], draws: dict[str, Any], engine: str) -> None:

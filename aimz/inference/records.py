@@ -38,12 +38,16 @@ class Problem:
         What the inspection of the kernel on these inputs found.
     weights : array, optional
         One weight per row; multiplies the row's log density.
+    fill : array, optional
+        Where outcomes are missing, NaN: a possible outcome of one row, which stands in for them
+        while they are left out of the likelihood.
     """
 
     kernel: Callable[..., Any]
     inputs: Inputs
     spec: KernelSpec
     weights: Any = None
+    fill: Any = None
 
 
 @dataclass(frozen=True)

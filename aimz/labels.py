@@ -1,0 +1,144 @@
+"""Labels of rows and columns: remembered at the fit, and lined up by name at every later call.
+
+Nothing that carries labels is taken by position where the labels say something else: columns in
+another order are put in the fitted one, rows of a Series in another order than those of the primary
+input are put in its order, and labels that differ are refused.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aimz.errors import InputError, nearest
+
+__all__ = ["column_names", "column_order", "lined_up", "row_labels"]
+
+
+def row_labels(value: Any) -> np.ndarray | None:
+    """Labels of the rows of a pandas or xarray object; None where rows are only counted."""
+    index = getattr(value, "index", None)
+    if index is not None and not callable(index) and hasattr(index, "to_numpy"):
+        if getattr(index, "nlevels", 1) > 1:
+            return np.asarray([str(label) for label in index])
+        labels = np.asarray(index.to_numpy())
+        return labels if labels.dtype != object else np.asarray([str(label) for label in labels])
+    dims = _dims(value)
+    if dims and dims[0] in value.coords:
+        return np.asarray(value.coords[dims[0]].values)
+    return None
+
+
+def column_names(value: Any, name: str) -> tuple[str, ...] | None:
+    """Names of the columns of a frame or a labelled array, where all of them are text.
+
+    Raises
+    ------
+    InputError
+        `columns-mismatch`: a name stands twice.
+    """
+    labels: Any = getattr(value, "columns", None)
+    dims = _dims(value)
+    if labels is None and len(dims) == 2 and dims[1] in value.coords:
+        labels = value.coords[dims[1]].values
+    if labels is None or callable(labels):
+        return None
+    names = tuple(labels)
+    if not names or not all(isinstance(label, str) for label in names):
+        return None
+    twice = sorted({label for label in names if names.count(label) > 1})
+    if twice:
+        msg = f"'{name}' has two columns '{twice[0]}'. Rename or drop one of them."
+        raise InputError(msg, code="columns-mismatch")
+    return tuple(str(label) for label in names)
+
+
+def column_order(
+    names: tuple[str, ...] | None, fitted: tuple[str, ...] | None, name: str
+) -> list[int] | None:
+    """Where the fitted columns are among the given ones; None where they are in order already.
+
+    Raises
+    ------
+    InputError
+        `columns-mismatch`: a column is missing, or there is one that the fit did not see.
+    """
+    if names is None or fitted is None or names == fitted:
+        return None
+    missing = [label for label in fitted if label not in names]
+    if missing:
+        lost = missing[0]
+        msg = f"'{name}' has no column '{lost}', which the fit saw. {nearest(lost, names)}"
+        raise InputError(msg, code="columns-mismatch")
+    extra = [label for label in names if label not in fitted]
+    if extra:
+        msg = (
+            f"'{name}' has a column '{extra[0]}', which the fit did not see. Drop it: the model "
+            f"was fitted on {', '.join(fitted):.80}."
+        )
+        raise InputError(msg, code="columns-mismatch")
+    return [names.index(label) for label in fitted]
+
+
+def lined_up(
+    values: Mapping[str, Any], labels: np.ndarray | None, rows: int, reference: str
+) -> dict[str, Any]:
+    """Values by name, with labelled ones in the order of the rows that `labels` name.
+
+    Values without labels, or of another number of rows, stay as they are. Where the input
+    `reference` has no labels, the labelled values must agree with one another.
+
+    Raises
+    ------
+    InputError
+        `row-labels`: labels that are not those of the rows, or that stand twice in another order.
+    """
+    known = labels is not None
+    lined = dict(values)
+    for name, value in values.items():
+        own = row_labels(value) if _length(value) == rows else None
+        if own is None:
+            continue
+        if labels is None:
+            reference, labels = name, own
+        order = _row_order(own, labels, name, reference)
+        if order is not None and not known:
+            raise _other_labels(name, reference, "in another order")
+        if order is not None:
+            lined[name] = value.iloc[order] if hasattr(value, "iloc") else value[order]
+    return lined
+
+
+def _row_order(own: np.ndarray, labels: np.ndarray, name: str, named: str) -> np.ndarray | None:
+    """Where the rows `labels` are in `own`; None where they are in order already."""
+    if np.array_equal(own, labels):
+        return None
+    sorter = np.argsort(own, kind="stable")
+    try:
+        there = np.searchsorted(own, labels, sorter=sorter)
+    except TypeError as error:
+        raise _other_labels(name, named, "of another kind") from error
+    order = sorter[np.minimum(there, len(own) - 1)]
+    if not np.array_equal(own[order], labels):
+        raise _other_labels(name, named, "that differ")
+    if len(np.unique(labels)) < len(labels):
+        raise _other_labels(name, named, "in another order, some of them twice")
+    return order
+
+
+def _other_labels(name: str, named: str, how: str) -> InputError:
+    msg = (
+        f"'{name}' and '{named}' have row labels {how}, so it is not known which values belong "
+        f"together. Give both the same index, or pass {name}.to_numpy() if their order is right."
+    )
+    return InputError(msg, code="row-labels")
+
+
+def _dims(value: Any) -> tuple[Any, ...]:
+    """Dimensions of a DataArray; none of anything else."""
+    return tuple(value.dims) if hasattr(value, "coords") and hasattr(value, "variable") else ()
+
+
+def _length(value: Any) -> int | None:
+    shape: Any = getattr(value, "shape", None)
+    return int(shape[0]) if shape and isinstance(shape[0], int) else None

@@ -1,0 +1,94 @@
+"""The records of a call: what a fit left, what is asked for, and where the result goes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aimz.data import Known, check_positive
+from aimz.errors import InputError
+from aimz.inference import Fit, Problem
+from aimz.kernel import KernelSpec
+from aimz.persist import as_directory
+from aimz.sampling import log_likelihood_block
+
+__all__ = ["Delivery", "Fitted", "Request"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit left: draws and health, the kernel's structure, and a number for its rows."""
+
+    fit: Fit
+    spec: KernelSpec | None = None
+    rows: int = 0
+    fingerprint: int = 0
+    known: Known = field(default_factory=Known)
+    draw_labels: Mapping[str, Any] = field(default_factory=dict)  # of draws made elsewhere
+    hashes: Mapping[str, np.ndarray] = field(default_factory=dict)  # of each argument, or its rows
+    labels: np.ndarray | None = None
+    steps: int = 0
+    problem: Problem | None = None  # in this process only: never saved
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Where a streamed result goes, and how it is read and shown on the way.
+
+    Raises
+    ------
+    InputError
+        `option-unknown`, `not-positive`, `output-dir`.
+    """
+
+    shard_axis: str = "obs"
+    batch_size: int | None = None
+    store: str = "persistent"
+    output_dir: Any = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_positive(self.batch_size, "batch_size")
+        options = {"shard_axis": ("obs", "draw"), "store": ("persistent", "memory")}
+        for name, valid in options.items():
+            if getattr(self, name) not in valid:
+                listed = " or ".join(repr(value) for value in valid)
+                msg = f"{name} must be {listed}, not {getattr(self, name)!r:.40}."
+                raise InputError(msg, code="option-unknown")
+        if self.output_dir is None:
+            return
+        as_directory(self.output_dir)
+        if self.store == "memory":
+            msg = "output_dir says where to write, but store='memory' writes nothing. Drop one."
+            raise InputError(msg, code="option-unknown")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One streamed result: which program, over which draws, into which group.
+
+    `names` are those of the primary input and of the outcome.
+    """
+
+    kernel: Callable[..., Any]
+    names: tuple[str, str]
+    fitted: Fitted
+    program: Callable[..., Any]
+    method: str
+    group: str
+    tag: int
+    fit: Fit
+    chains: int
+    draws: int
+    sites: Callable[[KernelSpec], tuple[str, ...]]
+    to: Delivery
+    rng_key: Any = None
+    in_sample: bool = True
+    intervention: Mapping[str, Any] | None = None
+    condition: Mapping[str, Any] | None = None
+
+    @property
+    def conditions(self) -> bool:
+        """Whether the outcome is data of the kernel, rather than kept beside its draws."""
+        return self.program is log_likelihood_block

@@ -1,0 +1,337 @@
+"""A model that is saved, copied or sent to another process predicts what it did, bit for bit."""
+
+import copy
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]
+import jax
+import joblib  # type: ignore[import-untyped]
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
+from numpyro.optim import Adam
+from sklearn.base import clone
+
+from aimz import ImpactModel, InputError, NotFittedError, StoreError, archive
+from tests.saved_kernel import kernel, local, read, rows
+
+pytestmark = pytest.mark.filterwarnings("ignore::aimz.FitWarning")  # fits are short
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def X() -> np.ndarray:
+    return rows()
+
+
+@pytest.fixture(scope="module")
+def model(X) -> ImpactModel:
+    im = ImpactModel(kernel, rng_key=3, num_samples=20, dims={"b": ["column"]})
+    return im.fit_on_batch(X, X[:, 0], num_steps=50, progress=False)
+
+
+def drawn(model: ImpactModel, X: Any, **options: Any) -> np.ndarray:
+    tree: Any = model.predict(X, progress=False, **options)
+    values: np.ndarray = tree.posterior_predictive["y"].values
+    return values
+
+
+def write(how: str, model: ImpactModel, path: Path) -> None:
+    if how == "archive":
+        model.save(path)
+    elif how == "joblib":
+        joblib.dump(model, path)
+    else:
+        path.write_bytes({"pickle": pickle, "cloudpickle": cloudpickle}[how].dumps(model))
+
+
+WAYS = ["pickle", "cloudpickle", "joblib", "archive"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_saved_model_predicts_bit_for_bit(how, model, X, tmp_path):
+    write(how, model, tmp_path / "model")
+    again = read(how, str(tmp_path / "model"))
+    np.testing.assert_array_equal(drawn(again, X), drawn(model, X))
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_another_process_with_more_devices_predicts_bit_for_bit(how, model, X, tmp_path):
+    write(how, model, tmp_path / "model")
+    command = [sys.executable, "-m", "tests.saved_kernel", how, str(tmp_path / "model")]
+    command += [str(tmp_path / "draws.npy"), "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    np.testing.assert_array_equal(np.load(tmp_path / "draws.npy"), drawn(model, X))
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_a_copy_predicts_bit_for_bit(duplicate, model, X):
+    np.testing.assert_array_equal(drawn(duplicate(model), X), drawn(model, X))
+
+
+def test_a_clone_is_not_fitted_and_fits_alike(model, X):
+    again = clone(model)
+    with pytest.raises(NotFittedError, match="no posterior"):
+        again.predict(X)
+    again.fit_on_batch(X, X[:, 0], num_steps=50, progress=False)
+    np.testing.assert_array_equal(drawn(again, X), drawn(model, X))
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_saved_model_holds_no_rows(how, X, tmp_path):
+    marked = X.copy()
+    marked[:, 1] = np.float32(0.123456)
+    im = ImpactModel(kernel, num_samples=5)
+    im.fit_on_batch(marked, marked[:, 1], num_steps=5, progress=False)
+    im.predict(marked, progress=False)
+    write(how, im, tmp_path / "model")
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 100_000
+    contents = [p.read_bytes() for p in files]
+    for file in files:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as parts:
+                contents += [parts.read(name) for name in parts.namelist()]
+    mark = np.float32(0.123456).tobytes()
+    assert not any(mark * 2 in content or mark in content for content in contents)
+
+
+def test_labels_of_rows_are_saved_only_where_latents_belong_to_rows(tmp_path):
+    labels = [f"name-{number}" for number in range(30)]
+    frame = pd.DataFrame(rows(30), columns=["u", "v"], index=labels)
+    kernels: list[tuple[Any, bool]] = [(kernel, False), (local, True)]
+    for number, (own, secret) in enumerate(kernels):
+        im = ImpactModel(own, num_samples=5)
+        im.fit_on_batch(frame, np.ones(30), num_steps=5, progress=False)
+        assert ("name-7".encode("utf-32-le") in pickle.dumps(im)) is secret, number
+
+
+# ------------------------------------------------------------------ the archive
+
+
+def test_an_archive_keeps_settings_posterior_and_health(model, tmp_path):
+    model.save(tmp_path / "model")
+    again = ImpactModel.load(tmp_path / "model", kernel)
+    assert again.get_params() == model.get_params()
+    assert again.posterior.equals(model.posterior)
+    assert again.describe() == model.describe()
+    assert again.kernel_spec == model.kernel_spec
+    assert again.diagnostics_ == model.diagnostics_
+
+
+def test_an_archive_keeps_a_typed_key(X, tmp_path):
+    im = ImpactModel(kernel, rng_key=jax.random.key(7, impl="rbg"))
+    im.set_posterior_sample({"b": np.ones((4, 2)), "sigma": np.ones(4)})
+    im.save(tmp_path / "model")
+    np.testing.assert_array_equal(
+        drawn(ImpactModel.load(tmp_path / "model", kernel), X), drawn(im, X)
+    )
+
+
+def test_an_archive_keeps_the_columns_and_latents_of_rows(tmp_path):
+    labels = [f"name-{number}" for number in range(30)]
+    frame = pd.DataFrame(rows(30), columns=["u", "v"], index=labels)
+    im = ImpactModel(local, num_samples=5)
+    im.fit_on_batch(frame, np.ones(30), num_steps=5, progress=False)
+    im.save(tmp_path / "model")
+    again = ImpactModel.load(tmp_path / "model", local)
+    part = frame.iloc[[4, 2]]
+    np.testing.assert_array_equal(drawn(again, part[["v", "u"]]), drawn(im, part))
+    with pytest.raises(InputError, match="has no column 'v'"):
+        again.predict(frame[["u"]], progress=False)
+
+
+def test_a_model_of_chains_is_archived(X, tmp_path):
+    im = ImpactModel(kernel, inference="nuts", num_samples=10).fit(
+        X[:50], X[:50, 0], progress=False
+    )
+    im.save(tmp_path / "model")
+    again = ImpactModel.load(tmp_path / "model", kernel)
+    np.testing.assert_array_equal(drawn(again, X), drawn(im, X))
+
+
+def own_svi() -> SVI:
+    return SVI(kernel, AutoNormal(kernel), Adam(0.01), Trace_ELBO())
+
+
+@pytest.fixture(scope="module")
+def custom(X, tmp_path_factory) -> tuple[ImpactModel, Path]:
+    path = tmp_path_factory.mktemp("custom") / "model"
+    im = ImpactModel(kernel, inference=own_svi(), num_samples=8)
+    im.fit_on_batch(X, X[:, 0], num_steps=20, progress=False)
+    im.save(path)
+    return im, path
+
+
+def test_a_model_of_an_inference_object_predicts_without_it(custom, X):
+    im, path = custom
+    np.testing.assert_array_equal(drawn(ImpactModel.load(path, kernel), X), drawn(im, X))
+
+
+def test_a_model_without_its_inference_object_is_not_fitted_again_by_another(custom, X):
+    again = ImpactModel.load(custom[1], kernel)
+    with pytest.raises(InputError, match=r"saved with SVI\(AutoNormal\).* inference= such an obj"):
+        again.fit(X, X[:, 0], progress=False)
+
+
+def test_an_inference_object_is_passed_again(custom, X):
+    again = ImpactModel.load(custom[1], kernel, inference=own_svi())
+    again.fit_on_batch(X, X[:, 0], num_steps=20, progress=False)
+    np.testing.assert_array_equal(drawn(again, X), drawn(custom[0], X))
+
+
+def test_a_loaded_model_is_checked_against_the_kernel(model, X, tmp_path):
+    def renamed(X, y=None):
+        slope = numpyro.sample("slope", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+        numpyro.sample("y", dist.Normal(X @ slope, sigma), obs=y)
+
+    model.save(tmp_path / "model")
+    with pytest.raises(InputError, match=r"draws of 'b', which is no site .* none of 'slope'"):
+        ImpactModel.load(tmp_path / "model", renamed).predict(X, progress=False)
+
+
+def test_a_model_is_not_saved_over_something(model, tmp_path):
+    with pytest.raises(InputError, match=r"exists\. Pass the name of a new directory"):
+        model.save(tmp_path)
+
+
+def test_a_model_that_cannot_be_saved_leaves_nothing(X, tmp_path):
+    im = ImpactModel(kernel, coords={"b": [object()]})
+    im.set_posterior_sample({"b": np.ones((4, 2)), "sigma": np.ones(4)})
+    with pytest.raises(InputError, match="A object cannot be saved as arrays and JSON"):
+        im.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_not_fitted_is_not_saved(tmp_path):
+    with pytest.raises(NotFittedError, match="no posterior"):
+        ImpactModel(kernel).save(tmp_path / "model")
+
+
+# ------------------------------------------------------------------ what is not an archive
+
+
+class Trap:
+    """Runs when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, ("trapped",))
+
+
+def with_pickle(path: Path) -> None:
+    """Put an array of pickled objects where numbers should be, with the right digest."""
+    with np.load(path / "arrays.npz") as stored:
+        arrays = dict(stored)
+    arrays["a0"] = np.array([Trap()], dtype=object)
+    np.savez(path / "arrays.npz", **arrays)
+    seal(path)
+
+
+def seal(path: Path) -> None:
+    import hashlib
+
+    content = json.loads((path / "model.json").read_text())
+    content["arrays_sha256"] = hashlib.sha256((path / "arrays.npz").read_bytes()).hexdigest()
+    (path / "model.json").write_text(json.dumps(content))
+
+
+def edited(change: Any) -> Any:
+    def edit(path: Path) -> None:
+        content = json.loads((path / "model.json").read_text())
+        change(content)
+        (path / "model.json").write_text(json.dumps(content))
+
+    return edit
+
+
+def linked(path: Path) -> None:
+    """An arrays file that is a link to somewhere else."""
+    outside = path.with_name("outside.npz")
+    shutil.move(path / "arrays.npz", outside)
+    (path / "arrays.npz").symlink_to(outside)
+
+
+def flipped(path: Path) -> None:
+    data = bytearray((path / "arrays.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / "arrays.npz").write_bytes(bytes(data))
+
+
+HARM: dict[str, tuple[Any, str, str]] = {
+    "no arrays": (lambda p: (p / "arrays.npz").unlink(), "store-missing", "no file arrays.npz"),
+    "no document": (lambda p: (p / "model.json").unlink(), "store-missing", "no file model.json"),
+    "nothing": (shutil.rmtree, "store-missing", "holds no saved model"),
+    "a link": (linked, "store-missing", "no file arrays.npz"),
+    "a flipped byte": (flipped, "store-damaged", "is not the file that was saved"),
+    "a pickled object": (with_pickle, "store-damaged", "allow_pickle"),
+    "another document": (
+        lambda p: (p / "model.json").write_text("[1, 2]"),
+        "store-foreign",
+        "is not of a saved model",
+    ),
+    "no JSON": (
+        lambda p: (p / "model.json").write_text("import os"),
+        "store-foreign",
+        "is not of a saved model",
+    ),
+    "a newer format": (
+        edited(lambda content: content.update(format_version=99)),
+        "store-version",
+        "saved in format 99",
+    ),
+    "a record that there is not": (
+        edited(lambda content: content["fitted"].update(record="Popen")),
+        "store-damaged",
+        "Popen",
+    ),
+    "a value that there is not": (
+        edited(lambda content: content["fitted"]["fields"].update(rows={"eval": "1"})),
+        "store-damaged",
+        "there is no 'eval'",
+    ),
+    "an array that there is not": (
+        edited(lambda content: content["fitted"]["fields"].update(rows={"array": "../a0"})),
+        "store-damaged",
+        "a0",
+    ),
+    "no fit": (
+        edited(lambda content: content.update(fitted=None)),
+        "store-damaged",
+        "does not hold what a saved model does",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HARM)
+def test_what_is_not_a_sound_archive_is_refused(kind, model, tmp_path, monkeypatch):
+    harm, code, match = HARM[kind]
+    model.save(tmp_path / "model")
+    harm(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=match) as caught:
+        ImpactModel.load(tmp_path / "model", kernel)
+    assert caught.value.code == code
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_an_archive_holds_two_plain_files(model, tmp_path):
+    model.save(tmp_path / "model")
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["arrays.npz", "model.json"]
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["format_version"] == (
+        archive.FORMAT_VERSION
+    )
