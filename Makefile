@@ -1,7 +1,7 @@
 # Every target sets itself up in .venv first; `make test` is what CI runs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all check format docs bench clean
+.PHONY: help setup quickstart test test-all check format docs bench calibrate clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -40,6 +40,9 @@ docs: $(READY)  ## run every example of the README, the docs and the docstrings
 bench: $(READY)  ## time prediction against the published package, and measure memory (an hour)
 	$(PY) bench/predict.py
 	$(PY) bench/memory.py
+
+calibrate: $(READY)  ## simulation-based calibration of posteriors (some minutes)
+	$(PY) -m tests.calibration
 
 clean:  ## remove .venv and the caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -103,9 +103,7 @@ class Ready:
     dtypes: Mapping[str, np.dtype]
 
 
-def plan_tiles(
-    spec: KernelSpec, rows: int | None, chains: int, draws: int, *, max_rows: int = MAX_ROWS
-) -> Plan:
+def plan_tiles(spec: KernelSpec, rows: int | None, chains: int, draws: int) -> Plan:
     """Choose the grid for a number of rows (None: not known), chains, and draws of each.
 
     >>> plan_tiles(spec, 5000, 1, 1000).tile_rows  # doctest: +SKIP
@@ -119,7 +117,7 @@ def plan_tiles(
         rows = rows or spec.rows
         most = max(1, min(MAX_WHOLE_DRAWS, TILE_BYTES // (per_row * rows)))
         return Plan(rows, chains, draws, rows, _even(total, draws, most), whole=True)
-    tile_rows = min(max_rows, max(MIN_ROWS, _power_of_two(TILE_BYTES // (per_row * total))))
+    tile_rows = min(MAX_ROWS, max(MIN_ROWS, _power_of_two(TILE_BYTES // (per_row * total))))
     tile_draws = _even(total, draws, max(1, TILE_BYTES // (per_row * tile_rows)))
     while rows is not None and tile_rows // 2 >= max(MIN_ROWS, rows):
         tile_rows //= 2

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 import aimz
-from aimz import persist
+from aimz import StoreError, persist
 from aimz.persist import ZarrSink
 from aimz.store import Tile, Variable
 
@@ -140,6 +140,8 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="aimz-test-"))
         self.truth: dict[int, int | None] = {}
+        self.results: dict[Path, dict[str, np.ndarray]] = {}
+        self.harmed: set[Path] = set()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(persist, "RECORD_SECONDS", 1e9)
         self.patch.setattr(persist, "FIRST_TILES", 1)
@@ -195,12 +197,49 @@ class StoreMachine(RuleBasedStateMachine):
         count=st.sampled_from([1, 2, 4]),
     )
     def commit(self, versions, count):
-        count = count if self.grows else 4
-        chosen = dict(enumerate(versions))
-        assert_equal(finish(self.sink, chosen, count), serial(chosen, count))
+        self.finish(self.sink, versions, count)
         assert not list(self.directory.glob("*.incomplete"))
         self.truth = {}
         self.sink = begun(self.directory, grows=self.grows)
+
+    @rule(
+        versions=st.lists(st.sampled_from(VERSIONS), min_size=4, max_size=4),
+        count=st.sampled_from([1, 2, 4]),
+    )
+    def another_writer_commits(self, versions, count):
+        other = begun(self.directory, grows=self.grows)
+        assert not other.resumed
+        assert other._path != self.sink._path
+        self.finish(other, versions, count)
+
+    @rule(number=st.sampled_from(NUMBERS), name=st.sampled_from("fb"), flip=st.booleans())
+    def harm_a_result(self, number, name, flip):
+        for result in self.results:
+            for path in result.glob(f"g/{name}/c/0/0/{number}"):
+                if flip:
+                    path.write_bytes(b"\xff" * path.stat().st_size)
+                else:
+                    path.unlink()
+                self.harmed.add(result)
+
+    @rule()
+    def open_again(self):
+        for path, expected in self.results.items():
+            if path not in self.harmed:
+                assert aimz.verify(path) == []
+                tree = aimz.open(path)["g"].to_dataset()
+                assert_equal({name: tree[name].to_numpy() for name in "fbn"}, expected)
+                continue
+            assert aimz.verify(path)
+            with pytest.raises(StoreError):
+                aimz.open(path)["g"].to_dataset().load()
+
+    def finish(self, sink, versions, count):
+        count = count if self.grows else 4
+        chosen = dict(enumerate(versions))
+        expected = serial(chosen, count)
+        assert_equal(finish(sink, chosen, count), expected)
+        self.results[sink._final] = expected
 
     @invariant()
     def no_tile_is_there_that_was_not_written(self):

@@ -7,6 +7,7 @@ the user's object is read and never changed.
 """
 
 import copy
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -244,6 +245,8 @@ class _Chains:
         arrays = jax.tree.map(jnp.asarray, problem.inputs.arrays)
         self.version = version_of(problem)
         self.fixed = (setup_key, params, arrays, weights, self._place(given, setup_key))
+        self.program: Callable[..., Any] | None = None
+        self.lock = threading.Lock()
 
     def _place(self, given: MCMC | None, setup_key: Any) -> dict[str, Any] | None:
         """Mode and scale of the posterior, for chains by name; an object starts as it says."""
@@ -307,13 +310,14 @@ class _Chains:
                 values = jax.vmap(jax.vmap(constrain))(z)
             return states, ({name: values[name] for name in latents if name in values}, stats)
 
-        program = None
         found: list[Any] = []
         for first in range(0, count, _CHUNK):
             size = min(_CHUNK, count - first)
             arguments = (states, np.arange(_CHUNK) < size, self.fixed)
-            program = program or compile_program(chunk, *arguments, version=self.version)
-            states, part = program(*arguments)
+            with self.lock:  # groups of chains share one program, traced once
+                if self.program is None:
+                    self.program = compile_program(chunk, *arguments, version=self.version)
+            states, part = self.program(*arguments)
             found.append(jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:, :size], part))
             bar.update(size)
         if not found:
