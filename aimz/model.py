@@ -61,6 +61,7 @@ from aimz.results import (
     draw_labels,
     draws_dataset,
     flat_arrays,
+    import_dask,
     row_totals,
     tree_of,
 )
@@ -766,6 +767,7 @@ class ImpactModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no s
 
     def _stream(self, request: Request, given: Mapping[str, Any]) -> xr.DataTree:
         """The one road of every streamed result."""
+        import_dask()
         fitted = request.fitted
         inputs = gather(request, given)
         key = self._derived_key(request.rng_key, request.tag, *inputs.key_numbers)

@@ -4,7 +4,11 @@ Leading dimensions are `chain` and `draw`; rows carry the input's labels; the ot
 their plates, by `dims=`, or as `<site>_dim_<i>`.
 """
 
+import contextlib
+import importlib.util
 import math
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +33,7 @@ __all__ = [
     "draw_labels",
     "draws_dataset",
     "flat_arrays",
+    "import_dask",
     "labelled_groups",
     "layout_of",
     "observed_layout",
@@ -53,6 +58,24 @@ class Schema:
     labels: np.ndarray | None = None
     coords: Coords = field(default_factory=dict)
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def import_dask() -> None:
+    """Import Dask, where it is installed, as xarray is about to do, but in a thread of its own.
+
+    Dask keeps the exception that tells it that Jinja is missing, and an exception keeps the frames
+    of all its callers: the first result of a process would never be freed.
+    """
+    if "dask.array" in sys.modules or importlib.util.find_spec("dask") is None:
+        return
+
+    def load() -> None:
+        with contextlib.suppress(ImportError):  # xarray does without it
+            importlib.import_module("dask.array")
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    thread.join()
 
 
 def layout_of(call: Call, ready: Ready, plan: Plan, schema: Schema) -> tuple[Variable, ...]:

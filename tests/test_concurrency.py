@@ -84,6 +84,7 @@ def test_eight_threads_of_different_kernels_are_not_interleaved(X):
         np.testing.assert_array_equal(values, drawn(make(float(number)), X))
 
 
+@pytest.mark.slow
 def test_eight_threads_fit_at_once(X):
     y = X[:, 0]
 
@@ -110,6 +111,7 @@ def test_spawned_workers_compute_what_this_process_does():
         np.testing.assert_array_equal(values, predicted(number))
 
 
+@pytest.mark.slow
 def test_workers_of_joblib_compute_what_this_process_does():
     results = joblib.Parallel(n_jobs=2)(joblib.delayed(predicted)(number) for number in (0, 1))
     for number, values in enumerate(results):

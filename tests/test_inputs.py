@@ -544,7 +544,7 @@ def test_missing_outcomes_are_refused_unless_they_are_to_be_left_out(X, y):
         ImpactModel(conjugate).fit(X, with_holes(y, 5), progress=False)
 
 
-@pytest.mark.parametrize("inference", ["svi", "nuts"])
+@pytest.mark.parametrize("inference", ["svi", pytest.param("nuts", marks=pytest.mark.slow)])
 def test_missing_outcomes_are_left_out_of_the_likelihood(inference, X, y):
     im = ImpactModel(conjugate, inference=inference)
     im.fit(X, with_holes(y, 15), missing="mask", progress=False)
@@ -560,6 +560,7 @@ def test_missing_outcomes_are_left_out_of_minibatches(X, y):
     assert float(im.posterior["mean"].mean()) == pytest.approx(y[15:].mean(), abs=0.1)
 
 
+@pytest.mark.slow
 def test_missing_outcomes_of_a_positive_family_are_left_out(X):
     y = np.random.default_rng(0).exponential(0.5, ROWS)
     im = ImpactModel(positive).fit(X, with_holes(y, 10), missing="mask", progress=False)
@@ -567,6 +568,7 @@ def test_missing_outcomes_of_a_positive_family_are_left_out(X):
     assert float(im.posterior["rate"].mean()) == pytest.approx(exact, rel=0.03)
 
 
+@pytest.mark.slow
 def test_missing_values_of_one_outcome_leave_out_their_event(X):
     y = np.random.default_rng(0).normal(size=(ROWS, 2))
     holes = y.copy()
@@ -617,6 +619,7 @@ def test_weights_that_are_none_are_refused(weights, match, X, y):
         ImpactModel(plain).fit(X, y, sample_weight=weights, progress=False)
 
 
+@pytest.mark.slow
 def test_weights_are_lined_up_with_the_rows_by_label(X, y, index, shuffled):
     frame = pd.DataFrame(X, index=index)
     weights = pd.Series(np.arange(ROWS) / ROWS, index=index)

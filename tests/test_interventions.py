@@ -123,6 +123,7 @@ def test_a_change_that_only_a_global_latent_carries_is_an_error(X, t):
 
 
 @pytest.mark.filterwarnings("ignore:Rows are predicted together")
+@pytest.mark.slow
 def test_a_changed_argument_never_redraws_a_global_latent(X, t):
     im = fitted(both_ways, X, t=t)
     changed: Any = im.predict_on_batch(X, t=t + 1, return_sites=["spread", "z"])
@@ -157,6 +158,7 @@ def test_an_intervention_that_redraws_a_global_latent_warns(X):
     assert changed == pytest.approx(4.0, abs=0.05)
 
 
+@pytest.mark.slow
 def test_an_intervention_that_data_block_warns(X):
     im = ImpactModel(mediated, num_samples=DRAWS)
     m, y = np.zeros(ROWS), np.zeros(ROWS)

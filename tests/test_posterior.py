@@ -109,6 +109,7 @@ def test_a_site_of_the_posterior_that_the_kernel_no_longer_needs_does_no_harm(X)
     )
 
 
+@pytest.mark.slow
 def test_draws_of_numpyro_are_taken_as_they_come(X):
     mcmc = MCMC(NUTS(kernel), num_warmup=50, num_samples=20, progress_bar=False)
     mcmc.run(jax.random.key(0), X, y=np.ones(ROWS, np.float32))

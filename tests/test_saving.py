@@ -40,7 +40,7 @@ def X() -> np.ndarray:
 @pytest.fixture(scope="module")
 def model(X) -> ImpactModel:
     im = ImpactModel(kernel, rng_key=3, num_samples=20, dims={"b": ["column"]})
-    return im.fit_on_batch(X, X[:, 0], num_steps=50, progress=False)
+    return im.fit_on_batch(X[:50], X[:50, 0], num_steps=10, progress=False)
 
 
 def drawn(model: ImpactModel, X: Any, **options: Any) -> np.ndarray:
@@ -68,7 +68,9 @@ def test_a_saved_model_predicts_bit_for_bit(how, model, X, tmp_path):
     np.testing.assert_array_equal(drawn(again, X), drawn(model, X))
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize(
+    "how", ["pickle", "archive", *(pytest.param(how, marks=pytest.mark.slow) for how in WAYS[1:3])]
+)
 def test_another_process_with_more_devices_predicts_bit_for_bit(how, model, X, tmp_path):
     write(how, model, tmp_path / "model")
     command = [sys.executable, "-m", "tests.saved_kernel", how, str(tmp_path / "model")]
@@ -87,7 +89,7 @@ def test_a_clone_is_not_fitted_and_fits_alike(model, X):
     again = clone(model)
     with pytest.raises(NotFittedError, match="no posterior"):
         again.predict(X)
-    again.fit_on_batch(X, X[:, 0], num_steps=50, progress=False)
+    again.fit_on_batch(X[:50], X[:50, 0], num_steps=10, progress=False)
     np.testing.assert_array_equal(drawn(again, X), drawn(model, X))
 
 
@@ -155,6 +157,7 @@ def test_an_archive_keeps_the_columns_and_latents_of_rows(tmp_path):
         again.predict(frame[["u"]], progress=False)
 
 
+@pytest.mark.slow
 def test_a_model_of_chains_is_archived(X, tmp_path):
     im = ImpactModel(kernel, inference="nuts", num_samples=10).fit(
         X[:50], X[:50, 0], progress=False
@@ -172,7 +175,7 @@ def own_svi() -> SVI:
 def custom(X, tmp_path_factory) -> tuple[ImpactModel, Path]:
     path = tmp_path_factory.mktemp("custom") / "model"
     im = ImpactModel(kernel, inference=own_svi(), num_samples=8)
-    im.fit_on_batch(X, X[:, 0], num_steps=20, progress=False)
+    im.fit_on_batch(X[:50], X[:50, 0], num_steps=10, progress=False)
     im.save(path)
     return im, path
 
@@ -190,7 +193,7 @@ def test_a_model_without_its_inference_object_is_not_fitted_again_by_another(cus
 
 def test_an_inference_object_is_passed_again(custom, X):
     again = ImpactModel.load(custom[1], kernel, inference=own_svi())
-    again.fit_on_batch(X, X[:, 0], num_steps=20, progress=False)
+    again.fit_on_batch(X[:50], X[:50, 0], num_steps=10, progress=False)
     np.testing.assert_array_equal(drawn(again, X), drawn(custom[0], X))
 
 
