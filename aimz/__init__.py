@@ -15,10 +15,10 @@ from aimz.errors import (
     PerformanceWarning,
     StoreError,
 )
-from aimz.kernel import KernelSpec
 from aimz.model import ImpactModel
 from aimz.reading import open_result as open  # noqa: A004  # read as aimz.open
 from aimz.reading import verify
+from aimz.spec import KernelSpec
 
 __all__ = [
     "AimzError",

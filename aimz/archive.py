@@ -2,10 +2,10 @@
 
 A saved model is a directory of two files. `model.json` holds settings and records by name,
 `arrays.npz` the arrays that it refers to, without pickled objects. The kernel is code and is not in
-it: it is passed again. Rows of the data are not in it either, nor what an optimiser needs to go on.
+it: it is passed again. Rows of the data are not in it either. The state of an engine, from which a
+fit goes on, is in it where it consists of arrays and of the records that are listed here.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -18,13 +18,17 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
+from numpyro.infer.hmc import HMCState
+from numpyro.infer.hmc_util import HMCAdaptState
+from numpyro.infer.svi import SVIState
 
 from aimz._version import __version__
 from aimz.data import Known
 from aimz.errors import InputError, StoreError
-from aimz.inference import Fit
-from aimz.kernel import KernelSpec, SiteSpec
+from aimz.inference import ChainRecord, Fit, SVIRecord
 from aimz.requests import Fitted
+from aimz.spec import KernelSpec, SiteSpec
 
 __all__ = ["read_archive", "write_archive"]
 
@@ -32,9 +36,14 @@ FORMAT_VERSION = 1
 
 _JSON, _ARRAYS = "model.json", "arrays.npz"
 # Records that an archive may name, and fields that stay out of it.
-_RECORDS = {cls.__name__: cls for cls in (Fit, Fitted, KernelSpec, Known, SiteSpec)}
-_LEFT_OUT = {"problem", "state", "notes", "support", "lookups"}
-_COLLECTIONS: dict[str, Any] = {"list": list, "tuple": tuple, "set": frozenset | set}
+_FITS = (Fit, Fitted, KernelSpec, Known, SiteSpec)
+_STATES = (
+    *(SVIRecord, SVIState, ChainRecord, HMCState, HMCAdaptState),
+    *(optax.InjectStatefulHyperparamsState, optax.ScaleByAdamState, optax.EmptyState),
+)
+_RECORDS: dict[str, Any] = {cls.__name__: cls for cls in (*_FITS, *_STATES)}
+_LEFT_OUT = {"problem", "notes", "support", "lookups"}
+_COLLECTIONS: dict[str, Any] = {"list": list, "tuple": tuple, "set": frozenset}
 _KEY_KINDS = ("threefry2x32", "rbg", "unsafe_rbg")
 
 
@@ -115,15 +124,31 @@ def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"dtype": value.str}
     if isinstance(value, Mapping):
         return {"dict": [[_encoded(k, arrays), _encoded(v, arrays)] for k, v in value.items()]}
-    for kind, types in _COLLECTIONS.items():
-        if isinstance(value, types):
+    if type(value) in (*_FITS, *_STATES):
+        return {"record": type(value).__name__, "fields": _encoded_fields(value, arrays)}
+    for kind, make in _COLLECTIONS.items():
+        if type(value) is make:
             items = sorted(value) if kind == "set" else value
             return {kind: [_encoded(item, arrays) for item in items]}
-    if dataclasses.is_dataclass(value) and type(value).__name__ in _RECORDS:
-        names = [f.name for f in dataclasses.fields(value) if f.name not in _LEFT_OUT]
-        held = {name: _encoded(getattr(value, name), arrays) for name in names}
-        return {"record": type(value).__name__, "fields": held}
     return _encoded_array(value, arrays)
+
+
+def _encoded_fields(value: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    fields = value._asdict() if type(value) in _STATES else dict(vars(value))
+    state = {"state": _encoded_state(fields.pop("state"), arrays)} if "state" in fields else {}
+    kept = {n: _encoded(v, arrays) for n, v in fields.items() if n not in _LEFT_OUT}
+    return {**kept, **state}
+
+
+def _encoded_state(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The state of an engine; None where it holds something of a user's own, or of code."""
+    tried = dict(arrays)
+    try:
+        encoded = _encoded(value, tried)
+    except InputError:
+        return None
+    arrays.update(tried)
+    return encoded
 
 
 def _encoded_array(value: Any, arrays: dict[str, np.ndarray]) -> Any:
@@ -154,8 +179,7 @@ def _decoded(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if kind == "dict":
         return {_decoded(k, arrays): _decoded(v, arrays) for k, v in content}
     if kind in _COLLECTIONS:
-        make = {"list": list, "tuple": tuple, "set": frozenset}[kind]
-        return make(_decoded(item, arrays) for item in content)
+        return _COLLECTIONS[kind](_decoded(item, arrays) for item in content)
     if kind == "key" and content in _KEY_KINDS:
         words = jax.numpy.asarray(_decoded(dict(more)["words"], arrays))
         return jax.random.wrap_key_data(words, impl=content)

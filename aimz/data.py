@@ -102,7 +102,7 @@ def bind(
     others = {other: value for other, value in given.items() if other != name}
     given = {name: given[name], **lined_up(others, labels, len(primary), name)}
     found = {n: column_names(value, n) for n, value in given.items()}
-    columns = {n: labels for n, labels in found.items() if labels is not None}
+    columns = {n: own for n, own in found.items() if own is not None}
     arrays, static = _converted(given, len(primary), known, always_rows)
     for n, own in columns.items():
         order = column_order(own, known.columns.get(n), n)

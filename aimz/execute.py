@@ -21,10 +21,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.kernel import KernelSpec
 from aimz.programs import TRACE_LOCK, Bound, compile_program
 from aimz.rows import RowTile, Stream
 from aimz.sampling import Block, Task, follows_rows
+from aimz.spec import KernelSpec
 from aimz.store import Sink, Tile, Variable
 
 __all__ = ["Call", "Plan", "Ready", "compile_call", "plan_tiles", "run_in_threads", "run_tiles"]

@@ -25,7 +25,7 @@ from aimz.data import (
 from aimz.errors import AimzError, InputError, OutputWarning
 from aimz.execute import Call
 from aimz.inference import Fit, Note, Problem, without_missing
-from aimz.kernel import Inputs, KernelSpec, inspect, read_signature
+from aimz.kernel import Inputs, inspect, read_signature
 from aimz.labels import column_names, column_order, lined_up, row_labels
 from aimz.lookups import check_lookups
 from aimz.programs import fingerprint_values
@@ -33,6 +33,7 @@ from aimz.requests import Fitted, Request
 from aimz.rows import Stream, is_lazy, load, open_stream
 from aimz.sampling import follows_rows
 from aimz.scenario import Origin, rows_set
+from aimz.spec import KernelSpec
 
 __all__ = [
     "Given",

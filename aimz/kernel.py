@@ -11,196 +11,32 @@ import itertools
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import numpyro.distributions as dist
-from numpyro.distributions import constraints
 
 from aimz import programs
 from aimz.confirm import disagreement
 from aimz.coupling import Verdict, follows, judge
 from aimz.errors import InputError, KernelValidationError, nearest
-from aimz.lookups import Lookup, lookups_of
+from aimz.lookups import lookups_of
 from aimz.signature import Signature, read_signature
-from aimz.structure import Inputs, Reading, Statement, check_rows, equations, read, row_plates
+from aimz.spec import KernelSpec, spec_of
+from aimz.structure import Inputs, Reading, check_rows, equations, read, row_plates
 
 __all__ = [
     "Inputs",
     "KernelSpec",
     "Signature",
-    "SiteSpec",
     "inspect",
     "read_signature",
     "row_plates",
 ]
 
 _MAX_SPECS = 256
-# Families whose support says truly which values they can take (that of a mixture does not).
-_BOUNDED = (
-    dist.BernoulliLogits,
-    dist.BernoulliProbs,
-    dist.BetaBinomial,
-    dist.BinomialLogits,
-    dist.BinomialProbs,
-    dist.CategoricalLogits,
-    dist.CategoricalProbs,
-    dist.DiscreteUniform,
-    dist.OrderedLogistic,
-)
 _MAX_SUBSETS = 5  # sets of arguments or plates are tried exhaustively up to this size
-
-
-@dataclass(frozen=True)
-class SiteSpec:
-    """One named statement of a kernel.
-
-    Parameters
-    ----------
-    name : str
-        Name of the site.
-    kind : str
-        "latent", "observed", "deterministic", "param" or "factor". The output is "observed" whether
-        or not its value was given.
-    rows : str
-        "leading": one axis of the value follows the rows; "sized": its size follows them another
-        way; "scan": recorded inside NumPyro's control flow; "none".
-    row_axis : int or None
-        The axis of the value that follows the rows.
-    shape, dtype :
-        Of the value at the inspected number of rows; dtype is None for a tree of arrays.
-    event_dim : int
-        Number of last axes that are one event of the distribution.
-    plates : tuple of str
-        Plates around the statement, innermost first.
-    dims : tuple of str or None
-        Name of each axis of the value, where a plate gives one.
-    parents, inputs : frozenset of str
-        Sites and kernel arguments that the site reads directly, through any computation.
-    discrete : bool
-        Whether its values are discrete.
-    scaled : bool
-        Whether the kernel itself scales its log density.
-    bounds : tuple of int or None
-        Least and greatest value of a discrete site, where its support alone tells them.
-    support : Constraint or None
-        Values that a latent site can take, where they follow from nothing else.
-    is_given : bool
-        Whether the site observes a value in this call.
-    """
-
-    name: str
-    kind: str
-    rows: str = "none"
-    row_axis: int | None = None
-    shape: tuple[int, ...] = ()
-    dtype: Any = None
-    event_dim: int = 0
-    plates: tuple[str, ...] = ()
-    dims: tuple[str | None, ...] = ()
-    parents: frozenset[str] = frozenset()
-    inputs: frozenset[str] = frozenset()
-    discrete: bool = False
-    scaled: bool = False
-    bounds: tuple[int, int] | None = None
-    support: Any = field(default=None, compare=False, repr=False)
-    is_given: bool = False
-
-
-@dataclass(frozen=True)
-class KernelSpec:
-    """What is known of a kernel on inputs of one structure.
-
-    Parameters
-    ----------
-    sites : tuple of SiteSpec
-        In the order of the kernel.
-    row_inputs : frozenset of str
-        Arguments with one value per row; all others go whole.
-    row_plates : frozenset of str
-        Plates over the rows, whatever size the kernel wrote.
-    rows : int
-        Number of rows inspected.
-    output : str
-        Name of the output.
-    coupled : bool
-        Whether a row's values may depend on other rows.
-    reason : str
-        Why, in a sentence; "" when separable.
-    version : str
-        Fingerprint of what the kernel computes, the values that it reads included.
-    lookups : tuple of Lookup
-        Indices into tables that the arguments decide, for inputs of these shapes; not saved.
-
-    Examples
-    --------
-    >>> import numpyro, numpyro.distributions as dist
-    >>> def kernel(X, y=None):
-    ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-    ...     numpyro.sample("y", dist.Normal(b * (X - X.mean()), 1.0), obs=y)
-    >>> spec = inspect(kernel, Inputs({"X": jnp.arange(9.0)}, {}, 9, ("X",)), "y")
-    >>> spec.coupled, spec.reason
-    (True, "Rows meet at site 'y': reduce_sum combines rows.")
-    >>> spec["y"].rows, spec.latents, spec.descendants({"b"})
-    ('leading', ('b',), frozenset({'y'}))
-    """
-
-    sites: tuple[SiteSpec, ...]
-    row_inputs: frozenset[str]
-    row_plates: frozenset[str]
-    rows: int
-    output: str
-    coupled: bool
-    reason: str = ""
-    version: str = field(default="", compare=False, repr=False)
-    lookups: tuple[Lookup, ...] = field(default=(), compare=False, repr=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "lookups"}
-
-    def __getitem__(self, name: str) -> SiteSpec:
-        for site in self.sites:
-            if site.name == name:
-                return site
-        raise KeyError(f"The kernel has no site '{name}'. {nearest(name, self.names)}")
-
-    def __contains__(self, name: object) -> bool:
-        return any(site.name == name for site in self.sites)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all sites."""
-        return tuple(site.name for site in self.sites)
-
-    @property
-    def latents(self) -> tuple[str, ...]:
-        """Names of the latent sites."""
-        return tuple(site.name for site in self.sites if site.kind == "latent")
-
-    def at_rows(self, count: int) -> "KernelSpec":
-        """The same kernel on another number of rows, where rows do not interact."""
-        sites = []
-        for site in self.sites:
-            shape = list(site.shape)
-            if site.rows == "leading" and site.row_axis is not None:
-                shape[site.row_axis] = count
-            sites.append(replace(site, shape=tuple(shape)))
-        return replace(self, sites=tuple(sites), rows=count)
-
-    def descendants(self, names: Collection[str], *, held: Collection[str] = ()) -> frozenset[str]:
-        """Sites that a change of sites or arguments reaches, not through those held."""
-        reached = set(names)
-        found: set[str] = set()
-        while True:
-            below = {s.name for s in self.sites if (s.parents | s.inputs) & reached} - reached
-            below -= set(held)
-            if not below:
-                return frozenset(found)
-            reached |= below
-            found |= below
 
 
 @dataclass(frozen=True)
@@ -267,16 +103,14 @@ def inspect(kernel: Callable[..., Any], inputs: Inputs, param_output: str) -> Ke
         if key in _SPECS:
             _SPECS.move_to_end(key)
             return _SPECS[key][1]
-        spec = replace(_decide(call), version=key[1], lookups=_lookups_of(natural, inputs))
+        arrays = inputs.arrays
+        names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
+        lookups = lookups_of(natural.program, [*names, None])
+        spec = replace(_decide(call), version=key[1], lookups=lookups)
         _SPECS[key] = (kernel, spec)
         if len(_SPECS) > _MAX_SPECS:
             _SPECS.popitem(last=False)
         return spec
-
-
-def _lookups_of(natural: Reading, inputs: Inputs) -> tuple[Lookup, ...]:
-    names = [name for name in sorted(inputs.arrays) for _ in jax.tree.leaves(inputs.arrays[name])]
-    return lookups_of(natural.program, [*names, None])
 
 
 def _key(call: _Call) -> Any:
@@ -344,17 +178,17 @@ def _decide(call: _Call) -> KernelSpec:
         if verdict.reason:
             fallback = fallback or verdict
         elif follows(verdict, call.output):
-            return _confirmed(call, verdict)
+            return _spec(call, verdict)
         else:
             idle = idle or verdict
-    if idle is not None:
-        return _confirmed(call, idle)
-    return _spec(call, fallback or _last_resort(call))
+    return _spec(call, idle or fallback or _last_resort(call))
 
 
-def _confirmed(call: _Call, verdict: Verdict) -> KernelSpec:
-    """The verdict, after a look at a few real rows."""
-    return _spec(call, verdict, disagreement(call.kernel, call.inputs, verdict))
+def _spec(call: _Call, verdict: Verdict) -> KernelSpec:
+    """The record of a verdict; one that keeps rows apart has a look at a few real rows first."""
+    reason = verdict.reason or disagreement(call.kernel, call.inputs, verdict)
+    _check_found(call, verdict)
+    return spec_of(replace(verdict, reason=reason), call.natural, call.inputs.arrays, call.output)
 
 
 def _verdicts(call: _Call) -> Iterator[Verdict]:
@@ -490,115 +324,3 @@ def _unobserved(name: str) -> KernelValidationError:
         f'the fit. Write numpyro.sample("{name}", ..., obs={name}).',
         code="output",
     )
-
-
-def _spec(call: _Call, verdict: Verdict, disagrees: str = "") -> KernelSpec:
-    _check_found(call, verdict)
-    reason = verdict.reason or disagrees
-    sites = []
-    for name, found in verdict.sites.items():
-        statement = found.statement
-        if statement.type == "param" and not jax.tree.leaves(statement.kept):
-            continue
-        sites.append(
-            SiteSpec(
-                name=name,
-                kind=_kind(call, statement),
-                rows=found.rows,
-                row_axis=found.row_axis,
-                shape=statement.shape,
-                dtype=_dtype(statement),
-                event_dim=0 if statement.is_factor else getattr(statement.fn, "event_dim", 0),
-                plates=tuple(frame.name for frame in statement.frames),
-                dims=_dims(statement),
-                parents=found.sources & set(verdict.sites) - {name},
-                inputs=found.sources & set(call.inputs.arrays),
-                discrete=_is_discrete(statement),
-                scaled=_is_scaled(call.natural.statements[name]),
-                bounds=_bounds(statement) if _is_discrete(statement) else None,
-                support=_support(statement),
-                is_given=statement.observation is not None,
-            )
-        )
-    return KernelSpec(
-        sites=tuple(sites),
-        row_inputs=verdict.row_inputs,
-        row_plates=verdict.row_plates,
-        rows=call.inputs.rows,
-        output=call.output,
-        coupled=bool(reason),
-        reason=reason,
-    )
-
-
-def _kind(call: _Call, statement: Statement) -> str:
-    if statement.type != "sample":
-        return statement.type
-    if statement.is_factor:
-        return "factor"
-    observed = statement.observation is not None or statement.name == call.output
-    return "observed" if observed else "latent"
-
-
-def _dtype(statement: Statement) -> Any:
-    if statement.is_factor:
-        return np.dtype(jnp.result_type(float))
-    return np.dtype(jnp.result_type(statement.value)) if statement.is_array else None
-
-
-def _dims(statement: Statement) -> tuple[str | None, ...]:
-    """Plate of each axis of the value."""
-    shape = statement.shape
-    event_dim = 0 if statement.is_factor else getattr(statement.fn, "event_dim", 0)
-    dims: list[str | None] = [None] * len(shape)
-    for frame in statement.frames:
-        axis = len(shape) - event_dim + frame.dim
-        if 0 <= axis < len(shape) and shape[axis] == frame.size:
-            dims[axis] = frame.name
-    return tuple(dims)
-
-
-def _is_discrete(statement: Statement) -> bool:
-    if statement.type != "sample" or statement.is_factor:
-        return False
-    return bool(getattr(statement.fn.support, "is_discrete", False))
-
-
-def _bounds(statement: Statement) -> tuple[int, int] | None:
-    base = statement.fn
-    while isinstance(base, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
-        base = base.base_dist
-    if type(base) not in _BOUNDED:
-        return None
-    support = base.support
-    if support is constraints.boolean:
-        return 0, 1
-    low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
-    if low is None or high is None:
-        return None
-    if isinstance(low, jax.core.Tracer) or isinstance(high, jax.core.Tracer):
-        return None
-    return int(np.min(low)), int(np.max(high))
-
-
-def _support(statement: Statement) -> Any:
-    """The support of a sample site, where it is the same for all rows and draws."""
-    if statement.type != "sample" or statement.is_factor or statement.in_control_flow:
-        return None
-    try:
-        support = statement.fn.support
-    except NotImplementedError:
-        return None
-    if not isinstance(support, constraints.Constraint) or support is constraints.dependent:
-        return None
-    fixed = all(np.ndim(leaf) == 0 and not _is_traced(leaf) for leaf in jax.tree.leaves(support))
-    return support if fixed else None
-
-
-def _is_traced(leaf: Any) -> bool:
-    return isinstance(leaf, jax.core.Tracer)
-
-
-def _is_scaled(statement: Statement) -> bool:
-    scale = statement.scale
-    return scale is not None and not (isinstance(scale, int | float) and scale == 1)

@@ -322,9 +322,6 @@ def _array(root: Any, variable: Variable, finished: Mapping[int, str]) -> Any:
     attributes = {"site": variable.site}
     if variable.stored != variable.dtype:
         attributes["site_dtype"] = str(variable.dtype)
-    compressors: tuple[Any, ...] = (Crc32cCodec(),)
-    if kind in "iu":
-        compressors = (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec())
     return root.create_array(
         path,
         shape=tuple(shape),
@@ -333,12 +330,20 @@ def _array(root: Any, variable: Variable, finished: Mapping[int, str]) -> Any:
         fill_value=np.nan if kind == "f" else 0,
         filters=(TransposeCodec(order=variable.order), *((PackBits(),) if kind == "b" else ())),
         serializer=BytesCodec(),
-        compressors=compressors,
+        compressors=_compressors(variable.stored),
         dimension_names=variable.dims,
         attributes=attributes,
         config=config,
         overwrite=True,
     )
+
+
+def _compressors(dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """A checksum; integers and times are packed first, where floats would not shrink."""
+    packed = (
+        (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),) if dtype.kind in "iumM" else ()
+    )
+    return (*packed, Crc32cCodec())
 
 
 def _write_chunk(
@@ -405,7 +410,8 @@ def _write_group(store: LocalStore, name: str, group: xr.Dataset) -> None:
         if variable.dtype.kind == "M":
             group[key].attrs[LABEL_DTYPE] = str(variable.dtype)
     encoding: dict[str, Any] = {
-        str(key): {"compressors": (Crc32cCodec(),), "filters": None} for key in group.variables
+        str(key): {"compressors": _compressors(variable.dtype), "filters": None}
+        for key, variable in group.variables.items()
     }
     root = zarr.open_group(store, mode="r+")
     for key in group.variables:

@@ -18,7 +18,6 @@ from aimz.errors import PerformanceWarning
 from aimz.execute import Call, Plan, Ready, compile_call, plan_tiles, run_in_threads, run_tiles
 from aimz.inference import Fit, Note, Problem
 from aimz.inputs import Given
-from aimz.kernel import SiteSpec
 from aimz.persist import Scratch, ZarrSink, as_directory, temporary_sink
 from aimz.programs import fingerprint_values
 from aimz.randomness import call_words
@@ -36,6 +35,7 @@ from aimz.results import (
 )
 from aimz.sampling import Task, density_spec
 from aimz.scenario import Origin, make_block, reused_draws, scenario_of
+from aimz.spec import SiteSpec
 from aimz.store import MemorySink, Sink, Tile, Variable
 
 __all__ = [

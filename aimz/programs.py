@@ -41,7 +41,8 @@ __all__ = [
 TRACE_LOCK = threading.RLock()
 
 _MAX_PROGRAMS = 512
-_TRACES = itertools.count()
+_MAX_TRACES = 64
+_TRACES = itertools.count(1)
 # Parameters of these primitives that are not jaxprs only say how to differentiate.
 _DERIVATIVE_RULES = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
 
@@ -124,8 +125,19 @@ def trace(
     # JAX remembers traces by function identity, also those of nested jitted functions and scan
     # bodies, and so would miss a changed global that they read. Metadata is part of what its
     # caches are keyed by: a new number makes every function inside be traced anew.
-    with TRACE_LOCK, set_xla_metadata(trace=version or f"trace {next(_TRACES)}"):
-        return jax.make_jaxpr(lambda *inputs: fn(*inputs), return_shape=True)(*args)
+    with TRACE_LOCK:
+        number = 0 if version else next(_TRACES)
+        if number % _MAX_TRACES == _MAX_TRACES - 1:
+            _forget_traces()
+        with set_xla_metadata(trace=version or f"trace {number}"):
+            return jax.make_jaxpr(lambda *inputs: fn(*inputs), return_shape=True)(*args)
+
+
+def _forget_traces() -> None:
+    """Empty JAX's one cache of traces that has no limit; what it has compiled stays."""
+    partial_eval: Any = sys.modules.get("jax._src.interpreters.partial_eval")
+    cache = getattr(partial_eval, "trace_to_jaxpr", None)
+    getattr(cache, "cache_clear", lambda: None)()
 
 
 def compile_program(fn: Callable[..., Any], *args: Any, version: str | None = None) -> Bound:

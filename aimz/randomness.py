@@ -72,7 +72,7 @@ def call_words(rng_key: jax.Array) -> np.ndarray:
 def _hashed(rng_key: jax.Array, *numbers: int) -> np.ndarray:
     words = np.asarray(jax.random.key_data(rng_key)).tobytes()
     digest = hashlib.blake2b(words, digest_size=8)
-    digest.update(repr(numbers).encode())
+    digest.update(repr(tuple(map(int, numbers))).encode())
     return np.frombuffer(digest.digest(), "<u4")
 
 

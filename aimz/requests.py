@@ -1,5 +1,6 @@
 """The records of a call: what a fit left, what is asked for, and where the result goes."""
 
+import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +10,21 @@ import numpy as np
 from aimz.data import Known, check_positive
 from aimz.errors import InputError
 from aimz.inference import Fit, Problem
-from aimz.kernel import KernelSpec
 from aimz.persist import as_directory
 from aimz.sampling import log_likelihood_block
+from aimz.spec import KernelSpec
 
-__all__ = ["Delivery", "Fitted", "Request"]
+__all__ = ["Delivery", "Fitted", "Request", "Use"]
+
+
+class Use(enum.IntEnum):
+    """What the model's key is used for: the keys of different uses have nothing in common."""
+
+    FIT = 0
+    STEP = 1
+    SAMPLE = 2
+    PREDICT = 3
+    PRIOR = 4
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ class Request:
     program: Callable[..., Any]
     method: str
     group: str
-    tag: int
+    use: Use
     fit: Fit
     chains: int
     draws: int

@@ -19,8 +19,8 @@ import xarray as xr
 from aimz.data import check_finite, check_positive
 from aimz.errors import InputError
 from aimz.execute import Call, Plan, Ready
-from aimz.kernel import KernelSpec, SiteSpec
 from aimz.sampling import follows_rows
+from aimz.spec import KernelSpec, SiteSpec
 from aimz.store import Tile, Variable
 
 __all__ = [

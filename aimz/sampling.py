@@ -20,8 +20,9 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from aimz.errors import InputError
-from aimz.kernel import KernelSpec, SiteSpec, row_plates
+from aimz.kernel import row_plates
 from aimz.randomness import NO_ROW, as_stock_key, draw_words, site_key
+from aimz.spec import KernelSpec, SiteSpec
 
 __all__ = [
     "Block",

@@ -14,8 +14,8 @@ import numpy as np
 from aimz.data import Arguments, as_array, check_finite
 from aimz.errors import InputError, OutputWarning, nearest
 from aimz.inference.records import Fit, Note
-from aimz.kernel import KernelSpec, SiteSpec
 from aimz.sampling import Block, Task, follows_rows
+from aimz.spec import KernelSpec, SiteSpec
 
 __all__ = [
     "Origin",

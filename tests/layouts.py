@@ -208,12 +208,15 @@ COUPLED_LAYOUTS = tuple(
 ON_FOUR_DEVICES = tuple(layout for layout in PAIRS if layout.devices == 4)
 ON_FEW_DEVICES = tuple(layout for layout in PAIRS if layout.devices < 4)
 AT_LENGTH = ("linear", "local_latent")
+IN_SHORT = (*AT_LENGTH, "poisson", "centred")
+_EVERY_PAIR = [
+    *((case, PAIRS if case.name in AT_LENGTH else ON_FEW_DEVICES) for case in CASES),
+    *((case, (REFERENCE, *COUPLED_LAYOUTS)) for case in COUPLED),
+]
 #: What the program computes: cases, each with its layouts.
 TABLES: dict[str, list[tuple[Case, tuple[Layout, ...]]]] = {
-    "pairs": [
-        *((case, PAIRS if case.name in AT_LENGTH else ON_FEW_DEVICES) for case in CASES),
-        *((case, (REFERENCE, *COUPLED_LAYOUTS)) for case in COUPLED),
-    ],
+    "pairs": [entry for entry in _EVERY_PAIR if entry[0].name in IN_SHORT],
+    "pairs of the others": [entry for entry in _EVERY_PAIR if entry[0].name not in IN_SHORT],
     "product": [
         *((c, PRODUCT if c.name in AT_LENGTH else (REFERENCE, *ON_FOUR_DEVICES)) for c in CASES),
         (COUPLED_COUNTS, (REFERENCE, *COUPLED_LAYOUTS)),

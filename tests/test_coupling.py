@@ -20,7 +20,7 @@ def by_name(name):
     return next(record for record in KERNELS if record.name == name)
 
 
-@pytest.mark.parametrize("record", some_fast(KERNELS, 3))
+@pytest.mark.parametrize("record", some_fast(KERNELS, 4))
 def test_verdict(record):
     arrays = record.make_inputs(NUM_LITERAL, 0)
 
@@ -122,7 +122,7 @@ def test_branch_on_the_number_of_rows_is_seen():
     assert spec_of(kernel, {"X": np.ones(9, np.float32)}, rows=9).coupled
 
 
-@pytest.mark.parametrize("name", some_fast(list(OUTCOMES), 6))
+@pytest.mark.parametrize("name", some_fast(list(OUTCOMES), 12))
 def test_outcome_of_every_family_keeps_rows_apart(name):
     def kernel(X, y=None):
         with numpyro.plate("rows", X.shape[0]):

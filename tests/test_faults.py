@@ -171,7 +171,9 @@ print("done", flush=True)
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_signal_leaves_no_result_and_says_why(number, X, tmp_path):
     worker = start_worker(tmp_path, seconds=1.0)
     assert worker.stdout is not None

@@ -84,7 +84,9 @@ def test_nuts_by_name_is_the_closed_form_posterior(scale):
     assert fit.stats["diverging"].shape == (4, 3000)
 
 
-@pytest.mark.parametrize("method", ["vectorized", "sequential"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("vectorized", marks=pytest.mark.slow), "sequential"]
+)
 def test_an_object_is_run_as_it_says(method):
     X, y = data()
     given = chains(regression, 60, chain_method=method, thinning=2)
@@ -95,6 +97,7 @@ def test_an_object_is_run_as_it_says(method):
     assert given.last_state is None
 
 
+@pytest.mark.slow
 def test_weights_count_rows():
     X, y = data()
     weights = (np.arange(60) % 3).astype(np.float32)
@@ -170,6 +173,7 @@ def test_chains_that_have_not_mixed_say_so():
     assert fit.attrs["rhat_max"] > 1.05
 
 
+@pytest.mark.slow
 def test_param_sites_keep_their_values_and_a_note_says_so():
     def kernel(X, y=None):
         sd = numpyro.param("sd", 2.0)

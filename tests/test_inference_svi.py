@@ -112,6 +112,7 @@ def test_second_fit_is_equal_and_compiles_nothing():
     assert_same_draws(first, second)
 
 
+@pytest.mark.slow
 def test_centred_hierarchy_keeps_its_spread():
     effect = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0], np.float32)
     error = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0], np.float32)
@@ -144,6 +145,7 @@ def test_a_guide_that_misses_correlations_says_so():
     assert fit.attrs["k_hat"] > 0.7
 
 
+@pytest.mark.slow
 def test_poisson_with_raw_covariates_matches_newton():
     rng = np.random.default_rng(1)
     X = (np.array([40.0, 3.0]) + np.array([10.0, 0.5]) * rng.normal(size=(400, 2))).astype("f4")
@@ -204,6 +206,7 @@ def test_minibatches_reach_the_posterior_of_all_rows():
     assert "4.02" in fit.attrs["notes"][0]
 
 
+@pytest.mark.slow
 def test_a_kernel_that_scales_itself_is_not_scaled_again():
     X, y = data(n=1024)
     y = y - 5.0
@@ -250,6 +253,7 @@ def test_coupled_rows_are_fitted_whole_with_a_note():
 # --- the user's objects -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_models_that_share_an_object_fit_like_fresh_ones():
     shared = own_svi(regression)
     before = dict(vars(shared.guide))
@@ -269,7 +273,13 @@ GUIDES = {
 }
 
 
-@pytest.mark.parametrize("guide", GUIDES.values(), ids=GUIDES.keys())
+@pytest.mark.parametrize(
+    "guide",
+    [
+        pytest.param(guide, id=name, marks=() if name == "normal" else pytest.mark.slow)
+        for name, guide in GUIDES.items()
+    ],
+)
 def test_any_guide_fits_and_draws(guide):
     X, y = data(n=60)
     engine = as_engine(own_svi(regression, guide(regression)), regression)
@@ -280,6 +290,7 @@ def test_any_guide_fits_and_draws(guide):
     }
 
 
+@pytest.mark.slow
 def test_a_list_of_guides_over_parts_of_the_kernel():
     guide = autoguide.AutoGuideList(regression)
     guide.append(autoguide.AutoNormal(handlers.block(regression, hide=["intercept"])))
@@ -291,6 +302,7 @@ def test_a_list_of_guides_over_parts_of_the_kernel():
     assert fit.draws["slope"].std() > 0.0
 
 
+@pytest.mark.slow
 def test_a_function_can_be_the_guide():
     def kernel(X, y=None):
         mean = numpyro.sample("mean", dist.Normal(0.0, 10.0))
@@ -349,6 +361,7 @@ def test_a_kernel_without_latents_learns_its_parameters():
     assert fit.draws == {}
 
 
+@pytest.mark.slow
 def test_neural_networks_keep_their_weights_in_params():
     nnx = pytest.importorskip("flax.nnx")
     from numpyro.contrib.module import nnx_module
@@ -379,6 +392,7 @@ def test_neural_networks_with_priors_draw_their_weights():
     assert fit.draws["net/kernel"].shape == (1, 1000, 3, 1)
 
 
+@pytest.mark.slow
 def test_optax_and_static_arguments_of_an_object_are_used():
     def kernel(X, y=None, sd=1.0):
         mean = numpyro.sample("mean", dist.Normal(0.0, 10.0))

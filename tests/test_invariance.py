@@ -142,6 +142,11 @@ def pairs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def other_pairs(tmp_path_factory):
+    return _layouts("pairs of the others", tmp_path_factory.mktemp("others"))
+
+
+@pytest.fixture(scope="module")
 def product(tmp_path_factory):
     return _layouts("product", tmp_path_factory.mktemp("product"))
 
@@ -153,6 +158,12 @@ def _entries(table):
 @pytest.mark.parametrize(("case", "layouts"), _entries("pairs"))
 def test_draws_do_not_change_with_any_pair_of_choices_of_layout(pairs, case, layouts):
     _assert_layouts_agree(pairs, case, layouts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "layouts"), _entries("pairs of the others"))
+def test_draws_of_other_kernels_do_not_change_with_any_pair(other_pairs, case, layouts):
+    _assert_layouts_agree(other_pairs, case, layouts)
 
 
 @pytest.mark.slow

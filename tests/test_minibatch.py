@@ -34,7 +34,7 @@ def problem_of(entry):
     return Problem(entry.kernel, inputs, inspect(entry.kernel, inputs, "y"))
 
 
-@pytest.mark.parametrize("entry", some_fast(ENTRIES, 12))
+@pytest.mark.parametrize("entry", some_fast(ENTRIES, 24))
 def test_batch_densities_average_to_that_of_the_whole_data(entry):
     problem = problem_of(entry)
     if why_whole(problem):

@@ -34,7 +34,7 @@ NO_ORACLE = {
 }
 
 
-@pytest.mark.parametrize("entry", some_fast(KERNELS, 12))
+@pytest.mark.parametrize("entry", some_fast(KERNELS, 24))
 def test_small_tiles_equal_the_whole_data_answer(entry: Kernel, monkeypatch):
     inputs = {k: jnp.asarray(v) for k, v in entry.make_inputs(NUM_LITERAL, 0).items() if k != "y"}
     X = inputs.pop("X")

@@ -670,6 +670,7 @@ def test_recorded_tiles_are_not_computed_again_after_a_kill(killed):
     assert twice == {point: [] for point in KILLS}
 
 
+@pytest.mark.slow
 def test_two_live_writers_of_one_call_leave_two_equal_stores(tmp_path, undisturbed):
     with workers(*(Worker(tmp_path, seconds=0.05) for _ in range(2))) as pair:
         for worker in pair:

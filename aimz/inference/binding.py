@@ -17,8 +17,9 @@ from numpyro.primitives import Messenger
 
 from aimz.errors import InputError, KernelValidationError
 from aimz.inference.records import Problem
-from aimz.kernel import SiteSpec, row_plates
+from aimz.kernel import row_plates
 from aimz.programs import TRACE_LOCK, compile_program, fingerprint, trace
+from aimz.spec import SiteSpec
 
 __all__ = [
     "RowScale",

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from aimz.kernel import Inputs, KernelSpec
+from aimz.kernel import Inputs
+from aimz.spec import KernelSpec
 
 __all__ = ["Draws", "Engine", "Fit", "Note", "Problem", "Settings"]
 

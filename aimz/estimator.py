@@ -1,0 +1,596 @@
+"""The estimator without its predictions: parameters as given, and what a fit left.
+
+State is the constructor's parameters and one frozen `Fitted` record.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import jax
+import numpy as np
+import xarray as xr
+from sklearn.base import BaseEstimator
+
+from aimz.archive import read_archive, write_archive
+from aimz.data import Arguments, check_names, check_positive, draw_count
+from aimz.errors import AimzWarning, InputError, NotFittedError
+from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine
+from aimz.inputs import fitted_on, problem_of
+from aimz.kernel import read_signature
+from aimz.prediction import account_of, attributes_of, described, kernel_name, more_draws
+from aimz.programs import TRACE_LOCK
+from aimz.randomness import as_key, derived_key
+from aimz.requests import Fitted, Use
+from aimz.results import Schema, as_draws, draw_labels, draws_dataset, tree_of
+from aimz.spec import KernelSpec
+
+__all__ = ["Estimator", "show"]
+
+
+class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
+    """What `ImpactModel` is before it predicts; its parameters are described there."""
+
+    def __init__(
+        self,
+        kernel: Callable[..., Any],
+        rng_key: Any = 0,
+        inference: Any = "svi",
+        *,
+        param_input: str = "X",
+        param_output: str = "y",
+        num_samples: int = 1000,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        num_steps: int | None = None,
+        warm_start: bool = False,
+        coords: Mapping[str, Sequence[Any]] | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.kernel = kernel
+        self.rng_key = rng_key
+        self.inference = inference
+        self.param_input = param_input
+        self.param_output = param_output
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.num_steps = num_steps
+        self.warm_start = warm_start
+        self.coords = coords
+        self.dims = dims
+        read_signature(kernel, param_input, param_output)
+        if getattr(rng_key, "dtype", None) == np.uint32:
+            text = "rng_key is a legacy key of two words. Pass jax.random.key(seed) instead."
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+
+    # ---------------------------------------------------------------- fitting
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        num_samples: int | None = None,
+        rng_key: Any = None,
+        progress: bool = True,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        shuffle: bool = True,
+        sample_weight: Any = None,
+        missing: str = "raise",
+        **kwargs: Any,
+    ) -> Self:
+        """Fit the posterior; with no settings, train until the loss has reached a plateau.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, ...), or loader
+            The primary input. The batches of a loader, or of another iterable of dicts of named
+            arrays, are collected first.
+        y : array-like, shape (rows, ...)
+            The outcome, unless the batches name it.
+        num_samples : int, optional
+            Posterior draws.
+        rng_key : int or Array, optional
+            Replaces the model's key for this fit.
+        progress : bool
+            Show a progress bar.
+        batch_size : int, optional
+            Rows per step; None takes the whole data up to 8,192 rows, 1,024 above.
+        epochs : int, optional
+            Exactly so many passes over the rows.
+        shuffle : bool
+            Visit the rows in a new random order at each pass.
+        sample_weight : array-like, shape (rows,), optional
+            Multiplies each row's log density.
+        missing : {"raise", "mask"}
+            What to do with outcomes that are NaN: refuse them, or leave them out of the likelihood.
+        **kwargs
+            The kernel's other arguments.
+
+        Returns
+        -------
+        ImpactModel
+            The model itself.
+
+        Examples
+        --------
+        >>> import numpyro, numpyro.distributions as dist, numpy as np
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     mean = numpyro.sample("mean", dist.Normal(0.0, 10.0))
+        ...     with numpyro.plate("obs", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+        >>> im = ImpactModel(kernel).fit(np.zeros((50, 1)), np.full(50, 3.0), progress=False)
+        >>> round(float(im.posterior["mean"].mean()), 1)
+        3.0
+        """
+        settings = Settings(
+            num_samples=self._setting("num_samples", num_samples),
+            epochs=self._setting("epochs", epochs),
+            batch_size=self._setting("batch_size", batch_size),
+            num_steps=self.num_steps,
+            shuffle=shuffle,
+            progress=progress,
+        )
+        return self._fit(X, y, settings, rng_key, sample_weight, missing, kwargs)
+
+    def fit_on_batch(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        num_steps: int | None = None,
+        num_samples: int | None = None,
+        rng_key: Any = None,
+        progress: bool = True,
+        sample_weight: Any = None,
+        missing: str = "raise",
+        **kwargs: Any,
+    ) -> Self:
+        """Fit the whole data as one batch, by any engine.
+
+        Parameters
+        ----------
+        num_steps : int, optional
+            Exactly so many steps of SVI; default the model's `num_steps`, or else 10,000.
+        X, y, num_samples, rng_key, progress, sample_weight, missing, **kwargs
+            As in `fit`.
+
+        Returns
+        -------
+        Self
+            The model itself.
+
+        Examples
+        --------
+        >>> import numpyro, numpyro.distributions as dist, numpy as np
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     mean = numpyro.sample("mean", dist.Normal(0.0, 10.0))
+        ...     with numpyro.plate("obs", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+        >>> X, y = np.zeros((50, 1)), np.full(50, 3.0)
+        >>> im = ImpactModel(kernel).fit_on_batch(X, y, num_steps=500, progress=False)
+        >>> im.diagnostics_["steps"]
+        500
+        """
+        steps = self._setting("num_steps", num_steps)
+        settings = Settings(
+            num_samples=self._setting("num_samples", num_samples),
+            num_steps=10_000 if steps is None else steps,
+            progress=progress,
+            whole=True,
+        )
+        return self._fit(X, y, settings, rng_key, sample_weight, missing, kwargs)
+
+    def train_on_batch(
+        self, X: Any, y: Any, *, rng_key: Any = None, **kwargs: Any
+    ) -> tuple[Any, float]:
+        """Take one SVI step on a batch and keep the state.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, ...)
+            Rows of one batch.
+        y : array-like, shape (rows, ...)
+            Their outcomes.
+        rng_key : int or Array, optional
+            Replaces the key of this step.
+        **kwargs
+            The kernel's other arguments.
+
+        Returns
+        -------
+        state
+            The engine's state, which the model keeps too.
+        loss : float
+            The negative evidence lower bound, in nats.
+
+        Raises
+        ------
+        InputError
+            `no-steps`: the engine does not train by steps.
+
+        Examples
+        --------
+        >>> import numpyro, numpyro.distributions as dist, numpy as np
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     mean = numpyro.sample("mean", dist.Normal(0.0, 10.0))
+        ...     with numpyro.plate("obs", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+        >>> X, y = np.zeros((50, 1)), np.full(50, 3.0)
+        >>> im = ImpactModel(kernel)
+        >>> losses = [im.train_on_batch(X, y)[1] for _ in range(30)]
+        >>> round(losses[-1])  # minus the log evidence
+        50
+        >>> dict(im.sample(num_samples=10).posterior["mean"].sizes)
+        {'chain': 1, 'draw': 10}
+        """
+        engine = self._stepping_engine()
+        problem, arguments = self._problem(X, y, None, "raise", kwargs)
+        last: Fitted | None = getattr(self, "_fitted", None)
+        before = last if last is not None and last.fit.state is not None else None
+        steps = before.steps if before else 0
+        key = self._derived_key(rng_key, Use.STEP, steps)
+        state, loss = engine.step(key, problem, before.fit.state if before else None)
+        fit = replace(before.fit, state=state) if before else Fit(draws={}, state=state)
+        self._fitted = fitted_on(problem, arguments, replace(fit, draws={}), steps + 1)
+        return state, float(loss)
+
+    def partial_fit(self, X: Any, y: Any, **kwargs: Any) -> Self:
+        """Take one SVI step on a batch, as `train_on_batch`.
+
+        Parameters
+        ----------
+        X, y, **kwargs
+            As in `train_on_batch`.
+
+        Returns
+        -------
+        Self
+            The model itself.
+        """
+        self.train_on_batch(X, y, **kwargs)
+        return self
+
+    def sample(
+        self,
+        *,
+        num_samples: int | None = None,
+        rng_key: Any = None,
+        return_sites: Sequence[str] | None = None,
+        return_datatree: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Draw more from the fitted posterior; a chain continues and never repeats itself.
+
+        Parameters
+        ----------
+        num_samples : int, optional
+            Draws per chain; default the model's `num_samples`.
+        rng_key : int or Array, optional
+            Replaces the key that the fitted state would use next.
+        return_sites : sequence of str, optional
+            Latent sites to return; default all.
+        return_datatree : bool
+            A DataTree with a `posterior` group, or a dict of arrays (chain, draw, ...).
+        **kwargs
+            Data of the kernel, needed after the model was loaded from a file.
+
+        Returns
+        -------
+        DataTree or dict of ndarray
+            Group `posterior`, or arrays (chain, draw, ...) by site.
+
+        Raises
+        ------
+        InputError
+            `no-data`: there is no fit to continue, or not its data.
+
+        Examples
+        --------
+        >>> import numpyro, numpyro.distributions as dist, numpy as np
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     mean = numpyro.sample("mean", dist.Normal(0.0, 10.0))
+        ...     with numpyro.plate("obs", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+        >>> X, y = np.zeros((50, 1)), np.full(50, 3.0)
+        >>> im = ImpactModel(kernel).fit(X, y, progress=False)
+        >>> more = im.sample(num_samples=200, return_datatree=False)
+        >>> more["mean"].shape, bool(np.isin(more["mean"], im.posterior["mean"]).any())
+        ((1, 200), False)
+        """
+        fitted = self._trained()
+        problem = fitted.problem
+        if fitted.fit.state is None or (problem is None and not kwargs):
+            msg = "There is no fit to continue, or no data. Fit first, or pass the fit's arguments."
+            raise InputError(msg, code="no-data")
+        if kwargs:
+            outcome = kwargs.pop(self.param_output)
+            problem, _ = self._problem(kwargs.pop(self.param_input), outcome, None, "raise", kwargs)
+        key = self._derived_key(rng_key, Use.SAMPLE, fitted.steps)
+        count = self._setting("num_samples", num_samples)
+        engine = as_engine(self.inference, self.kernel)
+        fit = more_draws(engine, key, problem, fitted.fit, count)
+        draws = fit.draws
+        kept = fit if not fitted.fit.draws else replace(fitted.fit, state=fit.state)
+        self._fitted = replace(fitted, steps=fitted.steps + 1, fit=kept)
+        if return_sites is not None:
+            check_names(dict.fromkeys(return_sites), tuple(draws), what="site")
+            draws = {name: draws[name] for name in return_sites}
+        if not return_datatree:
+            return dict(draws)
+        schema = self._schema(draws, fitted.labels)
+        attrs = self._attrs("posterior")
+        return tree_of({"posterior": draws_dataset(draws, schema, fitted.spec, attrs)}, attrs)
+
+    def set_posterior_sample(
+        self, draws: Mapping[str, Any] | xr.DataTree | xr.Dataset, *, num_chains: int = 1
+    ) -> Self:
+        """Use posterior draws made elsewhere.
+
+        Parameters
+        ----------
+        draws : mapping of arrays (draw, ...), DataTree or Dataset
+            Draws by site; a tree or dataset has dimensions `chain` and `draw`. With several
+            chains the arrays of a mapping hold the chains one after another.
+        num_chains : int
+            Chains in the arrays of a mapping.
+
+        Returns
+        -------
+        Self
+            The model itself.
+
+        Raises
+        ------
+        InputError
+            `draws-empty`, `draws-shape`: nothing, or arrays that do not split into the chains.
+            Names, shapes and supports are checked by the first call, which knows the kernel.
+
+        Examples
+        --------
+        >>> import numpyro, numpyro.distributions as dist, numpy as np
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)}, num_chains=2)
+        >>> im.posterior["b"].shape
+        (2, 5)
+        """
+        fit = Fit(draws=as_draws(draws, num_chains))
+        self._fitted = Fitted(fit, draw_labels=draw_labels(draws))
+        return self
+
+    @property
+    def posterior(self) -> xr.Dataset:
+        """Posterior draws, (chain, draw, ...)."""
+        fitted = self._fitted_state()
+        schema = self._schema(fitted.fit.draws, fitted.labels, self.num_samples)
+        return draws_dataset(fitted.fit.draws, schema, fitted.spec, self._attrs("posterior"))
+
+    @property
+    def vi_result(self) -> Any:
+        """NumPyro's `SVIRunResult` of the last SVI fit; set it to use one run elsewhere."""
+        engine: Any = as_engine(self.inference, self.kernel)
+        if not hasattr(engine, "vi_result"):
+            msg = f"Engine '{engine.name}' has no vi_result. Use inference='svi' or an SVI object."
+            raise InputError(msg, code="vi-result")
+        return engine.vi_result(self._trained().fit)
+
+    @vi_result.setter
+    def vi_result(self, result: Any) -> None:
+        engine: Any = as_engine(self.inference, self.kernel)
+        key = self._derived_key(None, Use.FIT)
+        self._fitted = Fitted(engine.fit_from(key, result, self._setting("num_samples", None)))
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """Structure of the kernel as the fit saw it."""
+        spec = self._fitted_state().spec
+        if spec is None:
+            msg = "The posterior was set by hand, so no data has shown the kernel's structure yet."
+            raise NotFittedError(msg, code="no-spec")
+        return spec
+
+    @property
+    def diagnostics_(self) -> dict[str, Any]:
+        """Health of the last fit: engine, steps, plateau and k-hat, or R-hat, ESS, divergences."""
+        return dict(self._fitted_state().fit.attrs)
+
+    def is_fitted(self) -> bool:
+        """Whether the model holds a posterior."""
+        return getattr(self, "_fitted", None) is not None
+
+    def describe(self) -> dict[str, Any]:
+        """Account of kernel, sites, fit and health in plain Python values."""
+        account: dict[str, Any] = {
+            "kernel": kernel_name(self.kernel),
+            "inference": described(self.inference),
+            "fitted": self.is_fitted(),
+        }
+        if not self.is_fitted():
+            return account
+        return account | account_of(self._fitted)
+
+    def save(self, path: Any) -> None:
+        """Save the fitted model as arrays and JSON; see `load`.
+
+        Parameters
+        ----------
+        path : path
+            A directory that does not exist yet.
+
+        Raises
+        ------
+        InputError
+            `path-taken`; `not-plain`: a setting that is neither JSON nor an array.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, numpyro, numpyro.distributions as dist
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal())
+        ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)})
+        >>> path = tempfile.mkdtemp() + "/model"
+        >>> im.save(path)
+        >>> again = ImpactModel.load(path, kernel)
+        >>> X = np.ones((3, 1))
+        >>> bool((im.predict_on_batch(X)["posterior_predictive"]["y"]
+        ...       == again.predict_on_batch(X)["posterior_predictive"]["y"]).all())
+        True
+        """
+        settings = self.get_params()
+        settings["kernel"] = kernel_name(self.kernel)
+        if not isinstance(self.inference, str):
+            settings["inference"] = {"object": described(self.inference)}
+        write_archive(path, settings, self._trained())
+
+    @classmethod
+    def load(cls, path: Any, kernel: Callable[..., Any], *, inference: Any = None) -> Self:
+        """Load a model that `save` wrote. Nothing in the files is executed.
+
+        Parameters
+        ----------
+        path : path
+            The directory.
+        kernel : callable
+            The kernel: it is code, and not in the files.
+        inference : SVI, MCMC, engine or str, optional
+            Replaces the saved one; needed to fit again where that was an object.
+
+        Returns
+        -------
+        Self
+            A model that predicts bit for bit what the saved one did. See `save` for an example.
+
+        Raises
+        ------
+        StoreError
+            `store-missing`, `store-foreign`, `store-version`, `store-damaged`.
+        """
+        settings, fitted = read_archive(path)
+        saved = settings.pop("inference")
+        if inference is None:
+            inference = AbsentEngine(saved["object"]) if isinstance(saved, dict) else saved
+        model = cls(**{**settings, "kernel": kernel, "inference": inference})
+        model._fitted = fitted
+        return model
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002
+        """Constructor parameters; an inference object is one parameter, not many."""
+        del deep  # NumPyro's SVI has a get_params of its own, which is not scikit-learn's
+        params: dict[str, Any] = super().get_params(deep=False)
+        return params
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self.is_fitted()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_temporary", None)  # a copy elsewhere does not own these files
+        if state.get("_fitted") is not None:
+            state["_fitted"] = replace(state["_fitted"], problem=None)
+        return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # Fits work on private copies and the fitted record is frozen: both may be shared.
+        del memo
+        copied = type(self)(**self.get_params())
+        if self.is_fitted():
+            copied._fitted = self._fitted  # noqa: SLF001  # its own class
+        return copied
+
+    # ---------------------------------------------------------------- private
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        settings: Settings,
+        rng_key: Any,
+        weights: Any,
+        missing: str,
+        kwargs: dict[str, Any],
+    ) -> Self:
+        check_positive(settings.num_samples, "num_samples")
+        for name in ("epochs", "batch_size", "num_steps"):
+            check_positive(getattr(settings, name), name)
+        engine = as_engine(self.inference, self.kernel)
+        problem, arguments = self._problem(X, y, weights, missing, kwargs)
+        state = self._fitted.fit.state if self.warm_start and self.is_fitted() else None
+        fit = engine.fit(self._derived_key(rng_key, Use.FIT), problem, settings, state=state)
+        self._fitted = fitted_on(problem, arguments, fit)
+        show(fit.notes)
+        return self
+
+    def _problem(
+        self, X: Any, y: Any, weights: Any, missing: str, kwargs: Mapping[str, Any]
+    ) -> tuple[Problem, Arguments]:
+        """The kernel with its data, checked and inspected."""
+        given = {self.param_input: X, self.param_output: y, **kwargs}
+        return problem_of(self.kernel, self._names, given, weights, missing)
+
+    def _schema(
+        self, draws: Mapping[str, Any], labels: np.ndarray | None, num_draws: int = 0
+    ) -> Schema:
+        chains, per_chain = draw_count(draws) if draws else (1, num_draws)
+        return Schema(chains, per_chain, labels, self.coords or {}, self.dims or {})
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        return self.param_input, self.param_output
+
+    def _attrs(self, group: str) -> dict[str, Any]:
+        return attributes_of(self.kernel, getattr(self, "_fitted", None), group)
+
+    def _setting(self, name: str, value: Any) -> Any:
+        return getattr(self, name) if value is None else value
+
+    def _derived_key(self, rng_key: Any, tag: int, *numbers: int) -> jax.Array:
+        """A key of one use; an explicit key replaces model key, tag and numbers."""
+        if rng_key is not None:
+            return as_key(rng_key)
+        return derived_key(as_key(self.rng_key), tag, *numbers)
+
+    def _trained(self) -> Fitted:
+        fitted: Fitted | None = getattr(self, "_fitted", None)
+        if fitted is None:
+            msg = "This model has no posterior. Call fit, or set_posterior_sample, first."
+            raise NotFittedError(msg, code="not-fitted")
+        return fitted
+
+    def _fitted_state(self) -> Fitted:
+        fitted = self._trained()
+        if not (fitted.fit.draws or fitted.fit.attrs):
+            msg = "This model was trained by steps and holds no draws yet. Call sample first."
+            raise NotFittedError(msg, code="no-draws")
+        return fitted
+
+    def _stepping_engine(self) -> Any:
+        engine = as_engine(self.inference, self.kernel)
+        if not hasattr(engine, "step"):
+            msg = f"Engine '{engine.name}' cannot train by steps. Use inference='svi', or call fit."
+            raise InputError(msg, code="no-steps")
+        return engine
+
+
+def show(notes: Sequence[Note]) -> None:
+    """Show notes as warnings, at the line of the user's call."""
+    with TRACE_LOCK:  # tracing changes the filters, which are one for all threads
+        for note in notes:
+            warnings.warn(_as_warning(note), stacklevel=4)
+
+
+def _as_warning(note: Note) -> Warning:
+    if issubclass(note.category, AimzWarning):
+        return note.category(note.message, code=note.code)
+    return note.category(note.message)

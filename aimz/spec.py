@@ -1,0 +1,301 @@
+"""What is known of a kernel: frozen records of its sites, and how a statement becomes one."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from aimz.coupling import Found, Verdict
+from aimz.errors import nearest
+from aimz.lookups import Lookup
+from aimz.structure import Reading, Statement
+
+__all__ = ["KernelSpec", "SiteSpec", "spec_of"]
+
+# Families whose support says truly which values they can take (that of a mixture does not).
+_BOUNDED = (
+    dist.BernoulliLogits,
+    dist.BernoulliProbs,
+    dist.BetaBinomial,
+    dist.BinomialLogits,
+    dist.BinomialProbs,
+    dist.CategoricalLogits,
+    dist.CategoricalProbs,
+    dist.DiscreteUniform,
+    dist.OrderedLogistic,
+)
+
+
+@dataclass(frozen=True)
+class SiteSpec:
+    """One named statement of a kernel.
+
+    Parameters
+    ----------
+    name : str
+        Name of the site.
+    kind : str
+        "latent", "observed", "deterministic", "param" or "factor". The output is "observed" whether
+        or not its value was given.
+    rows : str
+        "leading": one axis of the value follows the rows; "sized": its size follows them another
+        way; "scan": recorded inside NumPyro's control flow; "none".
+    row_axis : int or None
+        The axis of the value that follows the rows.
+    shape, dtype :
+        Of the value at the inspected number of rows; dtype is None for a tree of arrays.
+    event_dim : int
+        Number of last axes that are one event of the distribution.
+    plates : tuple of str
+        Plates around the statement, innermost first.
+    dims : tuple of str or None
+        Name of each axis of the value, where a plate gives one.
+    parents, inputs : frozenset of str
+        Sites and kernel arguments that the site reads directly, through any computation.
+    discrete : bool
+        Whether its values are discrete.
+    scaled : bool
+        Whether the kernel itself scales its log density.
+    bounds : tuple of int or None
+        Least and greatest value of a discrete site, where its support alone tells them.
+    support : Constraint or None
+        Values that a latent site can take, where they follow from nothing else.
+    is_given : bool
+        Whether the site observes a value in this call.
+    """
+
+    name: str
+    kind: str
+    rows: str = "none"
+    row_axis: int | None = None
+    shape: tuple[int, ...] = ()
+    dtype: Any = None
+    event_dim: int = 0
+    plates: tuple[str, ...] = ()
+    dims: tuple[str | None, ...] = ()
+    parents: frozenset[str] = frozenset()
+    inputs: frozenset[str] = frozenset()
+    discrete: bool = False
+    scaled: bool = False
+    bounds: tuple[int, int] | None = None
+    support: Any = field(default=None, compare=False, repr=False)
+    is_given: bool = False
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """What is known of a kernel on inputs of one structure.
+
+    Parameters
+    ----------
+    sites : tuple of SiteSpec
+        In the order of the kernel.
+    row_inputs : frozenset of str
+        Arguments with one value per row; all others go whole.
+    row_plates : frozenset of str
+        Plates over the rows, whatever size the kernel wrote.
+    rows : int
+        Number of rows inspected.
+    output : str
+        Name of the output.
+    coupled : bool
+        Whether a row's values may depend on other rows.
+    reason : str
+        Why, in a sentence; "" when separable.
+    version : str
+        Fingerprint of what the kernel computes, the values that it reads included.
+    lookups : tuple of Lookup
+        Indices into tables that the arguments decide, for inputs of these shapes; not saved.
+
+    Examples
+    --------
+    >>> import numpyro, numpyro.distributions as dist
+    >>> from aimz.kernel import Inputs, inspect
+    >>> def kernel(X, y=None):
+    ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    ...     numpyro.sample("y", dist.Normal(b * (X - X.mean()), 1.0), obs=y)
+    >>> spec = inspect(kernel, Inputs({"X": jnp.arange(9.0)}, {}, 9, ("X",)), "y")
+    >>> spec.coupled, spec.reason
+    (True, "Rows meet at site 'y': reduce_sum combines rows.")
+    >>> spec["y"].rows, spec.latents, spec.descendants({"b"})
+    ('leading', ('b',), frozenset({'y'}))
+    """
+
+    sites: tuple[SiteSpec, ...]
+    row_inputs: frozenset[str]
+    row_plates: frozenset[str]
+    rows: int
+    output: str
+    coupled: bool
+    reason: str = ""
+    version: str = field(default="", compare=False, repr=False)
+    lookups: tuple[Lookup, ...] = field(default=(), compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "lookups"}
+
+    def __getitem__(self, name: str) -> SiteSpec:
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise KeyError(f"The kernel has no site '{name}'. {nearest(name, self.names)}")
+
+    def __contains__(self, name: object) -> bool:
+        return any(site.name == name for site in self.sites)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all sites."""
+        return tuple(site.name for site in self.sites)
+
+    @property
+    def latents(self) -> tuple[str, ...]:
+        """Names of the latent sites."""
+        return tuple(site.name for site in self.sites if site.kind == "latent")
+
+    def at_rows(self, count: int) -> "KernelSpec":
+        """The same kernel on another number of rows, where rows do not interact."""
+        sites = []
+        for site in self.sites:
+            shape = list(site.shape)
+            if site.rows == "leading" and site.row_axis is not None:
+                shape[site.row_axis] = count
+            sites.append(replace(site, shape=tuple(shape)))
+        return replace(self, sites=tuple(sites), rows=count)
+
+    def descendants(self, names: Collection[str], *, held: Collection[str] = ()) -> frozenset[str]:
+        """Sites that a change of sites or arguments reaches, not through those held."""
+        reached = set(names)
+        found: set[str] = set()
+        while True:
+            below = {s.name for s in self.sites if (s.parents | s.inputs) & reached} - reached
+            below -= set(held)
+            if not below:
+                return frozenset(found)
+            reached |= below
+            found |= below
+
+
+def spec_of(
+    verdict: Verdict, reading: Reading, arguments: Collection[str], output: str
+) -> KernelSpec:
+    """The record of a verdict on a kernel, which was read with these arguments."""
+    sites = tuple(
+        _site_of(found, verdict, reading, arguments, output)
+        for found in verdict.sites.values()
+        if found.statement.type != "param" or jax.tree.leaves(found.statement.kept)
+    )
+    return KernelSpec(
+        sites=sites,
+        row_inputs=verdict.row_inputs,
+        row_plates=verdict.row_plates,
+        rows=reading.rows,
+        output=output,
+        coupled=bool(verdict.reason),
+        reason=verdict.reason,
+    )
+
+
+def _site_of(
+    found: Found, verdict: Verdict, reading: Reading, arguments: Collection[str], output: str
+) -> SiteSpec:
+    statement = found.statement
+    return SiteSpec(
+        name=statement.name,
+        kind=_kind(statement, output),
+        rows=found.rows,
+        row_axis=found.row_axis,
+        shape=statement.shape,
+        dtype=_dtype(statement),
+        event_dim=_event_dim(statement),
+        plates=tuple(frame.name for frame in statement.frames),
+        dims=_dims(statement),
+        parents=found.sources & set(verdict.sites) - {statement.name},
+        inputs=found.sources & set(arguments),
+        discrete=_is_discrete(statement),
+        scaled=_is_scaled(reading.statements[statement.name]),
+        bounds=_bounds(statement) if _is_discrete(statement) else None,
+        support=_support(statement),
+        is_given=statement.observation is not None,
+    )
+
+
+def _kind(statement: Statement, output: str) -> str:
+    if statement.type != "sample":
+        return statement.type
+    if statement.is_factor:
+        return "factor"
+    observed = statement.observation is not None or statement.name == output
+    return "observed" if observed else "latent"
+
+
+def _dtype(statement: Statement) -> Any:
+    if statement.is_factor:
+        return np.dtype(jnp.result_type(float))
+    return np.dtype(jnp.result_type(statement.value)) if statement.is_array else None
+
+
+def _event_dim(statement: Statement) -> int:
+    return 0 if statement.is_factor else getattr(statement.fn, "event_dim", 0)
+
+
+def _dims(statement: Statement) -> tuple[str | None, ...]:
+    """Plate of each axis of the value."""
+    shape, event_dim = statement.shape, _event_dim(statement)
+    dims: list[str | None] = [None] * len(shape)
+    for frame in statement.frames:
+        axis = len(shape) - event_dim + frame.dim
+        if 0 <= axis < len(shape) and shape[axis] == frame.size:
+            dims[axis] = frame.name
+    return tuple(dims)
+
+
+def _is_discrete(statement: Statement) -> bool:
+    if statement.type != "sample" or statement.is_factor:
+        return False
+    return bool(getattr(statement.fn.support, "is_discrete", False))
+
+
+def _bounds(statement: Statement) -> tuple[int, int] | None:
+    base = statement.fn
+    while isinstance(base, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
+        base = base.base_dist
+    if type(base) not in _BOUNDED:
+        return None
+    support = base.support
+    if support is constraints.boolean:
+        return 0, 1
+    low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    if low is None or high is None:
+        return None
+    if isinstance(low, jax.core.Tracer) or isinstance(high, jax.core.Tracer):
+        return None
+    return int(np.min(low)), int(np.max(high))
+
+
+def _support(statement: Statement) -> Any:
+    """The support of a sample site, where it is the same for all rows and draws."""
+    if statement.type != "sample" or statement.is_factor or statement.in_control_flow:
+        return None
+    try:
+        support = statement.fn.support
+    except NotImplementedError:
+        return None
+    if not isinstance(support, constraints.Constraint) or support is constraints.dependent:
+        return None
+    fixed = all(np.ndim(leaf) == 0 and not _is_traced(leaf) for leaf in jax.tree.leaves(support))
+    return support if fixed else None
+
+
+def _is_traced(leaf: Any) -> bool:
+    return isinstance(leaf, jax.core.Tracer)
+
+
+def _is_scaled(statement: Statement) -> bool:
+    scale = statement.scale
+    return scale is not None and not (isinstance(scale, int | float) and scale == 1)
