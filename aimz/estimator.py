@@ -17,7 +17,7 @@ from aimz.archive import read_archive, write_archive
 from aimz.data import Arguments, check_names, check_positive, draw_count
 from aimz.errors import AimzWarning, InputError, NotFittedError
 from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine
-from aimz.inputs import fitted_on, problem_of
+from aimz.inputs import check_same_data, fitted_on, problem_of
 from aimz.kernel import read_signature
 from aimz.prediction import account_of, attributes_of, described, kernel_name, more_draws
 from aimz.programs import TRACE_LOCK
@@ -279,7 +279,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stu
         return_datatree : bool
             A DataTree with a `posterior` group, or a dict of arrays (chain, draw, ...).
         **kwargs
-            Data of the kernel, needed after the model was loaded from a file.
+            The data as they were passed to `fit`, `sample_weight` and `missing` included: needed
+            after the model was loaded from a file.
 
         Returns
         -------
@@ -289,7 +290,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stu
         Raises
         ------
         InputError
-            `no-data`: there is no fit to continue, or not its data.
+            `no-data`: there is no fit to continue, or not its data; `data-differ`: other data than
+            the fit has seen.
 
         Examples
         --------
@@ -311,8 +313,10 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stu
             msg = "There is no fit to continue, or no data. Fit first, or pass the fit's arguments."
             raise InputError(msg, code="no-data")
         if kwargs:
-            outcome = kwargs.pop(self.param_output)
-            problem, _ = self._problem(kwargs.pop(self.param_input), outcome, None, "raise", kwargs)
+            weights, missing = kwargs.pop("sample_weight", None), kwargs.pop("missing", "raise")
+            X, y = (kwargs.pop(name, None) for name in self._names)
+            problem, arguments = self._problem(X, y, weights, missing, kwargs)
+            check_same_data(fitted, problem, arguments)
         key = self._derived_key(rng_key, Use.SAMPLE, fitted.steps)
         count = self._setting("num_samples", num_samples)
         engine = as_engine(self.inference, self.kernel)

@@ -39,6 +39,7 @@ __all__ = [
     "Given",
     "argument_hashes",
     "check_fitted_rows",
+    "check_same_data",
     "fitted_on",
     "gather",
     "inspected",
@@ -85,6 +86,9 @@ def inspected(
     `names` are those of the primary input and of the outcome.
     """
     signature = read_signature(kernel, *names)
+    if given.get(names[0]) is None:
+        msg = f"'{names[0]}' is None: there are no rows. Pass one row per observation."
+        raise InputError(msg, code="no-rows")
     always = tuple(name for name in names if given.get(name) is not None)
     arguments = bind(
         {n: v for n, v in given.items() if n != names[1] or v is not None},
@@ -192,7 +196,7 @@ def fitted_on(problem: Problem, arguments: Arguments, fit: Fit, steps: int = 0) 
         rows=inputs.rows,
         fingerprint=row_fingerprint(inputs.arrays[names[0]]),
         known=Known(frozenset(spec.row_inputs), arguments.columns, shapes),
-        hashes=argument_hashes(arguments, spec, names),
+        hashes=_data_hashes(problem, arguments),
         labels=arguments.labels if _has_rows(spec) else None,
         steps=steps,
         problem=problem,
@@ -211,8 +215,36 @@ def argument_hashes(
         if by_row and name in spec.row_inputs | {names[0]} and not isinstance(value, dict):
             hashes[name] = row_hashes(value)
         else:
-            hashes[name] = np.array(int(fingerprint_values(value)[:16], 16), np.uint64)
+            hashes[name] = _hash(value)
     return hashes
+
+
+def check_same_data(fitted: Fitted, problem: Problem, arguments: Arguments) -> None:
+    """Refuse data that a fit did not see, where it is to go on with its own.
+
+    Raises
+    ------
+    InputError
+        `data-differ`
+    """
+    then, now = fitted.hashes, _data_hashes(problem, arguments)
+    for name in sorted(then.keys() | now.keys()):
+        if name in then and name in now and np.array_equal(then[name], now[name]):
+            continue
+        msg = f"'{name}' is not what the model was fitted with. Pass the data of the fit, or refit."
+        raise InputError(msg, code="data-differ")
+
+
+def _data_hashes(problem: Problem, arguments: Arguments) -> dict[str, np.ndarray]:
+    """Numbers that stand for all that a fit sees, the outcome and the weights included."""
+    names = (problem.inputs.always_rows[0], problem.spec.output)
+    seen = {names[1]: arguments.arrays.get(names[1]), "sample_weight": problem.weights}
+    hashes = {name: _hash(value) for name, value in seen.items() if value is not None}
+    return {**argument_hashes(arguments, problem.spec, names), **hashes}
+
+
+def _hash(value: Any) -> np.ndarray:
+    return np.array(int(fingerprint_values(value)[:16], 16), np.uint64)
 
 
 def _has_rows(spec: KernelSpec) -> bool:

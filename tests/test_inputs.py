@@ -233,6 +233,13 @@ def test_double_precision_takes_unix_times(model, x64):
 # ------------------------------------------------------------------ shapes
 
 
+def test_no_rows_at_all_are_refused(framed, y):
+    with pytest.raises(InputError, match="'X' is None: there are no rows"):
+        framed.predict(None, progress=False)
+    with pytest.raises(InputError, match="'X' is None: there are no rows"):
+        ImpactModel(plain).fit(None, y, progress=False)
+
+
 @pytest.mark.parametrize("length", [0, 1, ROWS - 1, ROWS + 1])
 def test_an_outcome_of_another_length_is_refused(length, X):
     with pytest.raises(InputError, match=rf"'y' has shape \({length},\) but there are {ROWS} rows"):

@@ -214,6 +214,23 @@ def test_a_model_without_its_inference_object_is_not_fitted_again_by_another(cus
         again.fit(X, X[:, 0], progress=False)
 
 
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ({"y": np.ones(50, np.float32)}, "y"),
+        ({"X": np.ones((50, 2), np.float32)}, "X"),
+        ({"sample_weight": np.full(50, 2.0)}, "sample_weight"),
+        ({"X": None}, "X"),
+    ],
+)
+def test_a_loaded_fit_does_not_go_on_with_other_data(other, name, model, X, tmp_path):
+    model.save(tmp_path / "model")
+    again = ImpactModel.load(tmp_path / "model", kernel)
+    data: dict[str, Any] = {"X": X[:50], "y": X[:50, 0], **other}
+    with pytest.raises(InputError, match=rf"'{name}' is (not what the model was fitted with|None)"):
+        again.sample(**data)
+
+
 def test_a_fit_of_an_inference_object_is_not_continued_after_loading(custom, X):
     again = ImpactModel.load(custom[1], kernel, inference=own_svi())
     with pytest.raises(InputError, match="There is no fit to continue"):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
+from numpyro.infer.util import compute_log_probs
 from numpyro.primitives import Messenger
 
 from aimz.errors import InputError, KernelValidationError
@@ -238,9 +239,12 @@ def version_of(problem: Problem, *functions: Callable[..., Any]) -> str:
 
         def look(key: Any, arrays: Any, fn: Callable[..., Any] = fn) -> Any:
             with handlers.block():
-                seeded = handlers.seed(fn, key)
-                sites = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
-            return [site["value"] for site in sites.values() if site["type"] == "sample"]
+                kwargs = {**arrays, **problem.inputs.static}
+                densities, sites = compute_log_probs(
+                    handlers.seed(fn, key), (), kwargs, {}, sum_log_prob=False
+                )
+            values = [site["value"] for site in sites.values() if site["type"] == "sample"]
+            return values, densities
 
         closed, _ = trace(look, jax.random.key(0), problem.inputs.arrays)
         names.append(fingerprint(closed, values=True))

@@ -378,18 +378,22 @@ def _advance(
 def _step_program(task: _Task, chunk: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """The program of single steps: only the kernel and the guide are traced to recognise it."""
     shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(arguments)]
-    inputs = task.problem.inputs
+    inputs, given = task.problem.inputs, task.given
+    parts: tuple[Any, ...] = ()
+    if given is not None:
+        guide = getattr(given.guide, "__dict__", {})
+        parts = (given, *vars(given).values(), *guide.values())
     key = (
         task.version,
         id(task.problem.kernel),
-        id(task.given),
+        tuple(map(id, parts)),
         f"{jax.tree.structure(arguments)} {shapes} {inputs.static!r} {inputs.rows}",
     )
     kept = _STEPPED.get(key)
     if kept is None:
-        # The kernel and the object are kept too: their addresses are part of the name.
+        # The kernel and the parts are kept too: their addresses are part of the name.
         program = _chunk_compiled(task, chunk, *arguments)
-        kept = _STEPPED[key] = (program, task.problem.kernel, task.given)
+        kept = _STEPPED[key] = (program, task.problem.kernel, parts)
         if len(_STEPPED) > _MAX_STEP_PROGRAMS:
             _STEPPED.popitem(last=False)
     return kept[0]
