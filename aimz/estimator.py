@@ -587,11 +587,11 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stu
         return engine
 
 
-def show(notes: Sequence[Note]) -> None:
-    """Show notes as warnings, at the line of the user's call."""
+def show(notes: Sequence[Note], *, level: int = 4) -> None:
+    """Show notes as warnings, at the line of the user's call, `level` frames from here."""
     with TRACE_LOCK:  # tracing changes the filters, which are one for all threads
         for note in notes:
-            warnings.warn(_as_warning(note), stacklevel=4)
+            warnings.warn(_as_warning(note), stacklevel=level)
 
 
 def _as_warning(note: Note) -> Warning:

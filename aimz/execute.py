@@ -27,7 +27,17 @@ from aimz.sampling import Block, Task, follows_rows
 from aimz.spec import KernelSpec
 from aimz.store import Sink, Tile, Variable
 
-__all__ = ["Call", "Plan", "Ready", "compile_call", "plan_tiles", "run_in_threads", "run_tiles"]
+__all__ = [
+    "Call",
+    "Plan",
+    "Ready",
+    "TileRun",
+    "compile_call",
+    "each_tile",
+    "plan_tiles",
+    "run_in_threads",
+    "run_tiles",
+]
 
 #: Bytes of results that one tile may hold.
 TILE_BYTES = 64 * 2**20
@@ -157,33 +167,60 @@ def run_tiles(
 
     `on_rows` is called with the number of rows that each finished tile adds.
     """
-    devices = _devices()
-    shared = _Shared(call.block, plan)
-    last = plan.chains * plan.draws
+    compute = TileRun(call, ready, plan)
     keys = {variable.site: variable for variable in variables if variable.has_draws}
     kept = next((variable for variable in variables if not variable.has_draws), None)
 
-    def work(item: tuple[RowTile, Tile], lane: int) -> int:
+    def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
+        if sink.has(tile):
+            return
+        values = {}
+        for name, value in compute(row_tile, tile, device).items():
+            variable = keys[name]
+            values[variable.key] = variable.arrange(value, tile)
+        if kept is not None:
+            values[kept.key] = kept.arrange(_outcomes(call, row_tile), tile)
+        sink.write(tile, values)
+
+    return each_tile(call, plan, work, on_rows)
+
+
+class TileRun:
+    """A compiled call as a function of a tile: arrays of its sites, (row, draw, ...)."""
+
+    def __init__(self, call: Call, ready: Ready, plan: Plan) -> None:
+        self.call, self.ready, self.plan = call, ready, plan
+        self.shared = _Shared(call.block, plan)
+
+    def __call__(self, row_tile: RowTile, tile: Tile, device: Any) -> dict[str, np.ndarray]:
+        if self.call.stream is None:  # several calls may share tiles, each with rows of its own
+            row_tile = RowTile(row_tile.rows, self.call.block.row_inputs)
+        block = _with_rows(self.shared.on(device, tile), self.call, row_tile, self.plan)
+        results: dict[str, Any] = self.ready.run(block)  # where its shared part is
+        rows, draws = _length(tile.rows), _num_draws(tile)
+        owned = {name: follows_rows(self.call.task.results[name]) for name in results}
+        return {
+            name: np.asarray(value)[:rows, :draws] if owned[name] else np.asarray(value)[:draws]
+            for name, value in results.items()
+        }
+
+
+def each_tile(
+    call: Call,
+    plan: Plan,
+    work: Callable[[RowTile, Tile, Any], None],
+    on_rows: Callable[[int], None],
+) -> int:
+    """Let threads do some work on every tile, and a device, in order; returns the rows."""
+    devices = _devices()
+    last = plan.chains * plan.draws
+    rows = 0
+
+    def work_on(item: tuple[RowTile, Tile], lane: int) -> int:
         row_tile, tile = item
-        if not sink.has(tile):
-            device = devices[lane % len(devices)]
-            block = _with_rows(shared.on(device, tile), call, row_tile, plan)
-            results = ready.run(block)  # where its shared part is
-            values = {}
-            for name, value in results.items():
-                variable, array = keys[name], np.asarray(value)
-                cut = array[: _num_draws(tile)]
-                if variable.row_axis is not None:
-                    cut = array[: _length(tile.rows), : _num_draws(tile)]
-                values[variable.key] = variable.arrange(cut, tile)
-            if kept is not None:
-                observed = _outcomes(call, row_tile)
-                values[kept.key] = kept.arrange(observed, tile)
-            sink.write(tile, values)
+        work(row_tile, tile, devices[lane % len(devices)])
         is_last = tile.chains.stop * tile.draws.stop == last
         return _length(tile.rows) if is_last else 0
-
-    rows = 0
 
     def count(done: int) -> None:
         nonlocal rows
@@ -193,7 +230,7 @@ def run_tiles(
     items = (
         (row_tile, tile) for row_tile in _row_tiles(call, plan) for tile in plan.tiles(row_tile)
     )
-    run_in_threads(items, work, count, threads=_num_threads(devices))
+    run_in_threads(items, work_on, count, threads=_num_threads(devices))
     return rows
 
 

@@ -38,6 +38,7 @@ from aimz.spec import KernelSpec
 __all__ = [
     "Given",
     "argument_hashes",
+    "changed_rows",
     "check_fitted_rows",
     "check_same_data",
     "fitted_on",
@@ -282,6 +283,26 @@ def origin_of(fitted: Fitted, given: Given, names: tuple[str, str]) -> Origin:
             same_shape = then.shape == now[name].shape
             changed[name] = (then != now[name]) if same_shape else np.array(True)
     return Origin(rows=rows, changed=changed)
+
+
+def changed_rows(natural: Given, scenario: Given) -> dict[str, np.ndarray]:
+    """Rows, (row,), in which each argument of a scenario is not the natural one; () for others."""
+    changed = {}
+    spec, primary = natural.spec, natural.arguments.arrays
+    for name, value in scenario.arguments.arrays.items():
+        old = primary.get(name)
+        by_row = name in spec.row_inputs and not isinstance(value, dict)
+        if by_row and old is not None and np.shape(old) == np.shape(value):
+            other = np.asarray(old) != np.asarray(value)
+            differs = other.reshape(len(other), -1).any(axis=1)
+        else:
+            differs = np.array(fingerprint_values(old) != fingerprint_values(value))
+        if differs.any():
+            changed[name] = differs
+    for name, value in scenario.arguments.static.items():
+        if natural.arguments.static.get(name) != value:
+            changed[name] = np.array(True)
+    return changed
 
 
 def check_fitted_rows(fitted: Fitted, call: Call) -> None:

@@ -17,15 +17,18 @@ from jax.scipy.special import logsumexp
 from tqdm.auto import tqdm
 
 from aimz.data import check_positive, draw_count
+from aimz.effects import Effect, changes_of, question_of
 from aimz.errors import InputError, OutputWarning
+from aimz.estimation import about, effect_of, scenarios_of
 from aimz.estimator import Estimator, show
 from aimz.inference import Fit
-from aimz.inputs import check_fitted_rows, gather, origin_of, row_numbers
+from aimz.inputs import Given, check_fitted_rows, gather, origin_of, row_numbers
+from aimz.kernel import read_signature
 from aimz.persist import Scratch
 from aimz.prediction import Result, carry_out, difference, prepare
 from aimz.requests import Delivery, Fitted, Request, Use
 from aimz.results import draws_dataset, flat_arrays, import_dask, row_totals
-from aimz.sampling import log_likelihood_block, predict_block
+from aimz.sampling import expectation_block, log_likelihood_block, predict_block
 from aimz.scenario import observed_sites, sites_to_return
 from aimz.spec import KernelSpec
 
@@ -415,6 +418,129 @@ class ImpactModel(Estimator):
             warnings.warn(OutputWarning(text, code="unpaired"), stacklevel=2)
         return difference(baseline, intervention, self._scratch())
 
+    def effect(
+        self,
+        X: Any,
+        baseline: Mapping[str, Any] | None = None,
+        intervention: Mapping[str, Any] | None = None,
+        *,
+        scenarios: Mapping[Any, Mapping[str, Any]] | None = None,
+        estimand: str = "ate",
+        treatment: Any = None,
+        by: Any = None,
+        weights: Any = None,
+        comparison: Any = "difference",
+        target: str = "expectation",
+        population: str = "sample",
+        site: str | None = None,
+        y: Any = None,
+        inputs: Mapping[str, Any] | None = None,
+        in_sample: bool = True,
+        rng_key: Any = None,
+        progress: bool = True,
+        **kwargs: Any,
+    ) -> Effect:
+        """Compare scenarios, in one pass over the rows.
+
+        A scenario is a mapping of names to values: an argument of the kernel (then it is replaced),
+        a site (then it is set, as by an intervention), or the primary input. A value is a scalar,
+        one value per row, or a callable of the natural value. An empty scenario is what is natural.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, ...)
+            The rows to ask about, in memory.
+        baseline, intervention : mapping, optional
+            The two scenarios.
+        scenarios : mapping of mappings, optional
+            Named scenarios in their place; each is compared with the first.
+        estimand : {"ate", "att", "atc", "cate", "ite"}
+            Average effect on all rows, on the treated, on the untreated, by group, or the effect on
+            each row.
+        treatment : str or array of bool, optional
+            What says who was treated: an argument, a column of `X`, or one value per row. Default
+            the one thing that the scenarios set.
+        by : str or array-like, shape (rows,), optional
+            Groups for `"cate"`: labels, or the name of an argument or column.
+        weights : array-like, shape (rows,), optional
+            Weight of each row in averages.
+        comparison : {"difference", "ratio", "lift", "odds_ratio"} or callable
+            How two averages are compared: a ratio is that of totals. A callable takes the averages
+            of the scenario and of the baseline, (group, draw, ...).
+        target : {"expectation", "prediction"}
+            The mean of the outcome's distribution, or the outcome with its noise.
+        population : {"sample", "superpopulation", "finite"}
+            These rows; the population that they are a sample of, by a Bayesian bootstrap; or these
+            rows with the observed outcome in the arm that was observed (needs `y`).
+        site : str, optional
+            Site to compare; default the output.
+        y : array-like, shape (rows, ...), optional
+            Observed outcomes, for `population="finite"`.
+        inputs : mapping, optional
+            Arguments of the kernel whose names are options here.
+        in_sample : bool
+            As in `predict`.
+        rng_key : int or Array, optional
+            Replaces the key derived from the model's key and the rows.
+        progress : bool
+            Show a progress bar that counts rows.
+        **kwargs
+            The kernel's other arguments, with their natural values.
+
+        Returns
+        -------
+        Effect
+            Draws of the effect; prints as a table that names what was compared of whom.
+
+        Raises
+        ------
+        InputError
+            `scenario-incomplete`, `scenario-unknown`, `option-unknown`, `option-ambiguous`,
+            `treatment-unknown`, `no-mean`, `ratio-undefined`, and as in `predict`.
+
+        Examples
+        --------
+        >>> import numpyro, numpyro.distributions as dist, numpy as np
+        >>> def kernel(X, t, y=None):
+        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        ...     numpyro.sample("y", dist.Normal(b * t + X[:, 0], 1.0), obs=y)
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.linspace(1.0, 3.0, 101)})
+        >>> effect = im.effect(np.ones((5, 1)), {"t": 0}, {"t": 1}, t=np.zeros(5), progress=False)
+        >>> effect.summary()[["mean", "P(effect > 0)"]].round(2).values.tolist()
+        [[2.0, 1.0]]
+        """
+        given = {"treatment": treatment, "by": by, "weights": weights, "y": y}
+        natural = {self.param_input: X, **kwargs, **(inputs or {})}
+        changes = changes_of(baseline, intervention, scenarios)
+        asked = site or self.param_output
+        question = question_of(asked, estimand, comparison, target, population)
+        self._check_ambiguous(given, inputs or {})
+        fit = self._fitted_state().fit
+        chains, draws = self._draws_of(fit)
+        request = self._request(
+            program=expectation_block if target == "expectation" else predict_block,
+            method="effect",
+            group="effect",
+            use=Use.PREDICT,
+            fit=fit,
+            chains=chains,
+            draws=draws,
+            to=Delivery(store="memory", progress=progress),
+            sites=lambda spec: sites_to_return(spec, asked),
+            rng_key=rng_key,
+            in_sample=in_sample,
+        )
+
+        def key_of(own: Given) -> jax.Array:
+            return self._derived_key(rng_key, request.use, *own.key_numbers)
+
+        ready = scenarios_of(request, question, natural, changes, key_of)
+        rows, ready = about(question, natural, changes, ready, given)
+        show(tuple(dict.fromkeys(n for p in ready.prepared.values() for n in p.notes)), level=3)
+        schema = self._schema(fit.draws, ready.natural.arguments.labels, draws)
+        with tqdm(total=ready.natural.rows, unit="row", disable=not progress) as bar:
+            return effect_of(question, rows, ready, schema, fit.attrs, bar.update)
+
     def score(self, X: Any, y: Any, **kwargs: Any) -> float:
         """Mean log predictive density per row: what `cross_val_score` makes large.
 
@@ -495,6 +621,17 @@ class ImpactModel(Estimator):
             tree, notes = carry_out(prepared, result, request, self._scratch(), bar.update)
         show(notes)
         return tree
+
+    def _check_ambiguous(self, given: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        """Refuse an option that may be meant for an argument of the kernel."""
+        names = read_signature(self.kernel, *self._names).names
+        for name, value in given.items():
+            if value is not None and name in names and name not in (*inputs, self.param_output):
+                msg = (
+                    f"'{name}' is an option of effect and an argument of the kernel. Pass the "
+                    f"kernel's as inputs={{'{name}': ...}}."
+                )
+                raise InputError(msg, code="option-ambiguous")
 
     def _scratch(self) -> Scratch:
         """The model's own temporary directory."""

@@ -8,6 +8,7 @@ rows stay whole and only the draws are vectorised.
 No input or output, no choice of device and no warning happens here.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,13 +24,16 @@ from aimz.errors import InputError
 from aimz.kernel import row_plates
 from aimz.randomness import NO_ROW, as_stock_key, draw_words, site_key
 from aimz.spec import KernelSpec, SiteSpec
+from aimz.structure import base_distribution
 
 __all__ = [
     "Block",
     "Task",
     "density_spec",
+    "expectation_block",
     "follows_rows",
     "log_likelihood_block",
+    "population_block",
     "predict_block",
 ]
 
@@ -86,6 +90,35 @@ def predict_block(task: Task, block: Block) -> dict[str, jax.Array]:
 def log_likelihood_block(task: Task, block: Block) -> dict[str, jax.Array]:
     """Log density of the observed sites in `task.sites`, shaped like `predict_block`'s values."""
     return _run_block(task, block, _site_densities)
+
+
+def expectation_block(task: Task, block: Block) -> dict[str, jax.Array]:
+    """Means of the distributions of `task.sites`, shaped like `predict_block`'s values.
+
+    A categorical outcome has a probability per category, in a last axis. A site that is set, or
+    computed, is its own mean.
+
+    Raises
+    ------
+    InputError
+        `no-mean`: a distribution without a mean.
+    """
+    return _run_block(task, block, _site_means)
+
+
+def population_block(task: Task, block: Block) -> dict[str, jax.Array]:
+    """Exponential weights, (row, draw), under the one name in `task.sites`: keyed like a site.
+
+    Weights that are exponential and independent make a Bayesian bootstrap of the rows (Rubin, 1981,
+    doi:10.1214/aos/1176345338).
+    """
+    (name,) = task.sites
+
+    def weigh(row: Any, draw: Any) -> jax.Array:
+        return jax.random.exponential(site_key(draw_words(block.words, draw), name, row))
+
+    by_draw = jax.vmap(weigh, in_axes=(None, 0))
+    return {name: jax.vmap(by_draw, in_axes=(0, None))(block.rows, block.draws)}
 
 
 _Read = Callable[[Task, Mapping[str, Any]], dict[str, jax.Array]]
@@ -198,6 +231,36 @@ def _site_densities(task: Task, trace: Mapping[str, Any]) -> dict[str, jax.Array
             density = jnp.broadcast_to(density, jnp.shape(site["value"])[:rank])
         densities[name] = density
     return densities
+
+
+def _site_means(task: Task, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+    set_sites = {*task.do, *task.condition}
+    means = {}
+    for name in task.sites:
+        site = trace[name]
+        is_drawn = site["type"] == "sample" and name not in set_sites
+        means[name] = _mean(site["fn"], name) if is_drawn else jnp.asarray(site["value"])
+    return means
+
+
+def _mean(fn: Any, name: str) -> jax.Array:
+    """Mean of a distribution; of a categorical one, the probability of each category."""
+    base = base_distribution(fn)
+    if isinstance(base, dist.CategoricalProbs | dist.CategoricalLogits):
+        logits = isinstance(base, dist.CategoricalLogits)
+        shares = jax.nn.softmax(base.logits) if logits else base.probs
+        return jnp.broadcast_to(shares, (*fn.shape(), shares.shape[-1]))
+    mean = None
+    if not isinstance(base, dist.Cauchy | dist.HalfCauchy):
+        with contextlib.suppress(NotImplementedError):
+            mean = fn.mean
+    if mean is None:
+        msg = (
+            f"Site '{name}' has no mean that is known ({type(base).__name__}). Ask for "
+            "target='prediction', which compares draws."
+        )
+        raise InputError(msg, code="no-mean")
+    return jnp.broadcast_to(mean, fn.shape())
 
 
 class _Answer(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
@@ -336,9 +399,7 @@ def _draw_rows(
     fn: Any, key: Callable[..., jax.Array], rows: Any, site: SiteSpec, shape: tuple[int, ...]
 ) -> Any:
     """Draw all rows of a site at once, each by its own key where the sampler would mix them."""
-    base = fn
-    while isinstance(base, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
-        base = base.base_dist
+    base = base_distribution(fn)
     family = next((kind for kind in _NEIGHBOURLY if isinstance(base, kind)), None)
     if family is None or shape:
         return _draw(fn, key(NO_ROW), shape, site.name)

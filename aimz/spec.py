@@ -13,7 +13,7 @@ from numpyro.distributions import constraints
 from aimz.coupling import Found, Verdict
 from aimz.errors import nearest
 from aimz.lookups import Lookup
-from aimz.structure import Reading, Statement
+from aimz.structure import Reading, Statement, base_distribution
 
 __all__ = ["KernelSpec", "SiteSpec", "spec_of"]
 
@@ -262,9 +262,7 @@ def _is_discrete(statement: Statement) -> bool:
 
 
 def _bounds(statement: Statement) -> tuple[int, int] | None:
-    base = statement.fn
-    while isinstance(base, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
-        base = base.base_dist
+    base = base_distribution(statement.fn)
     if type(base) not in _BOUNDED:
         return None
     support = base.support

@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "requests",
         "inputs",
         "prediction",
+        "estimation",
         "archive",
     ),
     ("estimator", "model"),
