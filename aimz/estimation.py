@@ -96,7 +96,7 @@ def scenarios_of(
             raise InputError(msg, code="rows-mismatch")
         given = gather(asked, {**natural, **replaced})
         now = changed_rows(own, given)
-        reach = own.spec.descendants({*now, *set_sites}) | set(set_sites)
+        reach = own.spec.descendants(set(change)) | set(set_sites)
         note = _no_path(name, change, question.site, reach) if change else ()
         moved = replace(origin, changed={**origin.changed, **now})
         ready = prepare(asked, given, moved, key)
