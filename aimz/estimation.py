@@ -33,8 +33,8 @@ from aimz.prediction import Prepared, prepare
 from aimz.requests import Request
 from aimz.results import Schema
 from aimz.rows import RowTile
-from aimz.sampling import Task, population_block
-from aimz.spec import SiteSpec
+from aimz.sampling import Task, follows_rows, population_block
+from aimz.spec import KernelSpec, SiteSpec
 from aimz.store import Tile
 
 __all__ = ["Scenarios", "about", "effect_of", "scenarios_of"]
@@ -81,6 +81,13 @@ def scenarios_of(
     if own.stream is not None:
         msg = f"'{primary}' is read by the piece, and effects need its rows in memory. Load it."
         raise InputError(msg, code="rows-lazy")
+    (site,) = request.sites(own.spec)
+    if not follows_rows(own.spec[site]):
+        msg = (
+            f"Site '{site}' has no value per row, so there is nothing to average. Ask for a site "
+            "of rows, or compare the posterior itself."
+        )
+        raise InputError(msg, code="site-rows")
     origin = origin_of(request.fitted, own, request.names)
     key = key_of(own)
     arguments = list(read_signature(request.kernel, *request.names).names)
@@ -96,11 +103,10 @@ def scenarios_of(
             raise InputError(msg, code="rows-mismatch")
         given = gather(asked, {**natural, **replaced})
         now = changed_rows(own, given)
-        reach = own.spec.descendants(set(change)) | set(set_sites)
-        note = _no_path(name, change, question.site, reach) if change else ()
+        notes = _path_notes(name, change, question.site, own.spec) if change else ()
         moved = replace(origin, changed={**origin.changed, **now})
         ready = prepare(asked, given, moved, key)
-        prepared[name] = replace(ready, notes=(*note, *ready.notes))
+        prepared[name] = replace(ready, notes=(*notes, *ready.notes))
     return Scenarios(primary, own, prepared)
 
 
@@ -114,16 +120,26 @@ def _over_rows(value: Any, own: Given, name: str) -> Any:
     return np.full(own.arguments.rows, value, np.result_type(natural.dtype, value))
 
 
-def _no_path(
-    name: str, change: Mapping[str, Any], site: str, reach: frozenset[str]
+def _path_notes(
+    name: str, change: Mapping[str, Any], site: str, spec: KernelSpec
 ) -> tuple[Note, ...]:
-    if site in reach:
+    """What is said of a change that reaches no outcome, or that data keep from parts of it."""
+    reach = spec.descendants(set(change)) | (set(change) & set(spec.names))
+    listed = ", ".join(change)
+    if site not in reach:
+        text = (
+            f"Scenario '{name}' changes {listed}, from which no path leads to '{site}'. Set "
+            "something that it depends on."
+        )
+        return (Note(OutputWarning, text, "no-effect"),)
+    held = sorted(s.name for s in spec.sites if s.is_given and s.name in reach - {site, *change})
+    if not held:
         return ()
     text = (
-        f"Scenario '{name}' changes {', '.join(change)}, from which no path leads to '{site}'. Set "
-        "something that it depends on."
+        f"Scenario '{name}' changes {listed}, but {', '.join(held)} keeps the values that the call "
+        "passes. Leave these data out for the whole effect."
     )
-    return (Note(OutputWarning, text, "no-effect"),)
+    return (Note(OutputWarning, text, "blocked-by-data"),)
 
 
 def about(

@@ -509,6 +509,7 @@ class ImpactModel(Estimator):
         >>> effect.summary()[["mean", "P(effect > 0)"]].round(2).values.tolist()
         [[2.0, 1.0]]
         """
+        y = kwargs.get(self.param_output) if y is None else y
         given = {"treatment": treatment, "by": by, "weights": weights, "y": y}
         natural = {self.param_input: X, **kwargs, **(inputs or {})}
         changes = changes_of(baseline, intervention, scenarios)

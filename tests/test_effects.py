@@ -376,6 +376,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"estimand": "att", "baseline": {"t": 0, "b": 0.0}},
         "Several things are set",
     ),
+    "a site without rows": ({"site": "b"}, "'b' has no value per row"),
+    "a site that there is not": ({"site": "z"}, "There is no site 'z' to return"),
     "too many draws of rows": ({"estimand": "ite"}, "Ask about fewer rows"),
 }
 
@@ -410,6 +412,21 @@ def test_a_scenario_that_changes_nothing_that_matters_warns(X, t):
     with pytest.warns(OutputWarning, match="from which no path leads to 'y'"):
         effect(model(kernel), X, t)
     assert float(effect(model(linear), X, 0 * t).draws.std()) > 0  # a scenario may be natural
+
+
+def test_data_that_keep_a_change_from_the_outcome_warn(X, t):
+    def kernel(X, t, m=None, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        with numpyro.plate("obs", X.shape[0]):
+            m = numpyro.sample("m", dist.Normal(2.0 * t, 0.1), obs=m)
+            numpyro.sample("y", dist.Normal(b * t + m, 1.0), obs=y)
+
+    with pytest.warns(OutputWarning, match="but m keeps the values that the call passes"):
+        direct = effect(model(kernel), X, t, m=2.0 * t)
+    close(direct.draws, B.astype(float))
+    with pytest.warns(OutputWarning, match="no draws of m"):
+        whole = effect(model(kernel), X, t)
+    np.testing.assert_allclose(flat(whole.draws), B + 2.0, atol=1e-5)
 
 
 # ------------------------------------------------------------------ the answer
