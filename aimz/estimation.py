@@ -23,7 +23,7 @@ from aimz.effects import (
     rows_of,
     split_scenario,
 )
-from aimz.errors import InputError, OutputWarning
+from aimz.errors import InputError, OutputWarning, nearest
 from aimz.execute import Call, TileRun, compile_call, each_tile
 from aimz.inference import Note
 from aimz.inputs import Given, changed_rows, gather, origin_of
@@ -33,7 +33,7 @@ from aimz.prediction import Prepared, prepare
 from aimz.requests import Request
 from aimz.results import Schema
 from aimz.rows import RowTile
-from aimz.sampling import Task, follows_rows, population_block
+from aimz.sampling import Task, follows_rows, population_block, predict_block
 from aimz.spec import KernelSpec, SiteSpec
 from aimz.store import Tile
 
@@ -42,6 +42,7 @@ __all__ = ["Scenarios", "about", "effect_of", "scenarios_of"]
 #: Bytes of draws of rows that an effect on each row may hold.
 ROW_BYTES = 2**30
 _POPULATION = "aimz:population"
+_CROSSED = "intervention, with the mediator of the baseline"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Scenarios:
     """Prepared scenarios by name, the first the reference, and outcomes kept where they hold.
 
     `natural` are the inputs that no scenario has changed, `primary` the name of the first of them.
+    `mediator` draws the mediator under the reference, for the last scenario, which keeps it.
     `observed` has for each scenario the rows in which it is what was observed, with `outcome` the
     values there.
     """
@@ -56,6 +58,7 @@ class Scenarios:
     primary: str
     natural: Given
     prepared: Mapping[str, Prepared]
+    mediator: Call | None = None
     observed: Mapping[str, np.ndarray] = field(default_factory=dict)
     outcome: np.ndarray | None = None
 
@@ -107,7 +110,38 @@ def scenarios_of(
         moved = replace(origin, changed={**origin.changed, **now})
         ready = prepare(asked, given, moved, key)
         prepared[name] = replace(ready, notes=(*notes, *ready.notes))
-    return Scenarios(primary, own, prepared)
+    made = Scenarios(primary, own, prepared)
+    return made if question.mediator is None else _mediated(made, question.mediator, site)
+
+
+def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
+    """Scenarios with another at the end: the last one, with the mediator of the first."""
+    spec = scenarios.natural.spec
+    first, last = (list(scenarios.prepared.values())[n] for n in (0, -1))
+    if len(scenarios.prepared) != 2:
+        msg = "Mediation compares two scenarios. Pass baseline= and intervention=."
+        raise InputError(msg, code="scenario-incomplete")
+    below = mediator in spec and site in spec.descendants({mediator})
+    if not below or not follows_rows(spec[mediator]):
+        valid = [
+            s.name for s in spec.sites if follows_rows(s) and site in spec.descendants({s.name})
+        ]
+        msg = f"mediator='{mediator}' is no site of rows that '{site}' depends on. "
+        raise InputError(msg + nearest(mediator, valid), code="mediator-unknown")
+    if spec[mediator].is_given:
+        msg = f"The call passes '{mediator}', so nothing can change it. Leave it out."
+        raise InputError(msg, code="mediator-given")
+    call, plan = last.call, last.plan
+    shape = list(spec[mediator].shape)
+    rows = shape.pop(spec[mediator].row_axis or 0)
+    held = np.zeros((), spec[mediator].dtype)
+    held = np.broadcast_to(held, (plan.chains * plan.draws, rows, *shape))
+    block = call.block._replace(row_posterior={**call.block.row_posterior, mediator: held})
+    redraw = {n: v for n, v in block.redraw.items() if n != mediator}
+    crossed = replace(last, call=replace(call, block=block._replace(redraw=redraw)))
+    task = replace(first.call.task, sites=(mediator,), results=first.call.task.spec)
+    drawn = replace(first.call, program=predict_block, task=task)
+    return replace(scenarios, prepared={**scenarios.prepared, _CROSSED: crossed}, mediator=drawn)
 
 
 def _over_rows(value: Any, own: Given, name: str) -> Any:
@@ -217,8 +251,8 @@ def effect_of(
     parts = [_labelled(averages[n], rows, schema, dim) for n in names]
     together = xr.concat(parts, xr.DataArray(names, dims="scenario", name="scenario"))
     contrasts = {
-        f"{name} vs {names[0]}": compared(question, averages[name], averages[names[0]])
-        for name in names[1:]
+        f"{new} vs {old}": compared(question, averages[new], averages[old])
+        for new, old in _contrasts(question, names)
     }
     parts = [_labelled(values, rows, schema, dim) for values in contrasts.values()]
     draws = xr.concat(parts, xr.DataArray(list(contrasts), dims="contrast", name="contrast"))
@@ -251,12 +285,21 @@ def _run(
     }
     first = next(iter(scenarios.prepared.values())).call
     weigh: TileRun | None = None
+    mediate: TileRun | None = None
+    if scenarios.mediator is not None:
+        mediate = TileRun(scenarios.mediator, compile_call(scenarios.mediator, plan), plan)
     if question.population == "superpopulation":
         call = _population_call(first)
         weigh = TileRun(call, compile_call(call, plan), plan)
 
     def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
-        values = {n: run(row_tile, tile, device)[question.site] for n, run in runs.items()}
+        given = None
+        if mediate is not None:
+            given = mediate(row_tile, tile, device)
+        values = {
+            name: run(row_tile, tile, device, given if name == _CROSSED else None)[question.site]
+            for name, run in runs.items()
+        }
         for name, there in scenarios.observed.items():
             values[name] = _kept(values[name], there[tile.rows], scenarios.outcome, tile)
         weights = None if weigh is None else weigh(row_tile, tile, device)[_POPULATION]
@@ -290,6 +333,14 @@ def _labels(rows: Rows, schema: Schema) -> list[Any]:
     labels = schema.labels if schema.labels is not None else np.arange(len(rows.weights))
     kept: list[Any] = labels[rows.weights > 0].tolist()
     return kept
+
+
+def _contrasts(question: Question, names: list[str]) -> list[tuple[str, str]]:
+    """Which scenarios are compared, the new one first."""
+    if question.mediator is None:
+        return [(name, names[0]) for name in names[1:]]
+    old, new, crossed = names
+    return [{"nde": (crossed, old), "nie": (new, crossed), "total": (new, old)}[question.estimand]]
 
 
 def _labelled(values: np.ndarray, rows: Rows, schema: Schema, dim: str) -> xr.DataArray:

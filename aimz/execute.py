@@ -192,10 +192,22 @@ class TileRun:
         self.call, self.ready, self.plan = call, ready, plan
         self.shared = _Shared(call.block, plan)
 
-    def __call__(self, row_tile: RowTile, tile: Tile, device: Any) -> dict[str, np.ndarray]:
+    def __call__(
+        self,
+        row_tile: RowTile,
+        tile: Tile,
+        device: Any,
+        given: Mapping[str, np.ndarray] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Run one tile; `given` replaces values of rows, (row, draw, ...), that the call holds."""
         if self.call.stream is None:  # several calls may share tiles, each with rows of its own
             row_tile = RowTile(row_tile.rows, self.call.block.row_inputs)
         block = _with_rows(self.shared.on(device, tile), self.call, row_tile, self.plan)
+        for name, value in (given or {}).items():
+            own = block.row_posterior[name]
+            full = np.zeros(own.shape, own.dtype).swapaxes(0, 1)
+            full[: len(value), : value.shape[1]] = value
+            block.row_posterior[name] = full.swapaxes(0, 1)
         results: dict[str, Any] = self.ready.run(block)  # where its shared part is
         rows, draws = _length(tile.rows), _num_draws(tile)
         owned = {name: follows_rows(self.call.task.results[name]) for name in results}

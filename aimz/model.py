@@ -427,6 +427,7 @@ class ImpactModel(Estimator):
         scenarios: Mapping[Any, Mapping[str, Any]] | None = None,
         estimand: str = "ate",
         treatment: Any = None,
+        mediator: str | None = None,
         by: Any = None,
         weights: Any = None,
         comparison: Any = "difference",
@@ -454,12 +455,16 @@ class ImpactModel(Estimator):
             The two scenarios.
         scenarios : mapping of mappings, optional
             Named scenarios in their place; each is compared with the first.
-        estimand : {"ate", "att", "atc", "cate", "ite"}
+        estimand : {"ate", "att", "atc", "cate", "ite", "nde", "nie", "total"}
             Average effect on all rows, on the treated, on the untreated, by group, or the effect on
-            each row.
+            each row; with a mediator the natural direct, the natural indirect and the total effect.
         treatment : str or array of bool, optional
             What says who was treated: an argument, a column of `X`, or one value per row. Default
             the one thing that the scenarios set.
+        mediator : str, optional
+            Site on the path, for `"nde"`, `"nie"` and `"total"`: the direct effect keeps the value
+            that it has under the baseline, the indirect one changes nothing else (Pearl, 2001,
+            "Direct and indirect effects").
         by : str or array-like, shape (rows,), optional
             Groups for `"cate"`: labels, or the name of an argument or column.
         weights : array-like, shape (rows,), optional
@@ -511,11 +516,12 @@ class ImpactModel(Estimator):
         """
         y = kwargs.get(self.param_output) if y is None else y
         given = {"treatment": treatment, "by": by, "weights": weights, "y": y}
+        options = {**given, "mediator": mediator, "site": site}
         natural = {self.param_input: X, **kwargs, **(inputs or {})}
         changes = changes_of(baseline, intervention, scenarios)
         asked = site or self.param_output
-        question = question_of(asked, estimand, comparison, target, population)
-        self._check_ambiguous(given, inputs or {})
+        question = question_of(asked, estimand, comparison, target, population, mediator)
+        self._check_ambiguous(options, inputs or {})
         fit = self._fitted_state().fit
         chains, draws = self._draws_of(fit)
         request = self._request(

