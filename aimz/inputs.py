@@ -262,8 +262,9 @@ def origin_of(fitted: Fitted, given: Given, names: tuple[str, str]) -> Origin:
     if fitted.spec is None:
         labels = given.arguments.labels
         return Origin(by_hand=True, labels=labels, draw_labels=fitted.draw_labels)
+    observed = frozenset(s.name for s in fitted.spec.sites if s.kind == "observed")
     if given.stream is not None:
-        return Origin(given.rows in (None, fitted.rows))
+        return Origin(given.rows in (None, fitted.rows), observed=observed)
     now = argument_hashes(given.arguments, fitted.spec, names)
     rows: np.ndarray | None = None
     labels = _own_labels(given.arguments)
@@ -271,10 +272,10 @@ def origin_of(fitted: Fitted, given: Given, names: tuple[str, str]) -> Origin:
     if not same or _differ(labels, fitted.labels):
         then = fitted.hashes.get(names[0])
         if then is None or then.ndim == 0 or now[names[0]].ndim == 0:
-            return Origin(is_known=False)
+            return Origin(is_known=False, observed=observed)
         rows = _found(now[names[0]], then, labels, fitted.labels)
         if rows is None:
-            return Origin(is_known=False)
+            return Origin(is_known=False, observed=observed)
     changed = {}
     for name in now.keys() & fitted.hashes.keys() - {names[0]}:
         then = fitted.hashes[name]
@@ -282,7 +283,7 @@ def origin_of(fitted: Fitted, given: Given, names: tuple[str, str]) -> Origin:
         if then.shape != now[name].shape or np.any(then != now[name]):
             same_shape = then.shape == now[name].shape
             changed[name] = (then != now[name]) if same_shape else np.array(True)
-    return Origin(rows=rows, changed=changed)
+    return Origin(rows=rows, changed=changed, observed=observed)
 
 
 def changed_rows(natural: Given, scenario: Given) -> dict[str, np.ndarray]:

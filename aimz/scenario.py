@@ -48,6 +48,7 @@ class Origin:
     `rows` is None where they are the fitted ones in order, else their numbers there; `changed` says
     for each argument that is not the fitted one in which rows, (rows,) or (). `labels` are those of
     the call's rows. A posterior that was set by hand knows no rows but by the labels of its draws.
+    `observed` names the sites that were data of the fit: left out, they are drawn.
     """
 
     is_known: bool = True
@@ -56,6 +57,7 @@ class Origin:
     draw_labels: Mapping[str, Any] = field(default_factory=dict)
     rows: np.ndarray | None = None
     changed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    observed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def reused_draws(
     for name in [name for name, rows in redraw.items() if rows.all()]:
         del reused[name], redraw[name]
         redrawn.append(name)
-    notes = _notes(spec, fit, scenario, redrawn, in_sample=in_sample)
+    notes = _notes(spec, fit, scenario, redrawn, origin.observed, in_sample=in_sample)
     return Reuse(reused, redraw, tuple(sorted({*redrawn, *redraw})), notes)
 
 
@@ -361,7 +363,13 @@ def _site_value(site: SiteSpec, value: Any) -> np.ndarray:
 
 
 def _notes(
-    spec: KernelSpec, fit: Fit, scenario: Scenario, redrawn: list[str], *, in_sample: bool
+    spec: KernelSpec,
+    fit: Fit,
+    scenario: Scenario,
+    redrawn: list[str],
+    observed: frozenset[str],
+    *,
+    in_sample: bool,
 ) -> tuple[Note, ...]:
     notes, draws = [], fit.draws
     set_sites = set(scenario.do) | set(scenario.condition)
@@ -377,7 +385,7 @@ def _notes(
         for name in spec.latents
         if name not in draws
         and name != spec.output
-        and name not in set_sites
+        and name not in set_sites | observed
         and (in_sample or not _belongs_to_rows(spec[name]))
     ]
     if lacking and draws:

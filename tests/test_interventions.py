@@ -164,7 +164,6 @@ def test_an_intervention_that_data_block_warns(X):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The posterior holds no draws of m")
 def test_an_intervention_goes_through_data_that_are_left_out(X):
     im = ImpactModel(mediated, num_samples=DRAWS)
     im.fit_on_batch(X, np.zeros(ROWS), m=np.zeros(ROWS), num_steps=300, progress=False)
