@@ -120,6 +120,8 @@ def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """A value as JSON; arrays go to `arrays` and leave their name."""
     if isinstance(value, str | bool | int | float) or value is None:
         return value
+    if isinstance(value, np.bool_ | np.integer | np.floating) and value.dtype.itemsize <= 8:
+        return value.item()
     if isinstance(value, np.dtype):
         return {"dtype": value.str}
     if isinstance(value, Mapping):

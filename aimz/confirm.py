@@ -76,7 +76,7 @@ def _comparison(
 ) -> Callable[..., list[_Answers]]:
     """A function of four rows that returns the equations under the four arrangements."""
     count = len(_ORDER)
-    axes = {name: f.row_axis for name, f in verdict.sites.items() if f.row_axis is not None}
+    axes = {name: f.row_axis for name, f in verdict.sites.items() if f.rows == "leading"}
     draw = plausible_values(kernel, static, verdict.row_plates, count)
 
     def compare(rows: dict[str, Any], others: dict[str, Any], key: Any) -> list[_Answers]:

@@ -88,17 +88,16 @@ def judge(
 
 def _place(here: Statement, there: Statement, rows: int, probe: int) -> tuple[str, int | None]:
     """How a site's size follows the rows, and the axis when it is one value per row."""
-    if here.in_control_flow:
-        return "scan", None
     before, after = here.shape, there.shape
+    changed = [a for a, size in enumerate(before) if after[a : a + 1] != (size,)]
+    axis = changed[0] if len(changed) == 1 and len(before) == len(after) else None
+    if axis is not None and (before[axis], after[axis]) != (rows, probe):
+        axis = None
+    if here.in_control_flow:
+        return "scan", axis
     if before == after:
         return "none", None
-    if len(before) != len(after):
-        return "sized", None
-    changed = [a for a in range(len(before)) if before[a] != after[a]]
-    if len(changed) == 1 and (before[changed[0]], after[changed[0]]) == (rows, probe):
-        return "leading", changed[0]
-    return "sized", None
+    return ("sized", None) if axis is None else ("leading", axis)
 
 
 def _by_length(site: Statement, rows: int) -> tuple[str, int | None]:
@@ -123,10 +122,10 @@ def _given(
         rows, axis = places.get(name, ("none", None)) if kind == "site" else ("none", None)
         if kind == "argument" and name in cut:
             yield following(shape, 0, name)
-        elif axis is not None:
-            yield following(shape, axis, name)
         elif rows in ("sized", "scan"):
             yield Flow(shape, mixed=f"'{name}' holds several rows", sources=frozenset({name}))
+        elif axis is not None:
+            yield following(shape, axis, name)
         else:
             yield whole(shape, *([name] if name else []))
 

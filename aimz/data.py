@@ -39,13 +39,23 @@ _LARGE, _BLUR = 1e6, 1e-6
 
 @dataclass(frozen=True)
 class Arguments:
-    """Kernel arguments of one call: traced values, static values, rows, labels, column names."""
+    """Kernel arguments of one call: traced values, static values, rows, labels, column names.
+
+    `reference` are the labels that other values of rows must agree with: those of the primary
+    input, or where it has none of another argument.
+    """
 
     arrays: Mapping[str, Any]
     static: Mapping[str, Any]
     rows: int
     labels: np.ndarray | None
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reference: np.ndarray | None = None
+
+    def lined(self, values: Mapping[str, Any], primary: str) -> dict[str, Any]:
+        """Values of rows in the order of these rows, where they have labels."""
+        may_order = self.labels is not None
+        return lined_up(values, self.reference, self.rows, primary, may_order=may_order)
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ def bind(
     required: tuple[str, ...],
     known: Known,
     always_rows: tuple[str, ...],
+    by_row: frozenset[str] = frozenset(),
 ) -> Arguments:
     """Check the arguments of a call against the kernel's signature and turn them into arrays.
 
@@ -81,6 +92,8 @@ def bind(
         columns are put in the fitted order.
     always_rows : tuple of str
         The primary input and the outcome; the first sets the number of rows.
+    by_row : frozenset of str
+        Other arguments that are known to have a value per row: their labels are lined up.
 
     Raises
     ------
@@ -99,8 +112,11 @@ def bind(
     if primary.ndim == 0 or len(primary) == 0:
         msg = f"'{name}' has shape {primary.shape}: there are no rows. Pass at least one."
         raise InputError(msg, code="no-rows")
-    others = {other: value for other, value in given.items() if other != name}
-    given = {name: given[name], **lined_up(others, labels, len(primary), name)}
+    of_rows = by_row | known.row_inputs | set(always_rows) - {name}
+    others = {n: value for n, value in given.items() if n in of_rows and n != name}
+    given = {**given, **lined_up(others, labels, len(primary), name)}
+    seen = [labels, *(row_labels(given[n]) for n in others)]
+    reference = next((o for o in seen if o is not None and len(o) == len(primary)), None)
     found = {n: column_names(value, n) for n, value in given.items()}
     columns = {n: own for n, own in found.items() if own is not None}
     arrays, static = _converted(given, len(primary), known, always_rows)
@@ -110,7 +126,7 @@ def bind(
             arrays[n], columns[n] = arrays[n][:, order], known.columns[n]
     for n in known.shapes.keys() & arrays.keys():
         _check_row_shape(n, arrays[n], known.shapes[n])
-    return Arguments(arrays, static, len(primary), labels, columns)
+    return Arguments(arrays, static, len(primary), labels, columns, reference)
 
 
 def _converted(
@@ -227,8 +243,7 @@ def check_outcome(outcome: Any, missing: str, output: str) -> np.ndarray | None:
 def check_weights(weights: Any, arguments: Arguments, primary: str) -> np.ndarray:
     """Row weights as an array (row,); refused where negative, not finite or of another length."""
     rows = arguments.rows
-    lined = lined_up({"sample_weight": weights}, arguments.labels, rows, primary)
-    weights = lined["sample_weight"]
+    weights = arguments.lined({"sample_weight": weights}, primary)["sample_weight"]
     array = np.asarray(as_array(weights, "sample_weight"), dtype=np.float32)
     if array.shape != (rows,):
         msg = f"sample_weight has shape {array.shape} but there are {rows} rows. Pass one per row."
@@ -311,7 +326,8 @@ def _check_cast(array: np.ndarray, seen: np.ndarray, name: str) -> None:
     """Refuse a cast from 64 to 32 bits that loses what the numbers say, e.g. unix times."""
     wide = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
     narrow = seen.reshape(wide.shape)
-    for column in np.flatnonzero(np.abs(wide).max(axis=0, initial=0) >= _LARGE):
+    sizes = np.where(np.isfinite(wide), np.abs(wide), 0.0)
+    for column in np.flatnonzero(sizes.max(axis=0, initial=0) >= _LARGE):
         finite = np.isfinite(wide[:, column])
         values, cast = wide[finite, column], narrow[finite, column]
         if not values.size:

@@ -28,7 +28,6 @@ from aimz.execute import Call, TileRun, compile_call, each_tile
 from aimz.inference import Note
 from aimz.inputs import Given, changed_rows, gather, origin_of
 from aimz.kernel import read_signature
-from aimz.labels import lined_up
 from aimz.prediction import Prepared, prepare
 from aimz.requests import Request
 from aimz.results import Schema
@@ -91,7 +90,7 @@ def scenarios_of(
             "of rows, or compare the posterior itself."
         )
         raise InputError(msg, code="site-rows")
-    origin = origin_of(request.fitted, own, request.names)
+    origin = origin_of(request, own)
     key = key_of(own)
     arguments = list(read_signature(request.kernel, *request.names).names)
     sites = [s.name for s in own.spec.sites if s.kind not in ("param", "factor")]
@@ -194,7 +193,7 @@ def about(
     """
     primary, arguments = scenarios.primary, scenarios.natural.arguments
     rows = arguments.rows
-    given = lined_up(options, arguments.labels, rows, primary)
+    given = arguments.lined(options, primary)
     arms: dict[str, np.ndarray] = {}
     if question.estimand in ("att", "atc") or question.population == "finite":
         arms = in_arm(given["treatment"], natural, primary, rows, changes)

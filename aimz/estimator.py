@@ -238,7 +238,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stu
         key = self._derived_key(rng_key, Use.STEP, steps)
         state, loss = engine.step(key, problem, before.fit.state if before else None)
         fit = replace(before.fit, state=state) if before else Fit(draws={}, state=state)
-        self._fitted = fitted_on(problem, arguments, replace(fit, draws={}), steps + 1)
+        self._fitted = fitted_on(problem, arguments, replace(fit, draws={}, attrs={}), steps + 1)
         return state, float(loss)
 
     def partial_fit(self, X: Any, y: Any, **kwargs: Any) -> Self:

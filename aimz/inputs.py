@@ -26,7 +26,7 @@ from aimz.errors import AimzError, InputError, OutputWarning
 from aimz.execute import Call
 from aimz.inference import Fit, Note, Problem, without_missing
 from aimz.kernel import Inputs, inspect, read_signature
-from aimz.labels import column_names, column_order, lined_up, row_labels
+from aimz.labels import column_names, column_order, row_labels
 from aimz.lookups import check_lookups
 from aimz.programs import fingerprint_values
 from aimz.requests import Fitted, Request
@@ -91,15 +91,25 @@ def inspected(
         msg = f"'{names[0]}' is None: there are no rows. Pass one row per observation."
         raise InputError(msg, code="no-rows")
     always = tuple(name for name in names if given.get(name) is not None)
-    arguments = bind(
-        {n: v for n, v in given.items() if n != names[1] or v is not None},
-        names=signature.names,
-        required=signature.required,
-        known=known,
-        always_rows=always,
-    )
-    inputs = Inputs(dict(arguments.arrays), dict(arguments.static), arguments.rows, always)
-    return arguments, inputs, inspect(kernel, inputs, names[1])
+
+    def bound(by_row: frozenset[str]) -> tuple[Arguments, Inputs]:
+        arguments = bind(
+            {n: v for n, v in given.items() if n != names[1] or v is not None},
+            names=signature.names,
+            required=signature.required,
+            known=known,
+            always_rows=always,
+            by_row=by_row,
+        )
+        arrays, static = dict(arguments.arrays), dict(arguments.static)
+        return arguments, Inputs(arrays, static, arguments.rows, always)
+
+    arguments, inputs = bound(frozenset())
+    spec = inspect(kernel, inputs, names[1])
+    fresh = spec.row_inputs - known.row_inputs - set(always)
+    if any(row_labels(given[name]) is not None for name in fresh):
+        arguments, inputs = bound(spec.row_inputs)  # only the kernel tells a table from rows
+    return arguments, inputs, spec
 
 
 def gather(
@@ -116,9 +126,13 @@ def gather(
     """
     primary = request.names[0]
     given, columns = _in_fitted_order(request, given)
-    stream = open_stream(given, primary, batch_size=request.to.batch_size, whole=whole)
+    columns_known = request.fitted.known.columns
+    stream = open_stream(
+        given, primary, batch_size=request.to.batch_size, whole=whole, columns=columns_known
+    )
     if stream is None:
         return _in_memory(request, given)
+    columns = {**columns, **stream.columns}
     arguments, spec = _read_head(request, given, stream)
     arguments = replace(arguments, columns={**columns, **arguments.columns})
     if spec.coupled:
@@ -134,13 +148,14 @@ def gather(
         stream.count = rows_set(spec, draws, values)
     count = stream.count or arguments.rows
     stream.check = _tile_check(request, arguments, spec, stream)
-    arguments = replace(arguments, rows=count, labels=stream.labels)
+    labels = stream.labels
+    arguments = replace(arguments, rows=count, labels=labels, reference=labels)
     return Given(
         arguments,
         spec.at_rows(count),
         stream.head[primary],
         row_fingerprint(stream.head[primary]),
-        _settings(request, stream.labels, count),
+        _settings(request, arguments, spec),
         stream,
         notes=_notes(request, arguments),
     )
@@ -205,12 +220,23 @@ def fitted_on(problem: Problem, arguments: Arguments, fit: Fit, steps: int = 0) 
 
 
 def argument_hashes(
-    arguments: Arguments, spec: KernelSpec, names: tuple[str, str]
+    arguments: Arguments, spec: KernelSpec, names: tuple[str, str], kernel: Callable[..., Any]
 ) -> dict[str, np.ndarray]:
-    """Numbers that stand for each argument; for each of its rows, where latents belong to rows."""
+    """Numbers that stand for each argument; for each of its rows, where latents belong to rows.
+
+    A default that the call leaves as it is counts as passed.
+    """
     by_row = _has_rows(spec)
     hashes: dict[str, np.ndarray] = {}
-    for name, value in {**arguments.arrays, **arguments.static}.items():
+    defaults: dict[str, Any] = {}
+    for name, value in read_signature(kernel, *names).defaults.items():
+        numeric = isinstance(value, bool | int | float)
+        if isinstance(value, float) or (numeric and name in spec.row_inputs):
+            shape = (arguments.rows,) if name in spec.row_inputs else ()
+            defaults[name] = np.broadcast_to(as_jax_sees(as_array(value, name), name), shape)
+        elif numeric or isinstance(value, str):
+            defaults[name] = value
+    for name, value in {**defaults, **arguments.arrays, **arguments.static}.items():
         if name == names[1]:
             continue
         if by_row and name in spec.row_inputs | {names[0]} and not isinstance(value, dict):
@@ -241,7 +267,7 @@ def _data_hashes(problem: Problem, arguments: Arguments) -> dict[str, np.ndarray
     names = (problem.inputs.always_rows[0], problem.spec.output)
     seen = {names[1]: arguments.arrays.get(names[1]), "sample_weight": problem.weights}
     hashes = {name: _hash(value) for name, value in seen.items() if value is not None}
-    return {**argument_hashes(arguments, problem.spec, names), **hashes}
+    return {**argument_hashes(arguments, problem.spec, names, problem.kernel), **hashes}
 
 
 def _hash(value: Any) -> np.ndarray:
@@ -253,19 +279,22 @@ def _has_rows(spec: KernelSpec) -> bool:
     return any(site.kind == "latent" and site.rows != "none" for site in spec.sites)
 
 
-def origin_of(fitted: Fitted, given: Given, names: tuple[str, str]) -> Origin:
+def origin_of(request: Request, given: Given) -> Origin:
     """Find the rows of a call among the fitted ones, as far as is known before they are read.
 
     Some of the fitted rows, or all in another order, are recognised by label and value together;
     rows that are only counted are not, because other rows may have their values.
     """
+    fitted, names = request.fitted, request.names
     if fitted.spec is None:
         labels = given.arguments.labels
         return Origin(by_hand=True, labels=labels, draw_labels=fitted.draw_labels)
     observed = frozenset(s.name for s in fitted.spec.sites if s.kind == "observed")
-    if given.stream is not None:
-        return Origin(given.rows in (None, fitted.rows), observed=observed)
-    now = argument_hashes(given.arguments, fitted.spec, names)
+    now = argument_hashes(given.arguments, fitted.spec, names, request.kernel)
+    if given.stream is not None:  # its own rows are compared while they are read
+        now = {n: v for n, v in now.items() if n not in given.stream.names}
+        origin = Origin(given.rows in (None, fitted.rows), observed=observed)
+        return replace(origin, **_changes(fitted, now, None, given))
     rows: np.ndarray | None = None
     labels = _own_labels(given.arguments)
     same = (fitted.rows, fitted.fingerprint) == (given.rows, given.fingerprint)
@@ -276,14 +305,24 @@ def origin_of(fitted: Fitted, given: Given, names: tuple[str, str]) -> Origin:
         rows = _found(now[names[0]], then, labels, fitted.labels)
         if rows is None:
             return Origin(is_known=False, observed=observed)
+    del now[names[0]]
+    return replace(Origin(rows=rows, observed=observed), **_changes(fitted, now, rows, given))
+
+
+def _changes(
+    fitted: Fitted, now: Mapping[str, np.ndarray], rows: np.ndarray | None, given: Given
+) -> dict[str, Any]:
+    """Where each argument is not the fitted one, and which of them are not traced."""
     changed = {}
-    for name in now.keys() & fitted.hashes.keys() - {names[0]}:
-        then = fitted.hashes[name]
+    for name in now.keys() & fitted.hashes.keys():
+        then, own = fitted.hashes[name], now[name]
         then = then if rows is None or then.ndim == 0 else then[rows]
-        if then.shape != now[name].shape or np.any(then != now[name]):
-            same_shape = then.shape == now[name].shape
-            changed[name] = (then != now[name]) if same_shape else np.array(True)
-    return Origin(rows=rows, changed=changed, observed=observed)
+        if then.ndim == own.ndim == 1 and then.shape == own.shape:
+            changed[name] = then != own
+        elif then.shape != own.shape or then != own:
+            changed[name] = np.array(True)
+    changed = {name: differs for name, differs in changed.items() if differs.any()}
+    return {"changed": changed, "static": frozenset(changed) & given.arguments.static.keys()}
 
 
 def changed_rows(natural: Given, scenario: Given) -> dict[str, np.ndarray]:
@@ -395,18 +434,39 @@ def _tile_check(
 ) -> Callable[[Mapping[str, Any], int], None]:
     """What the rows of every tile must keep to, as the head has: finite, and within tables."""
     by_row = spec.row_inputs | set(request.names)
+    fitted = _row_hashes(request, spec)
     looked = tuple(lookup for lookup in spec.lookups if lookup.arguments & by_row)
 
     def check(rows: Mapping[str, Any], first: int) -> None:
         read = {n: v for n, v in rows.items() if n in arguments.arrays}
         check_finite(read)
         count = len(rows[stream.primary])
+        for name in fitted.keys() & rows.keys():
+            if not np.array_equal(row_hashes(rows[name]), fitted[name][first : first + count]):
+                raise _not_fitted(name)
         for start in range(0, count if looked else 0, arguments.rows):
             index = np.minimum(np.arange(start, start + arguments.rows), count - 1)
             parts = {n: v[index] for n, v in read.items()}
             check_lookups(looked, {**arguments.arrays, **parts}, first + start)
 
     return check
+
+
+def _row_hashes(request: Request, spec: KernelSpec) -> dict[str, np.ndarray]:
+    """What the fit knows of each row of its arguments, where latents of these rows are reused."""
+    held = request.fit.draws.keys() & spec.names
+    if not request.in_sample or not any(spec[name].rows != "none" for name in held):
+        return {}
+    primary = request.names[0]
+    return {n: v for n, v in request.fitted.hashes.items() if v.ndim == 1 and n != primary}
+
+
+def _not_fitted(name: str) -> InputError:
+    msg = (
+        f"'{name}' is not the fitted one in some rows, and latents of rows that are read by the "
+        "piece are not drawn anew. Load the rows, or predict with in_sample=False."
+    )
+    return InputError(msg, code="rows-not-fitted")
 
 
 def _check_by_piece(
@@ -439,8 +499,7 @@ def _in_memory(request: Request, given: Mapping[str, Any]) -> Given:
     check_lookups(spec.lookups, arguments.arrays)
     outcome = given.get(output)
     if outcome is not None:
-        labels = row_labels(given[primary])
-        outcome = lined_up({output: outcome}, labels, arguments.rows, primary)[output]
+        outcome = arguments.lined({output: outcome}, primary)[output]
         outcome = np.asarray(as_jax_sees(as_array(outcome, output), output))
         _check_outcomes(outcome, spec)
     X = arguments.arrays[primary]
@@ -449,22 +508,32 @@ def _in_memory(request: Request, given: Mapping[str, Any]) -> Given:
         spec,
         X,
         row_fingerprint(X),
-        _settings(request, arguments.labels, arguments.rows),
+        _settings(request, arguments, spec),
         observed=outcome if output in spec else None,
         notes=_notes(request, arguments),
     )
 
 
 def _settings(
-    request: Request, labels: np.ndarray | None, rows: int
+    request: Request, arguments: Arguments, spec: KernelSpec
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Interventions and conditions, those with labels in the order of the rows."""
-    primary = request.names[0]
     do, given = (
-        lined_up(values or {}, labels, rows, primary)
-        for values in (request.intervention, request.condition)
+        {name: _lined_site(value, name, arguments, spec, request.names[0]) for name, value in v}
+        for v in ((request.intervention or {}).items(), (request.condition or {}).items())
     )
     return do, given
+
+
+def _lined_site(value: Any, name: str, arguments: Arguments, spec: KernelSpec, primary: str) -> Any:
+    """A value for a site with its rows in the order of the call's, whichever axis they are."""
+    if name not in spec or not follows_rows(spec[name]) or callable(value):
+        return value
+    axis, dims = spec[name].row_axis or 0, getattr(value, "dims", ())
+    if not axis or len(dims) <= axis:
+        return arguments.lined({name: value}, primary)[name] if not axis else value
+    turned = value.transpose(dims[axis], ...)
+    return arguments.lined({name: turned}, primary)[name].transpose(*dims)
 
 
 def _notes(request: Request, arguments: Arguments) -> tuple[Note, ...]:

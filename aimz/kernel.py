@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _MAX_SPECS = 256
+_FEW_ROWS = 4  # as many as `disagreement` looks at
 _MAX_SUBSETS = 5  # sets of arguments or plates are tried exhaustively up to this size
 
 
@@ -186,9 +187,31 @@ def _decide(call: _Call) -> KernelSpec:
 
 def _spec(call: _Call, verdict: Verdict) -> KernelSpec:
     """The record of a verdict; one that keeps rows apart has a look at a few real rows first."""
-    reason = verdict.reason or disagreement(call.kernel, call.inputs, verdict)
+    reason = verdict.reason or _counts_rows(call, verdict)
+    reason = reason or disagreement(call.kernel, call.inputs, verdict)
     _check_found(call, verdict)
     return spec_of(replace(verdict, reason=reason), call.natural, call.inputs.arrays, call.output)
+
+
+def _counts_rows(call: _Call, verdict: Verdict) -> str:
+    """Say that a kernel computes with other numbers where there are few rows; "" if it does not."""
+    counts = (call.inputs.rows, _FEW_ROWS)
+    if counts[0] <= counts[1]:
+        return ""
+    found = []
+    for rows in counts:
+        reading = _try_read(call, rows, verdict.row_inputs, verdict.row_plates)
+        if reading is None:
+            return f"The kernel cannot run on {rows} rows."
+        shapes, static = call.at(rows, verdict.row_inputs), call.inputs.static
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traced = equations(call.kernel, shapes, static, rows, reading, verdict.row_plates)
+        found.append(programs.numbers(traced.program.jaxpr) - {0.0, 1.0, *map(float, counts)})
+    if found[0] == found[1]:
+        return ""
+    number = min(found[0] ^ found[1])
+    return f"The kernel computes with another number among few rows than among all ({number:g})."
 
 
 def _verdicts(call: _Call) -> Iterator[Verdict]:

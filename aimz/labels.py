@@ -81,19 +81,25 @@ def column_order(
 
 
 def lined_up(
-    values: Mapping[str, Any], labels: np.ndarray | None, rows: int, reference: str
+    values: Mapping[str, Any],
+    labels: np.ndarray | None,
+    rows: int,
+    reference: str,
+    *,
+    may_order: bool = True,
 ) -> dict[str, Any]:
     """Values by name, with labelled ones in the order of the rows that `labels` name.
 
     Values without labels, or of another number of rows, stay as they are. Where the input
-    `reference` has no labels, the labelled values must agree with one another.
+    `reference` has no labels, the labelled values must agree with one another, and with `labels`
+    where these are those of other values (`may_order` is false).
 
     Raises
     ------
     InputError
         `row-labels`: labels that are not those of the rows, or that stand twice in another order.
     """
-    known = labels is not None
+    known = may_order and labels is not None
     lined = dict(values)
     for name, value in values.items():
         own = row_labels(value) if _length(value) == rows else None

@@ -27,7 +27,7 @@ from aimz.kernel import read_signature
 from aimz.persist import Scratch
 from aimz.prediction import Result, carry_out, difference, prepare
 from aimz.requests import Delivery, Fitted, Request, Use
-from aimz.results import draws_dataset, flat_arrays, import_dask, row_totals
+from aimz.results import draws_dataset, flat_arrays, import_dask, row_dimension, row_totals
 from aimz.sampling import expectation_block, log_likelihood_block, predict_block
 from aimz.scenario import observed_sites, sites_to_return
 from aimz.spec import KernelSpec
@@ -575,8 +575,7 @@ class ImpactModel(Estimator):
         -0.9189
         """
         tree = self.log_likelihood(X, y, store="memory", progress=False, **kwargs)
-        density = tree.log_likelihood[self.param_output]
-        rows = row_totals(density)
+        rows = row_totals(tree["log_likelihood"].to_dataset(), tree.attrs["row_dim"])
         return float(np.sum(logsumexp(rows, axis=0) - np.log(len(rows))) / rows.shape[1])
 
     # ------------------------------------------------------------- accounting
@@ -612,12 +611,13 @@ class ImpactModel(Estimator):
         fitted = request.fitted
         inputs = gather(request, given)
         key = self._derived_key(request.rng_key, request.use, *inputs.key_numbers)
-        prepared = prepare(request, inputs, origin_of(fitted, inputs, self._names), key)
+        prepared = prepare(request, inputs, origin_of(request, inputs), key)
         show(prepared.notes)
         attrs = self._attrs(request.group)
         attrs["words"] = list(prepared.words)
         attrs["rung"] = "intervention" if request.intervention else "association"
         attrs["redrawn"] = list(prepared.redrawn)
+        attrs["row_dim"] = row_dimension(prepared.call.task.results)
         schema = self._schema(request.fit.draws, inputs.arguments.labels, request.draws)
         groups = {}
         if request.fit.draws:

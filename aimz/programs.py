@@ -34,6 +34,7 @@ __all__ = [
     "fingerprint",
     "fingerprint_values",
     "num_compiled",
+    "numbers",
     "program_stats",
     "trace",
 ]
@@ -212,6 +213,20 @@ def fingerprint(closed: core.ClosedJaxpr, *, values: bool = False) -> str:
         for constant in closed.consts:
             _add_value(digest, constant)
     return digest.hexdigest()
+
+
+def numbers(jaxpr: Any) -> set[float]:
+    """All scalar literals of a program and of the programs inside it."""
+    found: set[float] = set()
+    for eqn in jaxpr.eqns:
+        for atom in eqn.invars:
+            is_number = _is_literal(atom) and np.ndim(atom.val) == 0 and np.isreal(atom.val)
+            if is_number and np.isfinite(atom.val):
+                found.add(float(atom.val))
+        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(value):
+                found |= numbers(getattr(value, "jaxpr", value))
+    return found
 
 
 def fingerprint_values(*values: Any) -> str:

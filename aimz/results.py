@@ -37,6 +37,7 @@ __all__ = [
     "labelled_groups",
     "layout_of",
     "observed_layout",
+    "row_dimension",
     "row_totals",
     "shared_group",
     "subtract",
@@ -81,7 +82,7 @@ def import_dask() -> None:
 def layout_of(call: Call, ready: Ready, plan: Plan, schema: Schema) -> tuple[Variable, ...]:
     """Variables of a result, from the shapes, (row, draw, ...) or (draw, ...), of one tile."""
     task = call.task
-    row_dim = _row_dim(task.results)
+    row_dim = row_dimension(task.results)
     made = []
     for name, value in ready.shapes.items():
         site = task.results[name]
@@ -124,7 +125,7 @@ def observed_layout(call: Call, outcomes: np.ndarray, plan: Plan, schema: Schema
         group="observed_data",
         name=_as_variable(site.name),
         site=site.name,
-        dims=tuple(_site_dims(site, len(own), schema, _row_dim(task.spec))),
+        dims=tuple(_site_dims(site, len(own), schema, row_dimension(task.spec))),
         shape=tuple(own),
         chunks=tuple(chunks),
         dtype=outcomes.dtype,
@@ -180,7 +181,7 @@ def labelled_groups(
     variables: Sequence[Variable], schema: Schema, spec: KernelSpec, rows: int
 ) -> dict[str, xr.Dataset]:
     """Groups with the coordinates of their variables, and nothing else yet."""
-    row_dim = _row_dim(spec)
+    row_dim = row_dimension(spec)
     lengths: dict[str, dict[str, int]] = {}
     for variable in variables:
         sizes = list(variable.shape)
@@ -198,7 +199,7 @@ def draws_dataset(
 ) -> xr.Dataset:
     """Dataset of posterior draws, each (chain, draw, ...)."""
     variables, lengths = {}, {"chain": schema.chains, "draw": schema.draws}
-    row_dim = _row_dim(spec) if spec is not None else "obs"
+    row_dim = row_dimension(spec) if spec is not None else "obs"
     for name, value in draws.items():
         array = np.asarray(value)
         rank = array.ndim - 2
@@ -383,10 +384,23 @@ def flat_arrays(tree: xr.DataTree) -> dict[str, np.ndarray]:
     }
 
 
-def row_totals(density: xr.DataArray) -> np.ndarray:
-    """Log densities (draw, row), summed over every other dimension."""
-    flat = density.values.reshape(-1, *density.shape[2:])
-    return flat.reshape(len(flat), max(1, *flat.shape[1:2]), -1).sum(axis=-1)
+def row_totals(densities: xr.Dataset, row_dim: str) -> np.ndarray:
+    """Log densities of all observed sites, (draw, row), summed over every other dimension.
+
+    Raises
+    ------
+    InputError
+        `rows-joint`: a density that is joint over the rows.
+    """
+    total: Any = 0.0
+    for name, density in densities.data_vars.items():
+        if row_dim not in density.dims:
+            msg = f"Site '{name}' has no log density per row, so there is no score of a row."
+            raise InputError(msg, code="rows-joint")
+        kept = ("chain", "draw", row_dim)
+        total = total + density.sum([dim for dim in density.dims if dim not in kept])
+    values: np.ndarray = total.transpose("chain", "draw", row_dim).values
+    return values.reshape(-1, values.shape[-1])
 
 
 def _as_variable(name: str) -> str:
@@ -405,7 +419,7 @@ def _by_chain(name: str, value: Any, num_chains: int) -> np.ndarray:
     return array.reshape(num_chains, len(array) // num_chains, *array.shape[1:])
 
 
-def _row_dim(spec: KernelSpec) -> str:
+def row_dimension(spec: KernelSpec) -> str:
     """Name of the row dimension: the output's plate over rows, else `obs`."""
     ordered = sorted(spec.sites, key=lambda site: site.name != spec.output)
     for site in ordered:

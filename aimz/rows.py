@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from aimz.data import as_array, as_jax_sees, canonical_rows
 from aimz.errors import InputError
-from aimz.labels import row_labels
+from aimz.labels import column_names, column_order, lined_up, row_labels
 
 __all__ = ["HEAD_ROWS", "RowTile", "Stream", "is_lazy", "load", "open_stream"]
 
@@ -51,6 +52,8 @@ class Stream:
         Number of rows, where it is known before the end.
     labels : ndarray or None
         Labels of the rows.
+    columns : dict
+        Names of columns that the fit has seen; those of the batches are added.
     check : callable, optional
         Looks at the arrays of a tile and the number of its first row, and raises.
     """
@@ -59,13 +62,14 @@ class Stream:
     primary: str
     count: int | None = None
     labels: np.ndarray | None = None
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     check: Callable[[Batch, int], None] | None = None
     head: Batch = field(init=False)
     seen: int = field(init=False, default=0)
     _digest: Any = field(init=False, default_factory=lambda: hashlib.blake2b(digest_size=4))
 
     def __post_init__(self) -> None:
-        checked = _checked(self.batches, self.primary)
+        checked = _checked(self.batches, self.primary, self.columns)
         taken: list[Batch] = []
         while sum(map(_length, taken)) < HEAD_ROWS:
             batch = next(checked, None)
@@ -121,7 +125,12 @@ class Stream:
 
 
 def open_stream(
-    given: Mapping[str, Any], primary: str, *, batch_size: int | None, whole: frozenset[str]
+    given: Mapping[str, Any],
+    primary: str,
+    *,
+    batch_size: int | None,
+    whole: frozenset[str],
+    columns: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Stream | None:
     """The row arguments of a call as a stream, or None where the primary input is in memory.
 
@@ -135,6 +144,8 @@ def open_stream(
         Rows to read at a time from an array that is not in memory.
     whole : frozenset of str
         Arguments that have as many values as there are rows and yet go whole.
+    columns : mapping, optional
+        Names of columns that the fit has seen, in its order.
 
     Raises
     ------
@@ -149,7 +160,8 @@ def open_stream(
                 "data's. Make it with shuffle=False."
             )
             raise InputError(msg, code="loader-shuffled")
-        stream = Stream(map(_copied, value), primary, count=_row_count(value))
+        known = dict(columns or {})
+        stream = Stream(map(_copied, value), primary, count=_row_count(value), columns=known)
         _check_once(stream.names - {primary}, given)
         return stream
     if not is_lazy(value):
@@ -158,6 +170,8 @@ def open_stream(
     if rows != rows:  # noqa: PLR0124  # dask says nan where it does not know
         return Stream(({primary: part} for part in _blocks(value)), primary)
     cut = {name: v for name, v in given.items() if name not in whole and _leads_with(v, rows)}
+    others = {name: v for name, v in cut.items() if name != primary}
+    cut |= lined_up(others, row_labels(value), rows, primary)
     step = batch_size or _step(value)
     batches = (
         {name: _part(v, start, start + step) for name, v in cut.items()}
@@ -171,12 +185,15 @@ def load(given: Mapping[str, Any], primary: str) -> dict[str, Any]:
     value = given[primary]
     if not _is_batches(value):
         return dict(given)
-    parts = list(_checked(map(_copied, value), primary))
+    columns: dict[str, tuple[str, ...]] = {}
+    parts = list(_checked(map(_copied, value), primary, columns))
     if not parts:
         msg = f"'{primary}' gives no batches: there are no rows. Pass at least one."
         raise InputError(msg, code="no-rows")
     _check_once(parts[0].keys() - {primary}, given)
-    return {**given, **_joined(parts)}
+    joined: dict[str, Any] = dict(_joined(parts))
+    named = {n: pd.DataFrame(joined[n], columns=list(names)) for n, names in columns.items()}
+    return {**given, **joined, **named}
 
 
 def is_lazy(value: Any) -> bool:
@@ -234,8 +251,13 @@ def _row_count(loader: Any) -> int | None:
     return len(dataset) if hasattr(dataset, "__len__") else None
 
 
-def _checked(batches: Iterator[Any], primary: str) -> Iterator[Batch]:
-    """Batches as arrays of one length, of the first batch's names, shapes and dtypes."""
+def _checked(
+    batches: Iterator[Any], primary: str, columns: dict[str, tuple[str, ...]]
+) -> Iterator[Batch]:
+    """Batches as arrays of one length, of the first batch's names, shapes and dtypes.
+
+    Labelled rows and columns are lined up; `columns` gets the names that it lacks.
+    """
     first: Batch | None = None
     for number, batch in enumerate(batches):
         if not isinstance(batch, Mapping) or primary not in batch:
@@ -245,11 +267,30 @@ def _checked(batches: Iterator[Any], primary: str) -> Iterator[Batch]:
                 f"'{primary}' among them."
             )
             raise InputError(msg, code="batch-names")
-        arrays = {name: as_jax_sees(as_array(v, name), name) for name, v in batch.items()}
+        lined = _lined_batch(batch, primary, columns)
+        arrays = {name: as_jax_sees(as_array(v, name), name) for name, v in lined.items()}
         first = first or arrays
         _check_batch(number, arrays, first)
         if _length(arrays):
             yield arrays
+
+
+def _lined_batch(
+    batch: Mapping[str, Any], primary: str, columns: dict[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """A batch with its rows in the order of the primary input, and its columns in the fitted."""
+    count = np.shape(batch[primary])[:1]
+    others = {name: v for name, v in batch.items() if name != primary}
+    labels = row_labels(batch[primary])
+    lined = {primary: batch[primary], **lined_up(others, labels, count[0] if count else 0, primary)}
+    for name, value in lined.items():
+        names = column_names(value, name)
+        if names is None:
+            continue
+        order = column_order(names, columns.setdefault(name, names), name)
+        if order is not None:
+            lined[name] = value.iloc[:, order] if hasattr(value, "iloc") else value[:, order]
+    return lined
 
 
 def _check_batch(number: int, arrays: Batch, first: Batch) -> None:

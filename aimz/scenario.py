@@ -10,8 +10,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions import biject_to
 
-from aimz.data import Arguments, as_array, check_finite
+from aimz.data import Arguments, as_array, as_jax_sees, check_finite
 from aimz.errors import InputError, OutputWarning, nearest
 from aimz.inference.records import Fit, Note
 from aimz.sampling import Block, Task, follows_rows
@@ -48,7 +49,8 @@ class Origin:
     `rows` is None where they are the fitted ones in order, else their numbers there; `changed` says
     for each argument that is not the fitted one in which rows, (rows,) or (). `labels` are those of
     the call's rows. A posterior that was set by hand knows no rows but by the labels of its draws.
-    `observed` names the sites that were data of the fit: left out, they are drawn.
+    `observed` names the sites that were data of the fit: left out, they are drawn. `static` names
+    changed arguments that are not traced, so that it is not known what they reach.
     """
 
     is_known: bool = True
@@ -58,6 +60,7 @@ class Origin:
     rows: np.ndarray | None = None
     changed: Mapping[str, np.ndarray] = field(default_factory=dict)
     observed: frozenset[str] = frozenset()
+    static: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def scenario_of(
     Raises
     ------
     InputError
-        `site-unknown`, `site-shape`, `site-integer`, `site-twice`, `site-in-scan`, `not-finite`.
+        `site-unknown`, `site-shape`, `site-integer`, `site-support`, `site-function`,
+        `site-twice`, `site-in-scan`, `not-finite`.
     """
     do, given = dict(intervention or {}), dict(condition or {})
     twice = sorted(do.keys() & given.keys())
@@ -96,6 +100,8 @@ def scenario_of(
         site = _settable(spec, name)
         if callable(value) and name in do:
             _check_not_in_scan(site)
+            if follows_rows(site) and not spec.coupled:
+                _check_row_by_row(site, value)
             continue
         array = _site_value(site, value)
         if follows_rows(site) and array.ndim:
@@ -158,23 +164,26 @@ def reused_draws(
     ------
     InputError
         `rows-not-fitted`: latents that belong to the fitted rows, and other rows; `draws-shape`,
-        `draws-support`, `draws-unknown`: draws that are not the kernel's; `global-carries`.
+        `draws-support`, `draws-unknown`: draws that are not the kernel's; `global-carries`;
+        `static-changed`.
     """
     _check_names(spec, fit.draws)
     if origin.by_hand:
         _check_supports(spec, fit.draws)
     below = spec.descendants(scenario.do) - set(scenario.do)
-    redrawn = sorted(name for name in below if name in fit.draws and name in spec)
+    latents = set(spec.latents)
+    redrawn = sorted(name for name in below if name in fit.draws and name in latents)
     reused = {}
     for name, value in fit.draws.items():
-        if name not in spec or name in redrawn:
-            continue
+        if name not in spec or name in redrawn or spec[name].kind == "deterministic":
+            continue  # what the kernel computes is computed again
         if not _belongs_to_rows(spec[name]):
             reused[name] = value
         elif in_sample:
             reused[name] = _of_rows(spec[name], value, origin)
     for name, value in reused.items():
         _check_shape(spec[name], value)
+        reused[name] = _as_site(spec[name], value)
     redraw = _changed_rows(spec, reused, origin)
     for name in [name for name, rows in redraw.items() if rows.all()]:
         del reused[name], redraw[name]
@@ -236,6 +245,13 @@ def _changed_rows(
     """Rows in which each latent of rows lies below a changed argument."""
     held = frozenset(name for name in reused if not _belongs_to_rows(spec[name]))
     redraw: dict[str, np.ndarray] = {}
+    of_rows = [name for name in reused if _belongs_to_rows(spec[name])]
+    for argument in sorted(origin.static) if of_rows else ():
+        msg = (
+            f"'{argument}' is not the fitted one, and it is not known whether '{of_rows[0]}' "
+            "depends on it. Predict with in_sample=False, or make it a floating-point number."
+        )
+        raise InputError(msg, code="static-changed")
     for argument, rows in origin.changed.items():
         reached = spec.descendants({argument}, held=held)
         if spec.output not in reached and spec.output in spec.descendants({argument}):
@@ -334,32 +350,110 @@ def _check_not_in_scan(site: SiteSpec) -> None:
 
 def _site_value(site: SiteSpec, value: Any) -> np.ndarray:
     """A value for a site, refused unless it has the site's shape or broadcasts to it exactly."""
-    array = np.asarray(as_array(value, site.name))
+    array = _as_site(site, as_array(value, site.name))
     check_finite({site.name: array})
-    if site.discrete and array.dtype.kind == "f" and np.any(array != np.round(array)):
-        msg = f"Site '{site.name}' is discrete and cannot take {array.ravel()[0]!r}. Pass integers."
-        raise InputError(msg, code="site-integer")
-    if site.dtype is not None and site.dtype.kind in "iu" and array.size:
-        limits = np.iinfo(site.dtype)
-        if array.min() < limits.min or array.max() > limits.max:
-            msg = (
-                f"Site '{site.name}' holds {site.dtype}, which cannot hold the values that it is "
-                "set to. Pass smaller ones."
-            )
-            raise InputError(msg, code="cast-overflow")
-    if site.rows == "scan":
-        return array
+    shape = tuple(site.shape)
     try:
-        fits = np.broadcast_shapes(array.shape, site.shape) == tuple(site.shape)
+        fits = np.broadcast_shapes(array.shape, shape) == shape
     except ValueError:
         fits = False
     if not fits:
         msg = (
             f"The value for site '{site.name}' has shape {array.shape}, but the site has shape "
-            f"{tuple(site.shape)}. Pass a scalar or an array of that shape."
+            f"{shape}. Pass a scalar or an array of that shape."
         )
         raise InputError(msg, code="site-shape")
+    inside = np.ones(array.shape, bool)
+    if site.bounds is not None:
+        inside = (array >= site.bounds[0]) & (array <= site.bounds[1])
+    elif site.support is not None and not site.support.event_dim:
+        inside = np.asarray(site.support(array))
+    if not inside.all():
+        msg = (
+            f"Site '{site.name}' is set to {array[~inside].flat[0]!s}, which it cannot take. Set "
+            f"it to a value in its support ({site.bounds or site.support!s:.60})."
+        )
+        raise InputError(msg, code="site-support")
     return array
+
+
+def _as_site(site: SiteSpec, value: Any) -> np.ndarray:
+    """Values in the dtype of a site, refused where it cannot hold them."""
+    array = np.asarray(value)
+    if site.dtype is None or array.dtype == site.dtype:
+        return array
+    if site.dtype.kind not in "biu":
+        wide = array.astype(np.float64) if array.dtype.kind in "biu" else array
+        cast: np.ndarray = as_jax_sees(wide, site.name).astype(site.dtype)
+        return cast
+    if array.dtype.kind == "f" and np.any(array != np.round(array)):
+        msg = (
+            f"Site '{site.name}' holds {site.dtype} and cannot take "
+            f"{array[array != np.round(array)].flat[0]!r}. Pass integers."
+        )
+        raise InputError(msg, code="site-integer")
+    array = array.astype(np.float64) if array.dtype.kind == "f" else array
+    low, high = (0, 1)
+    if site.dtype.kind != "b":
+        low, high = np.iinfo(site.dtype).min, np.iinfo(site.dtype).max
+    if array.size and (array.min() < low or array.max() > high):
+        msg = (
+            f"Site '{site.name}' holds {site.dtype}, which cannot hold the values that it is "
+            "set to. Pass smaller ones."
+        )
+        raise InputError(msg, code="cast-overflow")
+    return array.astype(site.dtype)
+
+
+def _check_row_by_row(site: SiteSpec, function: Callable[[Any], Any]) -> None:
+    """Refuse a function of a site of rows that looks at more than one row: it gets one at a time.
+
+    Rows do not interact, so the rows of the values made up here are as good as any.
+    """
+    axis, count = site.row_axis or 0, 5
+    shape = [count if place == axis else size for place, size in enumerate(site.shape)]
+    noise = np.random.default_rng(len(site.name)).normal(size=shape)
+    values = _made_up(site, noise)
+    try:
+        whole = np.asarray(function(values))
+        alone = [
+            np.broadcast_to(np.asarray(function(jnp.take(values, np.array([n]), axis=axis))), one)
+            for n in range(count)
+            for one in [tuple(1 if place == axis else s for place, s in enumerate(shape))]
+        ]
+        whole = np.broadcast_to(whole, tuple(shape))
+    except (TypeError, ValueError, IndexError) as error:
+        msg = (
+            f"The function for site '{site.name}' does not work on one row at a time: "
+            f"{error!s:.80}. Pass one value per row, or a function of each value alone."
+        )
+        raise InputError(msg, code="site-function") from error
+    apart = np.concatenate(alone, axis=axis)
+    close = np.isclose(whole.astype(float), apart.astype(float), rtol=1e-4, equal_nan=True)
+    if not close.all():
+        msg = (
+            f"The function for site '{site.name}' looks at other rows, but it gets one row at a "
+            "time. Pass one value per row, or a function of each value alone."
+        )
+        raise InputError(msg, code="site-function")
+    if site.support is not None and not np.isfinite(whole.astype(float)).all():
+        msg = f"The function for site '{site.name}' gives NaN or infinity for values of the site."
+        raise InputError(msg, code="not-finite")
+
+
+def _made_up(site: SiteSpec, noise: np.ndarray) -> Any:
+    """Values that a site can take, made of normal noise."""
+    if site.dtype is not None and site.dtype.kind in "biu":
+        low, high = site.bounds or (0, 3)
+        return jnp.asarray(np.clip(np.round(np.abs(noise) * 2), low, high).astype(site.dtype))
+    if site.support is None:
+        return jnp.asarray(noise, jnp.result_type(float))
+    try:
+        transform = biject_to(site.support)
+        free = noise[..., : transform.inverse_shape(noise.shape)[-1]] if noise.ndim else noise
+        return transform(jnp.asarray(free, jnp.result_type(float)))
+    except (NotImplementedError, ValueError, TypeError):
+        return jnp.asarray(noise, jnp.result_type(float))
 
 
 def _notes(

@@ -205,6 +205,9 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
             msg["_observation"] = msg["value"] if msg.get("is_observed") else None
         if kind == "control_flow":
             msg["kwargs"]["substitute_stack"].append(("substitute", dict(self.given)))
+        elif kind == "deterministic" and name in self.given:
+            msg["_natural"] = msg["value"]  # the equation; what is below reads the given value
+            msg["value"] = self.given[name]
         elif kind in ("sample", "param", "mutable") and name in self.given:
             # A copy: `random_flax_module` replaces entries of a param's tree in place.
             msg["value"] = jax.tree.map(lambda leaf: leaf, self.given[name])
@@ -232,7 +235,7 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
             name=name,
             type=msg["type"],
             fn=msg.get("fn") if msg["type"] == "sample" else None,
-            value=jax.tree.map(lambda leaf: leaf, msg["value"]),
+            value=jax.tree.map(lambda leaf: leaf, msg.get("_natural", msg["value"])),
             kept=msg["value"],
             observation=msg["_observation"],
             scale=msg.get("scale"),
@@ -320,7 +323,8 @@ def given_shapes(reading: Reading) -> dict[str, Any]:
     """Shapes of every value that the structural equations take as given."""
     values: dict[str, Any] = dict(reading.states)
     for name, statement in reading.statements.items():
-        if statement.type in ("sample", "param") and not statement.is_factor:
+        is_computed = statement.type == "deterministic" and statement.is_array
+        if is_computed or (statement.type in ("sample", "param") and not statement.is_factor):
             values[name] = statement.value
     shapes: dict[str, Any] = jax.tree.map(_shape_of, values)
     return shapes

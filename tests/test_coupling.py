@@ -5,6 +5,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
+from aimz import ImpactModel, PerformanceWarning
 from aimz.kernel import Inputs, inspect
 from tests.kernels import KERNELS, NUM_LITERAL
 from tests.outcomes import OUTCOMES
@@ -132,3 +133,17 @@ def test_outcome_of_every_family_keeps_rows_apart(name):
 
     assert not spec.coupled, spec.reason
     assert spec["y"].row_axis == 0
+
+
+def test_a_kernel_that_asks_how_many_rows_there_are_sees_them_all():
+    def kernel(X, y=None):
+        n = X.shape[0]
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        with numpyro.plate("obs", n):
+            mean = b * X[:, 0] + (100.0 if n > 8 else 0.0) + n // 10
+            numpyro.sample("y", dist.Normal(mean, 0.001), obs=y)
+
+    im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(2)})
+    with pytest.warns(PerformanceWarning, match="another number among few rows than among all"):
+        got = im.predict_on_batch(np.zeros((20, 1)), return_datatree=False)["y"]
+    np.testing.assert_allclose(got, 102.0, atol=0.01)

@@ -140,6 +140,18 @@ def test_trained_steps_continue_and_become_draws():
     assert np.isfinite(model.predict_on_batch(X).posterior_predictive["y"]).all()
 
 
+def test_a_step_after_a_fit_leaves_no_draws_to_predict_with(fitted):
+    X, y = data()
+    model = copy.deepcopy(fitted)
+    model.train_on_batch(X, y)
+    with pytest.raises(NotFittedError, match="Call sample"):
+        model.predict(X)
+    model.sample(num_samples=20)
+    model.train_on_batch(X, y)
+    with pytest.raises(NotFittedError, match="Call sample"):
+        model.predict(X)
+
+
 def test_sample_continues_and_never_repeats(fitted):
     model = copy.deepcopy(fitted)
     first, second = (model.sample(num_samples=30, return_datatree=False)["b"] for _ in range(2))

@@ -644,3 +644,82 @@ def test_nothing_warns_about_plain_arrays(model, X):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drawn(model, X)
+
+
+# ------------------------------------------------------------------ labels, wherever they are
+
+
+def exact(X, t, y=None):
+    b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b * X[:, 0] + 100 * t, 0.001), obs=y)
+
+
+def exactly(X: Any, **options: Any) -> Any:
+    im = ImpactModel(exact).set_posterior_sample({"b": np.ones(3)})
+    tree: Any = im.predict_on_batch(X, **options)
+    return tree.posterior_predictive["y"].values[0, 0].round()
+
+
+ABC = xr.DataArray(np.arange(3.0)[:, None], dims=("obs", "c"), coords={"obs": list("abc")})
+CBA = pd.Series([2.0, 1.0, 0.0], index=list("cba"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"X": ABC, "t": CBA},
+        {"X": ABC.chunk({"obs": 2}), "t": CBA},
+        {"X": [{"X": ABC.to_pandas(), "t": CBA}]},
+        {"X": [{"X": ABC[:2].to_pandas(), "t": CBA[1:]}, {"X": ABC[2:].to_pandas(), "t": CBA[:1]}]},
+    ],
+    ids=["in memory", "by the piece", "a batch", "batches"],
+)
+def test_labels_are_lined_up_in_every_container(given):
+    np.testing.assert_array_equal(exactly(**given), [0.0, 101.0, 202.0])
+
+
+def test_other_labels_are_refused_by_the_piece():
+    with pytest.raises(InputError, match="'t' and 'X' have row labels that differ"):
+        exactly(ABC.chunk({"obs": 2}), t=CBA.set_axis(list("xyz")))
+
+
+def test_columns_of_batches_are_put_in_the_fitted_order(framed, X):
+    frame = pd.DataFrame(X, columns=["u", "v"])
+    whole: Any = framed.predict_on_batch(frame, rng_key=1)
+    batch: Any = framed.predict_on_batch([{"X": frame[["v", "u"]]}], rng_key=1)
+    np.testing.assert_array_equal(batch.posterior_predictive["y"], whole.posterior_predictive["y"])
+
+
+@pytest.mark.parametrize("rows", [4, 5])
+def test_a_labelled_table_stays_in_its_order_whatever_its_length(rows):
+    def kernel(X, W, g, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        with numpyro.plate("grp", 4):
+            a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * W[g] + a[g], 0.001), obs=y)
+
+    im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(3), "a": np.zeros((3, 4))})
+    table = pd.Series([10.0, 20.0, 30.0, 40.0], index=[3, 1, 0, 2])
+    options: dict[str, Any] = {"g": np.arange(rows) % 4, "return_datatree": False}
+    X = pd.DataFrame({"x": np.zeros(rows)})
+    given = im.predict_on_batch(X, W=table, **options)["y"][0].round()
+    held = im.predict_on_batch(X, W=0 * table.to_numpy(), intervention={"a": table}, **options)
+    expected = np.array([10.0, 20.0, 30.0, 40.0, 10.0])[:rows]
+    np.testing.assert_array_equal(given, expected)
+    np.testing.assert_array_equal(held["y"][0].round(), expected)
+
+
+def test_labels_must_agree_where_the_rows_have_none():
+    X, t = np.zeros((3, 1)), CBA
+    for option in ({"intervention": {"y": CBA[::-1]}}, {"y": CBA[::-1]}):
+        with pytest.raises(InputError, match="have row labels in another order"):
+            exactly(X, t=t, **option)
+
+
+def test_a_missing_outcome_does_not_hide_that_the_others_are_blurred(X):
+    y = 1.7e9 + np.arange(float(ROWS))
+    y[3] = np.nan
+    with pytest.raises(InputError, match="whose differences 32 bits would blur"):
+        ImpactModel(plain).fit(X, y, missing="mask", progress=False)

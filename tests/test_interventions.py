@@ -204,3 +204,183 @@ def test_an_unknown_site_is_refused_by_name(name, model, X, t):
 def test_a_site_cannot_be_set_and_conditioned_on(model, X, t):
     with pytest.raises(InputError, match="'m' is in both intervention and condition"):
         model.predict(X, t=t, intervention={"m": 1.0}, condition={"m": 1.0}, progress=False)
+
+
+# ------------------------------------------------------------------ through what is computed
+
+
+def through(X, y=None):
+    """b -> mu (computed) -> z (a latent of rows) -> y."""
+    b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    with numpyro.plate("obs", X.shape[0]):
+        mu = numpyro.deterministic("mu", b * X[:, 0])
+        z = numpyro.sample("z", dist.Normal(mu, 0.001))
+        numpyro.sample("y", dist.Normal(z, 0.001), obs=y)
+
+
+def test_setting_a_computed_site_redraws_the_latents_below_it():
+    draws = {"b": np.ones(9), "z": np.ones((9, 4))}
+    im = ImpactModel(through).set_posterior_sample(draws)
+    tree: Any = im.predict_on_batch(np.ones((4, 1)), intervention={"mu": 100.0})
+    np.testing.assert_allclose(tree.posterior_predictive["y"], 100.0, atol=0.1)
+    assert tree.attrs["redrawn"] == ["z"]
+
+
+def test_draws_of_computed_sites_are_computed_again():
+    draws = {"b": np.ones(9), "z": np.ones((9, 4)), "mu": np.zeros((9, 4))}
+    im = ImpactModel(through).set_posterior_sample(draws)
+    tree: Any = im.predict_on_batch(np.ones((4, 1)), return_sites=["mu", "y"])
+    np.testing.assert_array_equal(tree.posterior_predictive["mu"], 1.0)
+    other = im.predict_on_batch(np.ones((7, 1)), in_sample=False, return_datatree=False)
+    assert np.shape(other["y"]) == (9, 7)
+
+
+# ------------------------------------------------------------------ functions and supports
+
+
+def segments(X, y=None):
+    with numpyro.plate("segments", 3):
+        a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    with numpyro.plate("obs", X.shape[0]):
+        s = numpyro.sample("s", dist.Categorical(jnp.ones(3) / 3))
+        z = numpyro.sample("z", dist.Gamma(2.0, 1.0))
+        is_high = numpyro.deterministic("is_high", X[:, 0] > 1)
+        numpyro.sample("y", dist.Normal(a[s] + z + is_high, 0.001), obs=y)
+
+
+@pytest.fixture(scope="module")
+def in_segments() -> ImpactModel:
+    return ImpactModel(segments).set_posterior_sample({"a": np.tile([1.0, 2.0, 3.0], (9, 1))})
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda v: v - v.mean(),
+        lambda v: v.at[0].set(9.0),
+        lambda v: jnp.full_like(v, v.max()),
+        lambda v: v / v.sum(),
+        lambda v: v[::-1],
+        lambda v: v + jnp.arange(ROWS),
+    ],
+)
+def test_a_function_that_looks_at_other_rows_is_refused(function, in_segments, X):
+    with pytest.raises(InputError, match=r"looks at other rows|does not work on one row"):
+        in_segments.predict(X, intervention={"z": function}, progress=False)
+
+
+def test_a_function_of_each_value_alone_is_taken(in_segments, X):
+    options: dict[str, Any] = {"in_sample": False, "return_sites": "z", "return_datatree": False}
+    natural = in_segments.predict_on_batch(X, rng_key=1, **options)["z"]
+    doubled = in_segments.predict_on_batch(
+        X, rng_key=1, intervention={"z": lambda v: jnp.log(v) * 2}, **options
+    )["z"]
+    np.testing.assert_allclose(doubled, 2 * np.log(natural), rtol=1e-5)
+
+
+IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
+    "a category beyond the last": ({"s": 3}, "'s' is set to 3, which it cannot take"),
+    "a category below the first": ({"s": -1}, "'s' is set to -1, which it cannot take"),
+    "a negative waiting time": ({"z": -1.0}, "'z' is set to -1.0, which it cannot take"),
+    "half a truth": ({"is_high": 0.5}, "'is_high' holds bool and cannot take"),
+    "twice the truth": ({"is_high": 2}, "'is_high' holds bool, which cannot hold"),
+    "not a number": ({"z": lambda v: jnp.log(-v)}, "gives NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize("kind", IMPOSSIBLE)
+def test_a_value_that_a_site_cannot_take_is_refused(kind, in_segments, X):
+    settings, match = IMPOSSIBLE[kind]
+    with pytest.raises(InputError, match=match):
+        in_segments.predict(X, intervention=settings, in_sample=False, progress=False)
+
+
+def test_a_condition_outside_the_support_is_refused(in_segments, X):
+    with pytest.raises(InputError, match="'s' is set to 7, which it cannot take"):
+        in_segments.predict(X, condition={"s": 7}, in_sample=False, progress=False)
+
+
+def plain(X, y=None):
+    b = numpyro.sample("b", dist.Normal(0.0, 1e10))
+    with numpyro.plate("obs", X.shape[0]):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(b + z, 1.0), obs=y)
+
+
+def test_large_whole_numbers_do_not_wrap_around(X):
+    options: dict[str, Any] = {"in_sample": False, "return_datatree": False}
+    zero = ImpactModel(plain).set_posterior_sample({"b": np.zeros(3)})
+    for how in ("intervention", "condition"):
+        settings: dict[str, Any] = {how: {"z": 3_000_000_000}, **options}
+        got = zero.predict_on_batch(X, **settings)["y"]
+        np.testing.assert_allclose(got, 3e9, rtol=1e-6)
+    large = ImpactModel(plain).set_posterior_sample({"b": np.full(3, 3_000_000_000)})
+    np.testing.assert_allclose(large.predict_on_batch(X, **options)["y"], 3e9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.float16, np.int64])
+def test_narrow_draws_are_widened(dtype, X):
+    def counts(X, y=None):
+        with numpyro.plate("k", 2):
+            n = numpyro.sample("n", dist.Poisson(100.0))
+        numpyro.sample("y", dist.Normal(X[:, 0] * 0 + n[0] * n[1], 0.001), obs=y)
+
+    im = ImpactModel(counts).set_posterior_sample({"n": np.full((3, 2), 120, dtype)})
+    got = im.predict_on_batch(X, return_datatree=False)["y"]
+    np.testing.assert_allclose(got, 14_400, atol=0.1)
+
+
+# ------------------------------------------------------------------ what changed since the fit
+
+
+def switched(X, t=0.0, mode="off", y=None):
+    with numpyro.plate("obs", X.shape[0]):
+        z = numpyro.sample("z", dist.Normal(t + (50.0 if mode == "on" else 0.0), 0.1))
+        numpyro.sample("y", dist.Normal(z, 0.1), obs=y)
+
+
+@pytest.fixture(scope="module")
+def switch(X) -> ImpactModel:
+    im = ImpactModel(switched, num_samples=DRAWS)
+    return im.fit_on_batch(X, np.zeros(ROWS), num_steps=50, progress=False)
+
+
+def test_a_changed_default_redraws_the_latents_below_it(switch, X):
+    np.testing.assert_allclose(means(switch, X), 0.0, atol=0.3)
+    np.testing.assert_allclose(means(switch, X, t=9.0), 9.0, atol=0.3)
+    np.testing.assert_allclose(means(switch, X, t=np.full(ROWS, 9.0)), 9.0, atol=0.3)
+    np.testing.assert_array_equal(means(switch, X, t=0.0), means(switch, X))
+
+
+def test_a_changed_argument_that_is_not_traced_is_refused(switch, X):
+    with pytest.raises(InputError, match=r"'mode' is not the fitted one, .* whether 'z' depends"):
+        switch.predict(X, mode="on", progress=False)
+    got: Any = switch.predict_on_batch(X, mode="on", in_sample=False)
+    np.testing.assert_allclose(got.predictions["y"], 50.0, atol=1.0)
+
+
+def test_a_changed_argument_of_rows_read_by_the_piece_is_refused(model, X, t):
+    same: Any = model.predict_on_batch([{"X": X, "t": t}], rng_key=3)
+    np.testing.assert_array_equal(
+        same.posterior_predictive["y"].mean(("chain", "draw")), means(model, X, t=t, rng_key=3)
+    )
+    with pytest.raises(InputError, match="'t' is not the fitted one in some rows"):
+        model.predict_on_batch([{"X": X, "t": t + 1}])
+
+
+@pytest.mark.filterwarnings("ignore:Rows are predicted together")
+@pytest.mark.slow
+def test_latents_inside_a_scan_belong_to_the_fitted_rows(X):
+    im = fitted(walk, X * 0)
+    with pytest.raises(InputError, match="'level' has one value per fitted row"):
+        im.predict(X + 1000, progress=False)
+    got: Any = im.predict_on_batch(X * 0 + 1000, in_sample=False, return_sites="level")
+    assert float(got.predictions["level"].min()) > 900
+    assert got.predictions["level"].shape[-1] == ROWS
+
+
+@pytest.mark.filterwarnings("ignore:Rows are predicted together")
+def test_values_for_some_steps_of_a_scan_are_refused(X):
+    im = ImpactModel(walk).set_posterior_sample({"level": np.zeros((9, ROWS))})
+    with pytest.raises(InputError, match="'level' has shape"):
+        im.predict(X, intervention={"level": np.arange(3.0)}, progress=False)

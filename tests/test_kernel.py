@@ -96,8 +96,8 @@ def test_sites_of_a_hierarchical_kernel():
 
     assert spec.names == ("tau", "a", "mu", "y")
     assert [s.kind for s in spec.sites] == ["latent", "latent", "deterministic", "observed"]
-    assert [s.parents for s in spec.sites] == [set(), {"tau"}, {"a"}, {"a"}]
-    assert [s.inputs for s in spec.sites] == [set(), set(), {"X", "group"}, {"X", "group"}]
+    assert [s.parents for s in spec.sites] == [set(), {"tau"}, {"a"}, {"mu"}]
+    assert [s.inputs for s in spec.sites] == [set(), set(), {"X", "group"}, set()]
     assert [s.dims for s in spec.sites] == [(), ("groups",), (None,), ("rows",)]
     assert [s.plates for s in spec.sites] == [(), ("groups",), (), ("rows",)]
     assert [s.discrete for s in spec.sites] == [False, False, False, True]

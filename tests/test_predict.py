@@ -12,6 +12,7 @@ import xarray as xr
 from numpyro.infer import Predictive
 from numpyro.infer import log_likelihood as numpyro_log_likelihood
 from scipy import stats
+from scipy.special import logsumexp
 
 from aimz import ImpactModel, InputError, NotFittedError, OutputWarning
 
@@ -269,3 +270,26 @@ def test_row_coordinates_of_xarray_input_are_kept(model, X):
     data = xr.DataArray(X, dims=("who", "col"), coords={"who": np.arange(N) + 100})
     y = model.predict(data, progress=False).posterior_predictive["y"]
     assert int(y["person"][0]) == 100
+
+
+def test_a_score_sums_whatever_axis_the_rows_are_on():
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        with numpyro.plate("out", 3, dim=-2), numpyro.plate("obs", X.shape[0], dim=-1):
+            y = None if y is None else y.T
+            numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+
+    def custom(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        if y is None:
+            numpyro.deterministic("y", b * X[:, 0])
+        else:
+            numpyro.factor("density", dist.Normal(b * X[:, 0], 1.0).log_prob(y))
+
+    rng = np.random.default_rng(0)
+    b, X, y = rng.normal(size=7), rng.normal(size=(5, 1)), rng.normal(size=(5, 3))
+    densities = stats.norm.logpdf(y[None], b[:, None, None] * X[None])
+    for own, seen, rows in ((kernel, y, densities.sum(-1)), (custom, y[:, 0], densities[..., 0])):
+        expected = np.mean(logsumexp(rows, axis=0) - np.log(7))
+        got = ImpactModel(own).set_posterior_sample({"b": b}).score(X, seen)
+        assert got == pytest.approx(expected, rel=1e-5)
