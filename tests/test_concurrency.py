@@ -71,6 +71,7 @@ def test_eight_threads_predict_on_one_fresh_model_at_once(store, X):
         np.testing.assert_array_equal(values, expected)
 
 
+@pytest.mark.slow
 def test_eight_threads_get_the_draws_of_their_own_rows(X):
     expected = [drawn(make(1.0), X[number:]) for number in range(THREADS)]
     model = make(1.0)

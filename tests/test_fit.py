@@ -196,6 +196,7 @@ def test_weights_equal_repeated_rows():
     assert np.all(np.abs(difference) < 0.1 + 4 * np.sqrt(2 / 200))
 
 
+@pytest.mark.slow
 def test_interacting_rows_are_fitted_whole_with_a_warning():
     def centred(X, y=None):
         b = numpyro.sample("b", dist.Normal(0.0, 1.0))

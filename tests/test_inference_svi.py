@@ -165,6 +165,7 @@ def test_poisson_with_raw_covariates_matches_newton():
     assert fit.notes == ()
 
 
+@pytest.mark.slow
 def test_weights_count_rows():
     X, y = data(n=120)
     weights = np.arange(120) % 3
@@ -182,6 +183,7 @@ def test_weights_of_the_wrong_length_are_refused():
     assert caught.value.code == "weights-shape"
 
 
+@pytest.mark.slow
 def test_many_latents_get_a_mean_field_guide():
     def kernel(X, y=None):
         slope = numpyro.sample("slope", dist.Normal().expand([240]).to_event(1))
@@ -275,10 +277,7 @@ GUIDES = {
 
 @pytest.mark.parametrize(
     "guide",
-    [
-        pytest.param(guide, id=name, marks=() if name == "normal" else pytest.mark.slow)
-        for name, guide in GUIDES.items()
-    ],
+    [pytest.param(guide, id=name, marks=pytest.mark.slow) for name, guide in GUIDES.items()],
 )
 def test_any_guide_fits_and_draws(guide):
     X, y = data(n=60)
@@ -421,7 +420,9 @@ def test_steps_go_on_from_the_state():
     assert engine.fit_of(state, 2, problem, 50).draws["slope"].shape == (1, 50, 3)
 
 
-@pytest.mark.parametrize("change", [{"family": dist.Cauchy}, {"scale": 3.0}])
+@pytest.mark.parametrize(
+    "change", [{"family": dist.Cauchy}, pytest.param({"scale": 3.0}, marks=pytest.mark.slow)]
+)
 def test_a_step_sees_a_change_that_no_value_of_a_site_shows(change):
     settings = {"family": dist.Normal, "scale": 1.0}
 

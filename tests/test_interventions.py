@@ -116,6 +116,7 @@ def test_an_argument_changed_in_some_rows_does_not_depend_on_tiles(model, X, t, 
     np.testing.assert_allclose(means(model, X, "m", t=changed), whole, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_change_that_only_a_global_latent_carries_is_an_error(X, t):
     im = fitted(by_prior, X, t=t)
     with pytest.raises(InputError, match="only global latents of the posterior carry its change"):
@@ -345,6 +346,7 @@ def switch(X) -> ImpactModel:
     return im.fit_on_batch(X, np.zeros(ROWS), num_steps=50, progress=False)
 
 
+@pytest.mark.slow
 def test_a_changed_default_redraws_the_latents_below_it(switch, X):
     np.testing.assert_allclose(means(switch, X), 0.0, atol=0.3)
     np.testing.assert_allclose(means(switch, X, t=9.0), 9.0, atol=0.3)

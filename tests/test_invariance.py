@@ -177,7 +177,7 @@ def test_draws_do_not_change_with_any_combination_of_choices_of_layout(product, 
 
 
 @prior_is_used
-@pytest.mark.parametrize("rows", [1_500, 40])
+@pytest.mark.parametrize("rows", [1_500, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", BY_NAME)
 def test_draws_of_leading_rows_do_not_change_with_the_rows_after_them(case, rows):
     arrays = inputs_of(case)

@@ -31,10 +31,7 @@ FAST = (
     "Gamma",
     "MultivariateNormal_tril",
     "Normal",
-    "Normal_masked",
-    "Poisson",
     "Uniform",
-    "VonMises",
 )
 # Families of a group are sites of one kernel, and so one program.
 GROUPS = [FAST, *itertools.batched((name for name in OUTCOMES if name not in FAST), 8)]
@@ -173,12 +170,11 @@ def test_missing_global_latent_is_one_number_per_draw():
 @pytest.mark.parametrize(
     "name",
     [
-        "GammaPoisson",
-        "VonMises",
         "Normal",
+        "VonMises",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("Poisson", "NegativeBinomial2", "Binomial_probs")
+            for name in ("GammaPoisson", "Poisson", "NegativeBinomial2", "Binomial_probs")
         ),
     ],
 )

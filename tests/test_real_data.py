@@ -79,6 +79,7 @@ def assert_like(im: ImpactModel, reference: real_data.Reference) -> None:
     np.testing.assert_allclose(draws.std(0), reference.sd, rtol=SDS)
 
 
+@pytest.mark.slow
 def test_linear_regression_on_raw_covariates_is_least_squares():
     data = real_data.nhefs()
     im = ImpactModel(linear).fit(*data, progress=False)

@@ -238,11 +238,11 @@ def test_truth_values_take_a_bit_each():
 
 
 @pytest.mark.parametrize("value", [300, -5, 70_000])
-def test_a_site_set_beyond_its_support_is_not_narrowed(value):
+def test_a_site_that_a_function_sets_beyond_its_support_is_not_narrowed(value):
     model = ImpactModel(trials).set_posterior_sample({"a": np.zeros(3, np.float32)})
     tree = model.predict(
         np.zeros((20, 1), np.float32),
-        intervention={"m": value},
+        intervention={"m": lambda m: 0 * m + value},
         return_sites=["m", "y"],
         in_sample=False,
         progress=False,
@@ -250,16 +250,12 @@ def test_a_site_set_beyond_its_support_is_not_narrowed(value):
     assert np.all(tree.predictions["m"].values == value)
 
 
-def test_a_site_conditioned_beyond_its_support_is_not_narrowed():
+@pytest.mark.parametrize("how", ["condition", "intervention"])
+def test_a_value_beyond_the_support_of_a_site_is_refused(how):
     model = ImpactModel(trials).set_posterior_sample({"a": np.zeros(3, np.float32)})
-    tree = model.predict(
-        np.zeros((20, 1), np.float32),
-        condition={"m": 300},
-        return_sites=["m", "y"],
-        in_sample=False,
-        progress=False,
-    )
-    assert np.all(tree.predictions["m"].values == 300)
+    settings: dict[str, Any] = {how: {"m": 300}, "in_sample": False, "progress": False}
+    with pytest.raises(InputError, match="'m' is set to 300, which it cannot take"):
+        model.predict(np.zeros((20, 1), np.float32), **settings)
 
 
 def test_a_posterior_site_beyond_its_support_is_refused():
