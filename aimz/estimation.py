@@ -48,7 +48,8 @@ _CROSSED = "intervention, with the mediator of the baseline"
 class Scenarios:
     """Prepared scenarios by name, the first the reference, and outcomes kept where they hold.
 
-    `natural` are the inputs that no scenario has changed, `primary` the name of the first of them.
+    `natural` are the inputs that no scenario has changed, `primary` the name of the first of them,
+    and `values` these inputs as they were given, labelled ones in the order of the rows.
     `mediator` draws the mediator under the reference, for the last scenario, which keeps it.
     `observed` has for each scenario the rows in which it is what was observed, with `outcome` the
     values there.
@@ -56,6 +57,7 @@ class Scenarios:
 
     primary: str
     natural: Given
+    values: Mapping[str, Any]
     prepared: Mapping[str, Prepared]
     mediator: Call | None = None
     observed: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -90,6 +92,8 @@ def scenarios_of(
             "of rows, or compare the posterior itself."
         )
         raise InputError(msg, code="site-rows")
+    of_rows = {n: v for n, v in natural.items() if n in own.spec.row_inputs - {primary}}
+    natural = {**natural, **own.arguments.lined(of_rows, primary)}
     origin = origin_of(request, own)
     key = key_of(own)
     arguments = list(read_signature(request.kernel, *request.names).names)
@@ -104,12 +108,24 @@ def scenarios_of(
             msg = f"Scenario '{name}' has {rows} rows, but there are {own.rows}. Keep them."
             raise InputError(msg, code="rows-mismatch")
         given = gather(asked, {**natural, **replaced})
+        if given.spec.coupled != own.spec.coupled:
+            msg = (
+                f"Scenario '{name}' makes rows interact, or not, unlike what is natural: no noise "
+            )
+            raise InputError(msg + "is shared then. Predict each by itself.", code="unpaired")
         now = changed_rows(own, given)
-        notes = _path_notes(name, change, question.site, own.spec) if change else ()
-        moved = replace(origin, changed={**origin.changed, **now})
+        static = own.arguments.static.keys() | given.arguments.static.keys()
+        notes = ()
+        if change and not static & change.keys():  # what is not traced may lead anywhere
+            notes = _path_notes(name, change, question.site, own.spec)
+        moved = replace(
+            origin,
+            changed={**origin.changed, **now},
+            static=origin.static | frozenset(now.keys() & static),
+        )
         ready = prepare(asked, given, moved, key)
         prepared[name] = replace(ready, notes=(*notes, *ready.notes))
-    made = Scenarios(primary, own, prepared)
+    made = Scenarios(primary, own, natural, prepared)
     return made if question.mediator is None else _mediated(made, question.mediator, site)
 
 
@@ -177,7 +193,6 @@ def _path_notes(
 
 def about(
     question: Question,
-    natural: Mapping[str, Any],
     changes: Mapping[str, Mapping[str, Any]],
     scenarios: Scenarios,
     options: Mapping[str, Any],
@@ -192,13 +207,16 @@ def about(
         What `rows_of` and `in_arm` raise; `outcome-missing`.
     """
     primary, arguments = scenarios.primary, scenarios.natural.arguments
-    rows = arguments.rows
+    natural, rows = scenarios.values, arguments.rows
     given = arguments.lined(options, primary)
     arms: dict[str, np.ndarray] = {}
     if question.estimand in ("att", "atc") or question.population == "finite":
         arms = in_arm(given["treatment"], natural, primary, rows, changes)
     counts = None
     if question.estimand in ("att", "atc"):
+        if len(changes) > 2:
+            msg = f"estimand='{question.estimand}' compares two scenarios. Ask for each pair."
+            raise InputError(msg, code="scenario-incomplete")
         counts = list(arms.values())[-1 if question.estimand == "att" else 0]
     chosen = rows_of(
         question, rows, natural, primary, treated=counts, by=given["by"], weights=given["weights"]
@@ -209,8 +227,14 @@ def about(
         msg = "population='finite' keeps observed outcomes: pass y=, one per row."
         raise InputError(msg, code="outcome-missing")
     values = np.asarray(as_array(given["y"], "y"))
-    if len(values) != rows:
-        msg = f"'y' has shape {values.shape} but there are {rows} rows. Pass one per row."
+    site = scenarios.natural.spec[question.site]
+    shape = [rows, *np.delete(site.shape, site.row_axis or 0).astype(int)]
+    if site.name != scenarios.natural.spec.output or list(values.shape) != shape:
+        msg = (
+            f"population='finite' compares '{scenarios.natural.spec.output}' with y=, which must "
+            f"have shape {tuple(map(int, shape))}, not {values.shape}. Leave site= out, or pass y "
+            "of that shape."
+        )
         raise InputError(msg, code="rows-mismatch")
     return chosen, replace(scenarios, observed=arms, outcome=values)
 

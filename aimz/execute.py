@@ -203,11 +203,12 @@ class TileRun:
         if self.call.stream is None:  # several calls may share tiles, each with rows of its own
             row_tile = RowTile(row_tile.rows, self.call.block.row_inputs)
         block = _with_rows(self.shared.on(device, tile), self.call, row_tile, self.plan)
+        held = dict(block.row_posterior)  # a block may be shared by threads
         for name, value in (given or {}).items():
-            own = block.row_posterior[name]
-            full = np.zeros(own.shape, own.dtype).swapaxes(0, 1)
+            full = np.zeros(held[name].shape, held[name].dtype).swapaxes(0, 1)
             full[: len(value), : value.shape[1]] = value
-            block.row_posterior[name] = full.swapaxes(0, 1)
+            held[name] = full.swapaxes(0, 1)
+        block = block._replace(row_posterior=held)
         results: dict[str, Any] = self.ready.run(block)  # where its shared part is
         rows, draws = _length(tile.rows), _num_draws(tile)
         owned = {name: follows_rows(self.call.task.results[name]) for name in results}

@@ -542,7 +542,7 @@ class ImpactModel(Estimator):
             return self._derived_key(rng_key, request.use, *own.key_numbers)
 
         ready = scenarios_of(request, question, natural, changes, key_of)
-        rows, ready = about(question, natural, changes, ready, given)
+        rows, ready = about(question, changes, ready, given)
         show(tuple(dict.fromkeys(n for p in ready.prepared.values() for n in p.notes)), level=3)
         schema = self._schema(fit.draws, ready.natural.arguments.labels, draws)
         with tqdm(total=ready.natural.rows, unit="row", disable=not progress) as bar:

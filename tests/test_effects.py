@@ -343,6 +343,48 @@ def test_labelled_values_are_put_in_the_order_of_the_rows(X, t):
     np.testing.assert_array_equal(one, other)
 
 
+def test_a_labelled_treatment_says_who_was_treated_by_label(X, t):
+    frame = pd.DataFrame(X, index=np.arange(ROWS) + 7)
+    natural = pd.Series(t, index=frame.index)
+    shuffled = natural.sample(frac=1.0, random_state=0)
+    for options in ({"estimand": "att"}, {"estimand": "cate", "by": "t"}):
+        one, other = (
+            effect(model(logistic), frame, s, **options).draws for s in (natural, shuffled)
+        )
+        np.testing.assert_array_equal(one, other)
+    bare = {"a": {}, "b": {"t": lambda t: 1 - np.asarray(t)}}
+    one, other = (
+        effect(model(linear), frame, s, scenarios=bare).draws for s in (natural, shuffled)
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+def test_an_argument_that_is_not_traced_may_be_a_scenario(X):
+    def kernel(X, mode="off", y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        on = 1.0 if mode == "on" else 0.0
+        with numpyro.plate("obs", X.shape[0]):
+            z = numpyro.sample("z", dist.Normal(5.0 * on, 0.1))
+            numpyro.sample("y", dist.Normal(z + b * on, 1.0), obs=y)
+
+    scenarios = {"off": {"mode": "off"}, "on": {"mode": "on"}}
+    im = ImpactModel(kernel).set_posterior_sample({"b": B, "z": np.zeros((DRAWS, 40))})
+    with pytest.raises(InputError, match="not known whether 'z' depends on it"):
+        im.effect(X[:40], scenarios=scenarios, progress=False)
+    got = im.effect(X[:40], scenarios=scenarios, in_sample=False, progress=False)
+    np.testing.assert_allclose(flat(got.draws), B + 5.0, atol=1e-4)
+
+
+def test_scenarios_that_could_not_share_their_noise_are_refused(X):
+    def kernel(X, centre=False, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        x = X[:, 0] - X[:, 0].mean() if centre else X[:, 0]
+        numpyro.sample("y", dist.Normal(b * x, 1.0), obs=y)
+
+    with pytest.raises(InputError, match="'b' makes rows interact"):
+        model(kernel).effect(X, scenarios={"a": {}, "b": {"centre": True}}, progress=False)
+
+
 def test_latents_of_rows_are_drawn_anew_where_a_scenario_changes_their_argument():
     def chain(X, t, y=None):
         b = numpyro.sample("b", dist.Normal(0.0, 1.0))
@@ -390,6 +432,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no observed outcomes": (
         {"population": "finite", "target": "prediction"},
         "keeps observed outcomes: pass y=",
+    ),
+    "observed outcomes of another shape": (
+        {"population": "finite", "target": "prediction", "y": np.ones((ROWS, 1))},
+        r"must have shape \(2100,\), not \(2100, 1\)",
+    ),
+    "observed outcomes of another site": (
+        {"population": "finite", "target": "prediction", "y": np.ones(ROWS), "site": "mu"},
+        "compares 'y' with y=",
+    ),
+    "the treated of three scenarios": (
+        {"estimand": "att", "scenarios": {n: {"t": n} for n in range(3)}},
+        "'att' compares two scenarios",
     ),
     "who was treated is not known": (
         {"estimand": "att", "intervention": {"t": lambda t: t + 1}},
