@@ -115,7 +115,7 @@ def scenarios_of(
             raise InputError(msg + "is shared then. Predict each by itself.", code="unpaired")
         now = changed_rows(own, given)
         static = own.arguments.static.keys() | given.arguments.static.keys()
-        notes = ()
+        notes: tuple[Note, ...] = ()
         if change and not static & change.keys():  # what is not traced may lead anywhere
             notes = _path_notes(name, change, question.site, own.spec)
         moved = replace(
@@ -256,10 +256,8 @@ def effect_of(
         that cannot be compared.
     """
     reference = next(iter(scenarios.prepared.values()))
-    plan, redrawn = (
-        reference.plan,
-        sorted({n for p in scenarios.prepared.values() for n in p.redrawn}),
-    )
+    plan = reference.plan
+    redrawn = sorted({n for p in scenarios.prepared.values() for n in p.redrawn})
     total = plan.chains * plan.draws
     by_row = question.estimand == "ite"
     if by_row:
@@ -316,9 +314,7 @@ def _run(
         weigh = TileRun(call, compile_call(call, plan), plan)
 
     def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
-        given = None
-        if mediate is not None:
-            given = mediate(row_tile, tile, device)
+        given = None if mediate is None else mediate(row_tile, tile, device)
         values = {
             name: run(row_tile, tile, device, given if name == _CROSSED else None)[question.site]
             for name, run in runs.items()
