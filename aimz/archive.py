@@ -29,6 +29,7 @@ from aimz.errors import InputError, StoreError
 from aimz.inference import ChainRecord, Fit, SVIRecord
 from aimz.requests import Fitted
 from aimz.spec import KernelSpec, SiteSpec
+from aimz.support import Score, Support
 
 __all__ = ["read_archive", "write_archive"]
 
@@ -36,7 +37,7 @@ FORMAT_VERSION = 1
 
 _JSON, _ARRAYS = "model.json", "arrays.npz"
 # Records that an archive may name, and fields that stay out of it.
-_FITS = (Fit, Fitted, KernelSpec, Known, SiteSpec)
+_FITS = (Fit, Fitted, KernelSpec, Known, Score, SiteSpec, Support)
 _STATES = (
     *(SVIRecord, SVIState, ChainRecord, HMCState, HMCAdaptState),
     *(optax.InjectStatefulHyperparamsState, optax.ScaleByAdamState, optax.EmptyState),

@@ -13,6 +13,8 @@ from aimz.structure import Equations, Reading, Statement
 
 __all__ = ["Found", "Verdict", "follows", "judge"]
 
+_ARGUMENT = "argument "  # before the name of an argument, which a site may have too
+
 
 @dataclass(frozen=True)
 class Found:
@@ -21,8 +23,9 @@ class Found:
     statement: Statement
     rows: str
     row_axis: int | None
-    sources: frozenset[str]
-    observed: frozenset[str] = frozenset()  # what its observed value is made of
+    parents: frozenset[str]  # sites that it reads
+    inputs: frozenset[str]  # arguments that it reads
+    observed: frozenset[str] = frozenset()  # arguments that its observed value is made of
     is_broadcast: bool = False  # rows x rows, though no parameter changes along both
 
 
@@ -77,8 +80,8 @@ def judge(
         name: Found(
             site,
             *places[name],
-            _sources(roles[name]),
-            roles[name]["observation"].sources if "observation" in roles[name] else frozenset(),
+            *_sources(roles[name]),
+            _split(roles[name]["observation"])[1] if "observation" in roles[name] else frozenset(),
             _is_broadcast(there.statements[name], there.rows, roles[name]),
         )
         for name, site in here.statements.items()
@@ -120,8 +123,9 @@ def _given(
     for (kind, name), aval in zip(traced.inputs, traced.program.in_avals, strict=True):
         shape = tuple(aval.shape)
         rows, axis = places.get(name, ("none", None)) if kind == "site" else ("none", None)
-        if kind == "argument" and name in cut:
-            yield following(shape, 0, name)
+        if kind == "argument":
+            source = f"{_ARGUMENT}{name}"
+            yield following(shape, 0, source) if name in cut else whole(shape, source)
         elif rows in ("sized", "scan"):
             yield Flow(shape, mixed=f"'{name}' holds several rows", sources=frozenset({name}))
         elif axis is not None:
@@ -130,10 +134,16 @@ def _given(
             yield whole(shape, *([name] if name else []))
 
 
-def _sources(roles: Mapping[str, Flow]) -> frozenset[str]:
-    """Everything that a site reads; its own value and what it observes do not count."""
-    read = (f.sources for role, f in roles.items() if role not in ("density", "observation"))
-    return frozenset[str]().union(*read)
+def _sources(roles: Mapping[str, Flow]) -> tuple[frozenset[str], frozenset[str]]:
+    """Sites and arguments that a site reads; its own value and what it observes do not count."""
+    return _split(*(f for role, f in roles.items() if role not in ("density", "observation")))
+
+
+def _split(*flows: Flow) -> tuple[frozenset[str], frozenset[str]]:
+    """Sites and arguments, which may share a name, that values are made of."""
+    sources = frozenset[str]().union(*(flow.sources for flow in flows))
+    arguments = {name for name in sources if name.startswith(_ARGUMENT)}
+    return sources - arguments, frozenset(name.removeprefix(_ARGUMENT) for name in arguments)
 
 
 def _is_broadcast(site: Statement, rows: int, roles: Mapping[str, Flow]) -> bool:

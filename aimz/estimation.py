@@ -1,7 +1,6 @@
-"""From scenarios to an effect: all run side by side, tile by tile, and are reduced there.
+"""Scenarios of an effect, prepared on the same rows, draws and key; what is asked of which rows.
 
-Scenarios share the key, the draws and the tiles. Their programs are often one: a changed value is
-an input. Nothing of size rows x draws is kept, unless the effect on each row is asked for.
+Their programs are often one: a changed value is an input. `aimz.evaluation` runs them.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,58 +9,48 @@ from typing import Any
 
 import jax
 import numpy as np
-import xarray as xr
 
-from aimz.data import as_array
-from aimz.effects import (
-    Effect,
-    Question,
-    Reduction,
-    Rows,
-    compared,
-    in_arm,
-    rows_of,
-    split_scenario,
-)
+from aimz.counterfactual import Replays, replays_of
+from aimz.data import as_array, as_jax_sees, check_finite
+from aimz.effects import Question, Rows, Split, in_arm, rows_of, split_scenario
 from aimz.errors import InputError, OutputWarning, nearest
-from aimz.execute import Call, TileRun, compile_call, each_tile
+from aimz.execute import Call
 from aimz.inference import Note
-from aimz.inputs import Given, changed_rows, gather, origin_of
+from aimz.inputs import Given, as_head_of, changed_rows, gather, origin_of
 from aimz.kernel import read_signature
 from aimz.prediction import Prepared, prepare
 from aimz.requests import Request
-from aimz.results import Schema
-from aimz.rows import RowTile
-from aimz.sampling import Task, follows_rows, population_block, predict_block
-from aimz.spec import KernelSpec, SiteSpec
-from aimz.store import Tile
+from aimz.sampling import follows_rows, predict_block
+from aimz.scenario import Origin
+from aimz.spec import KernelSpec
 
-__all__ = ["Scenarios", "about", "effect_of", "scenarios_of"]
+__all__ = ["CROSSED", "Scenarios", "about", "scenarios_of"]
 
-#: Bytes of draws of rows that an effect on each row may hold.
-ROW_BYTES = 2**30
-_POPULATION = "aimz:population"
-_CROSSED = "intervention, with the mediator of the baseline"
+#: Name of the scenario that keeps the mediator of another.
+CROSSED = "intervention, with the mediator of the baseline"
 
 
 @dataclass(frozen=True)
 class Scenarios:
     """Prepared scenarios by name, the first the reference, and outcomes kept where they hold.
 
-    `natural` are the inputs that no scenario has changed, `primary` the name of the first of them,
-    and `values` these inputs as they were given, labelled ones in the order of the rows.
-    `mediator` draws the mediator under the reference, for the last scenario, which keeps it.
-    `observed` has for each scenario the rows in which it is what was observed, with `outcome` the
-    values there.
+    `natural` are the inputs that no scenario has changed, `own` is the world of these, `primary`
+    the name of the first of them, and `values` these inputs as they were given, labelled ones in
+    the order of the rows. `mediator` draws the mediator under the reference, for the last scenario,
+    which keeps it. `arms` has for each scenario the rows in which it is what was, where that is
+    asked, `outcome` what was observed; `replays` is the plan of counterfactuals.
     """
 
     primary: str
     natural: Given
     values: Mapping[str, Any]
     prepared: Mapping[str, Prepared]
+    own: Prepared
+    changes: Mapping[Any, Split]
     mediator: Call | None = None
-    observed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    arms: Mapping[Any, np.ndarray] = field(default_factory=dict)
     outcome: np.ndarray | None = None
+    replays: Replays | None = None
 
 
 def scenarios_of(
@@ -82,9 +71,6 @@ def scenarios_of(
     """
     primary = request.names[0]
     own = gather(request, natural)
-    if own.stream is not None:
-        msg = f"'{primary}' is read by the piece, and effects need its rows in memory. Load it."
-        raise InputError(msg, code="rows-lazy")
     (site,) = request.sites(own.spec)
     if not follows_rows(own.spec[site]):
         msg = (
@@ -94,39 +80,116 @@ def scenarios_of(
         raise InputError(msg, code="site-rows")
     of_rows = {n: v for n, v in natural.items() if n in own.spec.row_inputs - {primary}}
     natural = {**natural, **own.arguments.lined(of_rows, primary)}
-    origin = origin_of(request, own)
-    key = key_of(own)
-    arguments = list(read_signature(request.kernel, *request.names).names)
-    sites = [s.name for s in own.spec.sites if s.kind not in ("param", "factor")]
-    prepared = {}
+    origin, key = origin_of(request, own), key_of(own)
+    prepared, splits = {}, {}
     for name, change in changes.items():
-        replaced, set_sites = split_scenario(change, natural, arguments, sites)
-        replaced = {n: _over_rows(value, own, n) for n, value in replaced.items()}
-        asked = replace(request, intervention=set_sites)
-        rows = len(replaced.get(primary, natural[primary]))
-        if rows != own.rows:
-            msg = f"Scenario '{name}' has {rows} rows, but there are {own.rows}. Keep them."
-            raise InputError(msg, code="rows-mismatch")
-        given = gather(asked, {**natural, **replaced})
-        if given.spec.coupled != own.spec.coupled:
-            msg = (
-                f"Scenario '{name}' makes rows interact, or not, unlike what is natural: no noise "
-            )
-            raise InputError(msg + "is shared then. Predict each by itself.", code="unpaired")
-        now = changed_rows(own, given)
-        static = own.arguments.static.keys() | given.arguments.static.keys()
-        notes: tuple[Note, ...] = ()
-        if change and not static & change.keys():  # what is not traced may lead anywhere
-            notes = _path_notes(name, change, question.site, own.spec)
-        moved = replace(
-            origin,
-            changed={**origin.changed, **now},
-            static=origin.static | frozenset(now.keys() & static),
+        splits[name], prepared[name] = _prepared(
+            name, change, question, request, own, natural, origin, key
         )
-        ready = prepare(asked, given, moved, key)
-        prepared[name] = replace(ready, notes=(*notes, *ready.notes))
-    made = Scenarios(primary, own, natural, prepared)
+    world = prepare(request, own, origin, key)
+    made = Scenarios(primary, own, natural, prepared, world, splits)
     return made if question.mediator is None else _mediated(made, question.mediator, site)
+
+
+def _prepared(
+    name: Any,
+    change: Mapping[str, Any],
+    question: Question,
+    request: Request,
+    own: Given,
+    natural: Mapping[str, Any],
+    origin: Origin,
+    key: jax.Array,
+) -> tuple[Split, Prepared]:
+    """What a scenario changes, and the scenario."""
+    arguments = read_signature(request.kernel, *request.names).names
+    sites = [s.name for s in own.spec.sites if s.kind not in ("param", "factor")]
+    if own.stream is not None:
+        _check_by_piece(name, change, own, request.names[0], set(arguments) - set(sites))
+    split = split_scenario(change, natural, list(arguments), sites)
+    asked = replace(request, intervention=split.sites, condition=split.condition)
+    replaced = {n: _over_rows(value, own, n) for n, value in split.arguments.items()}
+    given = _given(name, asked, own, natural, replaced)
+    if given.spec.coupled != own.spec.coupled:
+        msg = f"Scenario '{name}' makes rows interact, or not, unlike what is natural: no noise "
+        raise InputError(msg + "is shared then. Predict each by itself.", code="unpaired")
+    now = changed_rows(own, given)
+    if own.stream is not None:
+        now |= {n: np.array(True) for n in split.arguments.keys() - now.keys()}
+    static = own.arguments.static.keys() | given.arguments.static.keys()
+    notes: tuple[Note, ...] = ()
+    if change and not static & change.keys():  # what is not traced may lead anywhere
+        notes = _path_notes(name, split, question, own.spec)
+    moved = replace(
+        origin,
+        changed={**origin.changed, **now},
+        static=origin.static | frozenset(now.keys() & static),
+    )
+    ready = prepare(asked, given, moved, key)
+    if own.stream is not None:
+        _check_latents(name, own, request, now)
+        of_rows = own.spec.row_inputs & split.arguments.keys()
+        kept = {n: split.arguments[n] for n in of_rows}
+        ready = replace(ready, call=_by_piece(ready.call, given, kept))
+    replays = question.rung == "counterfactual"  # what data hold otherwise
+    own_notes = tuple(n for n in ready.notes if not (replays and n.code == "blocked-by-data"))
+    return split, replace(ready, notes=(*notes, *own_notes))
+
+
+def _given(
+    name: Any,
+    request: Request,
+    own: Given,
+    natural: Mapping[str, Any],
+    replaced: Mapping[str, Any],
+) -> Given:
+    """The inputs of a scenario, on the same rows."""
+    if own.stream is not None:
+        return as_head_of(request, own, natural, replaced)
+    primary = request.names[0]
+    rows = len(replaced.get(primary, natural[primary]))
+    if rows != own.rows:
+        msg = f"Scenario '{name}' has {rows} rows, but there are {own.rows}. Keep them."
+        raise InputError(msg, code="rows-mismatch")
+    return gather(request, {**natural, **replaced})
+
+
+def _check_by_piece(
+    name: Any, change: Mapping[str, Any], own: Given, primary: str, arguments: set[str]
+) -> None:
+    """Refuse what would need all rows, where they are read by the piece."""
+    for argument in sorted(arguments & change.keys()):
+        value = change[argument]
+        if argument == primary or callable(value):
+            msg = (
+                f"'{primary}' is read by the piece, so scenario '{name}' cannot change "
+                f"'{argument}' as a whole or by a function. Pass values, or load the rows."
+            )
+            raise InputError(msg, code="rows-lazy")
+        if argument in own.spec.row_inputs and np.ndim(value) and len(value) != own.rows:
+            msg = f"Scenario '{name}' has {len(value)} rows, but there are {own.rows}. Keep them."
+            raise InputError(msg, code="rows-mismatch")
+
+
+def _check_latents(name: Any, own: Given, request: Request, now: Mapping[str, Any]) -> None:
+    """Refuse to draw latents of rows anew in all rows: only a pass shows which have changed."""
+    reached = own.spec.descendants(arguments=now.keys())
+    for site in own.spec.sites:
+        held = site.kind == "latent" and site.rows != "none" and site.name in request.fit.draws
+        if held and site.name in reached and request.in_sample:
+            msg = (
+                f"Scenario '{name}' reaches '{site.name}', which belongs to rows that are read by "
+                "the piece. Load the rows."
+            )
+            raise InputError(msg, code="rows-lazy")
+
+
+def _by_piece(call: Call, given: Given, replaced: Mapping[str, Any]) -> Call:
+    """A call that puts a scenario's values in place of those that are read."""
+    single = {n: given.arguments.arrays[n] for n, v in replaced.items() if np.ndim(v) == 0}
+    rows = {n: as_jax_sees(as_array(v, n), n) for n, v in replaced.items() if n not in single}
+    block = call.block._replace(row_inputs={**call.block.row_inputs, **single})
+    return replace(call, block=block, replaced={**dict.fromkeys(single), **rows})
 
 
 def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
@@ -156,7 +219,7 @@ def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
     crossed = replace(last, call=replace(call, block=block._replace(redraw=redraw)))
     task = replace(first.call.task, sites=(mediator,), results=first.call.task.spec)
     drawn = replace(first.call, program=predict_block, task=task)
-    return replace(scenarios, prepared={**scenarios.prepared, _CROSSED: crossed}, mediator=drawn)
+    return replace(scenarios, prepared={**scenarios.prepared, CROSSED: crossed}, mediator=drawn)
 
 
 def _over_rows(value: Any, own: Given, name: str) -> Any:
@@ -166,23 +229,25 @@ def _over_rows(value: Any, own: Given, name: str) -> Any:
     natural = own.arguments.arrays[name]
     if np.ndim(natural) != 1:
         return value
-    return np.full(own.arguments.rows, value, np.result_type(natural.dtype, value))
+    return np.full(len(natural), value, np.result_type(natural.dtype, value))
 
 
-def _path_notes(
-    name: str, change: Mapping[str, Any], site: str, spec: KernelSpec
-) -> tuple[Note, ...]:
+def _path_notes(name: str, change: Split, question: Question, spec: KernelSpec) -> tuple[Note, ...]:
     """What is said of a change that reaches no outcome, or that data keep from parts of it."""
-    reach = spec.descendants(set(change)) | (set(change) & set(spec.names))
-    listed = ", ".join(change)
-    if site not in reach:
+    reach = change.reach(spec) | change.sites.keys()
+    listed = ", ".join(change.names)
+    if question.site not in reach:
         text = (
-            f"Scenario '{name}' changes {listed}, from which no path leads to '{site}'. Set "
-            "something that it depends on."
+            f"Scenario '{name}' changes {listed}, from which no path leads to '{question.site}'. "
+            "Set something that it depends on."
         )
         return (Note(OutputWarning, text, "no-effect"),)
-    held = sorted(s.name for s in spec.sites if s.is_given and s.name in reach - {site, *change})
-    if not held:
+    below = reach - {question.site, *change.sites}
+    new = change.arguments.keys()
+    held = sorted(
+        s.name for s in spec.sites if s.is_given and s.name in below and not s.observes & new
+    )
+    if not held or question.rung == "counterfactual":  # which replays them
         return ()
     text = (
         f"Scenario '{name}' changes {listed}, but {', '.join(held)} keeps the values that the call "
@@ -192,190 +257,95 @@ def _path_notes(
 
 
 def about(
-    question: Question,
-    changes: Mapping[str, Mapping[str, Any]],
-    scenarios: Scenarios,
-    options: Mapping[str, Any],
+    question: Question, scenarios: Scenarios, options: Mapping[str, Any]
 ) -> tuple[Rows, Scenarios]:
-    """Which rows count, and where the observed outcome stands in for a scenario's.
+    """Which rows count, and where a scenario is what was.
 
     `options` are `treatment`, `by`, `weights` and `y`, as they were given.
 
     Raises
     ------
     InputError
-        What `rows_of` and `in_arm` raise; `outcome-missing`.
+        What `rows_of`, `in_arm` and `replays_of` raise; `outcome-missing`, `rows-lazy`.
     """
-    primary, arguments = scenarios.primary, scenarios.natural.arguments
-    natural, rows = scenarios.values, arguments.rows
-    given = arguments.lined(options, primary)
-    arms: dict[str, np.ndarray] = {}
-    if question.estimand in ("att", "atc") or question.population == "finite":
+    primary, own = scenarios.primary, scenarios.natural
+    needs_outcome = question.population == "finite" or question.rung == "counterfactual"
+    of_rows = any(options[name] is not None for name in ("by", "weights"))
+    if own.stream is not None and (needs_outcome or (own.rows is None and of_rows)):
+        msg = (
+            f"'{primary}' is read by the piece, and this question needs something of all rows at "
+            "once. Load them."
+        )
+        raise InputError(msg, code="rows-lazy")
+    natural, rows = scenarios.values, own.rows
+    given = own.arguments.lined(options, primary)
+    arms: dict[Any, np.ndarray] = {}
+    has_arms = question.estimand in ("att", "atc") or question.is_probability
+    if has_arms or question.population == "finite":
+        if rows is None:
+            msg = f"'{primary}' does not say how many rows it has, so nobody's arm is known."
+            raise InputError(msg, code="rows-lazy")
+        changes = {n: {**c.arguments, **c.sites} for n, c in scenarios.changes.items()}
         arms = in_arm(given["treatment"], natural, primary, rows, changes)
-    counts = None
-    if question.estimand in ("att", "atc"):
-        if len(changes) > 2:
-            msg = f"estimand='{question.estimand}' compares two scenarios. Ask for each pair."
-            raise InputError(msg, code="scenario-incomplete")
-        counts = list(arms.values())[-1 if question.estimand == "att" else 0]
+    if has_arms and len(scenarios.changes) > 2:
+        msg = f"estimand='{question.estimand}' compares two scenarios. Ask for each pair."
+        raise InputError(msg, code="scenario-incomplete")
+    made = replace(scenarios, arms=arms)
+    if needs_outcome:
+        made = replace(made, outcome=_outcome(question, made, given["y"]))
+    if question.rung == "counterfactual":
+        assert made.outcome is not None  # noqa: S101
+        plan = replays_of(question.site, made.own, made.prepared, made.changes, made.outcome)
+        made = replace(made, replays=plan)
+    counts = _who_counts(question, made)
     chosen = rows_of(
         question, rows, natural, primary, treated=counts, by=given["by"], weights=given["weights"]
     )
-    if question.population != "finite":
-        return chosen, scenarios
-    if given["y"] is None:
-        msg = "population='finite' keeps observed outcomes: pass y=, one per row."
+    return chosen, made
+
+
+def _who_counts(question: Question, scenarios: Scenarios) -> np.ndarray | None:
+    """Rows, (row,) of bool, that an estimand is about; None for all."""
+    if not scenarios.arms:
+        return None
+    old, new = (list(scenarios.arms.values())[n] for n in (0, -1))
+    if question.estimand in ("att", "atc"):
+        return new if question.estimand == "att" else old
+    if not question.is_probability:
+        return None
+    outcome = scenarios.outcome
+    assert outcome is not None  # noqa: S101  # they need it
+    is_output = question.site == scenarios.natural.spec.output
+    if not is_output or outcome.ndim != 1 or not np.isin(outcome, (0, 1)).all():
+        msg = f"estimand='{question.estimand}' is about outcomes of 0 and 1, one for each row."
+        raise InputError(msg, code="not-probability")
+    subsets: dict[str, np.ndarray] = {
+        "necessity": new & (outcome == 1),
+        "sufficiency": old & (outcome == 0),
+        "benefit": old | new,
+    }
+    if question.estimand == "benefit" and not subsets["benefit"].all():
+        msg = "estimand='benefit' needs everybody to have had one of the two scenarios."
+        raise InputError(msg, code="treatment-unknown")
+    return subsets[question.estimand]
+
+
+def _outcome(question: Question, scenarios: Scenarios, given: Any) -> np.ndarray:
+    """What was observed, one per row."""
+    spec = scenarios.natural.spec
+    is_replayed = question.rung == "counterfactual"
+    what = "rung='counterfactual'" if is_replayed else "population='finite'"
+    if given is None:
+        msg = f"{what} keeps observed outcomes: pass y=, one per row."
         raise InputError(msg, code="outcome-missing")
-    values = np.asarray(as_array(given["y"], "y"))
-    site = scenarios.natural.spec[question.site]
-    shape = [rows, *np.delete(site.shape, site.row_axis or 0).astype(int)]
-    if site.name != scenarios.natural.spec.output or list(values.shape) != shape:
-        msg = (
-            f"population='finite' compares '{scenarios.natural.spec.output}' with y=, which must "
-            f"have shape {tuple(map(int, shape))}, not {values.shape}. Leave site= out, or pass y "
-            "of that shape."
-        )
+    if not is_replayed and question.site != spec.output:
+        msg = f"{what} compares '{spec.output}' with y=. Leave site= out."
         raise InputError(msg, code="rows-mismatch")
-    return chosen, replace(scenarios, observed=arms, outcome=values)
-
-
-def effect_of(
-    question: Question,
-    rows: Rows,
-    scenarios: Scenarios,
-    schema: Schema,
-    health: Mapping[str, Any],
-    on_rows: Callable[[int], None],
-) -> Effect:
-    """Run scenarios and compare them.
-
-    Raises
-    ------
-    InputError
-        `too-large`: draws of each row would not fit; `no-mean`, `ratio-undefined`, ...: averages
-        that cannot be compared.
-    """
-    reference = next(iter(scenarios.prepared.values()))
-    plan = reference.plan
-    redrawn = sorted({n for p in scenarios.prepared.values() for n in p.redrawn})
-    total = plan.chains * plan.draws
-    by_row = question.estimand == "ite"
-    if by_row:
-        _check_size(rows, total, len(scenarios.prepared))
-        asked = np.cumsum(rows.weights > 0) - 1
-        rows = Rows(np.where(rows.weights > 0, 1.0, 0.0), asked, tuple(_labels(rows, schema)))
-    reduction = Reduction(rows.weights, rows.groups, max(1, len(rows.labels)), total)
-    _run(question, scenarios, reduction, on_rows)
-    averages = reduction.averages()
-    names = list(averages)
-    dim = "row" if by_row else "group"
-    parts = [_labelled(averages[n], rows, schema, dim) for n in names]
-    together = xr.concat(parts, xr.DataArray(names, dims="scenario", name="scenario"))
-    contrasts = {
-        f"{new} vs {old}": compared(question, averages[new], averages[old])
-        for new, old in _contrasts(question, names)
-    }
-    parts = [_labelled(values, rows, schema, dim) for values in contrasts.values()]
-    draws = xr.concat(parts, xr.DataArray(list(contrasts), dims="contrast", name="contrast"))
-    if len(contrasts) == 1:
-        draws = draws.isel(contrast=0)
-    attrs = {
-        "estimand": question.estimand,
-        "comparison": question.comparison,
-        "target": question.target,
-        "population": question.population,
-        "rung": question.rung,
-        "words": list(reference.words),
-    }
-    draws.attrs = dict(attrs)
-    return Effect(
-        draws.rename("effect"), together, question, rows.count, dict(health), tuple(redrawn)
-    )
-
-
-def _run(
-    question: Question,
-    scenarios: Scenarios,
-    reduction: Reduction,
-    on_rows: Callable[[int], None],
-) -> None:
-    plan = next(iter(scenarios.prepared.values())).plan
-    runs = {
-        name: TileRun(prepared.call, compile_call(prepared.call, plan), plan)
-        for name, prepared in scenarios.prepared.items()
-    }
-    first = next(iter(scenarios.prepared.values())).call
-    weigh: TileRun | None = None
-    mediate: TileRun | None = None
-    if scenarios.mediator is not None:
-        mediate = TileRun(scenarios.mediator, compile_call(scenarios.mediator, plan), plan)
-    if question.population == "superpopulation":
-        call = _population_call(first)
-        weigh = TileRun(call, compile_call(call, plan), plan)
-
-    def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
-        given = None if mediate is None else mediate(row_tile, tile, device)
-        values = {
-            name: run(row_tile, tile, device, given if name == _CROSSED else None)[question.site]
-            for name, run in runs.items()
-        }
-        for name, there in scenarios.observed.items():
-            values[name] = _kept(values[name], there[tile.rows], scenarios.outcome, tile)
-        weights = None if weigh is None else weigh(row_tile, tile, device)[_POPULATION]
-        first_draw = tile.chains.start * plan.draws + tile.draws.start
-        count = next(iter(values.values())).shape[1]
-        share = reduction.share(tile.rows, values, weights)
-        reduction.add(tile.number, slice(first_draw, first_draw + count), share)
-
-    each_tile(first, plan, work, on_rows)
-
-
-def _kept(
-    values: np.ndarray, there: np.ndarray, outcome: np.ndarray | None, tile: Tile
-) -> np.ndarray:
-    """Values (row, draw, ...) with the observed outcome in the rows where it was observed."""
-    assert outcome is not None  # noqa: S101  # checked with the question
-    own = outcome[tile.rows][:, None]
-    return np.where(there.reshape(-1, *[1] * (values.ndim - 1)), own, values)
-
-
-def _population_call(call: Call) -> Call:
-    """Weights of a Bayesian bootstrap, drawn like a site of rows."""
-    spec = call.task.spec
-    own = SiteSpec(_POPULATION, "deterministic", "leading", 0, (spec.rows,), np.dtype(np.float32))
-    results = replace(spec, sites=(*spec.sites, own))
-    task = Task(call.task.kernel, spec, results, call.task.static, (_POPULATION,))
-    return replace(call, program=population_block, task=task)
-
-
-def _labels(rows: Rows, schema: Schema) -> list[Any]:
-    labels = schema.labels if schema.labels is not None else np.arange(len(rows.weights))
-    kept: list[Any] = labels[rows.weights > 0].tolist()
-    return kept
-
-
-def _contrasts(question: Question, names: list[str]) -> list[tuple[str, str]]:
-    """Which scenarios are compared, the new one first."""
-    if question.mediator is None:
-        return [(name, names[0]) for name in names[1:]]
-    old, new, crossed = names
-    return [{"nde": (crossed, old), "nie": (new, crossed), "total": (new, old)}[question.estimand]]
-
-
-def _labelled(values: np.ndarray, rows: Rows, schema: Schema, dim: str) -> xr.DataArray:
-    """Values (group, draw, ...) with their names; a single group has no axis."""
-    shape = (len(values), schema.chains, schema.draws, *values.shape[2:])
-    own = [f"outcome_dim_{place}" for place in range(values.ndim - 2)]
-    array = xr.DataArray(values.reshape(shape), dims=(dim, "chain", "draw", *own))
-    array = array.assign_coords(chain=np.arange(schema.chains), draw=np.arange(schema.draws))
-    return array.assign_coords({dim: list(rows.labels)}) if rows.labels else array.isel({dim: 0})
-
-
-def _check_size(rows: Rows, draws: int, scenarios: int) -> None:
-    size = 8 * rows.count * draws * scenarios
-    if size > ROW_BYTES:
-        msg = (
-            f"Draws of the effect on each of {rows.count:,} rows would take {size / 1e9:.1f} GB. "
-            "Ask about fewer rows, or for groups of them with estimand='cate' and by=."
-        )
-        raise InputError(msg, code="too-large")
+    values = np.asarray(as_array(given, "y"))
+    check_finite({"y": values})
+    output = spec[spec.output]
+    shape = (spec.rows, *np.delete(output.shape, output.row_axis or 0).astype(int).tolist())
+    if values.shape != shape:
+        msg = f"y= has shape {values.shape}, but '{spec.output}' is {shape}. Pass one per row."
+        raise InputError(msg, code="rows-mismatch")
+    return values

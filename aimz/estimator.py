@@ -17,7 +17,7 @@ from aimz.archive import read_archive, write_archive
 from aimz.data import Arguments, check_names, check_positive, draw_count
 from aimz.errors import AimzWarning, InputError, NotFittedError
 from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine
-from aimz.inputs import check_same_data, fitted_on, problem_of
+from aimz.inputs import check_same_data, fitted_on, problem_of, support_seen
 from aimz.kernel import read_signature
 from aimz.prediction import account_of, attributes_of, described, kernel_name, more_draws
 from aimz.programs import TRACE_LOCK
@@ -532,7 +532,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stu
         problem, arguments = self._problem(X, y, weights, missing, kwargs)
         state = self._fitted.fit.state if self.warm_start and self.is_fitted() else None
         fit = engine.fit(self._derived_key(rng_key, Use.FIT), problem, settings, state=state)
-        self._fitted = fitted_on(problem, arguments, fit)
+        fitted = fitted_on(problem, arguments, fit)
+        self._fitted = replace(fitted, seen=support_seen(problem, arguments))
         show(fit.notes)
         return self
 

@@ -15,7 +15,8 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -48,7 +49,7 @@ MAX_WHOLE_DRAWS = 256
 #: Threads of a device that is not the CPU: one computes while the other copies and writes.
 THREADS_PER_ACCELERATOR = 2
 
-Program = Callable[[Task, Block], dict[str, jax.Array]]
+Program = Callable[[Task, Block], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class Plan:
 class Call:
     """One result to be computed: a pure program, its task, and the arrays of its block.
 
-    Row arguments are in the block, or come by the piece from the stream.
+    Row arguments are in the block, or come by the piece from the stream; `replaced` has values of
+    rows, (row, ...), that take the place of those read, or None where the block has one for all.
     """
 
     program: Program
@@ -102,6 +104,20 @@ class Call:
     block: Block
     stream: Stream | None = None
     observed: np.ndarray | None = None  # outcomes to keep beside the draws, (row, ...)
+    replaced: Mapping[str, Any] = field(default_factory=dict)
+
+    def arrays(self, row_tile: RowTile) -> dict[str, Any]:
+        """Arrays of a tile's rows, by argument."""
+        rows, own = row_tile.rows, self.block.row_inputs
+        if self.stream is None:
+            held: dict[str, Any] = jax.tree.map(lambda v: np.asarray(v)[rows], own)
+            return held
+        read = {n: v for n, v in row_tile.arrays.items() if n not in self.replaced}
+        cut = {n: v[rows] for n, v in self.replaced.items() if v is not None}
+        same = {n: v for n, v in own.items() if n not in read and n not in cut}
+        count = _length(rows)
+        spread = {n: np.broadcast_to(v[:1], (count, *v.shape[1:])) for n, v in same.items()}
+        return {**spread, **read, **cut}
 
 
 @dataclass(frozen=True)
@@ -145,10 +161,13 @@ def compile_call(call: Call, plan: Plan) -> Ready:
     shapes = jax.tree.map(_as_jax_types, block)
     dtypes: dict[str, np.dtype] = {}
 
-    def narrow(block: Block) -> dict[str, jax.Array]:
+    def narrow(block: Block) -> dict[str, Any]:
         values = call.program(call.task, block)
-        dtypes.update({name: np.dtype(value.dtype) for name, value in values.items()})
-        return {n: v.astype(_narrowest(call, n, dtypes[n])) for n, v in values.items()}
+        for name, value in values.items():
+            if isinstance(value, jax.Array):  # and no record of arrays
+                dtypes[name] = np.dtype(value.dtype)
+                values[name] = value.astype(_narrowest(call, name, dtypes[name]))
+        return values
 
     with TRACE_LOCK:
         run = compile_program(narrow, shapes, version=call.task.spec.version)
@@ -186,7 +205,7 @@ def run_tiles(
 
 
 class TileRun:
-    """A compiled call as a function of a tile: arrays of its sites, (row, draw, ...)."""
+    """A compiled call as a function of a tile: arrays of its sites, (row, draw, ...), or trees."""
 
     def __init__(self, call: Call, ready: Ready, plan: Plan) -> None:
         self.call, self.ready, self.plan = call, ready, plan
@@ -198,10 +217,8 @@ class TileRun:
         tile: Tile,
         device: Any,
         given: Mapping[str, np.ndarray] | None = None,
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Any]:
         """Run one tile; `given` replaces values of rows, (row, draw, ...), that the call holds."""
-        if self.call.stream is None:  # several calls may share tiles, each with rows of its own
-            row_tile = RowTile(row_tile.rows, self.call.block.row_inputs)
         block = _with_rows(self.shared.on(device, tile), self.call, row_tile, self.plan)
         held = dict(block.row_posterior)  # a block may be shared by threads
         for name, value in (given or {}).items():
@@ -212,8 +229,12 @@ class TileRun:
         results: dict[str, Any] = self.ready.run(block)  # where its shared part is
         rows, draws = _length(tile.rows), _num_draws(tile)
         owned = {name: follows_rows(self.call.task.results[name]) for name in results}
+
+        def cut(value: Any, *, by_row: bool) -> np.ndarray:
+            return np.asarray(value)[:rows, :draws] if by_row else np.asarray(value)[:draws]
+
         return {
-            name: np.asarray(value)[:rows, :draws] if owned[name] else np.asarray(value)[:draws]
+            name: jax.tree.map(partial(cut, by_row=owned[name]), value)
             for name, value in results.items()
         }
 
@@ -364,14 +385,11 @@ def _with_rows(shared: Block, call: Call, row_tile: RowTile, plan: Plan) -> Bloc
             part = part[picked]
         return _padded(part, size, axis=1)
 
-    inputs = {n: v for n, v in row_tile.arrays.items() if n in call.task.spec.row_inputs}
-    constant = {n: v for n, v in call.block.row_inputs.items() if n not in inputs}
-    take = (lambda v: _padded(v, size, axis=0)) if call.stream is not None else cut
-    inputs = jax.tree.map(take, inputs)
-    inputs |= {n: np.broadcast_to(v[:1], (size, *v.shape[1:])) for n, v in constant.items()}
+    inputs = call.arrays(row_tile)
+    inputs = {n: v for n, v in inputs.items() if n in call.task.spec.row_inputs}
     return shared._replace(
         rows=np.where(index < rows.stop, index, np.uint32(rows.start)),
-        row_inputs=inputs,
+        row_inputs=jax.tree.map(lambda v: _padded(v, size, axis=0), inputs),
         row_posterior=jax.tree.map(cut_second, call.block.row_posterior),
         row_values=jax.tree.map(cut, call.block.row_values),
         redraw=jax.tree.map(cut, call.block.redraw),

@@ -34,10 +34,12 @@ from aimz.rows import Stream, is_lazy, load, open_stream
 from aimz.sampling import follows_rows
 from aimz.scenario import Origin, rows_set
 from aimz.spec import KernelSpec
+from aimz.support import Support, support_of
 
 __all__ = [
     "Given",
     "argument_hashes",
+    "as_head_of",
     "changed_rows",
     "check_fitted_rows",
     "check_same_data",
@@ -47,6 +49,7 @@ __all__ = [
     "origin_of",
     "problem_of",
     "row_numbers",
+    "support_seen",
 ]
 
 
@@ -161,6 +164,32 @@ def gather(
     )
 
 
+def as_head_of(
+    request: Request, own: Given, natural: Mapping[str, Any], replaced: Mapping[str, Any]
+) -> Given:
+    """The inputs of a streamed call with some arguments replaced, as the head of rows shows them.
+
+    Values of rows are cut to the head; the stream stays as it is.
+    """
+    stream = own.stream
+    assert stream is not None  # noqa: S101  # of streamed calls
+    rows = len(stream.head[stream.primary])
+    apart = {n: v for n, v in natural.items() if n not in stream.names}
+    by_row = own.spec.row_inputs
+    cut = {n: v[:rows] if n in by_row and np.ndim(v) else v for n, v in replaced.items()}
+    plain = replace(request, intervention=None, condition=None)
+    head = _in_memory(plain, {**apart, **stream.head, **cut})
+    arguments = replace(
+        head.arguments,
+        rows=own.arguments.rows,
+        labels=own.arguments.labels,
+        reference=own.arguments.reference,
+    )
+    spec = head.spec.at_rows(own.spec.rows)
+    settings = _settings(request, arguments, spec)
+    return replace(own, arguments=arguments, spec=spec, settings=settings)
+
+
 def row_numbers(value: Any, primary: str) -> tuple[int, ...]:
     """Numbers that stand for the rows of an input, in memory or read by the piece."""
     if isinstance(value, Iterator):
@@ -198,6 +227,15 @@ def problem_of(
     rows = None if weights is None else check_weights(weights, arguments, primary)
     problem = Problem(kernel, inputs, spec, rows)
     return (problem if there is None else without_missing(problem, there)), arguments
+
+
+def support_seen(problem: Problem, arguments: Arguments) -> Support:
+    """Where the rows of a fit lie, in the arguments that no site observes."""
+    inputs, spec = problem.inputs, problem.spec
+    by_row = (spec.row_inputs | set(inputs.always_rows)) & inputs.arrays.keys()
+    arrays = {n: inputs.arrays[n] for n in inputs.arrays if n in by_row}
+    plain = {n: np.asarray(v) for n, v in arrays.items() if not isinstance(v, dict)}
+    return support_of(plain, arguments.columns, leave_out=spec.observed_arguments)
 
 
 def fitted_on(problem: Problem, arguments: Arguments, fit: Fit, steps: int = 0) -> Fitted:
@@ -337,6 +375,8 @@ def changed_rows(natural: Given, scenario: Given) -> dict[str, np.ndarray]:
             differs = other.reshape(len(other), -1).any(axis=1)
         else:
             differs = np.array(fingerprint_values(old) != fingerprint_values(value))
+        if natural.stream is not None:  # the head does not speak for each row
+            differs = np.array(differs.any())
         if differs.any():
             changed[name] = differs
     for name, value in scenario.arguments.static.items():

@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 from aimz.data import check_positive, draw_count
 from aimz.effects import Effect, changes_of, question_of
 from aimz.errors import InputError, OutputWarning
-from aimz.estimation import about, effect_of, scenarios_of
+from aimz.estimation import about, scenarios_of
 from aimz.estimator import Estimator, show
+from aimz.evaluation import effect_of
 from aimz.inference import Fit
 from aimz.inputs import Given, check_fitted_rows, gather, origin_of, row_numbers
 from aimz.kernel import read_signature
@@ -425,14 +426,16 @@ class ImpactModel(Estimator):
         intervention: Mapping[str, Any] | None = None,
         *,
         scenarios: Mapping[Any, Mapping[str, Any]] | None = None,
-        estimand: str = "ate",
+        estimand: Any = "ate",
         treatment: Any = None,
         mediator: str | None = None,
         by: Any = None,
         weights: Any = None,
         comparison: Any = "difference",
-        target: str = "expectation",
+        target: str | None = None,
         population: str = "sample",
+        rung: str = "intervention",
+        row_summary: Any = False,
         site: str | None = None,
         y: Any = None,
         inputs: Mapping[str, Any] | None = None,
@@ -520,12 +523,14 @@ class ImpactModel(Estimator):
         natural = {self.param_input: X, **kwargs, **(inputs or {})}
         changes = changes_of(baseline, intervention, scenarios)
         asked = site or self.param_output
-        question = question_of(asked, estimand, comparison, target, population, mediator)
+        question = question_of(
+            asked, estimand, comparison, target, population, mediator, rung, row_summary
+        )
         self._check_ambiguous(options, inputs or {})
         fit = self._fitted_state().fit
         chains, draws = self._draws_of(fit)
         request = self._request(
-            program=expectation_block if target == "expectation" else predict_block,
+            program=expectation_block if question.target == "expectation" else predict_block,
             method="effect",
             group="effect",
             use=Use.PREDICT,
@@ -542,11 +547,15 @@ class ImpactModel(Estimator):
             return self._derived_key(rng_key, request.use, *own.key_numbers)
 
         ready = scenarios_of(request, question, natural, changes, key_of)
-        rows, ready = about(question, changes, ready, given)
+        rows, ready = about(question, ready, given)
         show(tuple(dict.fromkeys(n for p in ready.prepared.values() for n in p.notes)), level=3)
         schema = self._schema(fit.draws, ready.natural.arguments.labels, draws)
         with tqdm(total=ready.natural.rows, unit="row", disable=not progress) as bar:
-            return effect_of(question, rows, ready, schema, fit.attrs, bar.update)
+            effect, notes = effect_of(
+                question, rows, ready, schema, fit.attrs, request.fitted.seen, bar.update
+            )
+        show(notes, level=3)
+        return effect
 
     def score(self, X: Any, y: Any, **kwargs: Any) -> float:
         """Mean log predictive density per row: what `cross_val_score` makes large.

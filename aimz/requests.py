@@ -13,6 +13,7 @@ from aimz.inference import Fit, Problem
 from aimz.persist import as_directory
 from aimz.sampling import log_likelihood_block
 from aimz.spec import KernelSpec
+from aimz.support import Support
 
 __all__ = ["Delivery", "Fitted", "Request", "Use"]
 
@@ -40,6 +41,7 @@ class Fitted:
     hashes: Mapping[str, np.ndarray] = field(default_factory=dict)  # of each argument, or its rows
     labels: np.ndarray | None = None
     steps: int = 0
+    seen: Support | None = None  # where the rows of the fit lie
     problem: Problem | None = None  # in this process only: never saved
 
 

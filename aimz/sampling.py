@@ -22,6 +22,7 @@ from numpyro.primitives import Messenger
 
 from aimz.errors import InputError
 from aimz.kernel import row_plates
+from aimz.laws import Evidence, Law, law_of
 from aimz.randomness import NO_ROW, as_stock_key, draw_words, site_key
 from aimz.spec import KernelSpec, SiteSpec
 from aimz.structure import base_distribution
@@ -30,8 +31,10 @@ __all__ = [
     "Block",
     "Task",
     "density_spec",
+    "evidence_block",
     "expectation_block",
     "follows_rows",
+    "law_block",
     "log_likelihood_block",
     "population_block",
     "predict_block",
@@ -66,6 +69,7 @@ class Task:
     do: tuple[str, ...] = ()
     condition: tuple[str, ...] = ()
     functions: tuple[tuple[str, Callable[..., Any]], ...] = ()
+    held: tuple[str, ...] = ()  # sites that keep the block's values though the call observes them
 
 
 def follows_rows(site: SiteSpec) -> bool:
@@ -106,6 +110,30 @@ def expectation_block(task: Task, block: Block) -> dict[str, jax.Array]:
     return _run_block(task, block, _site_means)
 
 
+def law_block(task: Task, block: Block) -> dict[str, Law]:
+    """Laws of `task.sites`, whose arrays are shaped like `predict_block`'s values.
+
+    Raises
+    ------
+    InputError
+        `family-unknown`
+    """
+    laws: dict[str, Law] = _run_block(task, block, _site_laws)
+    return laws
+
+
+def evidence_block(task: Task, block: Block) -> dict[str, Evidence]:
+    """Laws and values of `task.sites`, with uniforms in (0, 1) that are keyed like sites.
+
+    Raises
+    ------
+    InputError
+        `family-unknown`
+    """
+    evidence: dict[str, Evidence] = _run_block(task, block, _site_evidence)
+    return evidence
+
+
 def population_block(task: Task, block: Block) -> dict[str, jax.Array]:
     """Exponential weights, (row, draw), under the one name in `task.sites`: keyed like a site.
 
@@ -121,10 +149,10 @@ def population_block(task: Task, block: Block) -> dict[str, jax.Array]:
     return {name: jax.vmap(by_draw, in_axes=(0, None))(block.rows, block.draws)}
 
 
-_Read = Callable[[Task, Mapping[str, Any]], dict[str, jax.Array]]
+_Read = Callable[[Task, Block, Mapping[str, Any]], dict[str, Any]]
 
 
-def _run_block(task: Task, block: Block, read: _Read) -> dict[str, jax.Array]:
+def _run_block(task: Task, block: Block, read: _Read) -> dict[str, Any]:
     """Vectorise one draw of the rows over the block's draws.
 
     Rows lead the results: a row's covariates times each draw's coefficients come out in that order,
@@ -150,21 +178,21 @@ def _mapped(*fields: str) -> Any:
     return Block(**axes)
 
 
-def _draw_by_row(task: Task, read: _Read, block: Block) -> dict[str, jax.Array]:
+def _draw_by_row(task: Task, read: _Read, block: Block) -> dict[str, Any]:
     """One draw of rows that do not interact: one row at a time, vectorised."""
     owned = {name for name in task.sites if follows_rows(task.results[name])}
 
-    def one_row(block: Block) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    def one_row(block: Block) -> tuple[dict[str, Any], dict[str, Any]]:
         single = block._replace(
             row_inputs={name: jnp.expand_dims(v, 0) for name, v in block.row_inputs.items()},
             row_posterior=_with_row_axis(task.spec, block.row_posterior),
             row_values=_with_row_axis(task.spec, block.row_values),
         )
-        values = read(task, _trace(task, single, 1))
-        rows = {
-            name: jnp.squeeze(values.pop(name), _row_axis(task.results, name))
-            for name in sorted(owned)
-        }
+        values = read(task, single, _trace(task, single, 1))
+        rows = {}
+        for name in sorted(owned):
+            squeeze = partial(jnp.squeeze, axis=_row_axis(task.results, name))
+            rows[name] = jax.tree.map(squeeze, values.pop(name))
         return rows, values
 
     axes = _mapped("rows", "row_inputs", "row_posterior", "row_values", "redraw")
@@ -172,18 +200,18 @@ def _draw_by_row(task: Task, read: _Read, block: Block) -> dict[str, jax.Array]:
     return rows | others
 
 
-def _draw_whole(task: Task, read: _Read, block: Block) -> dict[str, jax.Array]:
+def _draw_whole(task: Task, read: _Read, block: Block) -> dict[str, Any]:
     """One draw of rows that interact: all of them, in order."""
     spec = task.spec
     natural = block._replace(
         row_posterior={n: _move(v, 0, _row_axis(spec, n)) for n, v in block.row_posterior.items()},
         row_values={n: _move(v, 0, _row_axis(spec, n)) for n, v in block.row_values.items()},
     )
-    values = read(task, _trace(task, natural, len(block.rows)))
-    return {
-        name: _move(v, _row_axis(spec, name), 0) if follows_rows(task.results[name]) else v
-        for name, v in values.items()
-    }
+    values = read(task, natural, _trace(task, natural, len(block.rows)))
+    for name in values.keys() & {n for n in task.sites if follows_rows(task.results[n])}:
+        first = partial(_move, source=_row_axis(spec, name), target=0)
+        values[name] = jax.tree.map(first, values[name])
+    return values
 
 
 def _move(value: jax.Array, source: int, target: int) -> jax.Array:
@@ -217,11 +245,39 @@ def _trace(task: Task, block: Block, num_rows: int) -> Mapping[str, Any]:
     return trace
 
 
-def _site_values(task: Task, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+def _site_values(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
     return {name: jnp.asarray(trace[name]["value"]) for name in task.sites}
 
 
-def _site_densities(task: Task, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+def _site_laws(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, Law]:
+    return {
+        name: law_of(name, trace[name]["fn"], jnp.shape(trace[name]["value"]))
+        for name in task.sites
+    }
+
+
+def _site_evidence(task: Task, block: Block, trace: Mapping[str, Any]) -> dict[str, Evidence]:
+    words = draw_words(block.words, block.draws)
+    evidence = {}
+    for name, law in _site_laws(task, block, trace).items():
+        value = jnp.asarray(trace[name]["value"])
+        shape = jnp.shape(value)
+        if law.family == "categorical":
+            (parameter,) = law.parameters.values()
+            shape = jnp.shape(parameter)
+        axis = _row_axis(task.spec, name)
+        draw = partial(_uniform, words, f"{name}:abduction", shape[:axis] + shape[axis + 1 :])
+        uniform = jax.vmap(draw, out_axes=axis)(jnp.atleast_1d(block.rows))
+        evidence[name] = Evidence(law, value, uniform)
+    return evidence
+
+
+def _uniform(words: jax.Array, name: str, shape: tuple[int, ...], row: Any) -> jax.Array:
+    """Numbers between 0 and 1, neither of them included."""
+    return jax.random.uniform(site_key(words, name, row), shape) + 2.0**-25
+
+
+def _site_densities(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
     densities = {}
     for name in task.sites:
         site = trace[name]
@@ -233,7 +289,7 @@ def _site_densities(task: Task, trace: Mapping[str, Any]) -> dict[str, jax.Array
     return densities
 
 
-def _site_means(task: Task, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+def _site_means(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
     set_sites = {*task.do, *task.condition}
     means = {}
     for name in task.sites:
@@ -303,7 +359,7 @@ class _Answer(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
             msg["value"] = _as_set(self.condition[name], _like(msg))
             msg["is_observed"] = True
             return
-        if not msg["is_observed"] and name in self.given:
+        if name in self.given and (not msg["is_observed"] or name in self.task.held):
             msg["value"] = self._given(msg)
         if name in self.do:
             setting = self.do[name]

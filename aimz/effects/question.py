@@ -8,14 +8,18 @@ import numpy as np
 import pandas as pd
 
 from aimz.data import as_array
+from aimz.effects.reduction import Summarised
 from aimz.errors import InputError, nearest
 from aimz.labels import column_names
+from aimz.spec import KernelSpec
 
 __all__ = [
     "Question",
     "Rows",
+    "Split",
     "changes_of",
     "compared",
+    "derived",
     "in_arm",
     "question_of",
     "rows_of",
@@ -31,6 +35,21 @@ ESTIMANDS = {
     "nde": "natural direct effect on '{site}'",
     "nie": "natural indirect effect on '{site}'",
     "total": "total effect on '{site}'",
+    "benefit": "probability that '{site}' is 1 with, and 0 without, the intervention",
+    "necessity": (
+        "probability that '{site}' would have been 0 without the intervention, among rows that had "
+        "it and a 1,"
+    ),
+    "sufficiency": (
+        "probability that '{site}' would have been 1 with the intervention, among rows that had "
+        "neither it nor a 1,"
+    ),
+}
+#: Estimands that are probabilities of what a unit has in two worlds at once.
+PROBABILITIES = ("benefit", "necessity", "sufficiency")
+RUNGS = {
+    "intervention": "what would happen to rows like these",
+    "counterfactual": "what would have happened to these rows, given what was observed of them",
 }
 TARGETS = {
     "expectation": "the mean of its distribution, without outcome noise",
@@ -43,6 +62,7 @@ POPULATIONS = {
 }
 
 type Comparison = Callable[[np.ndarray, np.ndarray], np.ndarray]
+type Derived = Callable[[Mapping[Any, np.ndarray]], np.ndarray]
 
 
 def _odds(share: np.ndarray) -> np.ndarray:
@@ -77,7 +97,8 @@ class Question:
     """What is compared, of whom and how. `null` is the value that says "no effect".
 
     With a mediator three worlds are compared: each scenario with the mediator that it brings about,
-    and the second with that of the first.
+    and the second with that of the first. `derive` computes an estimand of a user's own from the
+    averages.
     """
 
     estimand: str
@@ -89,55 +110,111 @@ class Question:
     null: float
     mediator: str | None = None
     rung: str = "intervention"
+    derive: Callable[[Mapping[Any, np.ndarray]], np.ndarray] | None = None
+    row_summary: Summarised | None = None
+
+    @property
+    def wording(self) -> str:
+        """The estimand in words."""
+        own = ESTIMANDS.get(self.estimand, f"'{self.estimand}' of average outcomes on '{{site}}'")
+        return own.format(site=self.site)
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether it asks about two worlds of a unit at once."""
+        return self.estimand in PROBABILITIES
 
 
 @dataclass(frozen=True)
 class Rows:
     """Which rows count for what: a weight and a group each; groups have labels.
 
-    `weights` are zero for rows that are not asked about.
+    `weights` are zero for rows that are not asked about; None where all count alike, `groups` None
+    where there is one.
     """
 
-    weights: np.ndarray
-    groups: np.ndarray
-    labels: tuple[Any, ...]
+    weights: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    labels: tuple[Any, ...] = ()
+
+    def asked(self, rows: int) -> np.ndarray:
+        """Rows, (row,) of bool, that are asked about."""
+        return np.ones(rows, bool) if self.weights is None else self.weights > 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a scenario changes: arguments, sites that it sets, and sites that it observes."""
+
+    arguments: Mapping[str, Any]
+    sites: Mapping[str, Any]
+    condition: Mapping[str, Any]
 
     @property
-    def count(self) -> int:
-        """Rows that are asked about."""
-        return int(np.count_nonzero(self.weights))
+    def names(self) -> list[str]:
+        """Names of all that is changed."""
+        return [*self.arguments, *self.sites, *self.condition]
+
+    def reach(self, spec: KernelSpec) -> frozenset[str]:
+        """Sites that the change reaches."""
+        sites = {*self.sites, *self.condition}
+        return spec.descendants(sites, arguments=self.arguments.keys())
 
 
 def question_of(
     site: str,
-    estimand: str,
+    estimand: str | Derived,
     comparison: str | Comparison,
-    target: str,
+    target: str | None,
     population: str,
     mediator: str | None = None,
+    rung: str = "intervention",
+    row_summary: Any = None,
 ) -> Question:
-    """Check the options of an effect.
+    """Check the options of an effect; the default target follows from the rung.
 
     Raises
     ------
     InputError
-        `option-unknown`; `finite-expectation`: observed outcomes cannot stand in for means.
+        `option-unknown`; `finite-expectation`: observed outcomes cannot stand in for means;
+        `rung-mismatch`: options that the rung does not have.
     """
-    options = {
-        "estimand": (estimand, ESTIMANDS),
+    target = target or ("prediction" if rung == "counterfactual" else "expectation")
+    derive = estimand if callable(estimand) else None
+    name = _name_of(estimand)
+    options: dict[str, tuple[Any, Any]] = {
+        "estimand": (name, ESTIMANDS if derive is None else (name,)),
         "target": (target, TARGETS),
         "population": (population, POPULATIONS),
+        "rung": (rung, RUNGS),
+        "comparison": (
+            _name_of(comparison),
+            (_name_of(comparison),) if callable(comparison) else COMPARISONS,
+        ),
     }
-    if not callable(comparison):
-        options["comparison"] = (comparison, COMPARISONS)  # type: ignore[assignment]
-    for name, (value, valid) in options.items():
+    for option, (value, valid) in options.items():
         if value not in valid:
-            msg = f"There is no {name} {value!r:.40}. {nearest(str(value), list(valid))}"
+            msg = f"There is no {option} {value!r:.40}. {nearest(str(value), list(valid))}"
             raise InputError(msg, code="option-unknown")
-    if (mediator is None) != (estimand not in ("nde", "nie", "total")):
+    if (mediator is None) != (name not in ("nde", "nie", "total")):
         msg = "estimand='nde', 'nie' and 'total' need mediator=, a site, and no other does."
         raise InputError(msg, code="mediator-missing")
-    if estimand == "ite" and population != "sample":
+    _check_population(name, target, population, summarised=bool(row_summary))
+    _check_rung(name, comparison, target, population, rung)
+    compare, null = (comparison, 0.0) if callable(comparison) else COMPARISONS[comparison]
+    how = "difference" if derive is not None else _name_of(comparison)
+    asked = _summarised(row_summary, null)
+    return Question(
+        name, how, target, population, site, compare, null, mediator, rung, derive, asked
+    )
+
+
+def _name_of(option: Any) -> str:
+    return str(getattr(option, "__name__", "callable") if callable(option) else option)
+
+
+def _check_population(name: str, target: str, population: str, *, summarised: bool) -> None:
+    if name == "ite" and population != "sample":
         msg = "An effect on each row has no population: leave population= out, or ask for 'ate'."
         raise InputError(msg, code="option-unknown")
     if population == "finite" and target != "prediction":
@@ -146,11 +223,51 @@ def question_of(
             "means. Pass target='prediction'."
         )
         raise InputError(msg, code="finite-expectation")
-    if callable(comparison):
-        name = getattr(comparison, "__name__", "callable")
-        return Question(estimand, name, target, population, site, comparison, 0.0, mediator)
-    compare, null = COMPARISONS[comparison]
-    return Question(estimand, comparison, target, population, site, compare, null, mediator)
+    if summarised and (name in PROBABILITIES or population == "superpopulation"):
+        msg = "row_summary= is of effects on these rows: leave population= out, or ask for 'ate'."
+        raise InputError(msg, code="option-unknown")
+
+
+def _summarised(given: Any, null: float) -> Summarised | None:
+    """Options of summaries of rows, with their defaults."""
+    if given is None or given is False:
+        return None
+    own: Mapping[str, Any] = {} if given is True else given
+    options = {"quantiles": (0.055, 0.945), "threshold": null, **own}
+    unknown = sorted(options.keys() - {"quantiles", "threshold"})
+    if unknown:
+        listed = nearest(unknown[0], ["quantiles", "threshold"])
+        msg = f"row_summary= has no '{unknown[0]}'. {listed}"
+        raise InputError(msg, code="option-unknown")
+    quantiles = tuple(float(q) for q in np.atleast_1d(options["quantiles"]))
+    if not all(0 <= q <= 1 for q in quantiles):
+        msg = f"Quantiles of row_summary= must be between 0 and 1, not {quantiles!s:.60}."
+        raise InputError(msg, code="option-unknown")
+    return Summarised(quantiles, float(options["threshold"]))
+
+
+def _check_rung(
+    estimand: str, comparison: str | Comparison, target: str, population: str, rung: str
+) -> None:
+    msg = ""
+    if rung == "counterfactual" and target == "expectation":
+        msg = (
+            "A counterfactual is an outcome: the unit's own noise is in it. Leave target= out, or "
+            "ask for rung='intervention'."
+        )
+    elif rung == "counterfactual" and (population == "finite" or estimand in ("nde", "nie")):
+        option = "population='finite'" if population == "finite" else f"estimand='{estimand}'"
+        msg = (
+            f"{option} belongs to rung='intervention'. Counterfactuals keep what was observed; a "
+            "site on the path is set by a scenario."
+        )
+    elif estimand in PROBABILITIES and (rung != "counterfactual" or comparison != "difference"):
+        msg = (
+            f"estimand='{estimand}' asks what a unit has in two worlds. Pass "
+            "rung='counterfactual', and leave comparison= out."
+        )
+    if msg:
+        raise InputError(msg, code="rung-mismatch")
 
 
 def changes_of(
@@ -178,8 +295,8 @@ def split_scenario(
     natural: Mapping[str, Any],
     arguments: Sequence[str],
     sites: Sequence[str],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments that a scenario replaces, and the sites that it sets.
+) -> Split:
+    """The arguments that a scenario replaces, the sites that it sets, those that it observes.
 
     A callable of an argument is called here, once, with the natural value.
 
@@ -190,16 +307,19 @@ def split_scenario(
     """
     replaced: dict[str, Any] = {}
     set_sites: dict[str, Any] = {}
+    condition: Mapping[str, Any] = {}
     for name, value in scenario.items():
         if name in sites:
             set_sites[name] = value
         elif name in arguments:
             replaced[name] = value(natural.get(name)) if callable(value) else value
+        elif name == "condition" and isinstance(value, Mapping):
+            condition = value
         else:
             valid = [*arguments, *sites]
             msg = f"A scenario sets '{name}', which is no argument or site of the kernel. "
             raise InputError(msg + nearest(str(name), valid), code="scenario-unknown")
-    return replaced, set_sites
+    return Split(replaced, set_sites, condition)
 
 
 def in_arm(
@@ -246,7 +366,7 @@ def in_arm(
 
 def rows_of(
     question: Question,
-    rows: int,
+    rows: int | None,
     natural: Mapping[str, Any],
     primary: str,
     *,
@@ -261,27 +381,33 @@ def rows_of(
     InputError
         `by-missing`, `rows-mismatch`, `not-finite`, `no-rows`, `column-unknown`.
     """
-    weight = np.ones(rows) if weights is None else _row_values(weights, "weights", rows)
-    if not np.all(np.isfinite(weight)) or np.any(weight < 0) or not np.any(weight):
-        msg = "weights must be finite and not negative, and some above 0."
-        raise InputError(msg, code="not-finite")
-    if treated is not None:
-        weight = np.where(treated, weight, 0.0)
-        if not np.any(weight):
-            msg = f"No row is asked about: nobody counts for estimand='{question.estimand}'."
-            raise InputError(msg, code="no-rows")
-    if (by is None) != (question.estimand != "cate"):
+    if (by is None and question.estimand == "cate") or (
+        by is not None and question.estimand != "cate" and question.derive is None
+    ):
         msg = (
             "estimand='cate' needs by=, a label per row or the name of a column, and no other does."
         )
         raise InputError(msg, code="by-missing")
+    if rows is None:
+        return Rows()
+    weight = None if weights is None else _row_values(weights, "weights", rows)
+    if weight is not None and not (
+        np.all(np.isfinite(weight)) and np.all(weight >= 0) and np.any(weight)
+    ):
+        msg = "weights must be finite and not negative, and some above 0."
+        raise InputError(msg, code="not-finite")
+    if treated is not None:
+        weight = np.where(treated, 1.0 if weight is None else weight, 0.0)
+        if not np.any(weight):
+            msg = f"No row is asked about: nobody counts for estimand='{question.estimand}'."
+            raise InputError(msg, code="no-rows")
     if by is None:
-        return Rows(weight, np.zeros(rows, np.intp), ())
+        return Rows(weight)
     groups, labels = pd.factorize(_named_values(by, natural, primary, rows, "by"), sort=True)
     if np.any(groups < 0):
         msg = f"by= has {np.sum(groups < 0)} missing labels. Give them a label of their own."
         raise InputError(msg, code="not-finite")
-    return Rows(weight, groups.astype(np.intp), tuple(np.asarray(labels).tolist()))
+    return Rows(weight, groups.astype(np.int32), tuple(np.asarray(labels).tolist()))
 
 
 def _named_values(
@@ -318,6 +444,20 @@ def compared(question: Question, new: np.ndarray, old: np.ndarray) -> np.ndarray
     values = np.asarray(question.compare(new, old))
     if values.shape != new.shape:
         msg = f"comparison= returned shape {values.shape} for aggregates of shape {new.shape}."
+        raise InputError(msg, code="comparison-shape")
+    return values
+
+
+def derived(question: Question, averages: Mapping[Any, np.ndarray]) -> np.ndarray:
+    """An estimand of a user's own, from each scenario's averages (group, draw, ...)."""
+    assert question.derive is not None  # noqa: S101  # asked by the caller
+    values = np.asarray(question.derive(dict(averages)), np.float64)
+    shape = next(iter(averages.values())).shape
+    if values.shape != shape or not np.all(np.isfinite(values)):
+        msg = (
+            f"estimand={question.estimand} returned shape {values.shape}, or values that are not "
+            f"finite, for averages of shape {shape}. Return one finite number for each."
+        )
         raise InputError(msg, code="comparison-shape")
     return values
 

@@ -7,12 +7,21 @@ order they are finished in, so that a sum depends on nothing but its terms.
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Reduction", "Share"]
+__all__ = ["Reduction", "RowSummary", "Share", "Summarised"]
 
-type Sums = dict[str, np.ndarray]
+type Sums = dict[Any, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Summarised:
+    """What is asked of the draws of each row."""
+
+    quantiles: tuple[float, ...]
+    threshold: float
 
 
 @dataclass(frozen=True)
@@ -30,16 +39,16 @@ class Reduction:
 
     Parameters
     ----------
-    weights : array, shape (rows,), float64
-        Weight of each row; 0 leaves it out.
-    groups : array, shape (rows,), int
-        Group of each row.
+    weights : array, shape (rows,), float64, optional
+        Weight of each row; 0 leaves it out. Default all alike.
+    groups : array, shape (rows,), int, optional
+        Group of each row. Default one group.
     num_groups, draws : int
         Groups, and draws of all chains.
     """
 
-    weights: np.ndarray
-    groups: np.ndarray
+    weights: np.ndarray | None
+    groups: np.ndarray | None
     num_groups: int
     draws: int
     sums: Sums = field(default_factory=dict)
@@ -52,7 +61,9 @@ class Reduction:
         self, rows: slice, values: Mapping[str, np.ndarray], draw_weights: np.ndarray | None = None
     ) -> Share:
         """What values (row, draw, ...) of some rows add; `draw_weights` are (row, draw)."""
-        weights, groups = self.weights[rows], self.groups[rows]
+        count = rows.stop - rows.start
+        weights = np.ones(count) if self.weights is None else self.weights[rows]
+        groups = np.zeros(count, np.intp) if self.groups is None else self.groups[rows]
         asked = np.flatnonzero(weights)
         order = asked[np.argsort(groups[asked], kind="stable")]
         if not len(order):
@@ -101,4 +112,57 @@ class Reduction:
         return {
             name: sums / mass.reshape(*mass.shape, *[1] * (sums.ndim - 2))
             for name, sums in self.sums.items()
+        }
+
+
+@dataclass
+class RowSummary:
+    """Summaries over draws of each row's effect; draws are kept until a row has all of them.
+
+    Parameters
+    ----------
+    asked : Summarised
+        Quantiles, and the threshold above which draws are counted.
+    draws : int
+        Draws of all chains.
+    """
+
+    asked: Summarised
+    draws: int
+    _done: dict[int, dict[Any, Sums]] = field(default_factory=dict)  # by number of the first row
+    _waiting: dict[int, list[tuple[slice, Mapping[Any, np.ndarray]]]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, rows: slice, draws: slice, effects: Mapping[Any, np.ndarray]) -> None:
+        """Add draws, (row, draw, ...), of the effects on some rows, by contrast."""
+        with self._lock:
+            parts = self._waiting.setdefault(rows.start, [])
+            parts.append((draws, effects))
+            if sum(part.stop - part.start for part, _ in parts) < self.draws:
+                return
+            del self._waiting[rows.start]
+        parts.sort(key=lambda part: part[0].start)
+        whole = {
+            contrast: np.concatenate([own[contrast] for _, own in parts], axis=1)
+            for contrast in effects
+        }
+        self._done[rows.start] = {name: self._summary(values) for name, values in whole.items()}
+
+    def _summary(self, values: np.ndarray) -> Sums:
+        return {
+            "mean": values.mean(axis=1),
+            "sd": values.std(axis=1, ddof=1) if values.shape[1] > 1 else 0.0 * values[:, 0],
+            "quantiles": np.quantile(values, self.asked.quantiles, axis=1),
+            "probability": (values > self.asked.threshold).mean(axis=1),
+        }
+
+    def columns(self) -> dict[Any, Sums]:
+        """Each summary of all rows, by contrast: (row, ...), and (quantile, row, ...)."""
+        parts = [self._done[first] for first in sorted(self._done)]
+        return {
+            contrast: {
+                name: np.concatenate([p[contrast][name] for p in parts], axis=name == "quantiles")
+                for name in parts[0][contrast]
+            }
+            for contrast in parts[0]
         }

@@ -4,13 +4,16 @@ import html
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import xarray as xr
 
-from aimz.effects.question import ESTIMANDS, POPULATIONS, TARGETS, Question
+from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
 from aimz.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Effect"]
 
@@ -39,6 +42,17 @@ class Effect:
         Health of the fit.
     redrawn : tuple of str
         Sites whose posterior draws were not used, or not in all rows.
+    bounds : DataArray, optional
+        Least and greatest probability, along the dimension `bound`, that the laws of the outcome
+        leave open whatever the coupling of the worlds; where two worlds at once are asked about.
+    couplings : mapping of str
+        How each replayed site shares its noise between worlds: "residual", "quantile" (a monotone
+        function of the same uniform) or "gumbel-max".
+    support : Dataset, optional
+        For each scenario whether a row lies `outside` the data, and the `fraction` of rows that do;
+        `aimz.support` has the rules. None where there are no data to compare with.
+    row_summary : Dataset, optional
+        Mean, sd, quantiles and probability of exceeding a threshold of each row's effect.
     """
 
     draws: xr.DataArray
@@ -47,6 +61,10 @@ class Effect:
     rows: int
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     redrawn: tuple[str, ...] = ()
+    bounds: xr.DataArray | None = None
+    couplings: Mapping[str, str] = field(default_factory=dict)
+    support: xr.Dataset | None = None
+    row_summary: xr.Dataset | None = None
 
     def summary(
         self,
@@ -73,7 +91,8 @@ class Effect:
         -------
         DataFrame
             Mean, sd, the interval (its kind and probability are in the names of its columns), and
-            the probability of an effect in the direction.
+            the probability of an effect in the direction, or for a probability the posterior means
+            of its bounds.
 
         Raises
         ------
@@ -93,9 +112,15 @@ class Effect:
             ci_kind=ci_kind,
             round_to="none",
         ).reset_index(drop=True)
-        null = self.question.null
-        beyond = (_SIGNS[direction] * (cells - null) > 0).mean(_SAMPLE)
-        table[f"P(effect {direction} {null:g})"] = beyond.values
+        if self.bounds is not None:
+            for bound in ("lower", "upper"):
+                table[f"{bound} bound"] = (
+                    self._flat(self.bounds.sel(bound=bound)).mean(_SAMPLE).values
+                )
+        if not self.question.is_probability:
+            null = self.question.null
+            beyond = (_SIGNS[direction] * (cells - null) > 0).mean(_SAMPLE)
+            table[f"P(effect {direction} {null:g})"] = beyond.values
         if rope is not None:
             low, high = rope
             inside = ((cells >= low) & (cells <= high)).mean(_SAMPLE)
@@ -105,6 +130,57 @@ class Effect:
         for place, (name, values) in enumerate(labels.items(), 2):
             table.insert(place, name, values)
         return table
+
+    def plot(
+        self,
+        *,
+        ax: "Axes | None" = None,
+        ci_prob: float | None = None,
+        ci_kind: str | None = None,
+    ) -> "Axes":
+        """Draw the effect: a density, a forest, or a curve against the dose.
+
+        One number is drawn as the density of its draws. Scenarios whose names are numbers, three or
+        more of them, are drawn as a curve against these numbers. Other effects are drawn as a
+        forest, with a line for each contrast, group or row. The intervals are those of `summary`.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; default a new figure.
+        ci_prob : float, optional
+            Probability of the interval; default ArviZ's.
+        ci_kind : {"eti", "hdi"}, optional
+            Kind of the interval; default ArviZ's.
+
+        Returns
+        -------
+        Axes
+            Matplotlib's, with the question in its caption.
+
+        Raises
+        ------
+        InputError
+            `plots-missing`: Matplotlib is not installed.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr
+        >>> from aimz.effects import question_of
+        >>> draws = xr.DataArray(np.linspace(-1, 3, 100)[None], dims=("chain", "draw"))
+        >>> question = question_of("y", "ate", "difference", "expectation", "sample")
+        >>> ax = Effect(draws, draws, question, rows=50).plot(ci_prob=0.9)
+        >>> ax.get_xlabel()
+        "average effect on 'y' (difference)"
+        >>> ax.figure.savefig("effect.pdf")  # doctest: +SKIP
+
+        See Also
+        --------
+        summary : The numbers that are drawn.
+        """
+        from aimz.effects.plot import plot_effect
+
+        return plot_effect(self, ax=ax, ci_prob=ci_prob, ci_kind=ci_kind)
 
     def to_text(self, *, ci_prob: float | None = None, ci_kind: str | None = None) -> str:
         """Two sentences: what the effect is, and what was compared of whom."""
@@ -121,10 +197,14 @@ class Effect:
             )
         more = f" and {len(table) - 8} more" if len(table) > 8 else ""
         last = table.columns[-1]
-        chance = f" {last} is {float(table[last].iloc[0]):.1%}." if len(table) == 1 else ""
-        what = ESTIMANDS[self.question.estimand].format(site=self.question.site)
+        chance = f" {last} is {float(table[last].iloc[0]):.1%}."
+        if self.bounds is not None:
+            low, high = (float(table[f"{bound} bound"].iloc[0]) for bound in ("lower", "upper"))
+            chance = f" Whatever the coupling, it is between {low:.1%} and {high:.1%}."
+        if len(table) > 1 or (self.bounds is None and self.question.is_probability):
+            chance = ""
         return (
-            f"The {what}{_WORDS.get(self.question.comparison, '')} is "
+            f"The {self.question.wording}{_WORDS.get(self.question.comparison, '')} is "
             f"{'; '.join(lines)}{more}.{chance} {self._account()}"
         )
 
@@ -142,18 +222,19 @@ class Effect:
         mediated = f"; mediator: {asked.mediator}" if asked.mediator else ""
         chains = f"{sizes['chain']} chain{'s' if sizes['chain'] > 1 else ''}"
         redrawn = f"; drawn anew: {', '.join(self.redrawn)}" if self.redrawn else ""
+        listed = ", ".join(f"{site} by {how}" for site, how in self.couplings.items())
+        coupled = f"; noise shared between worlds: {listed}" if listed else ""
         return (
             f"It compares '{asked.site}' by {asked.comparison} over {self.rows:,} rows; "
             f"target: {asked.target} ({TARGETS[asked.target]}); "
             f"population: {asked.population} ({POPULATIONS[asked.population]}); "
-            f"rung: {asked.rung}{mediated}; {sizes['draw']:,} posterior draws in {chains}{redrawn}."
+            f"rung: {asked.rung} ({RUNGS[asked.rung]}){coupled}{mediated}; "
+            f"{sizes['draw']:,} posterior draws in {chains}{redrawn}."
         )
 
     def _cells(self) -> tuple[dict[str, list[Any]], xr.DataArray]:
         """Labels of each number that the effect has, and the draws with one axis for them."""
         dims = [str(dim) for dim in self.draws.dims if dim not in _SAMPLE]
-        if not dims:
-            return {}, self.draws.drop_vars(_own_coords(self.draws)).expand_dims("cell")
         axes = [
             self.draws[dim].values.tolist() if dim in self.draws.coords else range(size)
             for dim, size in self.draws.sizes.items()
@@ -161,12 +242,15 @@ class Effect:
         ]
         combined = list(itertools.product(*axes))
         labels = {dim: [cell[place] for cell in combined] for place, dim in enumerate(dims)}
-        flat = self.draws.drop_vars(_own_coords(self.draws)).stack(cell=dims, create_index=False)
-        return labels, flat.transpose("cell", *_SAMPLE)
+        return labels, self._flat(self.draws)
 
-
-def _own_coords(draws: xr.DataArray) -> list[Any]:
-    return [name for name in draws.coords if name not in _SAMPLE]
+    def _flat(self, draws: xr.DataArray) -> xr.DataArray:
+        """Draws with one axis for everything but the sample."""
+        dims = [dim for dim in draws.dims if dim not in _SAMPLE]
+        bare = draws.drop_vars([name for name in draws.coords if name not in _SAMPLE])
+        if not dims:
+            return bare.expand_dims("cell")
+        return bare.stack(cell=dims, create_index=False).transpose("cell", *_SAMPLE)
 
 
 def _number(value: float) -> str:

@@ -1,0 +1,516 @@
+"""A picture of an effect: a density, a forest, or a curve against the dose.
+
+Which of them follows from the effect alone. One number is a density; scenarios whose names are
+numbers are doses; everything else is a forest, with a line for each number. All intervals are those
+of `Effect.summary`, and the caption of a picture says which question it answers.
+"""
+
+import itertools
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from aimz.effects.question import ESTIMANDS, Question
+from aimz.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.lines import Line2D
+
+__all__ = ["plot_effect"]
+
+MAX_LINES = 60
+INNER = 0.5  # probability of the inner interval
+# Okabe and Ito's colours without yellow, which is not seen on white; markers and dashes tell them
+# apart in grey.
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
+    *("#E69F00", "#56B4E9", "#000000", "#7F7F7F"),
+)
+MARKERS = "osD^vPX*"
+DASHES = ("-", "--", "-.", ":", (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (9, 3)))
+GREY = "#555555"
+POINT: dict[str, Any] = {"mfc": "white", "ms": 4.5, "mew": 1.2, "label": "_mean", "zorder": 4}
+SMALL, CAPTION, PLAIN = 7, 8, 9  # sizes of text, in points
+WIDTH = 7.0  # of a figure, in inches
+LETTERS = 30  # in a line of a label
+
+_SAMPLE = ("chain", "draw")
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+_RATIOS = ("ratio", "odds_ratio")
+
+
+class _Answer(Protocol):
+    """What a picture needs of an `Effect`."""
+
+    @property
+    def draws(self) -> xr.DataArray: ...
+    @property
+    def averages(self) -> xr.DataArray: ...
+    @property
+    def question(self) -> Question: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def redrawn(self) -> tuple[str, ...]: ...
+
+    def summary(
+        self, *, ci_prob: float | None = ..., ci_kind: str | None = ..., direction: str = ...
+    ) -> pd.DataFrame: ...
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The numbers of an effect: means, intervals and inner intervals, each (series, line).
+
+    A series is a contrast and a line is a group, a category or a row; `title` says what lines are.
+    Labels that are the only ones are in `facts`.
+    """
+
+    means: np.ndarray
+    bounds: np.ndarray  # (low and high, series, line)
+    inner: np.ndarray | None
+    series: tuple[str, ...]
+    lines: tuple[str, ...]
+    title: str
+    facts: tuple[str, ...]
+
+    def taken(self, lines: Sequence[int] | np.ndarray) -> "_Cells":
+        """The lines at some places."""
+        return replace(
+            self,
+            means=self.means[:, lines],
+            bounds=self.bounds[..., lines],
+            inner=None if self.inner is None else self.inner[..., lines],
+            lines=tuple(self.lines[place] for place in lines),
+        )
+
+    def as_lines(self) -> "_Cells":
+        """One series, with a line for each number."""
+        pairs = itertools.product(self.series, self.lines)
+        return replace(
+            self,
+            means=self.means.reshape(1, -1),
+            bounds=self.bounds.reshape(2, 1, -1),
+            inner=None if self.inner is None else self.inner.reshape(2, 1, -1),
+            series=("",),
+            lines=tuple(", ".join(filter(None, pair)) for pair in pairs),
+            title=", ".join(filter(None, ("contrast", self.title))) if self.title else "",
+        )
+
+
+def plot_effect(
+    effect: _Answer,
+    *,
+    ax: "Axes | None" = None,
+    ci_prob: float | None = None,
+    ci_kind: str | None = None,
+) -> "Axes":
+    """Draw an effect, in the picture that suits it.
+
+    One number is drawn as the density of its draws. Three or more scenarios whose names are numbers
+    are drawn as a curve against them, one for each group where there are at most eight. Other
+    effects are drawn as a forest, with a line for each number: at most 60 of them, for `"ite"`
+    spread evenly over the order of their means.
+
+    Parameters
+    ----------
+    effect : Effect
+        What to draw.
+    ax : Axes, optional
+        Where to draw; default a new figure.
+    ci_prob : float, optional
+        Probability of the interval; default ArviZ's.
+    ci_kind : {"eti", "hdi"}, optional
+        Kind of the interval; default ArviZ's.
+
+    Returns
+    -------
+    Axes
+        The picture; its caption is the title on the left.
+
+    Raises
+    ------
+    InputError
+        `plots-missing`: Matplotlib is not installed.
+
+    See Also
+    --------
+    Effect.summary : The numbers that are drawn.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from aimz.effects import Effect, question_of
+    >>> draws = xr.DataArray(np.linspace(-1, 3, 100)[None], dims=("chain", "draw"))
+    >>> question = question_of("y", "ate", "difference", "expectation", "sample")
+    >>> ax = plot_effect(Effect(draws, draws, question, rows=50))
+    >>> ax.get_xlabel()
+    "average effect on 'y' (difference)"
+    >>> ax.figure.clear()
+    """
+    _check_matplotlib()
+    prob, kind = _interval_of(ci_prob, ci_kind)
+    cells = _cells_of(effect, prob, kind)
+    interval = f"{100 * prob:.4g}% {kind}"
+    both = interval if cells.inner is None else f"{interval}, inner ones {INNER:.0%}"
+    doses = None if effect.question.estimand == "ite" else _doses_of(effect)
+    if cells.means.size == 1:
+        picture = ax or _new_axes(3.4)
+        _draw_density(picture, effect, cells)
+        shown = f"line: {interval}"
+    elif doses is not None and len(cells.lines) <= len(COLOURS):
+        picture = ax or _new_axes(4.4)
+        curves = _draw_curves(picture, effect.question, cells, doses)
+        _write_legend(picture, curves, cells.lines, cells.title, is_beside=ax is None)
+        shown = f"bands: {both}"
+    else:
+        cells = _forest_of(cells, is_sorted=effect.question.estimand == "ite")
+        picture = ax or _new_axes(_forest_height(cells))
+        points = _draw_forest(picture, effect.question, cells)
+        _write_legend(picture, points, cells.series, "", is_beside=ax is None)
+        shown = f"lines: {both}"
+    null = f"dashed: no effect ({effect.question.null:g})"
+    keys = (shown, "point: mean", null, *cells.facts)
+    _write_caption(picture, [_facts(effect), keys], is_own=ax is None)
+    return picture
+
+
+def _check_matplotlib() -> None:
+    try:
+        import matplotlib.pyplot  # noqa: F401
+    except ImportError as error:
+        msg = 'Plots need Matplotlib, which is not installed. Run: pip install "aimz[plots]"'
+        raise InputError(msg, code="plots-missing") from error
+
+
+def _new_axes(height: float) -> "Axes":
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(figsize=(WIDTH, height), layout="constrained")[1]
+
+
+# ------------------------------------------------------------------ numbers
+
+
+def _interval_of(ci_prob: float | None, ci_kind: str | None) -> tuple[float, str]:
+    import arviz as az
+
+    prob = az.rcParams["stats.ci_prob"] if ci_prob is None else ci_prob
+    return float(prob), az.rcParams["stats.ci_kind"] if ci_kind is None else ci_kind
+
+
+def _cells_of(effect: _Answer, prob: float, kind: str) -> _Cells:
+    draws = effect.draws
+    axes = {
+        str(dim): _texts(draws[dim].values.tolist() if dim in draws.coords else range(size))
+        for dim, size in draws.sizes.items()
+        if dim not in _SAMPLE
+    }
+    shape = [len(labels) for labels in axes.values()]
+    place = list(axes).index("contrast") if "contrast" in axes else None
+
+    def shaped(values: pd.Series) -> np.ndarray:
+        array = np.asarray(values, np.float64).reshape(shape)
+        array = array[None] if place is None else np.moveaxis(array, place, 0)
+        return array.reshape(len(array), -1)
+
+    def bounds(table: pd.DataFrame) -> np.ndarray:
+        names = [name for name in table.columns if str(name).endswith(("_lb", "_ub"))]
+        return np.stack([shaped(table[name]) for name in names])
+
+    table = effect.summary(ci_prob=prob, ci_kind=kind)
+    within = effect.summary(ci_prob=INNER, ci_kind=kind) if prob > INNER else None
+    single = [f"{dim}: {labels[0]}" for dim, labels in axes.items() if len(labels) == 1]
+    series = axes.pop("contrast", [""])
+    several = {dim: labels for dim, labels in axes.items() if len(labels) != 1}
+    return _Cells(
+        shaped(table["mean"]),
+        bounds(table),
+        None if within is None else bounds(within),
+        tuple(series),
+        tuple(", ".join(names) for names in itertools.product(*several.values())),
+        ", ".join(several),
+        tuple(single),
+    )
+
+
+def _texts(labels: Sequence[Any]) -> list[str]:
+    """Labels in print; numbers are short where that tells them apart."""
+    plain = [str(label) for label in labels]
+    short = [_short(label) if isinstance(label, float) else str(label) for label in labels]
+    return short if len(set(short)) == len(set(plain)) else plain
+
+
+def _short(number: float) -> str:
+    is_whole = number.is_integer() and abs(number) < 1e15
+    return f"{number:.0f}" if is_whole else f"{number:.7g}"  # the digits of single precision
+
+
+def _doses_of(effect: _Answer) -> np.ndarray | None:
+    """The numbers that scenarios are named by, the reference first; None where they are names."""
+    if "scenario" not in effect.averages.coords or "contrast" not in effect.draws.indexes:
+        return None
+    doses = _numbers_of(effect.averages["scenario"].values.tolist())
+    pairs = [str(label).split(" vs ") for label in effect.draws["contrast"].values.tolist()]
+    contrasts = _numbers_of(itertools.chain.from_iterable(pairs))
+    if doses is None or contrasts is None or len(doses) < 3 or len(set(doses)) < len(doses):
+        return None
+    expected = [number for dose in doses[1:] for number in (dose, doses[0])]
+    if len(contrasts) != len(expected) or not np.allclose(contrasts, expected):
+        return None
+    return np.array(doses)
+
+
+def _numbers_of(names: Iterable[Any]) -> list[float] | None:
+    try:
+        numbers = [math.nan if isinstance(name, bool) else float(name) for name in names]
+    except (TypeError, ValueError):
+        return None
+    return numbers if np.all(np.isfinite(numbers)) else None
+
+
+def _forest_of(cells: _Cells, *, is_sorted: bool) -> _Cells:
+    """The lines to show, from the top."""
+    if len(cells.lines) == 1 or len(cells.series) > len(COLOURS):
+        cells = cells.as_lines()
+    count, most = len(cells.lines), max(1, MAX_LINES // len(cells.series))
+    order = np.arange(count)
+    is_sorted = is_sorted and len(cells.title) > 0
+    if is_sorted:
+        order = np.argsort(-cells.means.mean(0), kind="stable")
+        order = order[np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))]
+    shown = cells.taken(order[:most])
+    if count <= most:
+        return shown
+    what = "rows" if cells.title == "row" else "lines"
+    spread = ", spread evenly over the order of means" if is_sorted else ""
+    note = f"{len(shown.lines):,} of {count:,} {what} shown{spread}"
+    return replace(shown, facts=(*shown.facts, note))
+
+
+# ------------------------------------------------------------------ pictures
+
+
+def _draw_density(ax: "Axes", effect: _Answer, cells: _Cells) -> None:
+    import arviz as az
+
+    draws = effect.draws.squeeze([dim for dim in effect.draws.dims if dim not in _SAMPLE])
+    draws = draws.drop_vars([name for name in draws.coords if name not in _SAMPLE])
+    colour, null = COLOURS[0], effect.question.null
+    mean, (low, high) = cells.means.item(), cells.bounds.ravel()
+    peak = 1.0
+    if np.ptp(draws.values) > 1e-10 * np.abs(draws.values).max():  # equal draws have no density
+        with np.errstate(all="ignore"):  # its search for a bandwidth divides by 0 and recovers
+            density = az.kde(draws, dim=list(_SAMPLE))
+        x, y = density.sel(plot_axis="x").values, density.sel(plot_axis="y").values
+        peak = float(y.max())
+        ax.plot(x, y, color=colour, lw=1.5, label="_density")
+        ax.fill_between(x, y, color=colour, alpha=0.15, lw=0)
+    below = -0.06 * peak
+    ax.plot([low, high], [below] * 2, color=colour, lw=4, solid_capstyle="butt", label="_interval")
+    ax.plot([mean], [below], "o", mec="black", **POINT)
+    _draw_null(ax.axvline, null)
+    ax.set_ylim(-0.14 * peak, 1.3 * peak)
+    ax.set_yticks([])
+    ax.tick_params(labelsize=PLAIN)
+    ax.spines["left"].set_visible(False)
+    _write_chance(ax, effect, mean, (float(low), float(high)))
+    ax.set_xlabel(_what(effect.question), fontsize=PLAIN, parse_math=False)
+
+
+def _write_chance(ax: "Axes", effect: _Answer, mean: float, bounds: tuple[float, float]) -> None:
+    """The mean, its interval and the chance of an effect in its direction, away from the null."""
+    direction = ">" if mean >= effect.question.null else "<"
+    table = effect.summary(direction=direction)
+    name = table.columns[-1]
+    left, right = ax.get_xlim()
+    is_left = effect.question.null > (left + right) / 2
+    low, high = map(_number, bounds)
+    chance = f"{name} = {float(table[name].iloc[0]):.1%}"
+    ax.text(
+        0.01 if is_left else 0.99,
+        0.98,
+        f"{_number(mean)} ({low} to {high})\n{chance}",
+        transform=ax.transAxes,
+        ha="left" if is_left else "right",
+        va="top",
+        fontsize=PLAIN,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
+    )
+
+
+def _draw_forest(ax: "Axes", question: Question, cells: _Cells) -> "list[Line2D]":
+    points: list[Line2D] = []
+    count, kinds = len(cells.lines), len(cells.series)
+    lines = np.arange(count, dtype=float)
+    for number in range(kinds):
+        y = lines + 0.7 * ((number + 0.5) / kinds - 0.5)
+        colour, means, bounds = COLOURS[number], cells.means[number], cells.bounds[:, number]
+        ax.hlines(y, *bounds, color=colour, lw=1.2, label="_interval")
+        if cells.inner is not None:
+            ax.hlines(y, *cells.inner[:, number], color=colour, lw=3.6, label="_inner")
+        points += ax.plot(means, y, MARKERS[number], mec=colour if kinds > 1 else "black", **POINT)
+    _draw_null(ax.axvline, question.null)
+    size = SMALL if count > 30 else PLAIN
+    names = [textwrap.fill(label, LETTERS) for label in cells.lines]
+    ax.set_yticks(lines, names, fontsize=size, parse_math=False)
+    ax.tick_params(axis="y", length=0)
+    ax.tick_params(axis="x", labelsize=PLAIN)
+    ax.set_ylim(count - 0.4, -0.6)
+    scale = _scale(ax.xaxis, ax.set_xscale, question, cells)
+    ax.set_xlabel(_what(question) + scale, fontsize=PLAIN, parse_math=False)
+    ax.set_ylabel(cells.title, fontsize=PLAIN, parse_math=False)
+    return points
+
+
+def _forest_height(cells: _Cells) -> float:
+    deepest = max(len(textwrap.wrap(label, LETTERS)) for label in cells.lines)
+    size = SMALL if len(cells.lines) > 30 else PLAIN
+    pitch = max(deepest * size / 72 * 1.3, 0.15 * len(cells.series)) + 0.02
+    if len(cells.lines) <= 12:
+        pitch = max(pitch, 0.3)
+    return 1.4 + pitch * max(2, len(cells.lines))
+
+
+def _draw_curves(
+    ax: "Axes", question: Question, cells: _Cells, doses: np.ndarray
+) -> "list[Line2D]":
+    curves: list[Line2D] = []
+    order = np.argsort(doses)
+
+    def along(values: np.ndarray) -> np.ndarray:
+        """Values of the contrasts, with "no effect" of the reference, in the order of doses."""
+        return np.concatenate([[question.null], values])[order]
+
+    x, several = doses[order], len(cells.lines) > 1
+    for number in range(len(cells.lines)):
+        colour = COLOURS[number]
+        fades = 0.6 if several else 1.0
+        band: dict[str, Any] = {"color": colour, "lw": 0}
+        low, high = (along(bound[:, number]) for bound in cells.bounds)
+        ax.fill_between(x, low, high, alpha=0.2 * fades, label="_interval", **band)
+        if cells.inner is not None:
+            low, high = (along(bound[:, number]) for bound in cells.inner)
+            ax.fill_between(x, low, high, alpha=0.35 * fades, label="_inner", **band)
+        curves += ax.plot(
+            x,
+            along(cells.means[:, number]),
+            color=colour,
+            ls=DASHES[number],
+            marker=MARKERS[number],
+            **POINT,
+        )
+    _draw_null(ax.axhline, question.null)
+    scale = _scale(ax.yaxis, ax.set_yscale, question, cells)
+    ax.tick_params(labelsize=PLAIN)
+    ax.set_xlabel(f"dose, compared with {_short(float(doses[0]))}", fontsize=PLAIN)
+    ax.set_ylabel(_what(question) + scale, fontsize=PLAIN, parse_math=False)
+    return curves
+
+
+def _draw_null(line: Callable[..., Any], null: float) -> None:
+    line(null, color=GREY, ls=(0, (4, 3)), lw=1.0, zorder=1, label="_null")
+
+
+def _scale(
+    axis: "Axis", set_scale: Callable[[str], None], question: Question, cells: _Cells
+) -> str:
+    """Make an axis of ratios logarithmic where they differ much; what its label says of it."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    low = min(question.null, float(cells.bounds.min()))
+    high = max(question.null, float(cells.bounds.max()))
+    if question.comparison not in _RATIOS or low <= 0 or high < 4 * low:
+        return ""
+    set_scale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    return ", log scale"
+
+
+# ------------------------------------------------------------------ words
+
+
+def _what(question: Question) -> str:
+    what = ESTIMANDS[question.estimand].format(site=question.site)
+    return f"{what} ({question.comparison.replace('_', ' ')})"
+
+
+def _number(value: float) -> str:
+    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _write_legend(
+    ax: "Axes", handles: "list[Line2D]", names: Sequence[str], title: str, *, is_beside: bool
+) -> None:
+    """Names of what is told apart by colour; beside the picture where the figure is our own."""
+    if len(names) < 2:
+        return
+    place: dict[str, Any] = {"loc": "best"}
+    if is_beside:
+        place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
+    legend = ax.legend(
+        *(handles, [str(number) for number in range(len(names))]),
+        **place,
+        title=title,
+        fontsize=CAPTION,
+        title_fontsize=CAPTION,
+        frameon=not is_beside,
+        handlelength=3.0,
+    )
+    legend.get_title().set_parse_math(False)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(textwrap.fill(name, LETTERS))  # a legend leaves names out that begin with "_"
+
+
+def _write_caption(ax: "Axes", lines: Iterable[Sequence[str]], *, is_own: bool) -> None:
+    """Write what was asked and what is drawn above the picture, and fit labels to its size."""
+    from matplotlib.figure import Figure
+
+    ax.spines[["top", "right"]].set_visible(False)
+    if isinstance(ax.figure, Figure):
+        ax.figure.draw_without_rendering()  # a layout decides how wide the picture is
+    box, slack = ax.get_window_extent(), 0.95 if is_own else 0.85  # others may yet be drawn beside
+    for label, length in ((ax.xaxis.label, box.width), (ax.yaxis.label, box.height)):
+        label.set_text(_wrapped(ax, label.get_text(), PLAIN, slack * length))
+    caption = [_wrapped(ax, _joined(line), CAPTION, slack * box.width) for line in lines]
+    ax.set_title("\n".join(caption), loc="left", fontsize=CAPTION, color=GREY, parse_math=False)
+
+
+def _facts(effect: _Answer) -> list[str]:
+    asked, sizes = effect.question, effect.draws.sizes
+    chains = f"{sizes['chain']} chain{'s' if sizes['chain'] > 1 else ''}"
+    return [
+        f"target: {asked.target}",
+        f"population: {asked.population}",
+        f"rung: {asked.rung}",
+        *([f"mediator: {asked.mediator}"] if asked.mediator else []),
+        f"{effect.rows:,} row{'s' if effect.rows != 1 else ''}",
+        f"{sizes['draw']:,} draws in {chains}",
+        *([f"drawn anew: {', '.join(effect.redrawn)}"] if effect.redrawn else []),
+    ]
+
+
+def _wrapped(ax: "Axes", text: str, size: float, length: float) -> str:
+    """Text in lines of at most `length` pixels."""
+    probe = ax.text(0, 0, text, fontsize=size, parse_math=False, transform=ax.transAxes)
+    width = probe.get_window_extent().width
+    probe.remove()
+    letters = int(len(text) * length / max(width, 1.0))
+    return textwrap.fill(text, max(letters, 20), break_on_hyphens=False).replace(_NO_BREAK, " ")
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """A line that is broken between its parts, and within long ones."""
+    return "; ".join(p if len(p) > LETTERS else p.replace(" ", _NO_BREAK) for p in parts)

@@ -1,0 +1,359 @@
+"""One pass over rows: all scenarios of an effect side by side in each tile, reduced there.
+
+Scenarios share the key, the draws and the tiles. Nothing of size rows x draws is kept, unless the
+effect on each row is asked for.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from aimz.counterfactual import Replay, Replayed
+from aimz.effects import (
+    Effect,
+    Question,
+    Reduction,
+    Rows,
+    RowSummary,
+    compared,
+    derived,
+    success_of,
+)
+from aimz.errors import InputError, OutputWarning
+from aimz.estimation import CROSSED, Scenarios
+from aimz.execute import Call, Plan, TileRun, compile_call, each_tile
+from aimz.inference import Note
+from aimz.overlap import Overlap, overlap_of
+from aimz.results import Schema
+from aimz.rows import RowTile
+from aimz.sampling import Task, population_block
+from aimz.spec import SiteSpec
+from aimz.store import Tile
+from aimz.support import Support
+
+__all__ = ["effect_of"]
+
+#: Bytes of draws of rows that an effect on each row may hold.
+ROW_BYTES = 2**30
+_POPULATION = "aimz:population"
+# What is averaged beside scenarios: an event in two worlds at once, and bounds of its probability.
+_EVENT, _LOWER, _UPPER = "aimz:event", "aimz:lower", "aimz:upper"
+_BOUNDS = {"lower": _LOWER, "upper": _UPPER}
+
+
+@dataclass
+class _Pass:
+    """What a pass over the rows has gathered."""
+
+    reduction: Reduction
+    summary: RowSummary | None
+    overlap: Overlap | None
+    unsound: dict[int, np.ndarray] = field(default_factory=dict)  # rows by number of the first
+    couplings: Mapping[str, str] = field(default_factory=dict)
+    rows: int = 0
+
+
+def effect_of(
+    question: Question,
+    rows: Rows,
+    scenarios: Scenarios,
+    schema: Schema,
+    health: Mapping[str, Any],
+    seen: Support | None,
+    on_rows: Callable[[int], None],
+) -> tuple[Effect, tuple[Note, ...]]:
+    """Run scenarios and compare them; returns the effect and what to tell the user.
+
+    Raises
+    ------
+    InputError
+        `too-large`: draws of each row would not fit; `no-mean`, `ratio-undefined`, ...: averages
+        that cannot be compared.
+    """
+    plan = scenarios.own.plan
+    total = plan.chains * plan.draws
+    by_row = question.estimand == "ite"
+    if by_row:
+        rows = _each_row(rows, scenarios, schema, total)
+    reduction = Reduction(rows.weights, rows.groups, max(1, len(rows.labels)), total)
+    summary = None
+    if question.row_summary is not None:
+        summary = RowSummary(question.row_summary, total)
+    overlap = overlap_of(scenarios, seen)
+    done = _run(question, scenarios, _Pass(reduction, summary, overlap), on_rows)
+    support, notes = (None, ()) if overlap is None else overlap.account(schema.labels)
+    averages = reduction.averages()
+    shape = _Shape(rows.labels, schema, "row" if by_row else "group")
+    names = list(scenarios.prepared)
+    draws = _answer(question, averages, names, shape).rename("effect")
+    draws.attrs = _attributes(question, scenarios)
+    bounds = {n: averages[key] for n, key in _BOUNDS.items() if key in averages}
+    redrawn = {n for p in scenarios.prepared.values() for n in p.redrawn}
+    effect = Effect(
+        draws,
+        shape.along("scenario", {n: averages[n] for n in names}),
+        question,
+        int(np.count_nonzero(rows.asked(done.rows))),
+        dict(health),
+        tuple(sorted(redrawn - done.couplings.keys())),
+        bounds=shape.along("bound", bounds) if bounds else None,
+        couplings=dict(done.couplings),
+        support=support,
+        row_summary=None if summary is None else _row_table(summary, schema, done.rows),
+    )
+    return effect, (*notes, *_soundness_notes(done))
+
+
+def _answer(
+    question: Question, averages: Mapping[Any, np.ndarray], names: list[Any], shape: "_Shape"
+) -> xr.DataArray:
+    if question.is_probability:
+        return shape.labelled(averages[_EVENT])
+    if question.derive is not None:
+        return shape.labelled(derived(question, {n: averages[n] for n in names}))
+    return _contrasted(question, averages, names, shape)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """How arrays (group, draw, ...) are named; a single group has no axis."""
+
+    labels: tuple[Any, ...]
+    schema: Schema
+    dim: str
+
+    def labelled(self, values: np.ndarray) -> xr.DataArray:
+        schema, dim = self.schema, self.dim
+        shape = (len(values), schema.chains, schema.draws, *values.shape[2:])
+        own = [f"outcome_dim_{place}" for place in range(values.ndim - 2)]
+        array = xr.DataArray(values.reshape(shape), dims=(dim, "chain", "draw", *own))
+        array = array.assign_coords(chain=np.arange(schema.chains), draw=np.arange(schema.draws))
+        if not self.labels:
+            return array.isel({dim: 0})
+        return array.assign_coords({dim: list(self.labels)})
+
+    def along(self, dim: str, parts: Mapping[Any, np.ndarray]) -> xr.DataArray:
+        """Several arrays along a dimension that names them."""
+        arrays = [self.labelled(values) for values in parts.values()]
+        return xr.concat(arrays, xr.DataArray(list(parts), dims=dim, name=dim))
+
+
+def _contrasted(
+    question: Question, averages: Mapping[Any, np.ndarray], names: list[Any], shape: _Shape
+) -> xr.DataArray:
+    pairs = _contrasts(question, names)
+    found = {
+        f"{new} vs {old}": compared(question, averages[new], averages[old]) for new, old in pairs
+    }
+    draws = shape.along("contrast", found)
+    if len(pairs) == 1:
+        return draws.isel(contrast=0)
+    return draws.assign_coords(scenario=("contrast", [new for new, _ in pairs]))
+
+
+def _contrasts(question: Question, names: list[Any]) -> list[tuple[Any, Any]]:
+    """Which scenarios are compared, the new one first."""
+    if question.mediator is None:
+        return [(name, names[0]) for name in names[1:]]
+    old, new, crossed = names
+    return [{"nde": (crossed, old), "nie": (new, crossed), "total": (new, old)}[question.estimand]]
+
+
+def _attributes(question: Question, scenarios: Scenarios) -> dict[str, Any]:
+    return {
+        "estimand": question.estimand,
+        "comparison": question.comparison,
+        "target": question.target,
+        "population": question.population,
+        "rung": question.rung,
+        "words": list(scenarios.own.words),
+    }
+
+
+# ------------------------------------------------------------------ the pass
+
+
+def _run(
+    question: Question, scenarios: Scenarios, found: _Pass, on_rows: Callable[[int], None]
+) -> _Pass:
+    first, plan = scenarios.own.call, scenarios.own.plan
+    replays = None if scenarios.replays is None else Replay(scenarios.replays, plan)
+    worlds = None if replays is not None else _SideBySide(scenarios, plan)
+    weigh: TileRun | None = None
+    if question.population == "superpopulation":
+        weigh = _ready(_population_call(first), plan)
+    pairs = [] if question.is_probability else _contrasts(question, list(scenarios.prepared))
+
+    def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
+        if worlds is not None:
+            values = worlds(row_tile, tile, device)
+        elif replays is not None:
+            replayed = replays(row_tile, tile, device)
+            _note_soundness(found, tile, replayed)
+            values = replayed.values
+            if question.is_probability:
+                values = {**values, **_events(scenarios, replayed, tile)}
+        if question.population == "finite":
+            for name, there in scenarios.arms.items():
+                values[name] = _kept(values[name], there[tile.rows], scenarios.outcome, tile)
+        weights = None if weigh is None else weigh(row_tile, tile, device)[_POPULATION]
+        first_draw = tile.chains.start * plan.draws + tile.draws.start
+        if found.overlap is not None and not first_draw:
+            found.overlap.judge(row_tile)
+        draws = slice(first_draw, first_draw + next(iter(values.values())).shape[1])
+        share = found.reduction.share(tile.rows, values, weights)
+        found.reduction.add(tile.number, draws, share)
+        if found.summary is not None:
+            effects = {pair: _by_row(question, values, pair) for pair in pairs}
+            found.summary.add(tile.rows, draws, effects)
+
+    found.rows = each_tile(first, plan, work, on_rows)
+    found.couplings = {} if replays is None else replays.couplings
+    return found
+
+
+class _SideBySide:
+    """Values of every scenario as a function of a tile."""
+
+    def __init__(self, scenarios: Scenarios, plan: Plan) -> None:
+        self.runs = {name: _ready(one.call, plan) for name, one in scenarios.prepared.items()}
+        mediator = scenarios.mediator
+        self.mediate = None if mediator is None else _ready(mediator, plan)
+
+    def __call__(self, row_tile: RowTile, tile: Tile, device: Any) -> dict[Any, np.ndarray]:
+        given = None if self.mediate is None else self.mediate(row_tile, tile, device)
+        values = {}
+        for name, run in self.runs.items():
+            found = run(row_tile, tile, device, given if name == CROSSED else None)
+            (values[name],) = found.values()
+        return values
+
+
+def _ready(call: Call, plan: Plan) -> TileRun:
+    return TileRun(call, compile_call(call, plan), plan)
+
+
+def _by_row(question: Question, values: Mapping[Any, np.ndarray], pair: tuple[Any, Any]) -> Any:
+    """The effect on each row, (row, draw, ...)."""
+    new, old = (values[name].astype(np.float64) for name in pair)
+    return compared(question, new, old)
+
+
+def _kept(
+    values: np.ndarray, there: np.ndarray, outcome: np.ndarray | None, tile: Tile
+) -> np.ndarray:
+    """Values (row, draw, ...) with the observed outcome in the rows where it was observed."""
+    assert outcome is not None  # noqa: S101  # checked with the question
+    own = outcome[tile.rows][:, None]
+    return np.where(there.reshape(-1, *[1] * (values.ndim - 1)), own, values)
+
+
+def _population_call(call: Call) -> Call:
+    """Weights of a Bayesian bootstrap, drawn like a site of rows."""
+    spec = call.task.spec
+    own = SiteSpec(_POPULATION, "deterministic", "leading", 0, (spec.rows,), np.dtype(np.float32))
+    results = replace(spec, sites=(*spec.sites, own))
+    task = Task(call.task.kernel, spec, results, call.task.static, (_POPULATION,))
+    return replace(call, program=population_block, task=task)
+
+
+# ------------------------------------------------------------------ two worlds at once
+
+
+def _events(scenarios: Scenarios, replayed: Replayed, tile: Tile) -> dict[str, np.ndarray]:
+    """Whether a unit has a 1 in the second world alone, and bounds of the probability of that.
+
+    Given what a unit had in one world, laws alone bound what it has in the other (Frechet, 1935;
+    Tian and Pearl, 2000, doi:10.1023/A:1018912507879). They do so where the outcome is the only
+    discrete site that is replayed.
+    """
+    old, new = list(replayed.values)
+    values = {_EVENT: (replayed.values[new] > replayed.values[old]).astype(np.float32)}
+    if replayed.has_other_couplings:
+        return values
+    chances = {}
+    for name in (old, new):
+        law = replayed.laws.get(name, replayed.factual)
+        assert law is not None  # noqa: S101  # the outcome itself is asked for
+        chances[name] = success_of(law)
+    was_new = scenarios.arms[new][tile.rows][:, None]
+    outcome = np.asarray(scenarios.outcome)[tile.rows][:, None]
+    without, with_it = 1 - chances[old], chances[new]
+    given = np.where(was_new, with_it, without)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lower = np.maximum(0.0, with_it - chances[old]) / given
+        upper = np.minimum(with_it, without) / given
+    is_open = (outcome == 1) == was_new  # else the event is already ruled out
+    values[_LOWER] = np.where(is_open, lower, 0.0)
+    values[_UPPER] = np.where(is_open, upper, 0.0)
+    return values
+
+
+def _note_soundness(found: _Pass, tile: Tile, replayed: Replayed) -> None:
+    unsound = ~replayed.is_sound.all(axis=1)
+    before = found.unsound.get(tile.rows.start, False)
+    found.unsound[tile.rows.start] = before | unsound
+
+
+def _soundness_notes(found: _Pass) -> tuple[Note, ...]:
+    rows = sum(int(flags.sum()) for flags in found.unsound.values())
+    if not rows:
+        return ()
+    text = (
+        f"In {rows:,} of {found.rows:,} rows what was observed is so improbable under some draws "
+        "that it says nothing of the noise. Check the outcomes, or the fit."
+    )
+    return (Note(OutputWarning, text, "noise-lost"),)
+
+
+# ------------------------------------------------------------------ rows
+
+
+def _each_row(rows: Rows, scenarios: Scenarios, schema: Schema, draws: int) -> Rows:
+    """A group of its own for each row that is asked about."""
+    count = scenarios.natural.rows
+    if count is None:
+        msg = "The number of rows is not known before the end. Load them, or ask for row_summary=."
+        raise InputError(msg, code="rows-lazy")
+    asked = rows.asked(count)
+    size = 8 * int(asked.sum()) * draws * len(scenarios.prepared)
+    if size > ROW_BYTES:
+        msg = (
+            f"Draws of the effect on each of {int(asked.sum()):,} rows would take "
+            f"{size / 1e9:.1f} GB. Ask about fewer rows, or pass row_summary=True to 'ate'."
+        )
+        raise InputError(msg, code="too-large")
+    labels = _row_labels(schema, count)[asked]
+    return Rows(asked.astype(np.float64), np.cumsum(asked) - 1, tuple(labels.tolist()))
+
+
+def _row_labels(schema: Schema, rows: int) -> np.ndarray:
+    return schema.labels if schema.labels is not None else np.arange(rows)
+
+
+def _row_table(summary: RowSummary, schema: Schema, rows: int) -> xr.Dataset:
+    """Summaries of the effect on each row, by contrast."""
+    labels = _row_labels(schema, rows)
+    tables = {}
+    for (new, old), columns in summary.columns().items():
+        variables = {
+            name: xr.DataArray(
+                values,
+                dims=(*(["quantile"] if name == "quantiles" else []), "row", *_own(values, name)),
+            )
+            for name, values in columns.items()
+        }
+        coords = {"row": labels, "quantile": list(summary.asked.quantiles)}
+        tables[f"{new} vs {old}"] = xr.Dataset(variables, coords=coords)
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    contrast = xr.DataArray(list(tables), dims="contrast", name="contrast")
+    return xr.concat(tables.values(), contrast)
+
+
+def _own(values: np.ndarray, name: str) -> list[str]:
+    extra = values.ndim - (2 if name == "quantiles" else 1)
+    return [f"outcome_dim_{place}" for place in range(extra)]

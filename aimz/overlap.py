@@ -1,0 +1,143 @@
+"""Which rows of an effect's scenarios are outside the data, tile by tile; rules in `aimz.support`.
+
+A fit leaves an account of its rows. What it has not scored, and all where the posterior was set by
+hand, is scored on the rows of the call, of which nothing else is asked: whatever they are, they are
+no data of a fit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from aimz.errors import OutputWarning
+from aimz.estimation import Scenarios
+from aimz.execute import Call
+from aimz.inference import Note
+from aimz.inputs import Given
+from aimz.rows import RowTile
+from aimz.support import Outside, Support, merged, outside, scores_of, sentence
+
+__all__ = ["WARNING_SHARE", "Overlap", "overlap_of"]
+
+#: Share of rows outside above which a scenario warns.
+WARNING_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class _World:
+    """A scenario's rows: its call, values that it sets in place of data, and columns it changes."""
+
+    call: Call
+    values: Mapping[str, Any]
+    changed: frozenset[str]
+
+
+@dataclass
+class Overlap:
+    """Judges tiles as they come, and then says what was found.
+
+    Parameters
+    ----------
+    supports : tuple of Support
+        What the rows are judged by: the fit's, and scores of the call's own rows.
+    worlds : mapping
+        The scenarios by name.
+    """
+
+    supports: tuple[Support, ...]
+    worlds: Mapping[Any, _World]
+    _found: dict[Any, dict[int, tuple[Outside, ...]]] = field(default_factory=dict)
+
+    def judge(self, row_tile: RowTile) -> None:
+        """Judge the rows of a tile in every scenario."""
+        for name, world in self.worlds.items():
+            arrays = world.call.arrays(row_tile)
+            for argument, value in world.values.items():
+                arrays[argument] = value if np.ndim(value) == 0 else value[row_tile.rows]
+            parts = tuple(outside(s, arrays, changed=world.changed) for s in self.supports)
+            self._found.setdefault(name, {})[row_tile.rows.start] = parts
+
+    def account(self, labels: np.ndarray | None) -> tuple[xr.Dataset, tuple[Note, ...]]:
+        """Flags of all rows by scenario, the share that is outside, and warnings."""
+        flags, notes = [], []
+        for name, parts in self._found.items():
+            found = [merged(own) for own in zip(*(parts[first] for first in sorted(parts)))]
+            flags.append(np.logical_or.reduce([one.flags for one in found]))
+            if flags[-1].mean() > WARNING_SHARE:
+                worst = int(np.argmax([one.count for one in found]))
+                said = sentence(self.supports[worst], found[worst])
+                text = f"Scenario '{name}': {said}. The answer there rests on the model alone."
+                notes.append(Note(OutputWarning, text, "outside-support"))
+        rows = np.arange(len(flags[0])) if labels is None else labels
+        table = xr.Dataset(
+            {"outside": (("scenario", "row"), np.array(flags))},
+            coords={"scenario": list(self._found), "row": rows},
+        )
+        return table.assign(fraction=table["outside"].mean("row")), tuple(notes)
+
+
+def overlap_of(scenarios: Scenarios, seen: Support | None) -> Overlap | None:
+    """What the rows of scenarios are judged by; None where there is nothing.
+
+    Parameters
+    ----------
+    scenarios : Scenarios
+        Prepared scenarios.
+    seen : Support or None
+        What the fit has seen.
+    """
+    own = scenarios.natural
+    worlds = {name: _world(name, scenarios) for name in scenarios.changes}
+    supports = []
+    if seen is not None and all(_has(seen, world) for world in worlds.values()):
+        supports.append(seen)
+    known = {score.treatment for support in supports for score in support.scores}
+    changed = frozenset[str]().union(*(world.changed for world in worlds.values())) - known
+    if changed and own.stream is None:
+        scored = _scored_here(own, worlds, changed)
+        supports += [scored] if scored.scores else []
+    return Overlap(tuple(supports), worlds) if supports else None
+
+
+def _scored_here(own: Given, worlds: Mapping[Any, _World], treatments: frozenset[str]) -> Support:
+    """Scores of treatments on the call's own rows; what lies behind these is left out."""
+    shown = {name for world in worlds.values() for name in world.values}
+    arrays = {
+        name: np.asarray(value)
+        for name, value in own.arguments.arrays.items()
+        if name in own.spec.row_inputs and not isinstance(value, dict)
+    }
+    hidden = own.spec.observed_arguments - shown
+    return scores_of(arrays, own.arguments.columns, treatments, leave_out=hidden)
+
+
+def _world(name: Any, scenarios: Scenarios) -> _World:
+    change, spec = scenarios.changes[name], scenarios.natural.spec
+    prepared = scenarios.prepared[name]
+    values = {}
+    for site, value in change.sites.items():
+        data = spec[site].observes & spec.row_inputs
+        if len(data) == 1 and not callable(value):
+            values[next(iter(data))] = np.asarray(value)
+    changed = set(values)
+    natural = scenarios.natural.arguments
+    for argument in change.arguments:
+        block = prepared.call.block.row_inputs
+        new, old = (np.asarray(a.get(argument, 0.0)) for a in (block, natural.arrays))
+        if new.ndim == 2 and new.shape == old.shape:
+            moved = np.flatnonzero((new != old).any(axis=0))
+            labels = list(natural.columns.get(argument, range(new.shape[1])))
+            changed |= {f"{argument}[{labels[column]}]" for column in moved}
+        else:
+            changed.add(argument)
+    return _World(prepared.call, values, frozenset(changed))
+
+
+def _has(seen: Support, world: _World) -> bool:
+    """Whether a scenario has the arguments that a fit has seen."""
+    stream = world.call.stream
+    there = set(world.call.block.row_inputs) | set(stream.names if stream is not None else ())
+    return set(seen.arguments) <= there | set(world.values)

@@ -1,0 +1,590 @@
+"""Which rows of a scenario lie outside the data that a model was fitted on.
+
+A model says something about any row; the data say something only about rows like those that were
+fitted. A row is outside by any of three rules, and NaN or infinity is always outside:
+
+range
+    A column below its smallest or above its largest fitted value.
+joint
+    Mahalanobis distance from the fitted mean larger than that of every fitted row. Columns that
+    were exact sums of others must stay so. Columns with a score have no part in it, and there is
+    no such rule for one column, for more than `COLUMNS`, or without twice as many rows.
+score
+    For a binary treatment that the scenario changes: the chance of the arm that the scenario gives
+    the row, by logistic regression on all other columns, is below `SHARE`, a tenth, of the median
+    chance among the rows that had that arm. It says nothing about values that are neither arm.
+
+The score's threshold is relative because a fixed one, as 0.1 to 0.9 of Crump et al. (2009,
+Biometrika 96:187), calls every row of an experiment that treats few of them outside. Here everybody
+had the same chance, whatever it was, and nobody is. Stürmer et al. (2010, American Journal of
+Epidemiology 172:843) trim at quantiles of the score among the treated and the untreated, which is
+as free of scale but drops its share of rows from every experiment, too.
+
+The ridge penalty of the score is the number of its columns (a prior of log odds that vary by about
+one over the rows, whatever their number); a fixed one finds differences in experiments with many
+columns and few treated. The score is linear: it does not see that only a middle was treated.
+"""
+
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from aimz.errors import InputError, nearest
+
+__all__ = [
+    "Outside",
+    "Score",
+    "Support",
+    "merged",
+    "outside",
+    "scores_of",
+    "sentence",
+    "support_of",
+]
+
+#: Part of an arm's median chance below which a row is outside that arm.
+SHARE = 0.1
+#: Levels of the quantiles that are kept.
+LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+#: Columns that the joint rule copes with.
+COLUMNS = 200
+#: Rows that a score is fitted on, and values where there are many columns.
+SCORE_ROWS, SCORE_VALUES = 20_000, 4_000_000
+#: Differences relative to a column's size that single precision cannot tell apart.
+ROUNDING = 2.0**-22
+#: Variance, in parts of a column's own, below which a direction counts as exactly collinear.
+FLAT = 1e-8
+#: Distances are compared with this tolerance, and close to the border without BLAS (`_is_far`).
+SLACK, BORDER = 1e-6, 1e-7
+PIECE = 65_536
+SENTENCE = 159
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log odds of the second arm of a binary treatment, on the standardised columns.
+
+    `slopes` (column,) are 0 for the treatment itself; `medians` are the median chances of each arm
+    among the rows that had it.
+    """
+
+    treatment: str
+    arms: tuple[float, float]
+    intercept: float
+    slopes: np.ndarray
+    medians: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Support:
+    """Where the fitted rows lie; numbers about columns, and no row itself.
+
+    Columns are named `"t"` for an argument of one value per row, and `"X[age]"` or `"X[3]"` for one
+    of several, whose name is in `arguments`. A `scale` of 0 marks a constant column. Distances are
+    the length of `standardised row @ whitening`, (column, direction), whose product with its
+    transpose is the precision; `reach` is the largest among the fitted rows. Without a joint rule
+    `whitening` has no directions and `reach` is 0.
+    """
+
+    rows: int
+    columns: tuple[str, ...]
+    arguments: tuple[str, ...]
+    low: np.ndarray
+    high: np.ndarray
+    quantiles: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    whitening: np.ndarray
+    reach: float
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Rows that are outside (`flags`), and how many by each rule; a row may be so by several.
+
+    `beyond` counts by column, `unlikely` by score and arm, both in the order of the `Support`.
+    """
+
+    flags: np.ndarray
+    beyond: np.ndarray
+    jointly: int
+    unlikely: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Rows that are outside by any rule."""
+        return int(np.count_nonzero(self.flags))
+
+
+def support_of(
+    arrays: Mapping[str, np.ndarray],
+    columns: Mapping[str, Sequence[str]],
+    *,
+    treatments: Collection[str] | None = None,
+    leave_out: Collection[str] = (),
+) -> Support:
+    """Describe where the fitted rows lie.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        Arguments of one value, or one row of values, per row. Those that are not numbers, or have
+        more dimensions, are left out. Values that are not finite are ignored.
+    columns : mapping of str to sequence of str
+        Names of an argument's columns, where they are known.
+    treatments : collection of str, optional
+        Columns to score, by their full name; those with other than two values get no score. By
+        default every argument that has one value per row and two distinct ones.
+    leave_out : collection of str
+        Arguments that say nothing about a row's place: the outcome, mediators.
+
+    Returns
+    -------
+    Support
+
+    Raises
+    ------
+    InputError
+        `rows-mismatch`, `columns-mismatch`, `treatment-unknown`: no such column.
+
+    Examples
+    --------
+    >>> found = support_of({"age": np.array([20, 45, 70])}, {})
+    >>> found.columns, found.low.tolist(), found.high.tolist()
+    (('age',), [20.0], [70.0])
+    """
+    table = _Table(arrays, columns, leave_out, LEVELS)
+    varied = np.flatnonzero(table.scale)
+    scored = table.binary(treatments)
+    whitening = _whitening(table, np.setdiff1d(varied, scored))
+    return Support(
+        rows=table.rows,
+        columns=table.names,
+        arguments=table.arguments,
+        low=table.low,
+        high=table.high,
+        quantiles=table.quantiles,
+        mean=table.mean,
+        scale=table.scale,
+        whitening=whitening,
+        reach=_reach(table, whitening),
+        scores=tuple(score for k in scored for score in _scores(table, k)),
+    )
+
+
+def scores_of(
+    arrays: Mapping[str, np.ndarray],
+    columns: Mapping[str, Sequence[str]],
+    treatments: Collection[str],
+    *,
+    leave_out: Collection[str] = (),
+) -> Support:
+    """Scores alone, of rows that are no data of a fit: ranges and distances exclude no row.
+
+    Parameters
+    ----------
+    arrays, columns, leave_out
+        As in `support_of`.
+    treatments : collection of str
+        Columns to score; names of others, and columns of other than two values, are passed over.
+
+    Returns
+    -------
+    Support
+
+    Examples
+    --------
+    >>> rows = {"t": np.array([0, 1, 0, 1]), "age": np.array([20, 45, 70, 50])}
+    >>> [score.treatment for score in scores_of(rows, {}, ["t", "dose"]).scores]
+    ['t']
+    """
+    table = _Table(arrays, columns, leave_out, ())
+    scored = table.binary(set(treatments) & set(table.names))
+    every = np.full(len(table.names), np.inf)
+    return Support(
+        rows=table.rows,
+        columns=table.names,
+        arguments=table.arguments,
+        low=-every,
+        high=every,
+        quantiles=table.quantiles,
+        mean=table.mean,
+        scale=table.scale,
+        whitening=np.zeros((len(every), 0)),
+        reach=0.0,
+        scores=tuple(score for k in scored for score in _scores(table, k)),
+    )
+
+
+@np.errstate(invalid="ignore", over="ignore")  # of infinities, which are outside anyhow
+def outside(
+    support: Support, arrays: Mapping[str, np.ndarray], *, changed: Collection[str] = ()
+) -> Outside:
+    """Rows of a scenario that lie outside the fitted ones.
+
+    Every row is judged alone: results for pieces, `merged`, equal those for all rows.
+
+    Parameters
+    ----------
+    support : Support
+    arrays : mapping of str to array
+        The fitted arguments, with the scenario's values and columns in the fitted order; a single
+        value stands for one that all rows share. Others are ignored.
+    changed : collection of str
+        Columns that the scenario changes. Those with a score are judged by it.
+
+    Returns
+    -------
+    Outside
+
+    Raises
+    ------
+    InputError
+        `rows-mismatch`; `columns-mismatch`: an argument is missing or has other columns.
+
+    Examples
+    --------
+    >>> fitted = support_of({"age": np.array([20, 45, 70])}, {})
+    >>> outside(fitted, {"age": np.array([30, 90])}).flags.tolist()
+    [False, True]
+    """
+    table = _scenario_table(support, arrays)
+    # JAX computes in single precision by default: what that cannot tell apart is no difference.
+    size = np.maximum(np.abs(support.low), np.abs(support.high))
+    slack = ROUNDING * np.where(np.isfinite(size), size, np.abs(support.mean))
+    above = table >= (support.low - slack)[:, None]
+    beyond = ~(above & (table <= (support.high + slack)[:, None]))
+    z = _standardised(table, support.mean, support.scale)
+    far = _is_far(z, support.whitening, support.reach * (1 + SLACK))
+    flags = beyond.any(axis=0) | far
+    unlikely = np.zeros((len(support.scores), 2), np.int64)
+    for number, score in enumerate(support.scores):
+        if score.treatment not in changed:
+            continue
+        k = support.columns.index(score.treatment)
+        for arm, is_unlikely in enumerate(_unlikely(score, table[k], z, slack[k])):
+            unlikely[number, arm] = np.count_nonzero(is_unlikely)
+            flags |= is_unlikely
+    return Outside(flags, np.count_nonzero(beyond, axis=1), int(np.count_nonzero(far)), unlikely)
+
+
+def merged(parts: Iterable[Outside]) -> Outside:
+    """One result of those for pieces of the rows, in their order.
+
+    >>> fitted = support_of({"age": np.array([20, 45, 70])}, {})
+    >>> parts = [outside(fitted, {"age": np.array([age])}) for age in (30, 90)]
+    >>> merged(parts).flags.tolist()
+    [False, True]
+    """
+    parts = list(parts)
+    return Outside(
+        np.concatenate([part.flags for part in parts]),
+        np.sum([part.beyond for part in parts], axis=0),
+        sum(part.jointly for part in parts),
+        np.sum([part.unlikely for part in parts], axis=0),
+    )
+
+
+def sentence(support: Support, found: Outside) -> str:
+    """Say how many rows are outside and by what, the worst first, in under 160 characters.
+
+    >>> fitted = support_of({"age": np.array([20, 45, 70])}, {})
+    >>> sentence(fitted, outside(fitted, {"age": np.array([30, 90])}))
+    '1 of 2 rows (50%) are outside the data: age beyond 20 to 70 in 1'
+    """
+    reasons = [
+        (count, f"{_short(name)} beyond {low:.4g} to {high:.4g}")
+        for count, name, low, high in zip(found.beyond, support.columns, support.low, support.high)
+    ]
+    reasons.append((found.jointly, "columns together too far"))
+    for score, counts in zip(support.scores, found.unlikely):
+        name = _short(score.treatment)
+        for count, arm in zip(counts, score.arms):
+            reasons.append((count, f"chance of {name}={arm:.4g} too small"))
+    worst = sorted((r for r in reasons if r[0]), key=lambda reason: -reason[0])[:3]
+    rows = len(found.flags)
+    start = f"{found.count:,} of {rows:,} rows ({_percent(found.count, rows)}) are outside the data"
+    for shown in range(len(worst), 0, -1):
+        listed = ", ".join(f"{text} in {count:,}" for count, text in worst[:shown])
+        if len(start) + len(listed) + 2 <= SENTENCE:
+            return f"{start}: {listed}"
+    return start
+
+
+class _Table:
+    """The fitted rows, column by column, and in units of their columns' spread as they are needed.
+
+    `complete` are the rows without a value that is not finite.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        columns: Mapping[str, Sequence[str]],
+        leave_out: Collection[str],
+        levels: Sequence[float],
+    ) -> None:
+        self.used = _tables(arrays, leave_out)
+        named = {name: _column_names(name, array, columns) for name, array in self.used.items()}
+        self.names = tuple(label for group in named.values() for label in group)
+        self.arguments = tuple(name for name, group in named.items() for _ in group)
+        self.views = _views(self.used)
+        self.rows = _row_count(self.used) if self.used else 0
+        summary = np.array([_summary(view, levels) for view in self.views])
+        summary = summary.reshape(len(self.views), 4 + len(levels)).T
+        self.low, self.high, self.mean, self.scale = summary[:4]
+        self.quantiles = summary[4:]
+        self.complete = _complete_rows(self.views, self.rows)
+
+    def binary(self, treatments: Collection[str] | None) -> list[int]:
+        """Columns to score: those asked for that have two values."""
+        asked = _asked(self.names, self.used, treatments)
+        return [k for k in asked if self.scale[k] and _is_binary(self.views[k])]
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        table = np.empty((len(self.views), len(rows)))
+        for k, view in enumerate(self.views):
+            table[k] = view[rows]
+        return _standardised(table, self.mean, self.scale)
+
+    def pieces(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, len(rows), PIECE):
+            yield self.at(rows[start : start + PIECE])
+
+
+def _standardised(table: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Values in units of their spread; constant columns, which only the range rule sees, are 0."""
+    weight = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+    z: np.ndarray = (table - mean[:, None]) * weight[:, None]
+    return z
+
+
+def _tables(arrays: Mapping[str, np.ndarray], leave_out: Collection[str]) -> dict[str, np.ndarray]:
+    """The arguments that are columns of numbers."""
+    given = {name: np.asarray(value) for name, value in arrays.items() if name not in leave_out}
+    return {
+        name: array
+        for name, array in given.items()
+        if array.ndim in (1, 2) and array.dtype.kind in "buif"
+    }
+
+
+def _views(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    return [view for array in arrays.values() for view in (array.T if array.ndim == 2 else [array])]
+
+
+def _row_count(arrays: Mapping[str, np.ndarray]) -> int:
+    """Rows that all the arrays have; single values have as many as the others."""
+    lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
+    if len(set(lengths.values())) != 1:
+        known = ", ".join(f"{name} {length:,}" for name, length in lengths.items()) or "none"
+        msg = f"Arguments differ in their number of rows ({known:.150}). Pass one value per row."
+        raise InputError(msg, code="rows-mismatch")
+    return next(iter(lengths.values()))
+
+
+def _column_names(
+    name: str, array: np.ndarray, columns: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    if array.ndim == 1:
+        return (name,)
+    names = columns.get(name, range(array.shape[1]))
+    if len(names) != array.shape[1]:
+        msg = f"'{name}' has {array.shape[1]} columns but {len(names)} names. Pass one name each."
+        raise InputError(msg, code="columns-mismatch")
+    return tuple(f"{name}[{label}]" for label in names)
+
+
+def _asked(
+    names: Sequence[str], arrays: Mapping[str, np.ndarray], treatments: Collection[str] | None
+) -> list[int]:
+    """Columns that get a score if they have two values."""
+    if treatments is None:
+        return [names.index(name) for name, array in arrays.items() if array.ndim == 1]
+    unknown = sorted(set(treatments) - set(names))
+    if unknown:
+        msg = f"The treatment '{unknown[0]}' is no column of the input. "
+        raise InputError(msg + nearest(unknown[0], names), code="treatment-unknown")
+    return [k for k, name in enumerate(names) if name in treatments]
+
+
+def _summary(view: np.ndarray, levels: Sequence[float]) -> list[float]:
+    """Low, high, mean, scale and quantiles of a column."""
+    values = view.astype(np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return [np.nan, np.nan, np.nan, 0.0, *([np.nan] * len(levels))]
+    low, high = float(values.min()), float(values.max())
+    quantiles = np.quantile(values, levels).tolist() if levels else []
+    if high - low <= ROUNDING * max(abs(low), abs(high)):
+        return [low, high, low, 0.0, *quantiles]
+    return [low, high, float(values.mean()), float(values.std()), *quantiles]
+
+
+def _is_binary(view: np.ndarray) -> bool:
+    values = view[np.isfinite(view)]
+    return bool(np.all((values == values.min()) | (values == values.max())))
+
+
+def _complete_rows(views: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    complete = np.ones(rows, bool)
+    for view in views:
+        complete &= np.isfinite(view)
+    return np.flatnonzero(complete)
+
+
+def _whitening(data: _Table, joint: np.ndarray) -> np.ndarray:
+    """Matrix, (column, direction), that takes standardised rows to uncorrelated ones."""
+    rows = data.complete
+    whitening = np.zeros((len(data.views), 0))
+    if not 2 <= len(joint) <= COLUMNS or len(rows) <= 2 * len(joint):
+        return whitening
+    products = np.zeros((len(joint), len(joint)))
+    for z in data.pieces(rows):
+        products += z[joint] @ z[joint].T
+    variances, directions = np.linalg.eigh(products / len(rows))
+    # A pseudo-inverse would give directions without variance no weight, and let a scenario break
+    # what held in every fitted row, as that dummies sum to one. They get a very large one.
+    whitening = np.zeros((len(data.views), len(joint)))
+    whitening[joint] = directions / np.sqrt(np.maximum(variances, FLAT))
+    return whitening
+
+
+def _reach(data: _Table, whitening: np.ndarray) -> float:
+    """The largest distance among the rows."""
+    pieces = data.pieces(data.complete)
+    return max((float(_distances(z, whitening).max()) for z in pieces), default=0.0)
+
+
+def _distances(z: np.ndarray, whitening: np.ndarray) -> np.ndarray:
+    directions = whitening.T @ z
+    lengths: np.ndarray = np.sqrt(np.sum(directions * directions, axis=0))
+    return lengths
+
+
+def _is_far(z: np.ndarray, whitening: np.ndarray, border: float) -> np.ndarray:
+    """Whether rows lie beyond a distance.
+
+    The last digits of a BLAS product depend on how many rows it is of. Rows so close to the border
+    that these could decide are computed again by sums of which each row has its own.
+    """
+    distances = _distances(z, whitening)
+    far: np.ndarray = ~(distances <= border)
+    close = np.flatnonzero(np.abs(distances - border) < BORDER * border)
+    if len(close):
+        squares = np.zeros(len(close))
+        for direction in whitening.T:
+            squares += _weighted(direction, z[:, close]) ** 2
+        far[close] = np.sqrt(squares) > border
+    return far
+
+
+def _weighted(weights: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Weighted sum of the columns, term by term and so the same for any number of rows."""
+    total = np.zeros(z.shape[1])
+    for k in np.flatnonzero(weights):
+        total += weights[k] * z[k]
+    return total
+
+
+def _scores(data: _Table, k: int) -> tuple[Score, ...]:
+    """The score of a binary column; none if the complete rows lack an arm."""
+    rows, treatment = data.complete, data.names[k]
+    values = data.views[k][rows]
+    arms = np.unique(values)
+    if len(arms) != 2:
+        return ()
+    intercept, slopes = _regression(data, [rows[values == arm] for arm in arms], k)
+    score = Score(treatment, (float(arms[0]), float(arms[1])), intercept, slopes, (0.0, 0.0))
+    odds = np.concatenate([_log_odds(score, z) for z in data.pieces(rows)])
+    first, second = (
+        np.median(_chance(side * odds[values == arm])) for side, arm in zip((-1, 1), arms)
+    )
+    return (replace(score, medians=(float(first), float(second))),)
+
+
+def _regression(data: _Table, arms: Sequence[np.ndarray], k: int) -> tuple[float, np.ndarray]:
+    """Intercept and slopes, (column,), of the log odds that column `k` is in the second arm."""
+    others = np.setdiff1d(np.flatnonzero(data.scale > 0), k)
+    slopes = np.zeros(len(data.views))
+    if not len(others):
+        return float(np.log(len(arms[1]) / len(arms[0]))), slopes
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    limit = max(4, min(SCORE_ROWS, SCORE_VALUES // len(others)))
+    fewer = min(limit // 2, *map(len, arms))
+    taken = [_evenly(arm, max(fewer, limit - fewer)) for arm in arms]
+    # A small arm is taken whole, so that much is known about it; weights give back the shares.
+    weights = [np.full(len(few), len(arm) / len(few)) for few, arm in zip(taken, arms)]
+    z = np.concatenate([data.at(few)[others].T for few in taken])
+    is_second = np.repeat([0, 1], [len(few) for few in taken])
+    # The tolerance is one of the mean gradient, to which a rare arm contributes little.
+    model = LogisticRegression(C=1 / len(others), tol=1e-7, max_iter=500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(z, is_second, sample_weight=np.concatenate(weights))
+    slopes[others] = model.coef_[0]
+    return float(model.intercept_[0]), slopes
+
+
+def _evenly(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` rows, one of each stretch; a fixed step would meet one day of every week."""
+    if len(rows) <= count:
+        return rows
+    inside = (np.arange(count) * 0.6180339887498949) % 1.0  # the golden ratio, of no period
+    return rows[((np.arange(count) + inside) * (len(rows) / count)).astype(np.intp)]
+
+
+def _log_odds(score: Score, z: np.ndarray) -> np.ndarray:
+    return score.intercept + _weighted(score.slopes, z)
+
+
+def _chance(log_odds: np.ndarray) -> np.ndarray:
+    """Inverse logit that does not overflow."""
+    return 0.5 + 0.5 * np.tanh(0.5 * log_odds)
+
+
+def _unlikely(
+    score: Score, values: np.ndarray, z: np.ndarray, slack: float
+) -> Iterator[np.ndarray]:
+    """For each arm, the rows that are given it and whose chance of it is too small."""
+    odds = _log_odds(score, z)
+    for side, arm, median in zip((-1, 1), score.arms, score.medians):
+        # On the scale of log odds, which keeps its digits where chances come close to 0.
+        least = np.log(SHARE * median) - np.log1p(-SHARE * median) if median > 0 else -np.inf
+        yield (np.abs(values - arm) <= slack) & ~(side * odds >= least)
+
+
+def _scenario_table(support: Support, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Values of a scenario, (column, row)."""
+    widths = {name: support.arguments.count(name) for name in support.arguments}
+    missing = sorted(set(widths) - set(arrays))
+    if missing:
+        msg = f"The argument '{missing[0]}', which the fit saw, is missing. Pass its values."
+        raise InputError(msg, code="columns-mismatch")
+    used = {name: np.asarray(arrays[name]) for name in widths}
+    table = np.empty((len(support.columns), _row_count(used) if used else 0))
+    start = 0
+    for name, width in widths.items():
+        array = used[name]
+        if array.ndim > 2 or (array.shape[1] if array.ndim == 2 else 1) != width:
+            msg = f"'{name}' has shape {array.shape} but the fit saw {width} columns of it."
+            raise InputError(msg, code="columns-mismatch")
+        table[start : start + width] = array.T
+        start += width
+    return table
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:21]}..."
+
+
+def _percent(count: int, rows: int) -> str:
+    """Share in percent; 0% and 100% only where it is none and all."""
+    if count in (0, rows):
+        return "100%" if count else "0%"
+    return f"{min(99, max(1, round(100 * count / rows)))}%"
