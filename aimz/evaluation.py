@@ -111,6 +111,12 @@ def _answer(
     question: Question, averages: Mapping[Any, np.ndarray], names: list[Any], shape: "_Shape"
 ) -> xr.DataArray:
     if question.is_probability:
+        if not np.all(np.isfinite(averages[_EVENT])):
+            msg = (
+                "What was observed of some rows has probability 0 under some draws, so that "
+                "nothing follows from it. Check the outcomes, or the fit."
+            )
+            raise InputError(msg, code="not-probability")
         return shape.labelled(averages[_EVENT])
     if question.derive is not None:
         return shape.labelled(derived(question, {n: averages[n] for n in names}))
@@ -264,16 +270,13 @@ def _population_call(call: Call) -> Call:
 
 
 def _events(scenarios: Scenarios, replayed: Replayed, tile: Tile) -> dict[str, np.ndarray]:
-    """Whether a unit has a 1 in the second world alone, and bounds of the probability of that.
+    """Probability that a unit has a 1 in the second world alone, given what it had in its own.
 
-    Given what a unit had in one world, laws alone bound what it has in the other (Frechet, 1935;
-    Tian and Pearl, 2000, doi:10.1023/A:1018912507879). They do so where the outcome is the only
-    discrete site that is replayed.
+    Under the monotone coupling it is the part of the uniforms that are left open by what was
+    observed. The laws of both worlds alone bound it (Frechet, 1935; Tian and Pearl, 2000,
+    doi:10.1023/A:1018912507879), where no other site that is replayed leaves a choice.
     """
     old, new = list(replayed.values)
-    values = {_EVENT: (replayed.values[new] > replayed.values[old]).astype(np.float32)}
-    if replayed.has_other_couplings:
-        return values
     chances = {}
     for name in (old, new):
         law = replayed.laws.get(name, replayed.factual)
@@ -287,9 +290,10 @@ def _events(scenarios: Scenarios, replayed: Replayed, tile: Tile) -> dict[str, n
         lower = np.maximum(0.0, with_it - chances[old]) / given
         upper = np.minimum(with_it, without) / given
     is_open = (outcome == 1) == was_new  # else the event is already ruled out
-    values[_LOWER] = np.where(is_open, lower, 0.0)
-    values[_UPPER] = np.where(is_open, upper, 0.0)
-    return values
+    event = np.where(is_open, lower, 0.0)
+    if replayed.has_other_couplings:
+        return {_EVENT: event}
+    return {_EVENT: event, _LOWER: event, _UPPER: np.where(is_open, upper, 0.0)}
 
 
 def _note_soundness(found: _Pass, tile: Tile, replayed: Replayed) -> None:

@@ -81,6 +81,8 @@ def test_a_failure_would_have_been_a_success_as_often_as_the_arms_say(trial):
     asked, low, high = trial
     got = asked("sufficiency")
     assert got.rows == 3
+    desired = np.maximum(high - low, 0) / (1 - low)
+    np.testing.assert_allclose(got.draws.squeeze(), desired, atol=1e-6)
     assert float(got.draws.mean()) == pytest.approx(np.mean((high - low) / (1 - low)), abs=0.005)
     below, above = (float(got.bounds.sel(bound=b).mean()) for b in ("lower", "upper"))
     assert below == pytest.approx(np.mean(np.maximum(high - low, 0) / (1 - low)), abs=1e-6)
@@ -88,7 +90,7 @@ def test_a_failure_would_have_been_a_success_as_often_as_the_arms_say(trial):
     table = got.summary()
     assert table[["lower bound", "upper bound"]].iloc[0].tolist() == pytest.approx([below, above])
     assert "Whatever the coupling" in got.to_text()
-    assert "y by quantile" in repr(got)
+    assert "y by quantile (monotone)" in repr(got)
 
 
 def test_a_success_was_due_to_the_treatment_as_often_as_the_arms_say(trial):

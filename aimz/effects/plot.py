@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from aimz.effects.question import ESTIMANDS, Question
+from aimz.effects.question import Question
 from aimz.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class _Answer(Protocol):
     def averages(self) -> xr.DataArray: ...
     @property
     def question(self) -> Question: ...
+    @property
+    def bounds(self) -> xr.DataArray | None: ...
     @property
     def rows(self) -> int: ...
     @property
@@ -177,8 +179,9 @@ def plot_effect(
         points = _draw_forest(picture, effect.question, cells)
         _write_legend(picture, points, cells.series, "", is_beside=ax is None)
         shown = f"lines: {both}"
-    null = f"dashed: no effect ({effect.question.null:g})"
-    keys = (shown, "point: mean", null, *cells.facts)
+    null = effect.question.null
+    dashed = () if null is None else (f"dashed: no effect ({null:g})",)
+    keys = (shown, "point: mean", *dashed, *cells.facts)
     _write_caption(picture, [_facts(effect), keys], is_own=ax is None)
     return picture
 
@@ -328,17 +331,24 @@ def _draw_density(ax: "Axes", effect: _Answer, cells: _Cells) -> None:
 
 def _write_chance(ax: "Axes", effect: _Answer, mean: float, bounds: tuple[float, float]) -> None:
     """The mean, its interval and the chance of an effect in its direction, away from the null."""
-    direction = ">" if mean >= effect.question.null else "<"
-    table = effect.summary(direction=direction)
-    name = table.columns[-1]
-    left, right = ax.get_xlim()
-    is_left = effect.question.null > (left + right) / 2
+    null = effect.question.null
     low, high = map(_number, bounds)
-    chance = f"{name} = {float(table[name].iloc[0]):.1%}"
+    lines = [f"{_number(mean)} ({low} to {high})"]
+    is_left = False
+    if null is not None:
+        table = effect.summary(direction=">" if mean >= null else "<")
+        name = table.columns[-1]
+        lines.append(f"{name} = {float(table[name].iloc[0]):.1%}")
+        left, right = ax.get_xlim()
+        is_left = null > (left + right) / 2
+    elif effect.bounds is not None:
+        row = effect.summary().iloc[0]
+        lowest, highest = (_number(float(row[f"{end} bound"])) for end in ("lower", "upper"))
+        lines.append(f"whatever the coupling: {lowest} to {highest}")
     ax.text(
         0.01 if is_left else 0.99,
         0.98,
-        f"{_number(mean)} ({low} to {high})\n{chance}",
+        "\n".join(lines),
         transform=ax.transAxes,
         ha="left" if is_left else "right",
         va="top",
@@ -416,7 +426,9 @@ def _draw_curves(
     return curves
 
 
-def _draw_null(line: Callable[..., Any], null: float) -> None:
+def _draw_null(line: Callable[..., Any], null: float | None) -> None:
+    if null is None:
+        return
     line(null, color=GREY, ls=(0, (4, 3)), lw=1.0, zorder=1, label="_null")
 
 
@@ -426,6 +438,8 @@ def _scale(
     """Make an axis of ratios logarithmic where they differ much; what its label says of it."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+    if question.null is None:
+        return ""
     low = min(question.null, float(cells.bounds.min()))
     high = max(question.null, float(cells.bounds.max()))
     if question.comparison not in _RATIOS or low <= 0 or high < 4 * low:
@@ -441,8 +455,9 @@ def _scale(
 
 
 def _what(question: Question) -> str:
-    what = ESTIMANDS[question.estimand].format(site=question.site)
-    return f"{what} ({question.comparison.replace('_', ' ')})"
+    if question.null is None:
+        return question.wording.rstrip(",")
+    return f"{question.wording} ({question.comparison.replace('_', ' ')})"
 
 
 def _number(value: float) -> str:

@@ -94,7 +94,7 @@ COMPARISONS: dict[str, tuple[Comparison, float]] = {
 
 @dataclass(frozen=True)
 class Question:
-    """What is compared, of whom and how. `null` is the value that says "no effect".
+    """What is compared, of whom and how; `null` is the value that says "no effect", or None.
 
     With a mediator three worlds are compared: each scenario with the mediator that it brings about,
     and the second with that of the first. `derive` computes an estimand of a user's own from the
@@ -107,7 +107,7 @@ class Question:
     population: str
     site: str
     compare: Comparison
-    null: float
+    null: float | None
     mediator: str | None = None
     rung: str = "intervention"
     derive: Callable[[Mapping[Any, np.ndarray]], np.ndarray] | None = None
@@ -201,9 +201,12 @@ def question_of(
         raise InputError(msg, code="mediator-missing")
     _check_population(name, target, population, summarised=bool(row_summary))
     _check_rung(name, comparison, target, population, rung)
+    null: float | None
     compare, null = (comparison, 0.0) if callable(comparison) else COMPARISONS[comparison]
-    how = "difference" if derive is not None else _name_of(comparison)
+    how = _name_of(comparison)
     asked = _summarised(row_summary, null)
+    if derive is not None or name in PROBABILITIES:
+        how, null = "none", None
     return Question(
         name, how, target, population, site, compare, null, mediator, rung, derive, asked
     )
@@ -228,7 +231,7 @@ def _check_population(name: str, target: str, population: str, *, summarised: bo
         raise InputError(msg, code="option-unknown")
 
 
-def _summarised(given: Any, null: float) -> Summarised | None:
+def _summarised(given: Any, null: float | None) -> Summarised | None:
     """Options of summaries of rows, with their defaults."""
     if given is None or given is False:
         return None

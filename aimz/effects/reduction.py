@@ -161,7 +161,9 @@ class RowSummary:
         parts = [self._done[first] for first in sorted(self._done)]
         return {
             contrast: {
-                name: np.concatenate([p[contrast][name] for p in parts], axis=name == "quantiles")
+                name: np.concatenate(
+                    [p[contrast][name] for p in parts], axis=int(name == "quantiles")
+                )
                 for name in parts[0][contrast]
             }
             for contrast in parts[0]

@@ -19,6 +19,11 @@ __all__ = ["Effect"]
 
 _SAMPLE = ("chain", "draw")
 _SIGNS = {">": 1.0, "<": -1.0}
+_SHARED = {
+    "residual": "residual",
+    "quantile": "quantile (monotone)",
+    "gumbel-max": "Gumbel noise (Gumbel-max)",
+}
 _WORDS = {"lift": ", as a share,", "ratio": ", as a ratio,", "odds_ratio": ", as an odds ratio,"}
 
 
@@ -117,8 +122,8 @@ class Effect:
                 table[f"{bound} bound"] = (
                     self._flat(self.bounds.sel(bound=bound)).mean(_SAMPLE).values
                 )
-        if not self.question.is_probability:
-            null = self.question.null
+        null = self.question.null
+        if null is not None:
             beyond = (_SIGNS[direction] * (cells - null) > 0).mean(_SAMPLE)
             table[f"P(effect {direction} {null:g})"] = beyond.values
         if rope is not None:
@@ -197,11 +202,13 @@ class Effect:
             )
         more = f" and {len(table) - 8} more" if len(table) > 8 else ""
         last = table.columns[-1]
-        chance = f" {last} is {float(table[last].iloc[0]):.1%}."
+        chance = (
+            "" if self.question.null is None else f" {last} is {float(table[last].iloc[0]):.1%}."
+        )
         if self.bounds is not None:
             low, high = (float(table[f"{bound} bound"].iloc[0]) for bound in ("lower", "upper"))
             chance = f" Whatever the coupling, it is between {low:.1%} and {high:.1%}."
-        if len(table) > 1 or (self.bounds is None and self.question.is_probability):
+        if len(table) > 1:
             chance = ""
         return (
             f"The {self.question.wording}{_WORDS.get(self.question.comparison, '')} is "
@@ -219,13 +226,16 @@ class Effect:
     def _account(self) -> str:
         """Everything that the number depends on, in a sentence."""
         asked, sizes = self.question, self.draws.sizes
+        compares = f"is about '{asked.site}'"
+        if asked.null is not None:
+            compares = f"compares '{asked.site}' by {asked.comparison}"
         mediated = f"; mediator: {asked.mediator}" if asked.mediator else ""
         chains = f"{sizes['chain']} chain{'s' if sizes['chain'] > 1 else ''}"
         redrawn = f"; drawn anew: {', '.join(self.redrawn)}" if self.redrawn else ""
-        listed = ", ".join(f"{site} by {how}" for site, how in self.couplings.items())
+        listed = ", ".join(f"{site} by {_SHARED[how]}" for site, how in self.couplings.items())
         coupled = f"; noise shared between worlds: {listed}" if listed else ""
         return (
-            f"It compares '{asked.site}' by {asked.comparison} over {self.rows:,} rows; "
+            f"It {compares} over {self.rows:,} rows; "
             f"target: {asked.target} ({TARGETS[asked.target]}); "
             f"population: {asked.population} ({POPULATIONS[asked.population]}); "
             f"rung: {asked.rung} ({RUNGS[asked.rung]}){coupled}{mediated}; "
