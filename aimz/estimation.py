@@ -70,6 +70,7 @@ def scenarios_of(
         `scenario-unknown`, `rows-mismatch`, `rows-lazy`, and what preparing a prediction raises.
     """
     primary = request.names[0]
+    request = replace(request, seen_specs={})
     own = gather(request, natural)
     (site,) = request.sites(own.spec)
     if not follows_rows(own.spec[site]):

@@ -4,6 +4,7 @@ Scenarios share the key, the draws and the tiles. Nothing of size rows x draws i
 effect on each row is asked for.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,14 +19,16 @@ from aimz.effects import (
     Reduction,
     Rows,
     RowSummary,
+    Share,
     compared,
     derived,
     success_of,
 )
 from aimz.errors import InputError, OutputWarning
 from aimz.estimation import CROSSED, Scenarios
-from aimz.execute import Call, Plan, TileRun, compile_call, each_tile
+from aimz.execute import Call, Plan, TileRun, compile_call, each_tile, num_draws
 from aimz.inference import Note
+from aimz.joint import JointRun
 from aimz.overlap import Overlap, overlap_of
 from aimz.results import Schema
 from aimz.rows import RowTile
@@ -39,6 +42,8 @@ __all__ = ["effect_of"]
 #: Bytes of draws of rows that an effect on each row may hold.
 ROW_BYTES = 2**30
 _POPULATION = "aimz:population"
+# Scenarios to run as one program: it grows with them, and so does the time to compile it.
+_TOGETHER = 4
 # What is averaged beside scenarios: an event in two worlds at once, and bounds of its probability.
 _EVENT, _LOWER, _UPPER = "aimz:event", "aimz:lower", "aimz:upper"
 _BOUNDS = {"lower": _LOWER, "upper": _UPPER}
@@ -187,13 +192,18 @@ def _run(
 ) -> _Pass:
     first, plan = scenarios.own.call, scenarios.own.plan
     replays = None if scenarios.replays is None else Replay(scenarios.replays, plan)
-    worlds = None if replays is not None else _SideBySide(scenarios, plan)
+    worlds = None
+    if replays is None:
+        worlds = _SideBySide(scenarios, plan, sums=_is_plain(question, found))
     weigh: TileRun | None = None
     if question.population == "superpopulation":
         weigh = _ready(_population_call(first), plan)
     pairs = [] if question.is_probability else _contrasts(question, list(scenarios.prepared))
 
     def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
+        first_draw = tile.chains.start * plan.draws + tile.draws.start
+        if found.overlap is not None and not first_draw:
+            found.overlap.judge(row_tile)
         if worlds is not None:
             values = worlds(row_tile, tile, device)
         elif replays is not None:
@@ -202,16 +212,15 @@ def _run(
             values = replayed.values
             if question.is_probability:
                 values = {**values, **_events(scenarios, replayed, tile)}
+        draws = slice(first_draw, first_draw + num_draws(tile))
+        if worlds is not None and worlds.has_sums:
+            found.reduction.add(tile.number, draws, _share_of_sums(values, tile))
+            return
         if question.population == "finite":
             for name, there in scenarios.arms.items():
                 values[name] = _kept(values[name], there[tile.rows], scenarios.outcome, tile)
         weights = None if weigh is None else weigh(row_tile, tile, device)[_POPULATION]
-        first_draw = tile.chains.start * plan.draws + tile.draws.start
-        if found.overlap is not None and not first_draw:
-            found.overlap.judge(row_tile)
-        draws = slice(first_draw, first_draw + next(iter(values.values())).shape[1])
-        share = found.reduction.share(tile.rows, values, weights)
-        found.reduction.add(tile.number, draws, share)
+        found.reduction.add(tile.number, draws, found.reduction.share(tile.rows, values, weights))
         if found.summary is not None:
             effects = {pair: _by_row(question, values, pair) for pair in pairs}
             found.summary.add(tile.rows, draws, effects)
@@ -222,20 +231,48 @@ def _run(
 
 
 class _SideBySide:
-    """Values of every scenario as a function of a tile."""
+    """Values of every scenario as a function of a tile, or where that is enough sums over rows.
 
-    def __init__(self, scenarios: Scenarios, plan: Plan) -> None:
-        self.runs = {name: _ready(one.call, plan) for name, one in scenarios.prepared.items()}
+    Scenarios in memory run as one program, a few at a time. One that keeps a mediator gets it.
+    """
+
+    def __init__(self, scenarios: Scenarios, plan: Plan, *, sums: bool) -> None:
+        calls = {name: prepared.call for name, prepared in scenarios.prepared.items()}
         mediator = scenarios.mediator
         self.mediate = None if mediator is None else _ready(mediator, plan)
+        is_joint = mediator is None
+        self.has_sums = sums and is_joint and not plan.whole
+        self.alone: dict[Any, TileRun] = {}
+        self.joint: list[JointRun] = []
+        if not is_joint:
+            self.alone = {name: _ready(call, plan) for name, call in calls.items()}
+            return
+        for names in itertools.batched(calls, _TOGETHER):
+            part = {name: calls[name] for name in names}
+            self.joint.append(JointRun(part, plan, sums=self.has_sums))
 
     def __call__(self, row_tile: RowTile, tile: Tile, device: Any) -> dict[Any, np.ndarray]:
         given = None if self.mediate is None else self.mediate(row_tile, tile, device)
-        values = {}
-        for name, run in self.runs.items():
+        values: dict[Any, np.ndarray] = {}
+        for joint in self.joint:
+            values |= joint(row_tile, tile, device)
+        for name, run in self.alone.items():
             found = run(row_tile, tile, device, given if name == CROSSED else None)
             (values[name],) = found.values()
         return values
+
+
+def _is_plain(question: Question, found: _Pass) -> bool:
+    """Whether sums over all rows are enough."""
+    is_weighed = found.reduction.weights is not None or found.reduction.groups is not None
+    return not is_weighed and found.summary is None and question.population == "sample"
+
+
+def _share_of_sums(sums: Mapping[Any, np.ndarray], tile: Tile) -> Share:
+    """What a tile adds, from sums (draw, part, ...) of its rows."""
+    totals = {name: parts.sum(axis=1, dtype=np.float64)[None] for name, parts in sums.items()}
+    rows = float(tile.rows.stop - tile.rows.start)
+    return Share(np.zeros(1, np.intp), totals, np.full((1, 1), rows))
 
 
 def _ready(call: Call, plan: Plan) -> TileRun:

@@ -35,6 +35,8 @@ __all__ = [
     "TileRun",
     "compile_call",
     "each_tile",
+    "narrowest",
+    "num_draws",
     "plan_tiles",
     "run_in_threads",
     "run_tiles",
@@ -166,7 +168,7 @@ def compile_call(call: Call, plan: Plan) -> Ready:
         for name, value in values.items():
             if isinstance(value, jax.Array):  # and no record of arrays
                 dtypes[name] = np.dtype(value.dtype)
-                values[name] = value.astype(_narrowest(call, name, dtypes[name]))
+                values[name] = value.astype(narrowest(call, name, dtypes[name]))
         return values
 
     with TRACE_LOCK:
@@ -227,7 +229,7 @@ class TileRun:
             held[name] = full.swapaxes(0, 1)
         block = block._replace(row_posterior=held)
         results: dict[str, Any] = self.ready.run(block)  # where its shared part is
-        rows, draws = _length(tile.rows), _num_draws(tile)
+        rows, draws = _length(tile.rows), num_draws(tile)
         owned = {name: follows_rows(self.call.task.results[name]) for name in results}
 
         def cut(value: Any, *, by_row: bool) -> np.ndarray:
@@ -349,7 +351,7 @@ def _shared(block: Block, tile: Tile, plan: Plan) -> Block:
     """The tile's draws of a block, and nothing yet of its rows."""
     first = tile.chains.start * plan.draws + tile.draws.start
     index = np.arange(first, first + plan.tile_draws)
-    index = np.where(index < first + _num_draws(tile), index, first)  # the last block is padded
+    index = np.where(index < first + num_draws(tile), index, first)  # the last block is padded
 
     def cut(value: Any) -> Any:
         if len(index) == len(value):
@@ -396,7 +398,7 @@ def _with_rows(shared: Block, call: Call, row_tile: RowTile, plan: Plan) -> Bloc
     )
 
 
-def _narrowest(call: Call, name: str, dtype: np.dtype) -> np.dtype:
+def narrowest(call: Call, name: str, dtype: np.dtype) -> np.dtype:
     """The narrowest dtype that holds every value of a drawn site, by its support alone."""
     site = call.task.results[name]
     given = {*call.task.do, *call.task.condition, *call.block.posterior, *call.block.row_posterior}
@@ -438,7 +440,8 @@ def _length(part: slice) -> int:
     return int(part.stop - part.start)
 
 
-def _num_draws(tile: Tile) -> int:
+def num_draws(tile: Tile) -> int:
+    """Draws of a tile."""
     return _length(tile.chains) * _length(tile.draws)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from aimz.data import (
@@ -83,11 +84,16 @@ class Given:
 
 
 def inspected(
-    kernel: Callable[..., Any], names: tuple[str, str], given: Mapping[str, Any], known: Known
+    kernel: Callable[..., Any],
+    names: tuple[str, str],
+    given: Mapping[str, Any],
+    known: Known,
+    specs: dict[Any, KernelSpec] | None = None,
 ) -> tuple[Arguments, Inputs, KernelSpec]:
     """Arguments in memory, bound to the kernel's signature, and what they show of the kernel.
 
-    `names` are those of the primary input and of the outcome.
+    `names` are those of the primary input and of the outcome; `specs` has what the same call has
+    found out before, and is added to.
     """
     signature = read_signature(kernel, *names)
     if given.get(names[0]) is None:
@@ -108,11 +114,20 @@ def inspected(
         return arguments, Inputs(arrays, static, arguments.rows, always)
 
     arguments, inputs = bound(frozenset())
-    spec = inspect(kernel, inputs, names[1])
+    specs = {} if specs is None else specs
+    structure = _structure(inputs)
+    spec = specs[structure] = specs.get(structure) or inspect(kernel, inputs, names[1])
     fresh = spec.row_inputs - known.row_inputs - set(always)
     if any(row_labels(given[name]) is not None for name in fresh):
         arguments, inputs = bound(spec.row_inputs)  # only the kernel tells a table from rows
     return arguments, inputs, spec
+
+
+def _structure(inputs: Inputs) -> Any:
+    """All of the inputs but the values of arrays."""
+    leaves, form = jax.tree.flatten(dict(inputs.arrays))
+    kinds = tuple((np.shape(leaf), np.dtype(leaf.dtype)) for leaf in leaves)
+    return form, kinds, tuple(sorted(inputs.static.items())), inputs.rows, inputs.always_rows
 
 
 def gather(
@@ -455,7 +470,9 @@ def _read_head(
     if not request.conditions:
         head.pop(output, None)
     try:
-        arguments, _, spec = inspected(request.kernel, request.names, head, request.fitted.known)
+        arguments, _, spec = inspected(
+            request.kernel, request.names, head, request.fitted.known, request.seen_specs
+        )
     except (TypeError, ValueError) as error:
         others = sorted(n for n in given.keys() - stream.names if np.ndim(given[n]))
         if isinstance(error, AimzError) or not others:
@@ -534,7 +551,9 @@ def _in_memory(request: Request, given: Mapping[str, Any]) -> Given:
     primary, output = request.names
     _check_outcome_given(request, given)
     kept = {n: v for n, v in given.items() if n != output or request.conditions}
-    arguments, _, spec = inspected(request.kernel, request.names, kept, request.fitted.known)
+    arguments, _, spec = inspected(
+        request.kernel, request.names, kept, request.fitted.known, request.seen_specs
+    )
     check_finite(arguments.arrays)
     check_lookups(spec.lookups, arguments.arrays)
     outcome = given.get(output)

@@ -100,6 +100,7 @@ class Request:
     in_sample: bool = True
     intervention: Mapping[str, Any] | None = None
     condition: Mapping[str, Any] | None = None
+    seen_specs: dict[Any, KernelSpec] | None = None  # what one call has found out, by structure
 
     @property
     def conditions(self) -> bool:

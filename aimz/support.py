@@ -255,20 +255,31 @@ def outside(
     # JAX computes in single precision by default: what that cannot tell apart is no difference.
     size = np.maximum(np.abs(support.low), np.abs(support.high))
     slack = ROUNDING * np.where(np.isfinite(size), size, np.abs(support.mean))
-    above = table >= (support.low - slack)[:, None]
-    beyond = ~(above & (table <= (support.high + slack)[:, None]))
-    z = _standardised(table, support.mean, support.scale)
-    far = _is_far(z, support.whitening, support.reach * (1 + SLACK))
+    beyond = _beyond(support, table, slack)
+    far = np.zeros(table.shape[1], bool)
+    if support.whitening.shape[1]:
+        z = _standardised(table, support.mean, support.scale)
+        far = _is_far(z, support.whitening, support.reach * (1 + SLACK))
     flags = beyond.any(axis=0) | far
     unlikely = np.zeros((len(support.scores), 2), np.int64)
     for number, score in enumerate(support.scores):
         if score.treatment not in changed:
             continue
         k = support.columns.index(score.treatment)
-        for arm, is_unlikely in enumerate(_unlikely(score, table[k], z, slack[k])):
+        odds = _log_odds(score, table, support.mean, support.scale)
+        for arm, is_unlikely in enumerate(_unlikely(score, table[k], odds, slack[k])):
             unlikely[number, arm] = np.count_nonzero(is_unlikely)
             flags |= is_unlikely
     return Outside(flags, np.count_nonzero(beyond, axis=1), int(np.count_nonzero(far)), unlikely)
+
+
+def _beyond(support: Support, table: np.ndarray, slack: np.ndarray) -> np.ndarray:
+    """Values outside their column's range, (column, row)."""
+    if np.all(np.isinf(support.high)):
+        return ~np.isfinite(table)
+    above = table >= (support.low - slack)[:, None]
+    beyond: np.ndarray = ~(above & (table <= (support.high + slack)[:, None]))
+    return beyond
 
 
 def merged(parts: Iterable[Outside]) -> Outside:
@@ -344,11 +355,14 @@ class _Table:
         asked = _asked(self.names, self.used, treatments)
         return [k for k in asked if self.scale[k] and _is_binary(self.views[k])]
 
-    def at(self, rows: np.ndarray) -> np.ndarray:
+    def raw(self, rows: np.ndarray) -> np.ndarray:
         table = np.empty((len(self.views), len(rows)))
         for k, view in enumerate(self.views):
             table[k] = view[rows]
-        return _standardised(table, self.mean, self.scale)
+        return table
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        return _standardised(self.raw(rows), self.mean, self.scale)
 
     def pieces(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         for start in range(0, len(rows), PIECE):
@@ -499,11 +513,12 @@ def _scores(data: _Table, k: int) -> tuple[Score, ...]:
         return ()
     intercept, slopes = _regression(data, [rows[values == arm] for arm in arms], k)
     score = Score(treatment, (float(arms[0]), float(arms[1])), intercept, slopes, (0.0, 0.0))
-    odds = np.concatenate([_log_odds(score, z) for z in data.pieces(rows)])
-    first, second = (
-        np.median(_chance(side * odds[values == arm])) for side, arm in zip((-1, 1), arms)
-    )
-    return (replace(score, medians=(float(first), float(second))),)
+    medians = []
+    for side, arm in zip((-1, 1), arms):
+        typical = data.raw(_evenly(rows[values == arm], SCORE_ROWS))
+        odds = _log_odds(score, typical, data.mean, data.scale)
+        medians.append(float(np.median(_chance(side * odds))))
+    return (replace(score, medians=(medians[0], medians[1])),)
 
 
 def _regression(data: _Table, arms: Sequence[np.ndarray], k: int) -> tuple[float, np.ndarray]:
@@ -539,8 +554,12 @@ def _evenly(rows: np.ndarray, count: int) -> np.ndarray:
     return rows[((np.arange(count) + inside) * (len(rows) / count)).astype(np.intp)]
 
 
-def _log_odds(score: Score, z: np.ndarray) -> np.ndarray:
-    return score.intercept + _weighted(score.slopes, z)
+def _log_odds(score: Score, table: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Log odds of the second arm, summed term by term and so the same for any number of rows."""
+    total = np.full(table.shape[1], score.intercept)
+    for k in np.flatnonzero(score.slopes):
+        total += (score.slopes[k] / scale[k]) * (table[k] - mean[k])
+    return total
 
 
 def _chance(log_odds: np.ndarray) -> np.ndarray:
@@ -549,10 +568,9 @@ def _chance(log_odds: np.ndarray) -> np.ndarray:
 
 
 def _unlikely(
-    score: Score, values: np.ndarray, z: np.ndarray, slack: float
+    score: Score, values: np.ndarray, odds: np.ndarray, slack: float
 ) -> Iterator[np.ndarray]:
     """For each arm, the rows that are given it and whose chance of it is too small."""
-    odds = _log_odds(score, z)
     for side, arm, median in zip((-1, 1), score.arms, score.medians):
         # On the scale of log odds, which keeps its digits where chances come close to 0.
         least = np.log(SHARE * median) - np.log1p(-SHARE * median) if median > 0 else -np.inf

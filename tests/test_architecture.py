@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "inputs",
         "prediction",
         "counterfactual",
+        "joint",
         "overlap",
         "estimation",
         "evaluation",
