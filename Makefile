@@ -1,7 +1,7 @@
 # Every target sets itself up in .venv first; `make test` is what CI runs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all check format docs bench calibrate clean
+.PHONY: help setup quickstart examples test test-all check format docs bench calibrate clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -17,6 +17,9 @@ $(READY): pyproject.toml scripts/setup.sh
 
 quickstart: $(READY)  ## estimate a real effect on real data (under two minutes)
 	@$(PY) examples/quickstart.py
+
+examples: $(READY)  ## four more: an experiment, overlap, counterfactuals, mediation (five minutes)
+	@for name in experiment overlap counterfactuals mediation; do $(PY) examples/$$name.py || exit 1; done
 
 test: check  ## lint, types and the fast tests
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu"

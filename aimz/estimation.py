@@ -82,6 +82,8 @@ def scenarios_of(
     of_rows = {n: v for n, v in natural.items() if n in own.spec.row_inputs - {primary}}
     natural = {**natural, **own.arguments.lined(of_rows, primary)}
     origin, key = origin_of(request, own), key_of(own)
+    if question.mediator is not None:  # drawn in every scenario: that is the question
+        origin = replace(origin, observed=origin.observed | {question.mediator})
     prepared, splits = {}, {}
     for name, change in changes.items():
         splits[name], prepared[name] = _prepared(
@@ -167,7 +169,15 @@ def _check_by_piece(
                 f"'{argument}' as a whole or by a function. Pass values, or load the rows."
             )
             raise InputError(msg, code="rows-lazy")
-        if argument in own.spec.row_inputs and np.ndim(value) and len(value) != own.rows:
+        if argument not in own.spec.row_inputs or not np.ndim(value):
+            continue
+        if own.rows is None:
+            msg = (
+                f"'{primary}' does not say how many rows it has, so scenario '{name}' cannot give "
+                f"each its '{argument}'. Pass one value, or load the rows."
+            )
+            raise InputError(msg, code="rows-lazy")
+        if len(value) != own.rows:
             msg = f"Scenario '{name}' has {len(value)} rows, but there are {own.rows}. Keep them."
             raise InputError(msg, code="rows-mismatch")
 
@@ -197,6 +207,11 @@ def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
     """Scenarios with another at the end: the last one, with the mediator of the first."""
     spec = scenarios.natural.spec
     first, last = (list(scenarios.prepared.values())[n] for n in (0, -1))
+    if scenarios.natural.stream is not None:
+        msg = (
+            f"'{scenarios.primary}' is read by the piece, and mediation needs its rows. Load them."
+        )
+        raise InputError(msg, code="rows-lazy")
     if len(scenarios.prepared) != 2:
         msg = "Mediation compares two scenarios. Pass baseline= and intervention=."
         raise InputError(msg, code="scenario-incomplete")
@@ -284,7 +299,10 @@ def about(
     has_arms = question.estimand in ("att", "atc") or question.is_probability
     if has_arms or question.population == "finite":
         if rows is None:
-            msg = f"'{primary}' does not say how many rows it has, so nobody's arm is known."
+            msg = (
+                f"'{primary}' gives batches and does not say how many rows they hold, so nobody's "
+                "arm is known. Load the rows."
+            )
             raise InputError(msg, code="rows-lazy")
         changes = {n: {**c.arguments, **c.sites} for n, c in scenarios.changes.items()}
         arms = in_arm(given["treatment"], natural, primary, rows, changes)

@@ -5,7 +5,7 @@ effect on each row is asked for.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from aimz.execute import Call, Plan, TileRun, compile_call, each_tile, num_draws
 from aimz.inference import Note
 from aimz.joint import JointRun
 from aimz.overlap import Overlap, overlap_of
-from aimz.results import Schema
+from aimz.results import Schema, row_dimension, site_dims
 from aimz.rows import RowTile
 from aimz.sampling import Task, population_block
 from aimz.spec import SiteSpec
@@ -87,11 +87,21 @@ def effect_of(
     summary = None
     if question.row_summary is not None:
         summary = RowSummary(question.row_summary, total)
-    overlap = overlap_of(scenarios, seen)
+    overlap = overlap_of(scenarios, rows, seen)
     done = _run(question, scenarios, _Pass(reduction, summary, overlap), on_rows)
-    support, notes = (None, ()) if overlap is None else overlap.account(schema.labels)
+    support: xr.Dataset | None = None
+    notes: tuple[Note, ...] = ()
+    if overlap is not None:
+        labels = _row_labels(schema, done.rows)
+        support, notes = overlap.account(row_dimension(scenarios.natural.spec), labels)
     averages = reduction.averages()
-    shape = _Shape(rows.labels, schema, "row" if by_row else "group")
+    row_dim = row_dimension(scenarios.natural.spec)
+    shape = _Shape(
+        rows.labels,
+        schema,
+        row_dim if by_row else "group",
+        _own_dims(scenarios.natural.spec[question.site], averages, schema, row_dim),
+    )
     names = list(scenarios.prepared)
     draws = _answer(question, averages, names, shape).rename("effect")
     draws.attrs = _attributes(question, scenarios)
@@ -107,7 +117,7 @@ def effect_of(
         bounds=shape.along("bound", bounds) if bounds else None,
         couplings=dict(done.couplings),
         support=support,
-        row_summary=None if summary is None else _row_table(summary, schema, done.rows),
+        row_summary=None if summary is None else _row_table(summary, shape, row_dim, done.rows),
     )
     return effect, (*notes, *_soundness_notes(done))
 
@@ -135,13 +145,14 @@ class _Shape:
     labels: tuple[Any, ...]
     schema: Schema
     dim: str
+    own: tuple[str, ...]  # of one outcome
 
     def labelled(self, values: np.ndarray) -> xr.DataArray:
         schema, dim = self.schema, self.dim
         shape = (len(values), schema.chains, schema.draws, *values.shape[2:])
-        own = [f"outcome_dim_{place}" for place in range(values.ndim - 2)]
-        array = xr.DataArray(values.reshape(shape), dims=(dim, "chain", "draw", *own))
+        array = xr.DataArray(values.reshape(shape), dims=(dim, "chain", "draw", *self.own))
         array = array.assign_coords(chain=np.arange(schema.chains), draw=np.arange(schema.draws))
+        array = array.assign_coords(_own_coords(array.sizes, self.own, schema))
         if not self.labels:
             return array.isel({dim: 0})
         return array.assign_coords({dim: list(self.labels)})
@@ -375,26 +386,39 @@ def _row_labels(schema: Schema, rows: int) -> np.ndarray:
     return schema.labels if schema.labels is not None else np.arange(rows)
 
 
-def _row_table(summary: RowSummary, schema: Schema, rows: int) -> xr.Dataset:
+def _row_table(summary: RowSummary, shape: _Shape, row_dim: str, rows: int) -> xr.Dataset:
     """Summaries of the effect on each row, by contrast."""
-    labels = _row_labels(schema, rows)
     tables = {}
     for (new, old), columns in summary.columns().items():
         variables = {
-            name: xr.DataArray(
-                values,
-                dims=(*(["quantile"] if name == "quantiles" else []), "row", *_own(values, name)),
-            )
+            name: ((*(["quantile"] if name == "quantiles" else []), row_dim, *shape.own), values)
             for name, values in columns.items()
         }
-        coords = {"row": labels, "quantile": list(summary.asked.quantiles)}
-        tables[f"{new} vs {old}"] = xr.Dataset(variables, coords=coords)
+        table = xr.Dataset(variables)
+        own = _own_coords(table.sizes, shape.own, shape.schema)
+        labels = {row_dim: _row_labels(shape.schema, rows)}
+        quantiles = {"quantile": list(summary.asked.quantiles)}
+        tables[f"{new} vs {old}"] = table.assign_coords({**labels, **quantiles, **own})
     if len(tables) == 1:
         return next(iter(tables.values()))
     contrast = xr.DataArray(list(tables), dims="contrast", name="contrast")
     return xr.concat(tables.values(), contrast)
 
 
-def _own(values: np.ndarray, name: str) -> list[str]:
-    extra = values.ndim - (2 if name == "quantiles" else 1)
-    return [f"outcome_dim_{place}" for place in range(extra)]
+def _own_dims(
+    site: SiteSpec, averages: Mapping[Any, np.ndarray], schema: Schema, row_dim: str
+) -> tuple[str, ...]:
+    """Names of the dimensions of one outcome; means of categories have one more."""
+    named = [n for n in site_dims(site, len(site.shape), schema, row_dim) if n != row_dim]
+    more = next(iter(averages.values())).ndim - 2 - len(named)
+    return (*named, *["category"] * more)
+
+
+def _own_coords(
+    sizes: Mapping[Hashable, int], dims: tuple[str, ...], schema: Schema
+) -> dict[str, Any]:
+    known = {dim: schema.coords.get(dim, ()) for dim in dims}
+    return {
+        dim: list(labels) if len(labels) == sizes[dim] else np.arange(sizes[dim])
+        for dim, labels in known.items()
+    }

@@ -448,19 +448,24 @@ class ImpactModel(Estimator):
 
         A scenario is a mapping of names to values: an argument of the kernel (then it is replaced),
         a site (then it is set, as by an intervention), or the primary input. A value is a scalar,
-        one value per row, or a callable of the natural value. An empty scenario is what is natural.
+        one value per row, or a callable of the natural value. An empty scenario is what is natural;
+        `"condition"` in one is a mapping of sites to values that were observed there.
 
         Parameters
         ----------
-        X : array-like, shape (rows, ...)
-            The rows to ask about, in memory.
+        X : array-like, shape (rows, ...), or loader
+            The rows to ask about. What is read by the piece, as in `predict`, has no callables of
+            arguments, no counterfactuals and no mediation.
         baseline, intervention : mapping, optional
             The two scenarios.
         scenarios : mapping of mappings, optional
             Named scenarios in their place; each is compared with the first.
-        estimand : {"ate", "att", "atc", "cate", "ite", "nde", "nie", "total"}
-            Average effect on all rows, on the treated, on the untreated, by group, or the effect on
-            each row; with a mediator the natural direct, the natural indirect and the total effect.
+        estimand : str or callable
+            Average effect on all rows ("ate"), on the treated ("att"), on the untreated ("atc"), by
+            group ("cate"), or the effect on each row ("ite"); with a mediator the natural direct,
+            the natural indirect and the total effect ("nde", "nie", "total"); of counterfactuals of
+            0 and 1 the probabilities "benefit", "necessity" and "sufficiency". A callable takes a
+            dict of each scenario's averages, (group, draw, ...), and returns an array like them.
         treatment : str or array of bool, optional
             What says who was treated: an argument, a column of `X`, or one value per row. Default
             the one thing that the scenarios set.
@@ -475,15 +480,24 @@ class ImpactModel(Estimator):
         comparison : {"difference", "ratio", "lift", "odds_ratio"} or callable
             How two averages are compared: a ratio is that of totals. A callable takes the averages
             of the scenario and of the baseline, (group, draw, ...).
-        target : {"expectation", "prediction"}
-            The mean of the outcome's distribution, or the outcome with its noise.
+        target : {"expectation", "prediction"}, optional
+            The mean of the outcome's distribution, or the outcome with its noise. Default the
+            former, and for counterfactuals the latter.
+        rung : {"intervention", "counterfactual"}
+            What would happen to rows like these; or what would have happened to these very rows,
+            whose noise is recovered from what was observed (`y`, and observed sites on the path)
+            and replayed in each scenario (Pearl, 2009, "Causality", 7.1).
+        row_summary : bool or mapping, optional
+            Also summarise the effect on each row over the draws, without keeping these: mean, sd,
+            `quantiles` (default 0.055 and 0.945) and the probability of exceeding a `threshold`
+            (default no effect).
         population : {"sample", "superpopulation", "finite"}
             These rows; the population that they are a sample of, by a Bayesian bootstrap; or these
             rows with the observed outcome in the arm that was observed (needs `y`).
         site : str, optional
             Site to compare; default the output.
         y : array-like, shape (rows, ...), optional
-            Observed outcomes, for `population="finite"`.
+            Observed outcomes, for `population="finite"` and `rung="counterfactual"`.
         inputs : mapping, optional
             Arguments of the kernel whose names are options here.
         in_sample : bool
@@ -504,7 +518,13 @@ class ImpactModel(Estimator):
         ------
         InputError
             `scenario-incomplete`, `scenario-unknown`, `option-unknown`, `option-ambiguous`,
-            `treatment-unknown`, `no-mean`, `ratio-undefined`, and as in `predict`.
+            `treatment-unknown`, `no-mean`, `ratio-undefined`, `rung-mismatch`, `family-unknown`,
+            `rows-lazy`, and as in `predict`.
+
+        Warns
+        -----
+        OutputWarning
+            `outside-support`, `noise-lost`, `no-effect`, and as in `predict`.
 
         Examples
         --------

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from aimz.effects import Rows
 from aimz.errors import OutputWarning
 from aimz.estimation import Scenarios
 from aimz.execute import Call
@@ -34,6 +35,14 @@ class _World:
     values: Mapping[str, Any]
     changed: frozenset[str]
 
+    def rows_of(self, row_tile: RowTile, asked: Any) -> dict[str, Any]:
+        """Arrays of those rows of a tile that are asked about."""
+        arrays = self.call.arrays(row_tile)
+        for argument, value in self.values.items():
+            spread = np.shape(arrays[argument]) if np.ndim(value) == 0 else ()
+            arrays[argument] = np.broadcast_to(value, spread) if spread else value[row_tile.rows]
+        return {n: v[asked] for n, v in arrays.items() if not isinstance(v, dict)}
+
 
 @dataclass
 class Overlap:
@@ -45,47 +54,62 @@ class Overlap:
         What the rows are judged by: the fit's, and scores of the call's own rows.
     worlds : mapping
         The scenarios by name.
+    natural : _World
+        The rows as they are.
+    rows : Rows
+        Rows that are asked about; others are not judged.
     """
 
     supports: tuple[Support, ...]
     worlds: Mapping[Any, _World]
+    natural: _World
+    rows: Rows
     _found: dict[Any, dict[int, tuple[Outside, ...]]] = field(default_factory=dict)
 
     def judge(self, row_tile: RowTile) -> None:
         """Judge the rows of a tile in every scenario."""
+        asked: Any = slice(None)
+        if self.rows.weights is not None:
+            asked = self.rows.weights[row_tile.rows] > 0
+        natural = self.natural.rows_of(row_tile, asked)
         for name, world in self.worlds.items():
-            arrays = world.call.arrays(row_tile)
-            for argument, value in world.values.items():
-                arrays[argument] = value if np.ndim(value) == 0 else value[row_tile.rows]
-            parts = tuple(outside(s, arrays, changed=world.changed) for s in self.supports)
+            arrays = world.rows_of(row_tile, asked)
+            parts = tuple(
+                outside(support, arrays, natural=natural, changed=world.changed)
+                for support in self.supports
+            )
             self._found.setdefault(name, {})[row_tile.rows.start] = parts
 
-    def account(self, labels: np.ndarray | None) -> tuple[xr.Dataset, tuple[Note, ...]]:
-        """Flags of all rows by scenario, the share that is outside, and warnings."""
-        flags, notes = [], []
-        for name, parts in self._found.items():
+    def account(self, row_dim: str, labels: np.ndarray) -> tuple[xr.Dataset, tuple[Note, ...]]:
+        """Flags of the rows by scenario, the share outside of those asked about, and warnings."""
+        flags = np.zeros((len(self._found), len(labels)), bool)
+        shares, notes = [], []
+        asked = self.rows.asked(len(labels))
+        for number, (name, parts) in enumerate(self._found.items()):
             found = [merged(own) for own in zip(*(parts[first] for first in sorted(parts)))]
-            flags.append(np.logical_or.reduce([one.flags for one in found]))
-            if flags[-1].mean() > WARNING_SHARE:
+            flags[number, asked] = np.logical_or.reduce([one.flags for one in found])
+            shares.append(flags[number, asked].mean())
+            if shares[-1] > WARNING_SHARE:
                 worst = int(np.argmax([one.count for one in found]))
                 said = sentence(self.supports[worst], found[worst])
                 text = f"Scenario '{name}': {said}. The answer there rests on the model alone."
                 notes.append(Note(OutputWarning, text, "outside-support"))
-        rows = np.arange(len(flags[0])) if labels is None else labels
         table = xr.Dataset(
-            {"outside": (("scenario", "row"), np.array(flags))},
-            coords={"scenario": list(self._found), "row": rows},
+            {"outside": (("scenario", row_dim), flags), "fraction": ("scenario", shares)},
+            coords={"scenario": list(self._found), row_dim: labels},
         )
-        return table.assign(fraction=table["outside"].mean("row")), tuple(notes)
+        return table, tuple(notes)
 
 
-def overlap_of(scenarios: Scenarios, seen: Support | None) -> Overlap | None:
+def overlap_of(scenarios: Scenarios, rows: Rows, seen: Support | None) -> Overlap | None:
     """What the rows of scenarios are judged by; None where there is nothing.
 
     Parameters
     ----------
     scenarios : Scenarios
         Prepared scenarios.
+    rows : Rows
+        Rows that are asked about.
     seen : Support or None
         What the fit has seen.
     """
@@ -99,7 +123,8 @@ def overlap_of(scenarios: Scenarios, seen: Support | None) -> Overlap | None:
     if changed and own.stream is None:
         scored = _scored_here(own, worlds, changed)
         supports += [scored] if scored.scores else []
-    return Overlap(tuple(supports), worlds) if supports else None
+    natural = _World(scenarios.own.call, {}, frozenset())
+    return Overlap(tuple(supports), worlds, natural, rows) if supports else None
 
 
 def _scored_here(own: Given, worlds: Mapping[Any, _World], treatments: frozenset[str]) -> Support:

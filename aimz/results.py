@@ -40,6 +40,7 @@ __all__ = [
     "row_dimension",
     "row_totals",
     "shared_group",
+    "site_dims",
     "subtract",
     "tree_of",
 ]
@@ -101,7 +102,7 @@ def layout_of(call: Call, ready: Ready, plan: Plan, schema: Schema) -> tuple[Var
                 group=call.group,
                 name=_as_variable(name),
                 site=name,
-                dims=("chain", "draw", *_site_dims(site, len(own), schema, row_dim)),
+                dims=("chain", "draw", *site_dims(site, len(own), schema, row_dim)),
                 shape=(plan.chains, plan.draws, *own),
                 chunks=tuple(chunks),
                 dtype=ready.dtypes[name],
@@ -125,7 +126,7 @@ def observed_layout(call: Call, outcomes: np.ndarray, plan: Plan, schema: Schema
         group="observed_data",
         name=_as_variable(site.name),
         site=site.name,
-        dims=tuple(_site_dims(site, len(own), schema, row_dimension(task.spec))),
+        dims=tuple(site_dims(site, len(own), schema, row_dimension(task.spec))),
         shape=tuple(own),
         chunks=tuple(chunks),
         dtype=outcomes.dtype,
@@ -207,7 +208,7 @@ def draws_dataset(
         if name in schema.dims:
             dims = list(schema.dims[name])
         elif spec is not None and name in spec:
-            dims = _site_dims(spec[name], rank, schema, row_dim)
+            dims = site_dims(spec[name], rank, schema, row_dim)
         dims = ["chain", "draw", *dims]
         variables[_as_variable(name)] = (dims, array, {"site": name})
         lengths.update(zip(dims, array.shape, strict=True))
@@ -428,7 +429,8 @@ def row_dimension(spec: KernelSpec) -> str:
     return "obs"
 
 
-def _site_dims(site: SiteSpec, rank: int, schema: Schema, row_dim: str) -> list[str]:
+def site_dims(site: SiteSpec, rank: int, schema: Schema, row_dim: str) -> list[str]:
+    """Names of the dimensions of a site's value: as the user named them, plates, or numbers."""
     if site.name in schema.dims:
         named = list(schema.dims[site.name])
         if len(named) == rank:

@@ -11,8 +11,9 @@ joint
     no such rule for one column, for more than `COLUMNS`, or without twice as many rows.
 score
     For a binary treatment that the scenario changes: the chance of the arm that the scenario gives
-    the row, by logistic regression on all other columns, is below `SHARE`, a tenth, of the median
-    chance among the rows that had that arm. It says nothing about values that are neither arm.
+    a row that had the other, by logistic regression on all other columns, is below `SHARE`, a
+    tenth, of the median chance among the rows that had that arm. It says nothing about values that
+    are neither arm.
 
 The score's threshold is relative because a fixed one, as 0.1 to 0.9 of Crump et al. (2009,
 Biometrika 96:187), calls every row of an experiment that treats few of them outside. Here everybody
@@ -221,7 +222,11 @@ def scores_of(
 
 @np.errstate(invalid="ignore", over="ignore")  # of infinities, which are outside anyhow
 def outside(
-    support: Support, arrays: Mapping[str, np.ndarray], *, changed: Collection[str] = ()
+    support: Support,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    natural: Mapping[str, np.ndarray] | None = None,
+    changed: Collection[str] = (),
 ) -> Outside:
     """Rows of a scenario that lie outside the fitted ones.
 
@@ -233,6 +238,8 @@ def outside(
     arrays : mapping of str to array
         The fitted arguments, with the scenario's values and columns in the fitted order; a single
         value stands for one that all rows share. Others are ignored.
+    natural : mapping of str to array, optional
+        The arguments as they were: the arm that a row had is not outside, whatever its chance.
     changed : collection of str
         Columns that the scenario changes. Those with a score are judged by it.
 
@@ -261,13 +268,16 @@ def outside(
         z = _standardised(table, support.mean, support.scale)
         far = _is_far(z, support.whitening, support.reach * (1 + SLACK))
     flags = beyond.any(axis=0) | far
+    before = None if natural is None or not changed else _scenario_table(support, natural)
     unlikely = np.zeros((len(support.scores), 2), np.int64)
     for number, score in enumerate(support.scores):
         if score.treatment not in changed:
             continue
         k = support.columns.index(score.treatment)
         odds = _log_odds(score, table, support.mean, support.scale)
-        for arm, is_unlikely in enumerate(_unlikely(score, table[k], odds, slack[k])):
+        is_new = True if before is None else table[k] != before[k]
+        for arm, is_so in enumerate(_unlikely(score, table[k], odds, slack[k])):
+            is_unlikely = is_so & is_new
             unlikely[number, arm] = np.count_nonzero(is_unlikely)
             flags |= is_unlikely
     return Outside(flags, np.count_nonzero(beyond, axis=1), int(np.count_nonzero(far)), unlikely)

@@ -56,11 +56,9 @@ def estimate(covariates, qsmk, gained):
     X = (covariates - covariates.mean(0)) / covariates.std(0)
     intensity = covariates[:, INTENSITY]
     im = ImpactModel(kernel).fit(X, gained, qsmk=qsmk, intensity=intensity)
-
-    scenario = {"X": X, "intensity": intensity, "return_sites": "mu", "store": "memory"}
-    nobody = im.predict(**scenario, qsmk=np.zeros_like(qsmk))
-    everybody = im.predict(**scenario, qsmk=np.ones_like(qsmk))
-    return im.estimate_effect(nobody, everybody).posterior_predictive["mu"]
+    natural = {"qsmk": qsmk, "intensity": intensity}
+    effect = im.effect(X, {"qsmk": 0}, {"qsmk": 1}, **natural, estimand="ite")
+    return effect.draws
 
 
 def plot(effect, intensity, unadjusted):

@@ -141,14 +141,14 @@ def test_the_world_that_was_is_replayed_as_it_was(name):
     X, t = RNG.normal(size=50), RNG.integers(0, 2, 50).astype(float)
     y = im.predict_on_batch(X, t=t).posterior_predictive["y"].values[0, 0]
     got = ask(im, X, {"t": t}, {"t": 1.0}, t=t, y=y, estimand="ite")
-    was = got.averages.sel(scenario="baseline").transpose("row", ...).values.reshape(50, -1)
+    was = got.averages.sel(scenario="baseline").transpose("obs", ...).values.reshape(50, -1)
     if y.dtype.kind == "i":
         np.testing.assert_array_equal(was, np.broadcast_to(y[:, None], was.shape))
     else:
         ulps = np.abs(was - y[:, None]) / np.spacing(np.abs(y))[:, None]
         assert ulps.max() <= 4
     # Who had the treatment keeps the outcome, others have one that is drawn given theirs.
-    effects = got.draws.transpose("row", ...).values.reshape(50, -1)
+    effects = got.draws.transpose("obs", ...).values.reshape(50, -1)
     assert np.abs(effects[t == 1]).max() < 1e-5 * np.abs(y).max()
     assert np.abs(effects[t == 0]).max() > 0
 

@@ -130,7 +130,7 @@ def test_an_effect_on_each_row_has_draws_of_each_row(X, t):
     labels = [f"r{n}" for n in range(50)]
     frame = pd.DataFrame(X[:50], index=labels)
     got = effect(model(logistic), frame, t[:50], estimand="ite")
-    assert got.draws["row"].values.tolist() == labels
+    assert got.draws["obs"].values.tolist() == labels
     desired = dense(logistic, X[:50], 1.0) - dense(logistic, X[:50], 0.0)
     np.testing.assert_allclose(flat(got.draws), desired, atol=1e-6)
 
@@ -244,7 +244,7 @@ def test_categories_have_a_probability_each(X, t):
         return softmax(logits.astype(float), axis=0).mean(1)
 
     got = effect(model(kernel), X, t).draws
-    close(got.transpose("outcome_dim_0", ...), shares(1.0) - shares(0.0))
+    close(got.transpose("category", ...), shares(1.0) - shares(0.0))
 
 
 def test_an_outcome_without_a_mean_is_an_error_that_names_the_other_target(X, t):
@@ -545,3 +545,24 @@ def test_an_effect_advances_no_key(X, t):
     first = effect(im, X, t, target="prediction").draws
     np.testing.assert_array_equal(effect(im, X, t, target="prediction").draws, first)
     assert jax.random.key_data(jax.random.key(0)).tolist() == [0, 0]
+
+
+def test_a_summary_of_rows_is_that_of_their_effects(X, t):
+    asked = {"quantiles": (0.1, 0.5), "threshold": 0.2}
+    got = effect(model(linear), X, t, row_summary=asked).row_summary
+    each = flat(effect(model(linear), X, t, estimand="ite").draws)
+    np.testing.assert_allclose(got["mean"], each.mean(-1), rtol=1e-9)
+    np.testing.assert_allclose(got["sd"], each.std(-1, ddof=1), rtol=1e-9)
+    np.testing.assert_allclose(got["quantiles"], np.quantile(each, [0.1, 0.5], axis=-1), rtol=1e-9)
+    np.testing.assert_allclose(got["probability"], (each > 0.2).mean(-1), rtol=1e-9)
+
+
+def test_an_estimand_of_a_users_own_is_of_the_averages(X, t):
+    def share(averages):
+        return 1 - averages["baseline"] / averages["intervention"]
+
+    got = effect(model(logistic), X, t, estimand=share)
+    averages = got.averages.sel(scenario="baseline"), got.averages.sel(scenario="intervention")
+    np.testing.assert_allclose(flat(got.draws), 1 - flat(averages[0]) / flat(averages[1]))
+    assert "estimand 'share' of 'y'" in got.to_text()
+    assert "estimand 'share' of 'y'" in got.plot().get_xlabel()

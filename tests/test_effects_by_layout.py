@@ -184,7 +184,7 @@ def test_summaries_of_rows_name_contrasts():
     doses = {dose: {"t": dose} for dose in (0.0, 0.5, 1.0)}
     got = ask(scenarios=doses, row_summary=True).row_summary
     assert got["contrast"].values.tolist() == ["0.5 vs 0.0", "1.0 vs 0.0"]
-    assert got["mean"].dims == ("contrast", "row")
+    assert got["mean"].dims == ("contrast", "obs")
 
 
 # ------------------------------------------------------------------ devices

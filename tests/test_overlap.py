@@ -50,7 +50,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The chains have not mixed", "ign
 def test_rows_of_the_fit_in_arms_that_anybody_might_have_had_are_inside(fitted, data):
     X, t, _ = data
     got = ask(fitted, pd.DataFrame(X, columns=list("abc")), {"t": 0}, {"t": 1}, t=t)
-    assert got.support.outside.dims == ("scenario", "row")
+    assert got.support.outside.dims == ("scenario", "obs")
     assert got.support.fraction.values.tolist() == [0.0, 0.0]
 
 

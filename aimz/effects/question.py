@@ -116,7 +116,7 @@ class Question:
     @property
     def wording(self) -> str:
         """The estimand in words."""
-        own = ESTIMANDS.get(self.estimand, f"'{self.estimand}' of average outcomes on '{{site}}'")
+        own = ESTIMANDS.get(self.estimand, f"estimand '{self.estimand}' of '{{site}}'")
         return own.format(site=self.site)
 
     @property

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Effect"]
 
 _SAMPLE = ("chain", "draw")
+_LINES = 20  # of a table in print
 _SIGNS = {">": 1.0, "<": -1.0}
 _SHARED = {
     "residual": "residual",
@@ -207,7 +208,7 @@ class Effect:
         )
         if self.bounds is not None:
             low, high = (float(table[f"{bound} bound"].iloc[0]) for bound in ("lower", "upper"))
-            chance = f" Whatever the coupling, it is between {low:.1%} and {high:.1%}."
+            chance = f" Whatever the coupling, its mean is between {low:.1%} and {high:.1%}."
         if len(table) > 1:
             chance = ""
         return (
@@ -216,12 +217,14 @@ class Effect:
         )
 
     def __repr__(self) -> str:
-        table = self.summary().to_string(index=False, float_format=_number)
-        return f"Effect\n{self._account()}\n{table}"
+        table = self.summary()
+        shown = table.head(_LINES).to_string(index=False, float_format=_number)
+        return f"Effect\n{self._account()}\n{shown}{_left_out(table)}"
 
     def _repr_html_(self) -> str:
-        table = self.summary().to_html(index=False, float_format=_number, border=0)
-        return f"<div><p>{html.escape(self._account())}</p>{table}</div>"
+        table = self.summary()
+        shown = table.head(_LINES).to_html(index=False, float_format=_number, border=0)
+        return f"<div><p>{html.escape(self._account())}</p>{shown}{_left_out(table)}</div>"
 
     def _account(self) -> str:
         """Everything that the number depends on, in a sentence."""
@@ -261,6 +264,11 @@ class Effect:
         if not dims:
             return bare.expand_dims("cell")
         return bare.stack(cell=dims, create_index=False).transpose("cell", *_SAMPLE)
+
+
+def _left_out(table: pd.DataFrame) -> str:
+    more = len(table) - _LINES
+    return f"\nand {more:,} more, in .summary()" if more > 0 else ""
 
 
 def _number(value: float) -> str:
