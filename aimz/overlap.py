@@ -88,7 +88,8 @@ class Overlap:
         for number, (name, parts) in enumerate(self._found.items()):
             found = [merged(own) for own in zip(*(parts[first] for first in sorted(parts)))]
             flags[number, asked] = np.logical_or.reduce([one.flags for one in found])
-            shares.append(flags[number, asked].mean())
+            strange = np.logical_or.reduce([one.flags & ~one.had for one in found])
+            shares.append(float(strange.mean()))
             if shares[-1] > WARNING_SHARE:
                 worst = int(np.argmax([one.count for one in found]))
                 said = sentence(self.supports[worst], found[worst])

@@ -11,9 +11,9 @@ joint
     no such rule for one column, for more than `COLUMNS`, or without twice as many rows.
 score
     For a binary treatment that the scenario changes: the chance of the arm that the scenario gives
-    a row that had the other, by logistic regression on all other columns, is below `SHARE`, a
-    tenth, of the median chance among the rows that had that arm. It says nothing about values that
-    are neither arm.
+    the row, by logistic regression on all other columns, is below `SHARE`, a tenth, of the median
+    chance among the rows that had that arm. It says nothing about values that are neither arm. A
+    row that had the arm lies outside it like those around it, but what it had is no extrapolation.
 
 The score's threshold is relative because a fixed one, as 0.1 to 0.9 of Crump et al. (2009,
 Biometrika 96:187), calls every row of an experiment that treats few of them outside. Here everybody
@@ -107,17 +107,20 @@ class Outside:
     """Rows that are outside (`flags`), and how many by each rule; a row may be so by several.
 
     `beyond` counts by column, `unlikely` by score and arm, both in the order of the `Support`.
+    `had` marks rows whose only fault is a small chance of the arm that they had: no rule counts
+    them.
     """
 
     flags: np.ndarray
+    had: np.ndarray
     beyond: np.ndarray
     jointly: int
     unlikely: np.ndarray
 
     @property
     def count(self) -> int:
-        """Rows that are outside by any rule."""
-        return int(np.count_nonzero(self.flags))
+        """Rows that are outside by any rule, but for those that had what they are given."""
+        return int(np.count_nonzero(self.flags & ~self.had))
 
 
 def support_of(
@@ -239,7 +242,7 @@ def outside(
         The fitted arguments, with the scenario's values and columns in the fitted order; a single
         value stands for one that all rows share. Others are ignored.
     natural : mapping of str to array, optional
-        The arguments as they were: the arm that a row had is not outside, whatever its chance.
+        The arguments as they were: they say which rows had the arm that they are given.
     changed : collection of str
         Columns that the scenario changes. Those with a score are judged by it.
 
@@ -267,7 +270,8 @@ def outside(
     if support.whitening.shape[1]:
         z = _standardised(table, support.mean, support.scale)
         far = _is_far(z, support.whitening, support.reach * (1 + SLACK))
-    flags = beyond.any(axis=0) | far
+    strange = beyond.any(axis=0) | far
+    flags, counted = strange.copy(), strange.copy()
     before = None if natural is None or not changed else _scenario_table(support, natural)
     unlikely = np.zeros((len(support.scores), 2), np.int64)
     for number, score in enumerate(support.scores):
@@ -275,12 +279,13 @@ def outside(
             continue
         k = support.columns.index(score.treatment)
         odds = _log_odds(score, table, support.mean, support.scale)
-        is_new = True if before is None else table[k] != before[k]
+        is_new = np.ones(len(odds), bool) if before is None else table[k] != before[k]
         for arm, is_so in enumerate(_unlikely(score, table[k], odds, slack[k])):
-            is_unlikely = is_so & is_new
-            unlikely[number, arm] = np.count_nonzero(is_unlikely)
-            flags |= is_unlikely
-    return Outside(flags, np.count_nonzero(beyond, axis=1), int(np.count_nonzero(far)), unlikely)
+            unlikely[number, arm] = np.count_nonzero(is_so & is_new)
+            counted |= is_so & is_new
+            flags |= is_so
+    columns, jointly = np.count_nonzero(beyond, axis=1), int(np.count_nonzero(far))
+    return Outside(flags, flags & ~counted, columns, jointly, unlikely)
 
 
 def _beyond(support: Support, table: np.ndarray, slack: np.ndarray) -> np.ndarray:
@@ -303,6 +308,7 @@ def merged(parts: Iterable[Outside]) -> Outside:
     parts = list(parts)
     return Outside(
         np.concatenate([part.flags for part in parts]),
+        np.concatenate([part.had for part in parts]),
         np.sum([part.beyond for part in parts], axis=0),
         sum(part.jointly for part in parts),
         np.sum([part.unlikely for part in parts], axis=0),

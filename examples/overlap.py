@@ -53,7 +53,7 @@ def ask(X, t, y, draws):
 
 
 def answers(draws):
-    """Effects by who is asked about, the warnings of the first two, and the naive difference.
+    """Effects by who is asked about, the warnings on the way, and the naive difference.
 
     Rows that are outside the data in either arm are left out until no scenario warns.
     """
@@ -63,12 +63,13 @@ def answers(draws):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", OutputWarning)
         found = {"everybody": everybody(), "the trained": everybody(estimand="att")}
-        effect = found["the trained"]
+        effect = found["everybody"]
         while effect.support["fraction"].max() > WARNS:
             keep = ~effect.support["outside"].any("scenario").values
             X, t, y = X[keep], t[keep], y[keep]
-            effect = ask(X, t, y, draws)(estimand="att")
-            found[f"the trained among {len(t):,}"] = effect
+            comparable = ask(X, t, y, draws)
+            effect = found[f"all of {len(t):,}"] = comparable()
+        found[f"the trained among {len(t):,}"] = comparable(estimand="att")
     return found, [str(warning.message) for warning in said], naive
 
 

@@ -56,7 +56,7 @@ def test_the_experiment_finds_what_was_published(tmp_path, capsys):
 def test_comparable_rows_bring_observational_data_towards_the_experiment(tmp_path):
     found, said, naive = run("overlap", tmp_path / "figure.png")
     assert naive == pytest.approx(-8498, abs=1)  # Dehejia and Wahba (1999), table 3
-    assert said[0].startswith("Scenario 'intervention': 15,268 of 16,177 rows (94%)")
+    assert said[0].startswith("Scenario 'intervention': 15,239 of 16,177 rows (94%)")
     X, t, y = load_example("overlap").load()
     trained = found["the trained"]
     expected = of_arms(X.to_numpy(float), t, y, t == 1)

@@ -145,3 +145,25 @@ def test_a_treatment_that_is_a_site_is_scored_by_the_data_that_it_observes(data)
     im = ImpactModel(assigned).set_posterior_sample({"b": RNG.normal(size=20)})
     with pytest.warns(OutputWarning, match="chance of t=. too small"):
         ask(im, X, {"t": 0}, {"t": 1}, t=(X[:, 0] > 0.5).astype(int))
+
+
+def test_the_arm_that_a_row_had_is_no_extrapolation(by_hand, data):
+    X, _, _ = data
+    apart = (X[:, 0] + 0.3 * X[:, 1] > 0.5).astype(np.float32)
+    apart[X[:, 0].argmin()] = 1.0  # one was treated where nobody else was
+    with pytest.warns(OutputWarning, match="chance of t=. too small") as caught:
+        got = ask(by_hand, X, {"t": 0}, {"t": 1}, t=apart)
+    flags = got.support.outside.sel(scenario="intervention").values
+    assert flags[X[:, 0].argmin()]
+    strangers = int(np.sum(flags & (apart == 0)))
+    assert f"{strangers} of 400 rows" in str(caught[1].message)
+    assert float(got.support.fraction.sel(scenario="intervention")) == strangers / 400
+
+
+def test_only_rows_that_are_asked_about_are_judged(by_hand, data):
+    X, _, _ = data
+    apart = (X[:, 0] > 0.5).astype(np.float32)
+    with pytest.warns(OutputWarning, match="Scenario 'baseline'") as caught:
+        got = ask(by_hand, X, {"t": 0}, {"t": 1}, t=apart, estimand="att")
+    assert len(caught) == 1  # what the treated had is no question
+    assert not got.support.outside.values[:, apart == 0].any()

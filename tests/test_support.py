@@ -392,7 +392,8 @@ class TestSentence:
         return Support(9, names, names, zeros, ones, empty, zeros, ones, empty[:0].T, 0.0, (score,))
 
     def judged(self, count: int, rows: int, beyond, jointly: int, unlikely) -> Outside:
-        return Outside(np.arange(rows) < count, np.array(beyond), jointly, np.array([unlikely]))
+        flags = np.arange(rows) < count
+        return Outside(flags, np.zeros(rows, bool), np.array(beyond), jointly, np.array([unlikely]))
 
     def test_worst_reason_comes_first(self):
         text = sentence(self.fitted(), self.judged(812, 1000, [3], 5, [0, 812]))

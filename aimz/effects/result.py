@@ -55,8 +55,9 @@ class Effect:
         How each replayed site shares its noise between worlds: "residual", "quantile" (a monotone
         function of the same uniform) or "gumbel-max".
     support : Dataset, optional
-        For each scenario whether a row lies `outside` the data, and the `fraction` of rows that do;
-        `aimz.support` has the rules. None where there are no data to compare with.
+        For each scenario whether a row that is asked about lies `outside` the data, and the
+        `fraction` of rows that do and did not have what they are given there; `aimz.support` has
+        the rules. None where there are no data to compare with.
     row_summary : Dataset, optional
         Mean, sd, quantiles and probability of exceeding a threshold of each row's effect.
     """
