@@ -134,7 +134,12 @@ def of_family(family: Any) -> Any:
     return kernel
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+FAST = ("gamma", "zero-inflated", "categories")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in FAMILIES]
+)
 def test_the_world_that_was_is_replayed_as_it_was(name):
     im = ImpactModel(of_family(FAMILIES[name]))
     im.set_posterior_sample({"b": RNG.normal(0.5, 0.2, DRAWS)}, num_chains=2)

@@ -190,7 +190,7 @@ def test_summaries_of_rows_name_contrasts():
 # ------------------------------------------------------------------ devices
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_draws_do_not_depend_on_the_number_of_devices(devices, tmp_path):
     # Effects in a process of its own, with as many devices as are asked for.
     code = (
