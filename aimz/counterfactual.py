@@ -65,6 +65,7 @@ def replays_of(
     natural: Prepared,
     scenarios: Mapping[Any, Prepared],
     changes: Mapping[Any, Split],
+    reached: Mapping[Any, frozenset[str]],
     outcome: np.ndarray,
 ) -> Replays:
     """Plan the replay of scenarios.
@@ -79,6 +80,8 @@ def replays_of(
         The scenarios, by name.
     changes : mapping of Split
         What each scenario changes.
+    reached : mapping of sets of str
+        Sites that each scenario may reach.
     outcome : array, shape (rows, ...)
         Observed outcomes.
 
@@ -95,7 +98,6 @@ def replays_of(
         raise InputError(msg, code="counterfactual-site")
     draws = {n for n in natural.call.block.row_posterior if n not in natural.redrawn}
     known = {s.name for s in spec.sites if s.is_given or s.name in draws or s.name == output}
-    reached = {name: change.reach(spec) for name, change in changes.items()}
     names = [
         s.name
         for s in spec.sites

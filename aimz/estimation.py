@@ -21,8 +21,7 @@ from aimz.kernel import read_signature
 from aimz.prediction import Prepared, prepare
 from aimz.requests import Request
 from aimz.sampling import follows_rows, predict_block
-from aimz.scenario import Origin
-from aimz.spec import KernelSpec
+from aimz.scenario import Origin, as_site
 
 __all__ = ["CROSSED", "Scenarios", "about", "scenarios_of"]
 
@@ -111,6 +110,8 @@ def _prepared(
         _check_by_piece(name, change, own, request.names[0], set(arguments) - set(sites))
     split = split_scenario(change, natural, list(arguments), sites)
     asked = replace(request, intervention=split.sites, condition=split.condition)
+    if own.stream is not None:
+        split = replace(split, arguments=_lined(split.arguments, own, request.names[0]))
     replaced = {n: _over_rows(value, own, n) for n, value in split.arguments.items()}
     given = _given(name, asked, own, natural, replaced)
     if given.spec.coupled != own.spec.coupled:
@@ -121,8 +122,9 @@ def _prepared(
         now |= {n: np.array(True) for n in split.arguments.keys() - now.keys()}
     static = own.arguments.static.keys() | given.arguments.static.keys()
     notes: tuple[Note, ...] = ()
-    if change and not static & change.keys():  # what is not traced may lead anywhere
-        notes = _path_notes(name, split, question, own.spec)
+    traced = own.arguments.arrays.keys()
+    if change and not split.arguments.keys() - traced:  # what is not traced may lead anywhere
+        notes = _path_notes(name, split, question, own)
     moved = replace(
         origin,
         changed={**origin.changed, **now},
@@ -169,7 +171,15 @@ def _check_by_piece(
                 f"'{argument}' as a whole or by a function. Pass values, or load the rows."
             )
             raise InputError(msg, code="rows-lazy")
-        if argument not in own.spec.row_inputs or not np.ndim(value):
+        if not np.ndim(value):
+            continue
+        if argument not in own.spec.row_inputs:
+            if len(value) == own.rows:
+                msg = (
+                    f"Scenario '{name}' gives each row its '{argument}', which the call does not. "
+                    f"'{primary}' is read by the piece: pass '{argument}' with the rows, too."
+                )
+                raise InputError(msg, code="rows-lazy")
             continue
         if own.rows is None:
             msg = (
@@ -180,6 +190,12 @@ def _check_by_piece(
         if len(value) != own.rows:
             msg = f"Scenario '{name}' has {len(value)} rows, but there are {own.rows}. Keep them."
             raise InputError(msg, code="rows-mismatch")
+
+
+def _lined(values: Mapping[str, Any], own: Given, primary: str) -> dict[str, Any]:
+    """Values of rows in the order of the rows that are read."""
+    of_rows = {n: v for n, v in values.items() if n in own.spec.row_inputs and np.ndim(v)}
+    return {**values, **own.arguments.lined(of_rows, primary)}
 
 
 def _check_latents(name: Any, own: Given, request: Request, now: Mapping[str, Any]) -> None:
@@ -240,17 +256,20 @@ def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
 
 def _over_rows(value: Any, own: Given, name: str) -> Any:
     """A scalar for an argument of rows, spread over them in a dtype that holds both."""
-    if name not in own.spec.row_inputs or np.ndim(value):
+    if name not in own.spec.row_inputs or np.ndim(value) or isinstance(value, str):
         return value
     natural = own.arguments.arrays[name]
     if np.ndim(natural) != 1:
         return value
+    if natural.dtype == bool and value in (0, 1):
+        value = bool(value)
     return np.full(len(natural), value, np.result_type(natural.dtype, value))
 
 
-def _path_notes(name: str, change: Split, question: Question, spec: KernelSpec) -> tuple[Note, ...]:
+def _path_notes(name: str, change: Split, question: Question, own: Given) -> tuple[Note, ...]:
     """What is said of a change that reaches no outcome, or that data keep from parts of it."""
-    reach = change.reach(spec) | change.sites.keys()
+    spec = own.spec
+    reach = change.reach(spec, own.arguments.arrays) | change.sites.keys()
     listed = ", ".join(change.names)
     if question.site not in reach:
         text = (
@@ -306,6 +325,12 @@ def about(
             raise InputError(msg, code="rows-lazy")
         changes = {n: {**c.arguments, **c.sites} for n, c in scenarios.changes.items()}
         arms = in_arm(given["treatment"], natural, primary, rows, changes)
+        if question.population == "finite" and not np.any(list(arms.values())):
+            msg = (
+                "population='finite' keeps what was observed, but nobody had any of the scenarios. "
+                "Set the treatment to values that occur, or leave population= out."
+            )
+            raise InputError(msg, code="treatment-unknown")
     if has_arms and len(scenarios.changes) > 2:
         msg = f"estimand='{question.estimand}' compares two scenarios. Ask for each pair."
         raise InputError(msg, code="scenario-incomplete")
@@ -314,7 +339,13 @@ def about(
         made = replace(made, outcome=_outcome(question, made, given["y"]))
     if question.rung == "counterfactual":
         assert made.outcome is not None  # noqa: S101
-        plan = replays_of(question.site, made.own, made.prepared, made.changes, made.outcome)
+        reached = {
+            name: change.reach(own.spec, own.arguments.arrays)
+            for name, change in made.changes.items()
+        }
+        plan = replays_of(
+            question.site, made.own, made.prepared, made.changes, reached, made.outcome
+        )
         made = replace(made, replays=plan)
     counts = _who_counts(question, made)
     chosen = rows_of(
@@ -338,6 +369,9 @@ def _who_counts(question: Question, scenarios: Scenarios) -> np.ndarray | None:
     if not is_output or outcome.ndim != 1 or not np.isin(outcome, (0, 1)).all():
         msg = f"estimand='{question.estimand}' is about outcomes of 0 and 1, one for each row."
         raise InputError(msg, code="not-probability")
+    if any(question.site in {*c.sites, *c.condition} for c in scenarios.changes.values()):
+        msg = f"A scenario sets '{question.site}' itself, so nothing is left to chance there."
+        raise InputError(msg, code="rung-mismatch")
     subsets: dict[str, np.ndarray] = {
         "necessity": new & (outcome == 1),
         "sufficiency": old & (outcome == 0),
@@ -360,9 +394,10 @@ def _outcome(question: Question, scenarios: Scenarios, given: Any) -> np.ndarray
     if not is_replayed and question.site != spec.output:
         msg = f"{what} compares '{spec.output}' with y=. Leave site= out."
         raise InputError(msg, code="rows-mismatch")
+    output = spec[spec.output]
     values = np.asarray(as_array(given, "y"))
     check_finite({"y": values})
-    output = spec[spec.output]
+    values = as_site(output, values)
     shape = (spec.rows, *np.delete(output.shape, output.row_axis or 0).astype(int).tolist())
     if values.shape != shape:
         msg = f"y= has shape {values.shape}, but '{spec.output}' is {shape}. Pass one per row."

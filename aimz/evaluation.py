@@ -106,6 +106,7 @@ def effect_of(
     draws = _answer(question, averages, names, shape).rename("effect")
     draws.attrs = _attributes(question, scenarios)
     bounds = {n: averages[key] for n, key in _BOUNDS.items() if key in averages}
+    bounds = bounds if np.all(np.isfinite(bounds.get("upper", np.nan))) else {}
     redrawn = {n for p in scenarios.prepared.values() for n in p.redrawn}
     effect = Effect(
         draws,
@@ -252,7 +253,7 @@ class _SideBySide:
         mediator = scenarios.mediator
         self.mediate = None if mediator is None else _ready(mediator, plan)
         is_joint = mediator is None
-        self.has_sums = sums and is_joint and not plan.whole
+        self.has_sums = False
         self.alone: dict[Any, TileRun] = {}
         self.joint: list[JointRun] = []
         if not is_joint:
@@ -260,7 +261,10 @@ class _SideBySide:
             return
         for names in itertools.batched(calls, _TOGETHER):
             part = {name: calls[name] for name in names}
-            self.joint.append(JointRun(part, plan, sums=self.has_sums))
+            self.joint.append(JointRun(part, plan, sums=sums and not plan.whole))
+        self.has_sums = all(run.has_sums for run in self.joint)
+        if not self.has_sums and any(run.has_sums for run in self.joint):
+            self.joint = [JointRun(run.calls, plan, sums=False) for run in self.joint]
 
     def __call__(self, row_tile: RowTile, tile: Tile, device: Any) -> dict[Any, np.ndarray]:
         given = None if self.mediate is None else self.mediate(row_tile, tile, device)
@@ -320,28 +324,27 @@ def _population_call(call: Call) -> Call:
 def _events(scenarios: Scenarios, replayed: Replayed, tile: Tile) -> dict[str, np.ndarray]:
     """Probability that a unit has a 1 in the second world alone, given what it had in its own.
 
-    Under the monotone coupling it is the part of the uniforms that are left open by what was
-    observed. The laws of both worlds alone bound it (Frechet, 1935; Tian and Pearl, 2000,
-    doi:10.1023/A:1018912507879), where no other site that is replayed leaves a choice.
+    Under the monotone coupling it is the part of the uniforms, of those that what was observed
+    leaves open, that is above the failures with and below those without. Where the world that was
+    is one of the two, their laws alone bound it (Frechet, 1935; Tian and Pearl, 2000,
+    doi:10.1023/A:1018912507879), unless another site that is replayed leaves a choice.
     """
-    old, new = list(replayed.values)
-    chances = {}
-    for name in (old, new):
-        law = replayed.laws.get(name, replayed.factual)
-        assert law is not None  # noqa: S101  # the outcome itself is asked for
-        chances[name] = success_of(law)
-    was_new = scenarios.arms[new][tile.rows][:, None]
-    outcome = np.asarray(scenarios.outcome)[tile.rows][:, None]
-    without, with_it = 1 - chances[old], chances[new]
-    given = np.where(was_new, with_it, without)
+    factual = replayed.factual
+    assert factual is not None  # noqa: S101  # the outcome itself is asked for
+    was = success_of(factual)
+    old, new = (success_of(replayed.laws.get(name, factual)) for name in replayed.values)
+    is_new = list(scenarios.arms.values())[-1][tile.rows][:, None]
+    is_one = np.asarray(scenarios.outcome)[tile.rows][:, None] == 1
+    first, last = np.where(is_one, 1 - was, 0.0), np.where(is_one, 1.0, 1 - was)
     with np.errstate(divide="ignore", invalid="ignore"):
-        lower = np.maximum(0.0, with_it - chances[old]) / given
-        upper = np.minimum(with_it, without) / given
-    is_open = (outcome == 1) == was_new  # else the event is already ruled out
-    event = np.where(is_open, lower, 0.0)
-    if replayed.has_other_couplings:
-        return {_EVENT: event}
-    return {_EVENT: event, _LOWER: event, _UPPER: np.where(is_open, upper, 0.0)}
+        event = np.minimum(1 - old, last) - np.maximum(1 - new, first)
+        event = np.maximum(event, 0.0) / (last - first)
+        upper = np.minimum(new, 1 - old) / np.where(is_one, was, 1 - was)
+    upper = np.where(is_one == is_new, upper, 0.0)  # else the event is already ruled out
+    is_bounded = np.allclose(was, np.where(is_new, new, old), atol=1e-6)
+    if replayed.has_other_couplings or not is_bounded:
+        upper = np.full_like(upper, np.nan)
+    return {_EVENT: event, _LOWER: event, _UPPER: upper}
 
 
 def _note_soundness(found: _Pass, tile: Tile, replayed: Replayed) -> None:

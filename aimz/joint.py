@@ -18,7 +18,7 @@ import numpy as np
 
 from aimz.execute import Call, Plan, TileRun, compile_call, narrowest
 from aimz.rows import RowTile
-from aimz.sampling import Block, Task, predict_block
+from aimz.sampling import Block, Task, expectation_block, predict_block
 from aimz.spec import SiteSpec
 from aimz.store import Tile
 
@@ -51,15 +51,17 @@ class JointRun:
     plan : Plan
         Their plan.
     sums : bool
-        Give sums over the rows of a tile, (draw, part, ...), and not values, (row, draw, ...).
-        Values are added in their own precision up to 32 at a time, in each part.
+        Give sums over the rows of a tile, (draw, part, ...), and not values, (row, draw, ...),
+        where they are exact enough (`has_sums`): of 0 and 1, and of floating-point numbers, which
+        are added in their own precision up to 32 at a time, in each part.
     """
 
     def __init__(self, calls: Mapping[Any, Call], plan: Plan, *, sums: bool) -> None:
-        self.names = list(calls)
+        self.calls, self.names = calls, list(calls)
         numbered = {str(number): call for number, call in enumerate(calls.values())}
         self.is_packed = sums and all(map(_is_binary, calls.values()))
-        form = _Form.PACKED if self.is_packed else _Form.SUMS if sums else _Form.VALUES
+        self.has_sums = sums and (self.is_packed or all(map(_is_float, calls.values())))
+        form = _Form.PACKED if self.is_packed else _Form.SUMS if self.has_sums else _Form.VALUES
         joint = _joint_call(numbered, form)
         self.run = TileRun(joint, compile_call(joint, plan), plan)
 
@@ -104,6 +106,16 @@ class _JointCall(Call):
                 own = part.call.arrays(row_tile)
                 found |= {key: own[n] for n, key in places.items() if key not in found}
         return found
+
+
+def _is_float(call: Call) -> bool:
+    """Whether the call's values are floating-point numbers, which no sum of integers overflows."""
+    (name,) = call.task.sites
+    site = call.task.results[name]
+    is_set = name in (*call.task.do, *call.task.condition)
+    if call.program is expectation_block and site.kind in ("latent", "observed") and not is_set:
+        return True
+    return site.dtype is not None and np.dtype(site.dtype).kind == "f"
 
 
 def _joint_call(calls: Mapping[str, Call], form: _Form) -> _JointCall:
@@ -173,7 +185,9 @@ def _is_same_array(one: Any, other: Any) -> bool:
     views = (one.__array_interface__["data"], one.strides)
     if views == (other.__array_interface__["data"], other.strides):
         return True
-    return np.array_equal(one, other)
+    return np.array_equal(
+        np.frombuffer(one.tobytes(), np.uint8), np.frombuffer(other.tobytes(), np.uint8)
+    )
 
 
 def _run(parts: tuple[_Part, ...], form: _Form, _: Task, block: Block) -> dict[str, jax.Array]:
@@ -202,8 +216,6 @@ def _run(parts: tuple[_Part, ...], form: _Form, _: Task, block: Block) -> dict[s
 def _sums(values: jax.Array, is_own: jax.Array) -> jax.Array:
     """Sums over rows of values (row, draw, ...): (draw, part, ...)."""
     values = jnp.where(is_own.reshape(-1, *[1] * (values.ndim - 1)), values, 0)
-    if not jnp.issubdtype(values.dtype, jnp.inexact):
-        return jnp.sum(values, axis=0, dtype=jnp.int32)[:, None]
     size = math.gcd(len(is_own), _ADDED)
     return jnp.moveaxis(values.reshape(-1, size, *values.shape[1:]).sum(axis=1), 0, 1)
 

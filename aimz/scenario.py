@@ -22,6 +22,7 @@ __all__ = [
     "Origin",
     "Reuse",
     "Scenario",
+    "as_site",
     "make_block",
     "observed_sites",
     "reused_draws",
@@ -183,7 +184,7 @@ def reused_draws(
             reused[name] = _of_rows(spec[name], value, origin)
     for name, value in reused.items():
         _check_shape(spec[name], value)
-        reused[name] = _as_site(spec[name], value)
+        reused[name] = as_site(spec[name], value)
     redraw = _changed_rows(spec, reused, origin)
     for name in [name for name, rows in redraw.items() if rows.all()]:
         del reused[name], redraw[name]
@@ -350,7 +351,7 @@ def _check_not_in_scan(site: SiteSpec) -> None:
 
 def _site_value(site: SiteSpec, value: Any) -> np.ndarray:
     """A value for a site, refused unless it has the site's shape or broadcasts to it exactly."""
-    array = _as_site(site, as_array(value, site.name))
+    array = as_site(site, as_array(value, site.name))
     check_finite({site.name: array})
     shape = tuple(site.shape)
     try:
@@ -377,7 +378,7 @@ def _site_value(site: SiteSpec, value: Any) -> np.ndarray:
     return array
 
 
-def _as_site(site: SiteSpec, value: Any) -> np.ndarray:
+def as_site(site: SiteSpec, value: Any) -> np.ndarray:
     """Values in the dtype of a site, refused where it cannot hold them."""
     array = np.asarray(value)
     if site.dtype is None or array.dtype == site.dtype:

@@ -9,6 +9,8 @@ import numpyro.distributions as dist
 import pytest
 
 from aimz import ImpactModel, InputError, OutputWarning
+from aimz.effects import abduce
+from aimz.laws import Evidence, law_of
 
 RNG = np.random.default_rng(0)
 DRAWS = 40
@@ -297,3 +299,82 @@ def test_questions_without_an_answer_are_refused(primer):
     refused("counterfactual-site", by_hand["bypass"], *arms, t=row, m=row)
     refused("family-unknown", by_hand["folded"], *arms, t=row)
     refused("counterfactual-site", by_hand["factor"], *arms, t=row)
+
+
+# ------------------------------------------------------------------ silence
+
+
+def flagged(X, flag=False, t=None, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        more = 0.0 if t is None else t
+        numpyro.sample("y", dist.Normal(b * (2.0 if flag else 1.0) + more, 1.0), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("changes", "natural"),
+    [
+        (({"flag": False}, {"flag": True}), {"flag": False}),
+        (({}, {"t": 3.0}), {}),
+    ],
+    ids=["not traced", "left at its default"],
+)
+def test_arguments_that_are_not_traced_are_replayed_too(changes, natural):
+    im = ImpactModel(flagged).set_posterior_sample({"b": np.full(DRAWS, 3.0)})
+    got = ask(im, np.zeros(4), *changes, **natural, y=np.arange(4.0))
+    np.testing.assert_allclose(got.draws, 3.0, rtol=1e-5)
+
+
+def assisted(X, t, d, y=None):
+    numpyro.sample("y", dist.Bernoulli(0.1 + 0.3 * t + 0.1 * d), obs=y)
+
+
+def test_probabilities_condition_on_the_world_that_was():
+    im = ImpactModel(assisted).set_posterior_sample({"free": np.zeros(DRAWS)})
+    t, y = np.repeat([0.0, 1.0], 4), np.ones(8, int)
+    options: Any = {"t": t, "d": np.zeros(8), "y": y, "treatment": "t", "estimand": "necessity"}
+    got = ask(im, np.zeros(8), {"t": 0.0}, {"t": 1.0, "d": 5.0}, **options)
+    np.testing.assert_allclose(got.draws, 1 - 0.1 / 0.4, rtol=1e-5)
+    assert got.bounds is None  # three worlds
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        lambda p: dist.Binomial(5, p),
+        lambda p: dist.Geometric(p),
+        lambda p: dist.ZeroInflatedDistribution(dist.Bernoulli(p), gate=0.5),
+        lambda p: dist.Poisson(p),
+    ],
+)
+def test_probabilities_are_of_bernoulli_outcomes(family):
+    im = ImpactModel(of_family(lambda mu: family(0.2 + 0.1 * mu)))
+    im.set_posterior_sample({"b": np.ones(DRAWS)})
+    t, y = np.array([0.0, 0.0, 1.0, 1.0]), np.array([0, 1, 0, 1])
+    with pytest.raises(InputError, match="are of a Bernoulli outcome"):
+        ask(im, np.zeros(4), {"t": 0}, {"t": 1}, t=t, y=y, estimand="sufficiency")
+    with pytest.raises(InputError, match="sets 'y' itself"):
+        ask(im, np.zeros(4), {"t": 0}, {"y": 1}, t=t, y=y, treatment=t == 1, estimand="benefit")
+
+
+@pytest.mark.parametrize(
+    ("fn", "outcome"),
+    [
+        (lambda mu: dist.Uniform(0.0, 1.0 + mu), 5.0),
+        (lambda mu: dist.Levy(mu, 1.0), -5.0),
+        (lambda mu: dist.LogUniform(1.0, 2.0 + mu), 9.0),
+        (lambda mu: dist.Kumaraswamy(2.0, 3.0 + mu), -0.5),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:In 2 of 2 rows")
+def test_outcomes_beyond_limits_say_nothing_of_the_noise(fn, outcome):
+    law = law_of("y", fn(jnp.zeros(2)), (2,))
+    assert not abduce(Evidence(law, np.full(2, outcome), np.full(2, 0.5))).is_sound.any()
+
+
+def test_outcomes_that_a_site_cannot_hold_are_refused():
+    im = ImpactModel(of_family(FAMILIES["poisson"])).set_posterior_sample({"b": np.zeros(DRAWS)})
+    for outcome, code in ((2.9, "site-integer"), (2**32 + 3, "cast-overflow")):
+        with pytest.raises(InputError) as caught:
+            ask(im, np.zeros(1), {"t": 0}, {"t": 1}, t=np.zeros(1), y=np.array([outcome]))
+        assert caught.value.code == code

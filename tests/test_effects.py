@@ -566,3 +566,87 @@ def test_an_estimand_of_a_users_own_is_of_the_averages(X, t):
     np.testing.assert_allclose(flat(got.draws), 1 - flat(averages[0]) / flat(averages[1]))
     assert "estimand 'share' of 'y'" in got.to_text()
     assert "estimand 'share' of 'y'" in got.plot().get_xlabel()
+
+
+# ------------------------------------------------------------------ silence
+
+
+def test_sums_of_large_counts_do_not_overflow(X, t):
+    def kernel(X, t, y=None):
+        numpyro.sample("y", dist.Poisson(5e6 * (1.0 + 0.1 * t)), obs=y)
+
+    im = ImpactModel(kernel).set_posterior_sample({"free": np.zeros(4)})
+    got = effect(im, X, t, target="prediction").averages
+    np.testing.assert_allclose(flat(got.sel(scenario="baseline")), 5e6, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:Rows are predicted together")
+def test_a_bootstrap_weighs_each_draw_by_itself_in_tiles_of_one_draw():
+    def kernel(X, t, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(b * t + X - X.mean() + 5.0, 1.0), obs=y)
+
+    rows, found = np.linspace(0, 1, 20), []
+    for chains in (1, 300):
+        im = ImpactModel(kernel).set_posterior_sample({"b": np.full(300, 2.0)}, num_chains=chains)
+        got = effect(im, rows, 0 * rows, population="superpopulation", rng_key=1)
+        found.append(flat(got.averages.sel(scenario="baseline")))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+
+
+def test_observed_outcomes_are_kept_whatever_the_precision_of_the_treatment(X):
+    dose = np.where(np.arange(ROWS) % 2, 0.1, 0.2).astype(np.float32)
+    arms: Any = [{n: {"t": kind(n)} for n in (0.1, 0.2)} for kind in (np.float32, np.float64)]
+    options: Any = {"population": "finite", "target": "prediction", "y": 100.0 + X[:, 0]}
+    one, other = (effect(model(linear), X, dose, scenarios=a, **options).draws for a in arms)
+    np.testing.assert_array_equal(one, other)
+    with pytest.raises(InputError, match="nobody had any of the scenarios"):
+        effect(model(linear), X, dose, scenarios={"a": {"t": 5}, "b": {"t": 6}}, **options)
+
+
+def test_a_callable_that_changes_its_argument_in_place_changes_no_other_scenario(X, t):
+    def raised(X):
+        X[:, 0] += 10.0
+        return X
+
+    before = X.copy()
+    arms = {"low": {"t": 1}, "high": {"t": 1, "X": raised}, "again": {"t": 1, "X": raised}}
+    got = effect(model(linear), X, t, scenarios=arms).draws
+    np.testing.assert_array_equal(X, before)
+    np.testing.assert_allclose(flat(got), np.stack([10.0 * B, 10.0 * B]), rtol=1e-4)
+
+    def spoiling(averages):
+        averages["baseline"] *= 0.0
+        return averages["intervention"]
+
+    got = effect(model(logistic), X, t, estimand=spoiling)
+    assert float(got.averages.sel(scenario="baseline").min()) > 0
+
+
+def test_an_estimand_of_a_users_own_may_be_named_like_another(X, t):
+    def att(averages):
+        return averages["intervention"]
+
+    got = effect(model(logistic), X, t, estimand=att)
+    np.testing.assert_array_equal(got.draws, got.averages.sel(scenario="intervention"))
+
+
+def test_negative_zero_is_a_value_of_its_own(X, t):
+    def kernel(X, t, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(b * jnp.sign(1.0 / t), 1.0), obs=y)
+
+    got = effect(model(kernel), X, t, scenarios={"a": {"t": -0.0}, "b": {"t": 0.0}})
+    np.testing.assert_allclose(flat(got.draws), 2.0 * B, rtol=1e-5)
+
+
+def test_scenarios_are_named_alike(X, t):
+    for names in ((0, "1"), (None, "a"), (True, 2)):
+        with pytest.raises(InputError, match="named by strings, or all by numbers"):
+            effect(model(linear), X, t, scenarios={n: {"t": 0} for n in names})
+
+
+def test_groups_keep_their_labels(X, t):
+    days = np.array(["2020-01-01", "2021-01-01"], "datetime64[ns]")[np.arange(ROWS) % 2]
+    got = effect(model(linear), X, t, estimand="cate", by=days).draws
+    np.testing.assert_array_equal(got["group"].values, np.unique(days))

@@ -158,6 +158,31 @@ def test_what_needs_all_rows_at_once_is_refused_where_they_are_read_by_the_piece
     refused(unknown, estimand="ite")
 
 
+def test_values_of_a_scenario_that_the_call_lacks_are_refused_where_rows_are_read_by_the_piece():
+    def kernel(X, t=0.0, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(b * t + 0.0 * X[:, 0], 1.0), obs=y)
+
+    dask = pytest.importorskip("dask.array")
+    rows = dask.from_array(X, chunks=(200, 2))
+    im = ImpactModel(kernel).set_posterior_sample({"b": B})
+    with pytest.raises(InputError, match="gives each row its 't', which the call does not"):
+        im.effect(rows, {}, {"t": T}, t=0.0, progress=False)
+
+
+def test_labelled_values_of_a_scenario_are_lined_up_where_rows_are_read_by_the_piece():
+    xr, pd = pytest.importorskip("xarray"), pytest.importorskip("pandas")
+    labels = [f"r{n}" for n in range(ROWS)]
+    rows = xr.DataArray(X, dims=("obs", "c"), coords={"obs": labels})
+    dose = pd.Series(np.linspace(0, 1, ROWS, dtype=np.float32), index=labels)
+    arms: Any = {"t": 0.0}, {"t": dose.sample(frac=1.0, random_state=0)}
+    found = [
+        model().effect(x, *arms, t=T, rng_key=7, progress=False).draws
+        for x in (rows, rows.chunk({"obs": 200}))
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 # ------------------------------------------------------------------ summaries of rows
 
 

@@ -56,7 +56,19 @@ def coupling_of(law: Law) -> str:
 
 
 def success_of(law: Law) -> Array:
-    """Probability of a 1 under a Bernoulli law."""
+    """Probability of a 1 under a Bernoulli law.
+
+    Raises
+    ------
+    InputError
+        `not-probability`: another law.
+    """
+    if law.family != "bernoulli":
+        msg = (
+            f"Probabilities of benefit, necessity and sufficiency are of a Bernoulli outcome, not "
+            f"of one drawn from a {law.family} family. Ask for the effect on it."
+        )
+        raise InputError(msg, code="not-probability")
     return _chances(_wide(law))[0]
 
 
@@ -131,9 +143,8 @@ def _noise(law: Law, value: Array, uniform: Any) -> Noise:
             return Noise(kind, (residual,), np.isfinite(residual))
         if law.family in _RESIDUALS:
             residual = _RESIDUALS[law.family][0](value, **_wide(law))
-            is_sound = np.isfinite(residual)
-            if law.family in _POSITIVE:
-                is_sound = is_sound & (residual >= 0)
+            low, high = _LIMITS.get(law.family, (-np.inf, np.inf))
+            is_sound = np.isfinite(residual) & (residual >= low) & (residual <= high)
             return Noise(kind, (residual,), is_sound)
         if _is_discrete(law):
             return Noise(kind, *_interval(law, value, np.asarray(uniform, np.float64)))
@@ -192,14 +203,16 @@ _RESIDUALS: dict[str, tuple[Map, Map]] = {
     ),
     "kumaraswamy": (
         lambda y, concentration1, concentration0: (
-            -concentration0 * np.log1p(-_power(y, concentration1))
+            -concentration0 * np.log1p(-_power(np.where(y >= 0, y, np.nan), concentration1))
         ),
         lambda e, concentration1, concentration0: _power(
             -np.expm1(-e / concentration0), 1 / concentration1
         ),
     ),
 }
-_POSITIVE = ("half-cauchy", "half-normal", "exponential", "uniform", "weibull", "gompertz")
+_POSITIVE = ("half-cauchy", "half-normal", "exponential", "levy", "weibull", "gompertz")
+# Limits of residuals, in double precision of values in single.
+_LIMITS = {**dict.fromkeys(_POSITIVE, (0.0, np.inf)), "uniform": (-1e-6, 1 + 1e-6)}
 
 
 # ------------------------------------------------------------------ continuous quantiles

@@ -1,6 +1,7 @@
 """What is asked of an effect, checked and as data: estimand, comparison, target and population."""
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,8 +156,13 @@ class Split:
         """Names of all that is changed."""
         return [*self.arguments, *self.sites, *self.condition]
 
-    def reach(self, spec: KernelSpec) -> frozenset[str]:
-        """Sites that the change reaches."""
+    def reach(self, spec: KernelSpec, traced: Collection[str]) -> frozenset[str]:
+        """Sites that the change reaches, in a kernel that was read with arguments that are traced.
+
+        An argument that is not, or was left at its default, may lead anywhere.
+        """
+        if self.arguments.keys() - set(traced):
+            return frozenset(spec.names)
         sites = {*self.sites, *self.condition}
         return spec.descendants(sites, arguments=self.arguments.keys())
 
@@ -182,6 +188,8 @@ def question_of(
     target = target or ("prediction" if rung == "counterfactual" else "expectation")
     derive = estimand if callable(estimand) else None
     name = _name_of(estimand)
+    if derive is not None and name in ESTIMANDS:
+        name = f"{name} of the user"
     options: dict[str, tuple[Any, Any]] = {
         "estimand": (name, ESTIMANDS if derive is None else (name,)),
         "target": (target, TARGETS),
@@ -199,10 +207,13 @@ def question_of(
     if (mediator is None) != (name not in ("nde", "nie", "total")):
         msg = "estimand='nde', 'nie' and 'total' need mediator=, a site, and no other does."
         raise InputError(msg, code="mediator-missing")
+    if derive is not None and row_summary:
+        msg = "row_summary= is of a comparison of two scenarios, not of an estimand of your own."
+        raise InputError(msg, code="option-unknown")
     _check_population(name, target, population, summarised=bool(row_summary))
     _check_rung(name, comparison, target, population, rung)
     null: float | None
-    compare, null = (comparison, 0.0) if callable(comparison) else COMPARISONS[comparison]
+    compare, null = (comparison, None) if callable(comparison) else COMPARISONS[comparison]
     how = _name_of(comparison)
     asked = _summarised(row_summary, null)
     if derive is not None or name in PROBABILITIES:
@@ -246,7 +257,7 @@ def _summarised(given: Any, null: float | None) -> Summarised | None:
     if not all(0 <= q <= 1 for q in quantiles):
         msg = f"Quantiles of row_summary= must be between 0 and 1, not {quantiles!s:.60}."
         raise InputError(msg, code="option-unknown")
-    return Summarised(quantiles, float(options["threshold"]))
+    return Summarised(quantiles, float(options["threshold"] or 0.0))
 
 
 def _check_rung(
@@ -290,6 +301,11 @@ def changes_of(
     if scenarios is None or len(scenarios) < 2 or not (baseline is None and intervention is None):
         msg = "An effect compares: pass baseline= and intervention=, or two or more scenarios=."
         raise InputError(msg, code="scenario-incomplete")
+    names = list(scenarios)
+    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in names)
+    if not (numbers or all(isinstance(n, str) for n in names)):
+        msg = f"Scenarios are named by strings, or all by numbers, not {names!s:.80}."
+        raise InputError(msg, code="scenario-incomplete")
     return dict(scenarios)
 
 
@@ -315,7 +331,7 @@ def split_scenario(
         if name in sites:
             set_sites[name] = value
         elif name in arguments:
-            replaced[name] = value(natural.get(name)) if callable(value) else value
+            replaced[name] = value(_copied(natural.get(name))) if callable(value) else value
         elif name == "condition" and isinstance(value, Mapping):
             condition = value
         else:
@@ -323,6 +339,11 @@ def split_scenario(
             msg = f"A scenario sets '{name}', which is no argument or site of the kernel. "
             raise InputError(msg + nearest(str(name), valid), code="scenario-unknown")
     return Split(replaced, set_sites, condition)
+
+
+def _copied(value: Any) -> Any:
+    """A value that a user's function may change in place."""
+    return value.copy() if hasattr(value, "copy") else copy.deepcopy(value)
 
 
 def in_arm(
@@ -363,8 +384,14 @@ def in_arm(
                 "was in it. Set it, or pass treatment= as an array of bool."
             )
             raise InputError(msg, code="treatment-unknown")
-        found[arm] = had == value
+        found[arm] = _as_seen(had) == _as_seen(value)
     return found
+
+
+def _as_seen(value: Any) -> Any:
+    """Numbers in the precision that the kernel gets them in."""
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
 def rows_of(
@@ -410,7 +437,7 @@ def rows_of(
     if np.any(groups < 0):
         msg = f"by= has {np.sum(groups < 0)} missing labels. Give them a label of their own."
         raise InputError(msg, code="not-finite")
-    return Rows(weight, groups.astype(np.int32), tuple(np.asarray(labels).tolist()))
+    return Rows(weight, groups.astype(np.int32), tuple(pd.Index(labels)))
 
 
 def _named_values(
@@ -438,6 +465,12 @@ def _named_values(
 def compared(question: Question, new: np.ndarray, old: np.ndarray) -> np.ndarray:
     """The comparison of two aggregates, draw by draw."""
     if not (np.all(np.isfinite(new)) and np.all(np.isfinite(old))):
+        if question.rung == "counterfactual":
+            msg = (
+                f"Counterfactuals of '{question.site}' are not finite: what was observed cannot "
+                "come from its distribution. Check the outcomes, or the fit."
+            )
+            raise InputError(msg, code="not-finite")
         msg = (
             f"An average of '{question.site}' is not finite, so it has no effect to report. If the "
             "mean of its distribution does not exist, ask for target='prediction' of a bounded "
@@ -454,7 +487,7 @@ def compared(question: Question, new: np.ndarray, old: np.ndarray) -> np.ndarray
 def derived(question: Question, averages: Mapping[Any, np.ndarray]) -> np.ndarray:
     """An estimand of a user's own, from each scenario's averages (group, draw, ...)."""
     assert question.derive is not None  # noqa: S101  # asked by the caller
-    values = np.asarray(question.derive(dict(averages)), np.float64)
+    values = np.asarray(question.derive({n: v.copy() for n, v in averages.items()}), np.float64)
     shape = next(iter(averages.values())).shape
     if values.shape != shape or not np.all(np.isfinite(values)):
         msg = (

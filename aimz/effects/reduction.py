@@ -26,11 +26,15 @@ class Summarised:
 
 @dataclass(frozen=True)
 class Share:
-    """What one tile adds, for the groups that it holds: sums and weights, (group, draw, ...)."""
+    """What one tile adds, for the groups that it holds: sums and weights, (group, draw, ...).
+
+    Unless draws weigh by themselves, the mass is that of any draw, (group, 1).
+    """
 
     groups: np.ndarray
     sums: Sums
-    mass: np.ndarray  # (group, draw), or (group, 1) where draws weigh alike
+    mass: np.ndarray
+    by_draw: bool = False
 
 
 @dataclass
@@ -66,8 +70,9 @@ class Reduction:
         groups = np.zeros(count, np.intp) if self.groups is None else self.groups[rows]
         asked = np.flatnonzero(weights)
         order = asked[np.argsort(groups[asked], kind="stable")]
+        by_draw = draw_weights is not None
         if not len(order):
-            return Share(np.empty(0, np.intp), {}, np.empty((0, 1)))
+            return Share(np.empty(0, np.intp), {}, np.empty((0, 1)), by_draw)
         present, starts = np.unique(groups[order], return_index=True)
         factor = weights[order, None]
         if draw_weights is not None:
@@ -82,7 +87,7 @@ class Reduction:
             return np.add.reduceat(wide, starts, axis=0)
 
         sums = {name: added(array) for name, array in values.items()}
-        return Share(present, sums, np.add.reduceat(factor, starts, axis=0))
+        return Share(present, sums, np.add.reduceat(factor, starts, axis=0), by_draw)
 
     def add(self, number: int, draws: slice, share: Share) -> None:
         """Add the share of tile `number`; it waits until all tiles before it have been added."""
@@ -94,15 +99,15 @@ class Reduction:
 
     def _add(self, draws: slice, share: Share) -> None:
         if self.mass is None:
-            width = self.draws if share.mass.shape[1] > 1 else 1
+            width = self.draws if share.by_draw else 1
             self.mass = np.zeros((self.num_groups, width))
         for name, sums in share.sums.items():
             if name not in self.sums:
                 self.sums[name] = np.zeros((self.num_groups, self.draws, *sums.shape[2:]))
             self.sums[name][share.groups, draws] += sums
-        if self.mass.shape[1] > 1:
+        if share.by_draw and len(share.groups):
             self.mass[share.groups, draws] += share.mass
-        elif draws.start == 0:  # blocks of draws have the same rows
+        elif not share.by_draw and draws.start == 0:  # blocks of draws have the same rows
             self.mass[share.groups] += share.mass
 
     def averages(self) -> Sums:
