@@ -242,6 +242,7 @@ def account_of(fitted: Fitted) -> dict[str, Any]:
         "health": dict(fitted.fit.attrs),
     }
     if fitted.spec is not None:
+        account["inputs"] = {name: _input_account(fitted, name) for name in fitted.known.shapes}
         account["coupled"] = fitted.spec.reason or False
         account["sites"] = {site.name: _site_account(site) for site in fitted.spec.sites}
     return account
@@ -275,9 +276,16 @@ def kernel_name(kernel: Any) -> str:
     return f"{module}.{getattr(kernel, '__qualname__', type(kernel).__name__)}"
 
 
+def _input_account(fitted: Fitted, name: str) -> dict[str, Any]:
+    """Shape of one row of an argument, and the names of its columns."""
+    columns = fitted.known.columns.get(name)
+    return {"shape": tuple(fitted.known.shapes[name]), "columns": list(columns) if columns else []}
+
+
 def _site_account(site: SiteSpec) -> dict[str, Any]:
     return {
         "kind": site.kind,
+        "law": site.law,
         "rows": site.rows,
         "shape": tuple(site.shape),
         "plates": list(site.plates),

@@ -69,6 +69,8 @@ class SiteSpec:
         Values that a latent site can take, where they follow from nothing else.
     is_given : bool
         Whether the site observes a value in this call.
+    law : str
+        Its distribution in words, such as "Normal(0, 10)"; what is computed stands as "...".
     """
 
     name: str
@@ -88,6 +90,7 @@ class SiteSpec:
     bounds: tuple[int, int] | None = None
     support: Any = field(default=None, compare=False, repr=False)
     is_given: bool = False
+    law: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,7 @@ def _site_of(
         bounds=_bounds(statement) if _is_discrete(statement) else None,
         support=_support(statement),
         is_given=statement.observation is not None,
+        law=_law(statement),
     )
 
 
@@ -260,6 +264,23 @@ def _dtype(statement: Statement) -> Any:
 
 def _event_dim(statement: Statement) -> int:
     return 0 if statement.is_factor else getattr(statement.fn, "event_dim", 0)
+
+
+def _law(statement: Statement) -> str:
+    """Name of a distribution and its parameters, as far as the kernel writes them as numbers."""
+    if statement.type != "sample" or statement.is_factor:
+        return ""
+    law = base_distribution(statement.fn)
+    written = [_written(vars(law).get(name)) for name in getattr(law, "arg_constraints", {})]
+    return f"{type(law).__name__}({', '.join(text for text in written if text)})"
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, jax.core.Tracer) or not isinstance(value, int | float | np.generic):
+        return "..."
+    return f"{value:g}"
 
 
 def _dims(statement: Statement) -> tuple[str | None, ...]:

@@ -39,5 +39,6 @@ if ! new_enough .venv/bin/python; then
 fi
 echo "Installing aimz and its development tools into .venv"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-.venv/bin/python -m uv pip install --quiet --python .venv/bin/python --editable . --group dev
+# Compiled once here: where PYTHONDONTWRITEBYTECODE is set, every process would compile all it imports.
+.venv/bin/python -m uv pip install --quiet --compile-bytecode --python .venv/bin/python --editable . --group dev
 touch .venv/.ready

@@ -1,0 +1,137 @@
+"""An effect in a run: its table, its draws, its picture, and the numbers to compare runs by."""
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from aimz import InputError
+from aimz.effects import Effect
+from aimz.mlflow.environment import import_mlflow
+
+__all__ = ["dataset_of", "log_effect", "metrics_of"]
+
+# So many rows of the table become metrics; all of them are in the table.
+MAX_ROWS = 25
+_QUESTION = ("estimand", "comparison", "target", "population", "rung", "site")
+_UNSAFE = re.compile(r"[^\w./ -]+")
+
+
+def log_effect(
+    effect: Effect,
+    name: str = "effect",
+    *,
+    ci_prob: float | None = None,
+    ci_kind: str | None = None,
+) -> None:
+    """Log an effect to the current run.
+
+    Artifacts below `name`: `summary.csv` and `summary.txt`, the table and the account in words;
+    `draws.nc`, draws of the effect and averages of the scenarios, which `xarray.open_dataset` opens
+    and nothing executes; `effect.png`, where Matplotlib is installed. Metrics `name/mean`,
+    `name/sd` and so on are the table's first 25 rows; tags say what the effect is of.
+
+    Parameters
+    ----------
+    effect : Effect
+        Result of `ImpactModel.effect`.
+    name : str
+        Name in the run, so that a run can hold several.
+    ci_prob, ci_kind : optional
+        As in `Effect.summary`.
+
+    Raises
+    ------
+    InputError
+        `mlflow-missing`; `effect-name`: a name that cannot name artifacts and metrics.
+
+    Examples
+    --------
+    >>> import mlflow
+    >>> import aimz.mlflow
+    >>> effect = im.effect(X, {"t": 0}, {"t": 1}, t=t)  # doctest: +SKIP
+    >>> with mlflow.start_run():  # doctest: +SKIP
+    ...     aimz.mlflow.log_effect(effect)
+    """
+    mlflow = import_mlflow()
+    if not name or _UNSAFE.search(name) or {"", ".", ".."} & set(name.split("/")):
+        msg = f"An effect cannot be logged as {name!r:.60}. Use letters, digits, _, - and '.'."
+        raise InputError(msg, code="effect-name")
+    table = effect.summary(ci_prob=ci_prob, ci_kind=ci_kind)
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch)
+        table.to_csv(directory / "summary.csv", index=False)
+        words = effect.to_text(ci_prob=ci_prob, ci_kind=ci_kind)
+        (directory / "summary.txt").write_text(f"{words}\n\n{effect!r}\n")
+        dataset_of(effect).to_netcdf(directory / "draws.nc", engine="scipy")
+        _draw(effect, directory / "effect.png", {"ci_prob": ci_prob, "ci_kind": ci_kind})
+        mlflow.log_artifacts(scratch, artifact_path=name)
+    mlflow.set_tags({f"{name}.{key}": str(getattr(effect.question, key)) for key in _QUESTION})
+    mlflow.log_metrics(metrics_of(table, name))
+
+
+def dataset_of(effect: Effect) -> xr.Dataset:
+    """Draws and averages of an effect, in types that netCDF 3 has."""
+    draws, averages = effect.draws, effect.averages
+    shared = [d for d in averages.dims if d in draws.dims and averages.sizes[d] != draws.sizes[d]]
+    averages = averages.rename({dim: f"{dim}_averaged" for dim in shared})
+    data = xr.Dataset({"effect": draws, "averages": averages})
+    plain = {str(name): _plain(variable) for name, variable in data.variables.items()}
+    data = xr.Dataset(
+        {name: plain[str(name)] for name in data.data_vars},
+        {name: plain[str(name)] for name in data.coords},
+    )
+    question = {name: str(getattr(effect.question, name)) for name in _QUESTION}
+    return data.assign_attrs(question, rows=effect.rows, account=repr(effect).splitlines()[1])
+
+
+def _plain(variable: xr.Variable) -> xr.Variable:
+    """Labels as text where they are neither text nor numbers, and whole numbers in 32 bits."""
+    values = np.asarray(variable.values)
+    if values.dtype.kind in "iu" and np.abs(values).max(initial=0) < 2**31:
+        values = values.astype(np.int32)
+    elif values.dtype.kind != "f":
+        values = np.array([str(value) for value in values.ravel()]).reshape(values.shape)
+    return xr.Variable(variable.dims, values)
+
+
+def metrics_of(table: pd.DataFrame, name: str) -> dict[str, float]:
+    """Numbers of a summary under names that MLflow takes."""
+    numbers = [c for c in table.columns if table[c].dtype.kind == "f"]
+    labels = [c for c in table.columns if c not in (*numbers, "estimand", "comparison")]
+    found: dict[str, float] = {}
+    for _, row in table.head(MAX_ROWS).iterrows():
+        where = "".join(f"/{row[label]}" for label in labels)
+        cells: Mapping[str, float] = {n: float(row[n]) for n in numbers}
+        found |= {
+            _UNSAFE.sub("_", f"{name}{where}/{_metric(n)}"): value
+            for n, value in cells.items()
+            if np.isfinite(value)
+        }
+    return found
+
+
+def _metric(column: str) -> str:
+    """`P(effect > 0)` as `p_above_0`."""
+    match = re.fullmatch(r"P\(effect ([<>]) (\S+)\)", column)
+    if match is None:
+        return column.replace(" ", "_")
+    return f"p_{'above' if match[1] == '>' else 'below'}_{match[2]}"
+
+
+def _draw(effect: Effect, path: Path, interval: Mapping[str, Any]) -> None:
+    try:
+        figure: Any = effect.plot(**interval).figure
+    except InputError as error:
+        if error.code == "plots-missing":
+            return
+        raise
+    from matplotlib import pyplot as plt
+
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
