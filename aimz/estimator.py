@@ -24,12 +24,17 @@ from aimz.programs import TRACE_LOCK
 from aimz.randomness import as_key, derived_key
 from aimz.requests import Fitted, Use
 from aimz.results import Schema, as_draws, draw_labels, draws_dataset, tree_of
+from aimz.routing import Routed
 from aimz.spec import KernelSpec
 
 __all__ = ["Estimator", "show"]
 
 
-class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
+class _NoResultError(InputError, AttributeError):
+    """An engine has no such record; an AttributeError, so that looking through attributes works."""
+
+
+class Estimator(Routed, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
     """What `ImpactModel` is before it predicts; its parameters are described there."""
 
     def __init__(
@@ -385,7 +390,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stu
         engine: Any = as_engine(self.inference, self.kernel)
         if not hasattr(engine, "vi_result"):
             msg = f"Engine '{engine.name}' has no vi_result. Use inference='svi' or an SVI object."
-            raise InputError(msg, code="vi-result")
+            raise _NoResultError(msg, code="vi-result")
         return engine.vi_result(self._trained().fit)
 
     @vi_result.setter
@@ -407,6 +412,24 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stu
     def diagnostics_(self) -> dict[str, Any]:
         """Health of the last fit: engine, steps, plateau and k-hat, or R-hat, ESS, divergences."""
         return dict(self._fitted_state().fit.attrs)
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of columns of the input at the fit; absent where its rows are not vectors."""
+        shape = self._trained().known.shapes.get(self.param_input)
+        if not shape:
+            msg = "No fit has seen the columns of the input, or its rows are no vectors."
+            raise AttributeError(msg)
+        return shape[0]
+
+    @property
+    def feature_names_in_(self) -> np.ndarray:
+        """Names of the columns of the input at the fit; absent where they had none."""
+        names = self._trained().known.columns.get(self.param_input)
+        if names is None:
+            msg = "The input of the fit had no column names, or the posterior was set by hand."
+            raise AttributeError(msg)
+        return np.asarray(names, dtype=object)
 
     def is_fitted(self) -> bool:
         """Whether the model holds a posterior."""
@@ -511,6 +534,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stu
         copied = type(self)(**self.get_params())
         if self.is_fitted():
             copied._fitted = self._fitted  # noqa: SLF001  # its own class
+        if hasattr(self, "_metadata_request"):
+            copied._metadata_request = self.get_metadata_routing()  # noqa: SLF001  # as above
         return copied
 
     # ---------------------------------------------------------------- private

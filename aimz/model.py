@@ -16,7 +16,7 @@ import xarray as xr
 from jax.scipy.special import logsumexp
 from tqdm.auto import tqdm
 
-from aimz.data import check_positive, draw_count
+from aimz.data import as_array, check_positive, draw_count
 from aimz.effects import Effect, changes_of, question_of
 from aimz.errors import InputError, OutputWarning
 from aimz.estimation import about, scenarios_of
@@ -577,13 +577,15 @@ class ImpactModel(Estimator):
         show(notes, level=3)
         return effect
 
-    def score(self, X: Any, y: Any, **kwargs: Any) -> float:
+    def score(self, X: Any, y: Any, *, sample_weight: Any = None, **kwargs: Any) -> float:
         """Mean log predictive density per row: what `cross_val_score` makes large.
 
         Parameters
         ----------
         X, y : array-like
             Rows and their outcomes.
+        sample_weight : array-like, shape (rows,), optional
+            Weight of each row in the mean.
         **kwargs
             The kernel's other arguments.
 
@@ -605,7 +607,17 @@ class ImpactModel(Estimator):
         """
         tree = self.log_likelihood(X, y, store="memory", progress=False, **kwargs)
         rows = row_totals(tree["log_likelihood"].to_dataset(), tree.attrs["row_dim"])
-        return float(np.sum(logsumexp(rows, axis=0) - np.log(len(rows))) / rows.shape[1])
+        densities = np.asarray(logsumexp(rows, axis=0) - np.log(len(rows)))
+        if sample_weight is None:
+            return float(np.sum(densities) / len(densities))
+        weights = np.asarray(as_array(sample_weight, "sample_weight"), np.float64)
+        if weights.shape != densities.shape or not weights.sum() > 0 or weights.min() < 0:
+            msg = (
+                f"sample_weight of shape {weights.shape} is not one weight >= 0, some above, for "
+                f"each of {len(densities)} rows. Pass one per row."
+            )
+            raise InputError(msg, code="rows-mismatch")
+        return float(np.average(densities, weights=weights))
 
     # ------------------------------------------------------------- accounting
 

@@ -131,7 +131,20 @@ def trace(
         if number % _MAX_TRACES == _MAX_TRACES - 1:
             _forget_traces()
         with set_xla_metadata(trace=version or f"trace {number}"):
-            return jax.make_jaxpr(lambda *inputs: fn(*inputs), return_shape=True)(*args)
+            closed, shapes = jax.make_jaxpr(lambda *inputs: fn(*inputs), return_shape=True)(*args)
+    consts = [_in_this_precision(value) for value in closed.consts]
+    return core.ClosedJaxpr(closed.jaxpr, consts), shapes
+
+
+def _in_this_precision(constant: Any) -> Any:
+    """A constant as JAX sees it now: while a program of the other precision lives, JAX gives it so.
+
+    Arrays of JAX have a precision of their own.
+    """
+    dtype = jax.dtypes.canonicalize_dtype(constant.dtype)
+    if not isinstance(constant, np.ndarray) or constant.dtype == dtype:
+        return constant
+    return np.asarray(constant, dtype)
 
 
 def _forget_traces() -> None:

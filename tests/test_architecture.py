@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "reading",
         "results",
         "requests",
+        "routing",
         "inputs",
         "prediction",
         "counterfactual",
@@ -71,7 +72,10 @@ PUBLIC_CLASSES = {
 PUBLIC_FUNCTIONS = {"autolog", "log_model", "save_model"}  # the arguments of MLflow's own flavors
 
 # What `import aimz` leaves for the first use.
-LAZY = ("mlflow", "matplotlib", "arviz_plots", "dask", "distributed", "flax", "blackjax", "obstore")
+LAZY = (
+    *("mlflow", "matplotlib", "arviz_plots", "dask", "distributed", "flax", "blackjax", "obstore"),
+    *("sklearn.linear_model", "sklearn.model_selection", "sklearn.metrics"),
+)
 
 # Written so that this file does not contain what it looks for.
 MACHINE_PATHS = re.compile(

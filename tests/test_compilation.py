@@ -13,7 +13,7 @@ import pytest
 
 from aimz import ImpactModel
 from aimz.execute import run_in_threads
-from aimz.programs import Bound, num_compiled
+from aimz.programs import Bound, compile_program, num_compiled
 
 SLOPE = 2.0
 TABLE = np.array([1.0, 2.0])
@@ -211,3 +211,13 @@ def test_searching_a_sorted_table_compiles_once():
     before = num_compiled()
     np.testing.assert_array_equal(mean(model, X), expected)
     assert num_compiled() == before
+
+
+def test_constants_follow_the_precision_of_the_call():
+    offset = np.linspace(0.0, 1.0, 3)
+    rows = np.ones((4, 3))
+    with jax.enable_x64(True):
+        double = compile_program(lambda X: X - offset, rows)
+        assert double(rows).dtype == np.float64
+    single = compile_program(lambda X: X - offset, rows.astype(np.float32))
+    np.testing.assert_allclose(single(rows.astype(np.float32)), rows - offset, rtol=1e-6)

@@ -17,7 +17,7 @@ from aimz.errors import FitWarning
 from aimz.inference.records import Note
 from aimz.inference.training import Course
 
-__all__ = ["WEIGH_ROWS", "Health", "judge_chains", "judge_svi", "pareto_k"]
+__all__ = ["WEIGH_ROWS", "Health", "judge_chains", "judge_shape", "judge_svi", "pareto_k"]
 
 #: Largest number of rows for which Pareto-k is computed.
 WEIGH_ROWS = 8192
@@ -42,21 +42,26 @@ def judge_svi(
     losses: np.ndarray, log_weights: np.ndarray | None, *, explicit: bool, course: Course
 ) -> Health:
     """Health of a guide from its losses and from log p - log q at its draws, if known."""
+    shape = judge_shape(log_weights)
+    plateau = _is_flat(losses) if explicit else course.settled
+    notes = shape.notes
+    if not plateau:
+        falling = Note(
+            FitWarning,
+            f"The loss was still falling after {len(losses)} steps. The posterior may be far "
+            "from its answer. Train longer: more epochs or num_steps, or leave both out.",
+            "not-converged",
+        )
+        notes = (falling,)
+    return Health({"plateau": bool(plateau), **shape.attrs}, notes)
+
+
+def judge_shape(log_weights: np.ndarray | None) -> Health:
+    """Health of an approximation's shape from log p - log q at its draws, if known."""
     k_hat = math.nan if log_weights is None else pareto_k(log_weights)
     spread = 0.0 if log_weights is None else float(np.std(log_weights))
-    misses = k_hat > MAX_K_HAT and not spread <= MAX_WEIGHT_SD
-    plateau = _is_flat(losses) if explicit else course.settled
     notes = []
-    if not plateau:
-        notes.append(
-            Note(
-                FitWarning,
-                f"The loss was still falling after {len(losses)} steps. The posterior may be far "
-                "from its answer. Train longer: more epochs or num_steps, or leave both out.",
-                "not-converged",
-            )
-        )
-    elif misses:
+    if k_hat > MAX_K_HAT and not spread <= MAX_WEIGHT_SD:
         notes.append(
             Note(
                 FitWarning,
@@ -65,7 +70,7 @@ def judge_svi(
                 "k-hat",
             )
         )
-    return Health({"plateau": bool(plateau), "k_hat": float(k_hat)}, tuple(notes))
+    return Health({"k_hat": float(k_hat)}, tuple(notes))
 
 
 def pareto_k(log_weights: np.ndarray) -> float:

@@ -204,10 +204,13 @@ def _run_compiled(
         before, setup_key, warmup, runs = record.states, record.setup_key, 0, record.runs + 1
     chains = _Chains(problem, given, plan.warmup, params, setup_key)
 
+    x64 = jax.config.jax_enable_x64  # of the calling thread
+
     def one(group: int) -> tuple[Any, Any, Any]:
-        state = chains.start(parts[group], before[group])
-        state, _ = chains.advance(state, warmup, bar)
-        state, found = chains.advance(state, plan.samples, bar)
+        with jax.enable_x64(x64):
+            state = chains.start(parts[group], before[group])
+            state, _ = chains.advance(state, warmup, bar)
+            state, found = chains.advance(state, plan.samples, bar)
         return state, *found
 
     groups = range(len(parts))

@@ -1,0 +1,415 @@
+"""Regression and classification as scikit-learn has them, with draws behind each number.
+
+`ImpactRegressor` and `ImpactClassifier` follow scikit-learn's contract to the letter: arrays in,
+arrays of floats or labels out, a posterior mean or a label per row. Without a kernel they are a
+Bayesian linear and a Bayesian (multinomial) logistic regression, fitted and evaluated in double
+precision. The `ImpactModel` inside is `model_`: effects, diagnostics and everything else are there.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import jax
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from aimz.errors import InputError
+from aimz.inference.linear import (
+    Columns,
+    ExactLinear,
+    LaplaceLogistic,
+    LinearKernel,
+    LogisticKernel,
+)
+from aimz.model import ImpactModel
+
+__all__ = ["ImpactClassifier", "ImpactRegressor"]
+
+_VALUES_AT_ONCE = 4_000_000  # expectations: rows x draws x classes
+_SCENARIO = "expected outcome"
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What an estimator fits without a kernel; `coords` labels its sites beyond the columns."""
+
+    kernel: LinearKernel | LogisticKernel
+    engine: ExactLinear | LaplaceLogistic
+    coords: dict[str, list[str]] = field(default_factory=dict)
+
+
+class _Impact(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
+    """What both estimators share: parameters, the model inside, its expectations and draws."""
+
+    model_: ImpactModel
+
+    def __init__(
+        self,
+        kernel: Callable[..., Any] | None = None,
+        *,
+        inference: Any = None,
+        num_samples: int = 1000,
+        num_steps: int | None = None,
+        prior_scale: float = 2.5,
+        random_state: Any = 0,
+        param_input: str = "X",
+        param_output: str = "y",
+    ) -> None:
+        self.kernel = kernel
+        self.inference = inference
+        self.num_samples = num_samples
+        self.num_steps = num_steps
+        self.prior_scale = prior_scale
+        self.random_state = random_state
+        self.param_input = param_input
+        self.param_output = param_output
+
+    def predict_draws(self, X: Any) -> np.ndarray:
+        """Draws from the posterior predictive distribution.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, columns)
+            The rows.
+
+        Returns
+        -------
+        ndarray, shape (draw, row)
+            Outcomes with their noise: numbers, or labels.
+        """
+        rows = self._rows(X)
+        name = self.model_.param_output
+        options: Any = {"in_sample": False, "return_sites": name, "return_datatree": False}
+        with self._precision():
+            drawn: Any = self.model_.predict_on_batch(rows, **options)
+        return np.asarray(drawn[name])
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002
+        """Constructor parameters; an inference object is one parameter, not many."""
+        del deep  # NumPyro's SVI has a get_params of its own, which is not scikit-learn's
+        params: dict[str, Any] = super().get_params(deep=False)
+        return params
+
+    def _fit(self, own: _Own, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Self:
+        """Fit the model inside; `own` is taken where no kernel is given."""
+        seed = self.random_state
+        if not isinstance(seed, int | np.integer):
+            seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
+        options: dict[str, Any] = {"param_input": self.param_input, "kernel": self.kernel}
+        options |= {"param_output": self.param_output, "inference": "svi"}
+        if self.kernel is None:
+            names = getattr(self, "feature_names_in_", range(X.shape[1]))
+            coords = {"feature": list(names), **own.coords}
+            options = {"kernel": own.kernel, "inference": own.engine}
+            options |= {"coords": coords, "dims": {"coef": list(coords), "level": list(own.coords)}}
+        if self.inference is not None:
+            options["inference"] = self.inference
+        settings: Any = {"num_samples": self.num_samples, "num_steps": self.num_steps}
+        model = ImpactModel(rng_key=int(seed), **settings, **options)
+        with self._precision():
+            self.model_ = model.fit(self._named(X), y, sample_weight=weights, progress=False)
+        return self
+
+    def _expectations(self, X: Any) -> Iterator[np.ndarray]:
+        """Mean outcomes, (draw, row, ...), of some rows after the other."""
+        rows = self._rows(X)
+        posterior = self.model_.posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
+        values = posterior.sizes["sample"] * len(getattr(self, "classes_", "1"))
+        size = max(1, _VALUES_AT_ONCE // values)
+        if self.kernel is None:  # as `effect` would have it, without a program to compile
+            kernel: Any = self.model_.kernel
+            draws = {str(name): values.to_numpy() for name, values in posterior.items()}
+            for part in _parts(np.asarray(rows), size):
+                yield kernel.expected(part, draws)
+            return
+        for part in _parts(rows, len(rows) if self.model_.kernel_spec.coupled else size):
+            yield self._expected(part)
+
+    def _expected(self, rows: Any) -> np.ndarray:
+        """Mean outcomes, (draw, row, ...): what `effect` compares, before it compares."""
+        natural: Any = {_SCENARIO: {}, "the same": {}}
+        with warnings.catch_warnings():
+            # Said of scenarios that are compared, not of a prediction.
+            warnings.filterwarnings("ignore", f"Scenario '({_SCENARIO}|the same)'")
+            effect = self.model_.effect(
+                rows, scenarios=natural, estimand="ite", in_sample=False, progress=False
+            )
+        averages = effect.averages.sel(scenario=_SCENARIO)
+        flat = averages.stack(sample=("chain", "draw")).transpose("sample", "row", ...)
+        return np.asarray(flat.values, np.float64)
+
+    def _rows(self, X: Any) -> Any:
+        check_is_fitted(self)
+        return self._named(validate_data(self, X, dtype=np.float64, reset=False))
+
+    def _named(self, X: np.ndarray) -> Any:
+        """Rows with the names of their columns, where there are any."""
+        names = getattr(self, "feature_names_in_", None)
+        return X if names is None else pd.DataFrame(X, columns=names)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Double precision for the kernels of this module; for others what the user has set."""
+        return jax.enable_x64(True) if self.kernel is None else nullcontext()
+
+
+class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # as above
+    """Regression with a posterior: scikit-learn's contract around an `ImpactModel`.
+
+    Without a kernel it is Bayesian linear regression with normal noise. In units of the standard
+    deviations of columns and outcome, coefficients and the outcome at the mean row have the prior
+    Normal(0, `prior_scale`), and the noise is half-normal with scale 1, at least 0.001. The
+    posterior is then exact: no search, no chains, and its mean is that of the draws.
+
+    Parameters
+    ----------
+    kernel : callable, optional
+        NumPyro model function of rows and outcome; everything else that it takes has a default.
+    inference : str, SVI, MCMC or engine, optional
+        Replaces the exact posterior, or `"svi"` where there is a kernel.
+    num_samples : int
+        Posterior draws.
+    num_steps : int, optional
+        Exactly so many steps of SVI.
+    prior_scale : float
+        Scale of the priors, without a kernel.
+    random_state : int, RandomState or None
+        Seed; the same one gives the same draws.
+    param_input, param_output : str
+        Names of the kernel's arguments.
+
+    Attributes
+    ----------
+    model_ : ImpactModel
+        The fitted model. Without a kernel its sites are `coef` (column), `level` (the outcome at
+        the mean row) and `sigma`.
+    n_features_in_, feature_names_in_
+        Columns of the fit, as in scikit-learn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.arange(40.0)[:, None]
+    >>> y = 2.0 * X[:, 0] + np.tile([-1.0, 1.0], 20)
+    >>> regressor = ImpactRegressor().fit(X, y)
+    >>> regressor.predict([[10.0]]).round(1)
+    array([20.])
+    >>> regressor.predict_quantiles([[10.0]]).shape
+    (1, 2)
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the posterior.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, columns)
+            The rows, finite numbers.
+        y : array-like, shape (rows,)
+            The outcomes.
+        sample_weight : array-like, shape (rows,), optional
+            Multiplies each row's log density; a weight of 2 is the row twice.
+
+        Returns
+        -------
+        ImpactRegressor
+            The estimator itself.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        y = np.asarray(y, np.float64)
+        weights = _weights(sample_weight, X)
+        kernel = LinearKernel.on(X, y, weights, self.prior_scale)
+        return self._fit(_Own(kernel, ExactLinear()), X, y, weights)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Posterior mean of each row's expected outcome.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, columns)
+            The rows.
+
+        Returns
+        -------
+        ndarray, shape (row,)
+            Means over the draws of means of the outcome's distribution, without its noise.
+        """
+        return np.concatenate([own.mean(axis=0) for own in self._expectations(X)])
+
+    def predict_quantiles(self, X: Any, quantiles: Sequence[float] = (0.055, 0.945)) -> np.ndarray:
+        """Quantiles of the posterior predictive distribution of each row.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, columns)
+            The rows.
+        quantiles : sequence of float
+            Between 0 and 1.
+
+        Returns
+        -------
+        ndarray, shape (row, quantile)
+            Quantiles of outcomes, their noise included.
+        """
+        return _quantiles(self.predict_draws(X), quantiles)
+
+
+class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as above
+    """Classification with a posterior: scikit-learn's contract around an `ImpactModel`.
+
+    Without a kernel it is Bayesian multinomial logistic regression: a logit for each class, two
+    classes included, whose coefficients have the prior Normal(0, `prior_scale`) in units of the
+    columns' standard deviations, as has each logit at the mean row. The posterior is then the
+    normal distribution at its mode (Laplace); a `FitWarning` says where Pareto-k finds its shape
+    wrong. `inference="nuts"` takes the posterior itself.
+
+    Parameters
+    ----------
+    kernel : callable, optional
+        NumPyro model function of rows and outcome, the latter a Bernoulli or Categorical site that
+        observes the position of the label among `classes_`; everything else that it takes has a
+        default.
+    inference : str, SVI, MCMC or engine, optional
+        Replaces the Laplace approximation, or `"svi"` where there is a kernel.
+    num_samples, num_steps, prior_scale, random_state, param_input, param_output
+        As in `ImpactRegressor`.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        The labels, sorted.
+    model_ : ImpactModel
+        The fitted model. Without a kernel its sites are `coef` (column, class) and `level` (class).
+    n_features_in_, feature_names_in_
+        Columns of the fit, as in scikit-learn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.arange(40.0)[:, None]
+    >>> y = np.where(X[:, 0] + np.tile([-9.0, 9.0], 20) < 20.0, "low", "high")
+    >>> classifier = ImpactClassifier().fit(X, y)
+    >>> classifier.predict([[0.0], [39.0]])
+    array(['low', 'high'], dtype='<U4')
+    >>> classifier.predict_proba([[39.0]]).round(1)
+    array([[0.9, 0.1]])
+    """
+
+    classes_: np.ndarray
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the posterior.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, columns)
+            The rows, finite numbers.
+        y : array-like, shape (rows,)
+            The labels.
+        sample_weight : array-like, shape (rows,), optional
+            Multiplies each row's log density; a weight of 2 is the row twice.
+
+        Returns
+        -------
+        ImpactClassifier
+            The estimator itself.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        weights = _weights(sample_weight, X)
+        kernel = LogisticKernel(Columns.of(X, weights), len(self.classes_), self.prior_scale)
+        own = _Own(kernel, LaplaceLogistic(), {"class": [str(own) for own in self.classes_]})
+        return self._fit(own, X, codes.astype(np.int32), weights)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Posterior mean of each class's probability.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, columns)
+            The rows.
+
+        Returns
+        -------
+        ndarray, shape (row, class)
+            Probabilities, in the order of `classes_`.
+
+        Raises
+        ------
+        InputError
+            `classes-differ`: the kernel's outcome has another number of classes.
+        """
+        return np.concatenate([own.mean(axis=0) for own in self._probabilities(X)])
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable label of each row.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, columns)
+            The rows.
+
+        Returns
+        -------
+        ndarray, shape (row,)
+            Labels.
+        """
+        codes = np.argmax(self.predict_proba(X), axis=1)
+        return np.asarray(self.classes_[codes])
+
+    def predict_draws(self, X: Any) -> np.ndarray:
+        """Labels drawn from the posterior predictive distribution; see `ImpactRegressor`."""
+        codes = super().predict_draws(X).astype(int)
+        return np.asarray(self.classes_[codes])
+
+    def predict_quantiles(self, X: Any, quantiles: Sequence[float] = (0.055, 0.945)) -> np.ndarray:
+        """Quantiles of the posterior of each class's probability: how sure the probabilities are.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, columns)
+            The rows.
+        quantiles : sequence of float
+            Between 0 and 1.
+
+        Returns
+        -------
+        ndarray, shape (row, class, quantile)
+            Quantiles of probabilities.
+        """
+        return np.concatenate([_quantiles(own, quantiles) for own in self._probabilities(X)])
+
+    def _probabilities(self, X: Any) -> Iterator[np.ndarray]:
+        """Probabilities, (draw, row, class), of some rows after the other."""
+        for expected in self._expectations(X):
+            shares = np.stack([1 - expected, expected], -1) if expected.ndim == 2 else expected
+            if shares.shape[-1] != len(self.classes_):
+                msg = (
+                    f"The kernel's outcome has {shares.shape[-1]} classes, but the labels of the "
+                    f"fit are {len(self.classes_)}. Give the outcome one class per label."
+                )
+                raise InputError(msg, code="classes-differ")
+            yield shares
+
+
+def _parts(rows: Any, size: int) -> Iterator[Any]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _weights(given: Any, X: np.ndarray) -> np.ndarray | None:
+    if given is None:
+        return None
+    return np.asarray(_check_sample_weight(given, X, dtype=np.float64, ensure_non_negative=True))
+
+
+def _quantiles(draws: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
+    """Quantiles over the leading axis, on a new last axis."""
+    return np.asarray(np.moveaxis(np.quantile(draws, quantiles, axis=0), 0, -1))
