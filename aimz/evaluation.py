@@ -88,6 +88,8 @@ def effect_of(
     if question.row_summary is not None:
         summary = RowSummary(question.row_summary, total)
     overlap = overlap_of(scenarios, rows, seen)
+    if overlap is not None and scenarios.natural.stream is None:
+        overlap.judge_all(scenarios.natural.arguments.rows)
     done = _run(question, scenarios, _Pass(reduction, summary, overlap), on_rows)
     support: xr.Dataset | None = None
     notes: tuple[Note, ...] = ()
@@ -214,7 +216,7 @@ def _run(
 
     def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
         first_draw = tile.chains.start * plan.draws + tile.draws.start
-        if found.overlap is not None and not first_draw:
+        if found.overlap is not None and first.stream is not None and not first_draw:
             found.overlap.judge(row_tile)
         if worlds is not None:
             values = worlds(row_tile, tile, device)

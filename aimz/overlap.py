@@ -25,6 +25,8 @@ __all__ = ["WARNING_SHARE", "Overlap", "overlap_of"]
 
 #: Share of rows outside above which a scenario warns.
 WARNING_SHARE = 0.01
+# Rows in memory to judge at a time.
+_PIECE = 2**16
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Overlap:
     natural: _World
     rows: Rows
     _found: dict[Any, dict[int, tuple[Outside, ...]]] = field(default_factory=dict)
+
+    def judge_all(self, rows: int) -> None:
+        """Judge rows that are in memory, a large piece at a time."""
+        for first in range(0, rows, _PIECE):
+            self.judge(RowTile(slice(first, min(first + _PIECE, rows)), {}))
 
     def judge(self, row_tile: RowTile) -> None:
         """Judge the rows of a tile in every scenario."""
