@@ -671,7 +671,6 @@ def ask(service: Server, **body: Any) -> Any:
         return json.load(answer)["predictions"]
 
 
-@pytest.mark.slow
 def test_a_served_model_answers_what_the_model_does(service, model, frame):
     rows = frame.to_dict(orient="split", index=False)
     answer = pd.DataFrame(ask(service, dataframe_split=rows))
@@ -681,7 +680,6 @@ def test_a_served_model_answers_what_the_model_does(service, model, frame):
     pd.testing.assert_frame_equal(what_if, Scorer(model).predict(frame, asked), check_exact=True)
 
 
-@pytest.mark.slow
 def test_a_served_model_refuses_what_it_does_not_know(service, frame):
     rows = frame.to_dict(orient="split", index=False)
     with pytest.raises(urllib.error.HTTPError) as caught:
