@@ -142,7 +142,8 @@ class _Impact(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
                 rows, scenarios=natural, estimand="ite", in_sample=False, progress=False
             )
         averages = effect.averages.sel(scenario=_SCENARIO)
-        flat = averages.stack(sample=("chain", "draw")).transpose("sample", "row", ...)
+        row = averages.dims[0]  # named after the plate of the rows
+        flat = averages.stack(sample=("chain", "draw")).transpose("sample", row, ...)
         return np.asarray(flat.values, np.float64)
 
     def _rows(self, X: Any) -> Any:
