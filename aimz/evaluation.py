@@ -78,26 +78,16 @@ def effect_of(
         `too-large`: draws of each row would not fit; `no-mean`, `ratio-undefined`, ...: averages
         that cannot be compared.
     """
-    plan = scenarios.own.plan
-    total = plan.chains * plan.draws
     by_row = question.estimand == "ite"
     if by_row:
-        rows = _each_row(rows, scenarios, schema, total)
-    reduction = Reduction(rows.weights, rows.groups, max(1, len(rows.labels)), total)
-    summary = None
-    if question.row_summary is not None:
-        summary = RowSummary(question.row_summary, total)
-    overlap = overlap_of(scenarios, rows, seen)
-    if overlap is not None and scenarios.natural.stream is None:
-        overlap.judge_all(scenarios.natural.arguments.rows)
-    done = _run(question, scenarios, _Pass(reduction, summary, overlap), on_rows)
+        rows = _each_row(rows, scenarios, schema)
+    done = _run(question, scenarios, _begun(question, rows, scenarios, seen), on_rows)
+    row_dim = row_dimension(scenarios.natural.spec)
     support: xr.Dataset | None = None
     notes: tuple[Note, ...] = ()
-    if overlap is not None:
-        labels = _row_labels(schema, done.rows)
-        support, notes = overlap.account(row_dimension(scenarios.natural.spec), labels)
-    averages = reduction.averages()
-    row_dim = row_dimension(scenarios.natural.spec)
+    if done.overlap is not None:
+        support, notes = done.overlap.account(row_dim, _row_labels(schema, done.rows))
+    averages = done.reduction.averages()
     shape = _Shape(
         rows.labels,
         schema,
@@ -108,7 +98,7 @@ def effect_of(
     draws = _answer(question, averages, names, shape).rename("effect")
     draws.attrs = _attributes(question, scenarios)
     bounds = {n: averages[key] for n, key in _BOUNDS.items() if key in averages}
-    bounds = bounds if np.all(np.isfinite(bounds.get("upper", np.nan))) else {}
+    has_bounds = bool(np.all(np.isfinite(bounds.get("upper", np.nan))))
     redrawn = {n for p in scenarios.prepared.values() for n in p.redrawn}
     effect = Effect(
         draws,
@@ -117,12 +107,27 @@ def effect_of(
         int(np.count_nonzero(rows.asked(done.rows))),
         dict(health),
         tuple(sorted(redrawn - done.couplings.keys())),
-        bounds=shape.along("bound", bounds) if bounds else None,
+        bounds=shape.along("bound", bounds) if has_bounds else None,
         couplings=dict(done.couplings),
         support=support,
-        row_summary=None if summary is None else _row_table(summary, shape, row_dim, done.rows),
+        row_summary=_row_table(done.summary, shape, row_dim, done.rows),
     )
     return effect, (*notes, *_soundness_notes(done))
+
+
+def _begun(question: Question, rows: Rows, scenarios: Scenarios, seen: Support | None) -> _Pass:
+    total = _draws(scenarios)
+    reduction = Reduction(rows.weights, rows.groups, max(1, len(rows.labels)), total)
+    asked = question.row_summary
+    overlap = overlap_of(scenarios, rows, seen)
+    if overlap is not None and scenarios.natural.stream is None:
+        overlap.judge_all(scenarios.natural.arguments.rows)
+    return _Pass(reduction, None if asked is None else RowSummary(asked, total), overlap)
+
+
+def _draws(scenarios: Scenarios) -> int:
+    plan = scenarios.own.plan
+    return plan.chains * plan.draws
 
 
 def _answer(
@@ -369,14 +374,14 @@ def _soundness_notes(found: _Pass) -> tuple[Note, ...]:
 # ------------------------------------------------------------------ rows
 
 
-def _each_row(rows: Rows, scenarios: Scenarios, schema: Schema, draws: int) -> Rows:
+def _each_row(rows: Rows, scenarios: Scenarios, schema: Schema) -> Rows:
     """A group of its own for each row that is asked about."""
     count = scenarios.natural.rows
     if count is None:
         msg = "The number of rows is not known before the end. Load them, or ask for row_summary=."
         raise InputError(msg, code="rows-lazy")
     asked = rows.asked(count)
-    size = 8 * int(asked.sum()) * draws * len(scenarios.prepared)
+    size = 8 * int(asked.sum()) * _draws(scenarios) * len(scenarios.prepared)
     if size > ROW_BYTES:
         msg = (
             f"Draws of the effect on each of {int(asked.sum()):,} rows would take "
@@ -391,8 +396,12 @@ def _row_labels(schema: Schema, rows: int) -> np.ndarray:
     return schema.labels if schema.labels is not None else np.arange(rows)
 
 
-def _row_table(summary: RowSummary, shape: _Shape, row_dim: str, rows: int) -> xr.Dataset:
+def _row_table(
+    summary: RowSummary | None, shape: _Shape, row_dim: str, rows: int
+) -> xr.Dataset | None:
     """Summaries of the effect on each row, by contrast."""
+    if summary is None:
+        return None
     tables = {}
     for (new, old), columns in summary.columns().items():
         variables = {
