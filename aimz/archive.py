@@ -28,8 +28,9 @@ from aimz.data import Known
 from aimz.errors import InputError, StoreError
 from aimz.inference import ChainRecord, Fit, SVIRecord
 from aimz.requests import Fitted
+from aimz.scores import Score
 from aimz.spec import KernelSpec, SiteSpec
-from aimz.support import Score, Support
+from aimz.support import Support
 
 __all__ = ["read_archive", "write_archive"]
 

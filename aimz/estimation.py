@@ -15,8 +15,9 @@ from aimz.data import as_array, as_jax_sees, check_finite
 from aimz.effects import Question, Rows, Split, in_arm, rows_of, split_scenario
 from aimz.errors import InputError, OutputWarning, nearest
 from aimz.execute import Call
+from aimz.fitted import changed_rows, origin_of
 from aimz.inference import Note
-from aimz.inputs import Given, as_head_of, changed_rows, gather, origin_of
+from aimz.inputs import Given, as_head_of, gather
 from aimz.kernel import read_signature
 from aimz.prediction import Prepared, prepare
 from aimz.requests import Request

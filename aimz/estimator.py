@@ -16,8 +16,9 @@ from sklearn.base import BaseEstimator
 from aimz.archive import read_archive, write_archive
 from aimz.data import Arguments, check_names, check_positive, draw_count
 from aimz.errors import AimzWarning, InputError, NotFittedError
+from aimz.fitted import check_same_data, fitted_on, support_seen
 from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine
-from aimz.inputs import check_same_data, fitted_on, problem_of, support_seen
+from aimz.inputs import problem_of
 from aimz.kernel import read_signature
 from aimz.prediction import account_of, attributes_of, described, kernel_name, more_draws
 from aimz.programs import TRACE_LOCK

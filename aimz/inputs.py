@@ -6,6 +6,7 @@ that belong to rows find theirs again.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -24,33 +25,23 @@ from aimz.data import (
     row_hashes,
 )
 from aimz.errors import AimzError, InputError, OutputWarning
-from aimz.execute import Call
-from aimz.inference import Fit, Note, Problem, without_missing
+from aimz.inference import Note, Problem, without_missing
 from aimz.kernel import Inputs, inspect, read_signature
 from aimz.labels import column_names, column_order, row_labels
 from aimz.lookups import check_lookups
-from aimz.programs import fingerprint_values
-from aimz.requests import Fitted, Request
+from aimz.requests import Request
 from aimz.rows import Stream, is_lazy, load, open_stream
 from aimz.sampling import follows_rows
-from aimz.scenario import Origin, rows_set
+from aimz.scenario import rows_set
 from aimz.spec import KernelSpec
-from aimz.support import Support, support_of
 
 __all__ = [
     "Given",
-    "argument_hashes",
     "as_head_of",
-    "changed_rows",
-    "check_fitted_rows",
-    "check_same_data",
-    "fitted_on",
     "gather",
     "inspected",
-    "origin_of",
     "problem_of",
     "row_numbers",
-    "support_seen",
 ]
 
 
@@ -64,11 +55,15 @@ class Given:
     arguments: Arguments
     spec: KernelSpec
     primary: Any
-    fingerprint: int
     settings: tuple[Mapping[str, Any], Mapping[str, Any]]
     stream: Stream | None = None
     observed: np.ndarray | None = None
     notes: tuple[Note, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """Number that stands for the values of the rows, or of their head."""
+        return row_fingerprint(self.primary)
 
     @property
     def rows(self) -> int | None:
@@ -172,7 +167,6 @@ def gather(
         arguments,
         spec.at_rows(count),
         stream.head[primary],
-        row_fingerprint(stream.head[primary]),
         _settings(request, arguments, spec),
         stream,
         notes=_notes(request, arguments),
@@ -242,199 +236,6 @@ def problem_of(
     rows = None if weights is None else check_weights(weights, arguments, primary)
     problem = Problem(kernel, inputs, spec, rows)
     return (problem if there is None else without_missing(problem, there)), arguments
-
-
-def support_seen(problem: Problem, arguments: Arguments) -> Support:
-    """Where the rows of a fit lie, in the arguments that no site observes."""
-    inputs, spec = problem.inputs, problem.spec
-    by_row = (spec.row_inputs | set(inputs.always_rows)) & inputs.arrays.keys()
-    arrays = {n: inputs.arrays[n] for n in inputs.arrays if n in by_row}
-    plain = {n: np.asarray(v) for n, v in arrays.items() if not isinstance(v, dict)}
-    return support_of(plain, arguments.columns, leave_out=spec.observed_arguments)
-
-
-def fitted_on(problem: Problem, arguments: Arguments, fit: Fit, steps: int = 0) -> Fitted:
-    """What a fit leaves: its draws, and what later calls must know of its data, no rows."""
-    inputs, spec = problem.inputs, problem.spec
-    names = (inputs.always_rows[0], spec.output)
-    by_row = (spec.row_inputs | {names[0]}) & inputs.arrays.keys() - {names[1]}
-    shapes = {name: tuple(np.shape(inputs.arrays[name])[1:]) for name in by_row}
-    return Fitted(
-        fit=fit,
-        spec=spec,
-        rows=inputs.rows,
-        fingerprint=row_fingerprint(inputs.arrays[names[0]]),
-        known=Known(frozenset(spec.row_inputs), arguments.columns, shapes),
-        hashes=_data_hashes(problem, arguments),
-        labels=arguments.labels if _has_rows(spec) else None,
-        steps=steps,
-        problem=problem,
-    )
-
-
-def argument_hashes(
-    arguments: Arguments, spec: KernelSpec, names: tuple[str, str], kernel: Callable[..., Any]
-) -> dict[str, np.ndarray]:
-    """Numbers that stand for each argument; for each of its rows, where latents belong to rows.
-
-    A default that the call leaves as it is counts as passed.
-    """
-    by_row = _has_rows(spec)
-    hashes: dict[str, np.ndarray] = {}
-    defaults: dict[str, Any] = {}
-    for name, value in read_signature(kernel, *names).defaults.items():
-        numeric = isinstance(value, bool | int | float)
-        if isinstance(value, float) or (numeric and name in spec.row_inputs):
-            shape = (arguments.rows,) if name in spec.row_inputs else ()
-            defaults[name] = np.broadcast_to(as_jax_sees(as_array(value, name), name), shape)
-        elif numeric or isinstance(value, str):
-            defaults[name] = value
-    for name, value in {**defaults, **arguments.arrays, **arguments.static}.items():
-        if name == names[1]:
-            continue
-        if by_row and name in spec.row_inputs | {names[0]} and not isinstance(value, dict):
-            hashes[name] = row_hashes(value)
-        else:
-            hashes[name] = _hash(value)
-    return hashes
-
-
-def check_same_data(fitted: Fitted, problem: Problem, arguments: Arguments) -> None:
-    """Refuse data that a fit did not see, where it is to go on with its own.
-
-    Raises
-    ------
-    InputError
-        `data-differ`
-    """
-    then, now = fitted.hashes, _data_hashes(problem, arguments)
-    for name in sorted(then.keys() | now.keys()):
-        if name in then and name in now and np.array_equal(then[name], now[name]):
-            continue
-        msg = f"'{name}' is not what the model was fitted with. Pass the data of the fit, or refit."
-        raise InputError(msg, code="data-differ")
-
-
-def _data_hashes(problem: Problem, arguments: Arguments) -> dict[str, np.ndarray]:
-    """Numbers that stand for all that a fit sees, the outcome and the weights included."""
-    names = (problem.inputs.always_rows[0], problem.spec.output)
-    seen = {names[1]: arguments.arrays.get(names[1]), "sample_weight": problem.weights}
-    hashes = {name: _hash(value) for name, value in seen.items() if value is not None}
-    return {**argument_hashes(arguments, problem.spec, names, problem.kernel), **hashes}
-
-
-def _hash(value: Any) -> np.ndarray:
-    return np.array(int(fingerprint_values(value)[:16], 16), np.uint64)
-
-
-def _has_rows(spec: KernelSpec) -> bool:
-    """Whether latents belong to rows, so that a fit must know its rows again."""
-    return any(site.kind == "latent" and site.rows != "none" for site in spec.sites)
-
-
-def origin_of(request: Request, given: Given) -> Origin:
-    """Find the rows of a call among the fitted ones, as far as is known before they are read.
-
-    Some of the fitted rows, or all in another order, are recognised by label and value together;
-    rows that are only counted are not, because other rows may have their values.
-    """
-    fitted, names = request.fitted, request.names
-    if fitted.spec is None:
-        labels = given.arguments.labels
-        return Origin(by_hand=True, labels=labels, draw_labels=fitted.draw_labels)
-    observed = frozenset(s.name for s in fitted.spec.sites if s.kind == "observed")
-    now = argument_hashes(given.arguments, fitted.spec, names, request.kernel)
-    if given.stream is not None:  # its own rows are compared while they are read
-        now = {n: v for n, v in now.items() if n not in given.stream.names}
-        origin = Origin(given.rows in (None, fitted.rows), observed=observed)
-        return replace(origin, **_changes(fitted, now, None, given))
-    rows: np.ndarray | None = None
-    labels = _own_labels(given.arguments)
-    same = (fitted.rows, fitted.fingerprint) == (given.rows, given.fingerprint)
-    if not same or _differ(labels, fitted.labels):
-        then = fitted.hashes.get(names[0])
-        if then is None or then.ndim == 0 or now[names[0]].ndim == 0:
-            return Origin(is_known=False, observed=observed)
-        rows = _found(now[names[0]], then, labels, fitted.labels)
-        if rows is None:
-            return Origin(is_known=False, observed=observed)
-    del now[names[0]]
-    return replace(Origin(rows=rows, observed=observed), **_changes(fitted, now, rows, given))
-
-
-def _changes(
-    fitted: Fitted, now: Mapping[str, np.ndarray], rows: np.ndarray | None, given: Given
-) -> dict[str, Any]:
-    """Where each argument is not the fitted one, and which of them are not traced."""
-    changed = {}
-    for name in now.keys() & fitted.hashes.keys():
-        then, own = fitted.hashes[name], now[name]
-        then = then if rows is None or then.ndim == 0 else then[rows]
-        if then.ndim == own.ndim == 1 and then.shape == own.shape:
-            changed[name] = then != own
-        elif then.shape != own.shape or then != own:
-            changed[name] = np.array(True)
-    changed = {name: differs for name, differs in changed.items() if differs.any()}
-    return {"changed": changed, "static": frozenset(changed) & given.arguments.static.keys()}
-
-
-def changed_rows(natural: Given, scenario: Given) -> dict[str, np.ndarray]:
-    """Rows, (row,), in which each argument of a scenario is not the natural one; () for others."""
-    changed = {}
-    spec, primary = natural.spec, natural.arguments.arrays
-    for name, value in scenario.arguments.arrays.items():
-        old = primary.get(name)
-        by_row = name in spec.row_inputs and not isinstance(value, dict)
-        if by_row and old is not None and np.shape(old) == np.shape(value):
-            other = np.asarray(old) != np.asarray(value)
-            differs = other.reshape(len(other), -1).any(axis=1)
-        else:
-            differs = np.array(fingerprint_values(old) != fingerprint_values(value))
-        if natural.stream is not None:  # the head does not speak for each row
-            differs = np.array(differs.any())
-        if differs.any():
-            changed[name] = differs
-    for name, value in scenario.arguments.static.items():
-        if natural.arguments.static.get(name) != value:
-            changed[name] = np.array(True)
-    return changed
-
-
-def check_fitted_rows(fitted: Fitted, call: Call) -> None:
-    """Refuse a stream that was not the fitted rows, where latents of these have been reused."""
-    stream = call.stream
-    if stream is None or fitted.spec is None or not call.block.row_posterior:
-        return
-    if (stream.seen, stream.fingerprint()) != (fitted.rows, fitted.fingerprint):
-        site = next(iter(call.block.row_posterior))
-        msg = (
-            f"Site '{site}' has one value per fitted row, and these were other rows. Pass the "
-            "fitted rows, or predict with in_sample=False to draw it anew."
-        )
-        raise InputError(msg, code="rows-not-fitted")
-
-
-def _own_labels(arguments: Arguments) -> np.ndarray | None:
-    """Labels of the rows, unless they only count them."""
-    labels = arguments.labels
-    counts = labels is not None and np.array_equal(labels, np.arange(arguments.rows))
-    return None if counts else labels
-
-
-def _differ(labels: np.ndarray | None, fitted: np.ndarray | None) -> bool:
-    return labels is not None and fitted is not None and not np.array_equal(labels, fitted)
-
-
-def _found(
-    now: np.ndarray, then: np.ndarray, labels: np.ndarray | None, fitted_labels: np.ndarray | None
-) -> np.ndarray | None:
-    """Where each row of `now` is in `then`; None where one is not, or may be in two places."""
-    if labels is None or fitted_labels is None:
-        return None
-    keys = list(zip(fitted_labels.tolist(), then.tolist(), strict=True))
-    places = {key: number for number, key in enumerate(keys)}
-    found = [places.get(key) for key in zip(labels.tolist(), now.tolist(), strict=True)]
-    return None if len(places) < len(keys) or None in found else np.array(found)
 
 
 def _check_outcome_given(request: Request, given: Mapping[str, Any]) -> None:
@@ -561,12 +362,10 @@ def _in_memory(request: Request, given: Mapping[str, Any]) -> Given:
         outcome = arguments.lined({output: outcome}, primary)[output]
         outcome = np.asarray(as_jax_sees(as_array(outcome, output), output))
         _check_outcomes(outcome, spec)
-    X = arguments.arrays[primary]
     return Given(
         arguments,
         spec,
-        X,
-        row_fingerprint(X),
+        arguments.arrays[primary],
         _settings(request, arguments, spec),
         observed=outcome if output in spec else None,
         notes=_notes(request, arguments),

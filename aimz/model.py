@@ -22,8 +22,9 @@ from aimz.errors import InputError, OutputWarning
 from aimz.estimation import about, scenarios_of
 from aimz.estimator import Estimator, show
 from aimz.evaluation import effect_of
+from aimz.fitted import check_fitted_rows, origin_of
 from aimz.inference import Fit
-from aimz.inputs import Given, check_fitted_rows, gather, origin_of, row_numbers
+from aimz.inputs import Given, gather, row_numbers
 from aimz.kernel import read_signature
 from aimz.persist import Scratch
 from aimz.prediction import Result, carry_out, difference, prepare

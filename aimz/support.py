@@ -11,32 +11,29 @@ joint
     no such rule for one column, for more than `COLUMNS`, or without twice as many rows.
 score
     For a binary treatment that the scenario changes: the chance of the arm that the scenario gives
-    the row, by logistic regression on all other columns, is below `SHARE`, a tenth, of the median
-    chance among the rows that had that arm. It says nothing about values that are neither arm. A
-    row that had the arm lies outside it like those around it, but what it had is no extrapolation.
+    the row, by logistic regression on all other columns (`aimz.scores`), is below a tenth of the
+    median chance among the rows that had that arm. It says nothing about values that are neither
+    arm. A row that had the arm lies outside it like those around it, but what it had is no
+    extrapolation.
 
 The score's threshold is relative because a fixed one, as 0.1 to 0.9 of Crump et al. (2009,
 Biometrika 96:187), calls every row of an experiment that treats few of them outside. Here everybody
 had the same chance, whatever it was, and nobody is. Stürmer et al. (2010, American Journal of
 Epidemiology 172:843) trim at quantiles of the score among the treated and the untreated, which is
 as free of scale but drops its share of rows from every experiment, too.
-
-The ridge penalty of the score is the number of its columns (a prior of log odds that vary by about
-one over the rows, whatever their number); a fixed one finds differences in experiments with many
-columns and few treated. The score is linear: it does not see that only a middle was treated.
 """
 
-import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from aimz.errors import InputError, nearest
+from aimz.columns import ROUNDING, ColumnTable, row_count, standardised
+from aimz.errors import InputError
+from aimz.scores import Score, score_of, unlikely
 
 __all__ = [
     "Outside",
-    "Score",
     "Support",
     "merged",
     "outside",
@@ -45,37 +42,15 @@ __all__ = [
     "support_of",
 ]
 
-#: Part of an arm's median chance below which a row is outside that arm.
-SHARE = 0.1
 #: Levels of the quantiles that are kept.
 LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 #: Columns that the joint rule copes with.
 COLUMNS = 200
-#: Rows that a score is fitted on, and values where there are many columns.
-SCORE_ROWS, SCORE_VALUES = 20_000, 4_000_000
-#: Differences relative to a column's size that single precision cannot tell apart.
-ROUNDING = 2.0**-22
 #: Variance, in parts of a column's own, below which a direction counts as exactly collinear.
 FLAT = 1e-8
 #: Distances are compared with this tolerance, and close to the border without BLAS (`_is_far`).
 SLACK, BORDER = 1e-6, 1e-7
-PIECE = 65_536
 SENTENCE = 159
-
-
-@dataclass(frozen=True)
-class Score:
-    """Log odds of the second arm of a binary treatment, on the standardised columns.
-
-    `slopes` (column,) are 0 for the treatment itself; `medians` are the median chances of each arm
-    among the rows that had it.
-    """
-
-    treatment: str
-    arms: tuple[float, float]
-    intercept: float
-    slopes: np.ndarray
-    medians: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -160,7 +135,7 @@ def support_of(
     >>> found.columns, found.low.tolist(), found.high.tolist()
     (('age',), [20.0], [70.0])
     """
-    table = _Table(arrays, columns, leave_out, LEVELS)
+    table = ColumnTable(arrays, columns, leave_out, LEVELS)
     varied = np.flatnonzero(table.scale)
     scored = table.binary(treatments)
     whitening = _whitening(table, np.setdiff1d(varied, scored))
@@ -175,7 +150,7 @@ def support_of(
         scale=table.scale,
         whitening=whitening,
         reach=_reach(table, whitening),
-        scores=tuple(score for k in scored for score in _scores(table, k)),
+        scores=_scores(table, scored),
     )
 
 
@@ -205,7 +180,7 @@ def scores_of(
     >>> [score.treatment for score in scores_of(rows, {}, ["t", "dose"]).scores]
     ['t']
     """
-    table = _Table(arrays, columns, leave_out, ())
+    table = ColumnTable(arrays, columns, leave_out, ())
     scored = table.binary(set(treatments) & set(table.names))
     every = np.full(len(table.names), np.inf)
     return Support(
@@ -219,7 +194,7 @@ def scores_of(
         scale=table.scale,
         whitening=np.zeros((len(every), 0)),
         reach=0.0,
-        scores=tuple(score for k in scored for score in _scores(table, k)),
+        scores=_scores(table, scored),
     )
 
 
@@ -268,24 +243,24 @@ def outside(
     beyond = _beyond(support, table, slack)
     far = np.zeros(table.shape[1], bool)
     if support.whitening.shape[1]:
-        z = _standardised(table, support.mean, support.scale)
+        z = standardised(table, support.mean, support.scale)
         far = _is_far(z, support.whitening, support.reach * (1 + SLACK))
     strange = beyond.any(axis=0) | far
     flags, counted = strange.copy(), strange.copy()
     before = None if natural is None or not changed else _scenario_table(support, natural)
-    unlikely = np.zeros((len(support.scores), 2), np.int64)
+    small = np.zeros((len(support.scores), 2), np.int64)
     for number, score in enumerate(support.scores):
         if score.treatment not in changed:
             continue
         k = support.columns.index(score.treatment)
-        odds = _log_odds(score, table, support.mean, support.scale)
-        is_new = np.ones(len(odds), bool) if before is None else table[k] != before[k]
-        for arm, is_so in enumerate(_unlikely(score, table[k], odds, slack[k])):
-            unlikely[number, arm] = np.count_nonzero(is_so & is_new)
+        is_new = np.ones(table.shape[1], bool) if before is None else table[k] != before[k]
+        arms = unlikely(score, table, k, mean=support.mean, scale=support.scale, slack=slack[k])
+        for arm, is_so in enumerate(arms):
+            small[number, arm] = np.count_nonzero(is_so & is_new)
             counted |= is_so & is_new
             flags |= is_so
     columns, jointly = np.count_nonzero(beyond, axis=1), int(np.count_nonzero(far))
-    return Outside(flags, flags & ~counted, columns, jointly, unlikely)
+    return Outside(flags, flags & ~counted, columns, jointly, small)
 
 
 def _beyond(support: Support, table: np.ndarray, slack: np.ndarray) -> np.ndarray:
@@ -341,132 +316,12 @@ def sentence(support: Support, found: Outside) -> str:
     return start
 
 
-class _Table:
-    """The fitted rows, column by column, and in units of their columns' spread as they are needed.
-
-    `complete` are the rows without a value that is not finite.
-    """
-
-    def __init__(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        columns: Mapping[str, Sequence[str]],
-        leave_out: Collection[str],
-        levels: Sequence[float],
-    ) -> None:
-        self.used = _tables(arrays, leave_out)
-        named = {name: _column_names(name, array, columns) for name, array in self.used.items()}
-        self.names = tuple(label for group in named.values() for label in group)
-        self.arguments = tuple(name for name, group in named.items() for _ in group)
-        self.views = _views(self.used)
-        self.rows = _row_count(self.used) if self.used else 0
-        summary = np.array([_summary(view, levels) for view in self.views])
-        summary = summary.reshape(len(self.views), 4 + len(levels)).T
-        self.low, self.high, self.mean, self.scale = summary[:4]
-        self.quantiles = summary[4:]
-        self.complete = _complete_rows(self.views, self.rows)
-
-    def binary(self, treatments: Collection[str] | None) -> list[int]:
-        """Columns to score: those asked for that have two values."""
-        asked = _asked(self.names, self.used, treatments)
-        return [k for k in asked if self.scale[k] and _is_binary(self.views[k])]
-
-    def raw(self, rows: np.ndarray) -> np.ndarray:
-        table = np.empty((len(self.views), len(rows)))
-        for k, view in enumerate(self.views):
-            table[k] = view[rows]
-        return table
-
-    def at(self, rows: np.ndarray) -> np.ndarray:
-        return _standardised(self.raw(rows), self.mean, self.scale)
-
-    def pieces(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        for start in range(0, len(rows), PIECE):
-            yield self.at(rows[start : start + PIECE])
+def _scores(table: ColumnTable, scored: Iterable[int]) -> tuple[Score, ...]:
+    found = (score_of(table, k) for k in scored)
+    return tuple(score for score in found if score is not None)
 
 
-def _standardised(table: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Values in units of their spread; constant columns, which only the range rule sees, are 0."""
-    weight = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-    z: np.ndarray = (table - mean[:, None]) * weight[:, None]
-    return z
-
-
-def _tables(arrays: Mapping[str, np.ndarray], leave_out: Collection[str]) -> dict[str, np.ndarray]:
-    """The arguments that are columns of numbers."""
-    given = {name: np.asarray(value) for name, value in arrays.items() if name not in leave_out}
-    return {
-        name: array
-        for name, array in given.items()
-        if array.ndim in (1, 2) and array.dtype.kind in "buif"
-    }
-
-
-def _views(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    return [view for array in arrays.values() for view in (array.T if array.ndim == 2 else [array])]
-
-
-def _row_count(arrays: Mapping[str, np.ndarray]) -> int:
-    """Rows that all the arrays have; single values have as many as the others."""
-    lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
-    if len(set(lengths.values())) != 1:
-        known = ", ".join(f"{name} {length:,}" for name, length in lengths.items()) or "none"
-        msg = f"Arguments differ in their number of rows ({known:.150}). Pass one value per row."
-        raise InputError(msg, code="rows-mismatch")
-    return next(iter(lengths.values()))
-
-
-def _column_names(
-    name: str, array: np.ndarray, columns: Mapping[str, Sequence[str]]
-) -> tuple[str, ...]:
-    if array.ndim == 1:
-        return (name,)
-    names = columns.get(name, range(array.shape[1]))
-    if len(names) != array.shape[1]:
-        msg = f"'{name}' has {array.shape[1]} columns but {len(names)} names. Pass one name each."
-        raise InputError(msg, code="columns-mismatch")
-    return tuple(f"{name}[{label}]" for label in names)
-
-
-def _asked(
-    names: Sequence[str], arrays: Mapping[str, np.ndarray], treatments: Collection[str] | None
-) -> list[int]:
-    """Columns that get a score if they have two values."""
-    if treatments is None:
-        return [names.index(name) for name, array in arrays.items() if array.ndim == 1]
-    unknown = sorted(set(treatments) - set(names))
-    if unknown:
-        msg = f"The treatment '{unknown[0]}' is no column of the input. "
-        raise InputError(msg + nearest(unknown[0], names), code="treatment-unknown")
-    return [k for k, name in enumerate(names) if name in treatments]
-
-
-def _summary(view: np.ndarray, levels: Sequence[float]) -> list[float]:
-    """Low, high, mean, scale and quantiles of a column."""
-    values = view.astype(np.float64)
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return [np.nan, np.nan, np.nan, 0.0, *([np.nan] * len(levels))]
-    low, high = float(values.min()), float(values.max())
-    quantiles = np.quantile(values, levels).tolist() if levels else []
-    if high - low <= ROUNDING * max(abs(low), abs(high)):
-        return [low, high, low, 0.0, *quantiles]
-    return [low, high, float(values.mean()), float(values.std()), *quantiles]
-
-
-def _is_binary(view: np.ndarray) -> bool:
-    values = view[np.isfinite(view)]
-    return bool(np.all((values == values.min()) | (values == values.max())))
-
-
-def _complete_rows(views: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    complete = np.ones(rows, bool)
-    for view in views:
-        complete &= np.isfinite(view)
-    return np.flatnonzero(complete)
-
-
-def _whitening(data: _Table, joint: np.ndarray) -> np.ndarray:
+def _whitening(data: ColumnTable, joint: np.ndarray) -> np.ndarray:
     """Matrix, (column, direction), that takes standardised rows to uncorrelated ones."""
     rows = data.complete
     whitening = np.zeros((len(data.views), 0))
@@ -483,7 +338,7 @@ def _whitening(data: _Table, joint: np.ndarray) -> np.ndarray:
     return whitening
 
 
-def _reach(data: _Table, whitening: np.ndarray) -> float:
+def _reach(data: ColumnTable, whitening: np.ndarray) -> float:
     """The largest distance among the rows."""
     pieces = data.pieces(data.complete)
     return max((float(_distances(z, whitening).max()) for z in pieces), default=0.0)
@@ -520,79 +375,6 @@ def _weighted(weights: np.ndarray, z: np.ndarray) -> np.ndarray:
     return total
 
 
-def _scores(data: _Table, k: int) -> tuple[Score, ...]:
-    """The score of a binary column; none if the complete rows lack an arm."""
-    rows, treatment = data.complete, data.names[k]
-    values = data.views[k][rows]
-    arms = np.unique(values)
-    if len(arms) != 2:
-        return ()
-    intercept, slopes = _regression(data, [rows[values == arm] for arm in arms], k)
-    score = Score(treatment, (float(arms[0]), float(arms[1])), intercept, slopes, (0.0, 0.0))
-    medians = []
-    for side, arm in zip((-1, 1), arms):
-        typical = data.raw(_evenly(rows[values == arm], SCORE_ROWS))
-        odds = _log_odds(score, typical, data.mean, data.scale)
-        medians.append(float(np.median(_chance(side * odds))))
-    return (replace(score, medians=(medians[0], medians[1])),)
-
-
-def _regression(data: _Table, arms: Sequence[np.ndarray], k: int) -> tuple[float, np.ndarray]:
-    """Intercept and slopes, (column,), of the log odds that column `k` is in the second arm."""
-    others = np.setdiff1d(np.flatnonzero(data.scale > 0), k)
-    slopes = np.zeros(len(data.views))
-    if not len(others):
-        return float(np.log(len(arms[1]) / len(arms[0]))), slopes
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    limit = max(4, min(SCORE_ROWS, SCORE_VALUES // len(others)))
-    fewer = min(limit // 2, *map(len, arms))
-    taken = [_evenly(arm, max(fewer, limit - fewer)) for arm in arms]
-    # A small arm is taken whole, so that much is known about it; weights give back the shares.
-    weights = [np.full(len(few), len(arm) / len(few)) for few, arm in zip(taken, arms)]
-    z = np.concatenate([data.at(few)[others].T for few in taken])
-    is_second = np.repeat([0, 1], [len(few) for few in taken])
-    # The tolerance is one of the mean gradient, to which a rare arm contributes little.
-    model = LogisticRegression(C=1 / len(others), tol=1e-7, max_iter=500)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(z, is_second, sample_weight=np.concatenate(weights))
-    slopes[others] = model.coef_[0]
-    return float(model.intercept_[0]), slopes
-
-
-def _evenly(rows: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` rows, one of each stretch; a fixed step would meet one day of every week."""
-    if len(rows) <= count:
-        return rows
-    inside = (np.arange(count) * 0.6180339887498949) % 1.0  # the golden ratio, of no period
-    return rows[((np.arange(count) + inside) * (len(rows) / count)).astype(np.intp)]
-
-
-def _log_odds(score: Score, table: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Log odds of the second arm, summed term by term and so the same for any number of rows."""
-    total = np.full(table.shape[1], score.intercept)
-    for k in np.flatnonzero(score.slopes):
-        total += (score.slopes[k] / scale[k]) * (table[k] - mean[k])
-    return total
-
-
-def _chance(log_odds: np.ndarray) -> np.ndarray:
-    """Inverse logit that does not overflow."""
-    return 0.5 + 0.5 * np.tanh(0.5 * log_odds)
-
-
-def _unlikely(
-    score: Score, values: np.ndarray, odds: np.ndarray, slack: float
-) -> Iterator[np.ndarray]:
-    """For each arm, the rows that are given it and whose chance of it is too small."""
-    for side, arm, median in zip((-1, 1), score.arms, score.medians):
-        # On the scale of log odds, which keeps its digits where chances come close to 0.
-        least = np.log(SHARE * median) - np.log1p(-SHARE * median) if median > 0 else -np.inf
-        yield (np.abs(values - arm) <= slack) & ~(side * odds >= least)
-
-
 def _scenario_table(support: Support, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """Values of a scenario, (column, row)."""
     widths = {name: support.arguments.count(name) for name in support.arguments}
@@ -601,7 +383,7 @@ def _scenario_table(support: Support, arrays: Mapping[str, np.ndarray]) -> np.nd
         msg = f"The argument '{missing[0]}', which the fit saw, is missing. Pass its values."
         raise InputError(msg, code="columns-mismatch")
     used = {name: np.asarray(arrays[name]) for name in widths}
-    table = np.empty((len(support.columns), _row_count(used) if used else 0))
+    table = np.empty((len(support.columns), row_count(used) if used else 0))
     start = 0
     for name, width in widths.items():
         array = used[name]

@@ -10,12 +10,12 @@ from scipy.spatial.distance import cdist
 from sklearn.linear_model import LogisticRegression
 
 from aimz.errors import InputError
+from aimz.scores import Score
 from aimz.support import (
     COLUMNS,
     LEVELS,
     SENTENCE,
     Outside,
-    Score,
     Support,
     merged,
     outside,

@@ -115,49 +115,7 @@ def plot_effect(
     ci_prob: float | None = None,
     ci_kind: str | None = None,
 ) -> "Axes":
-    """Draw an effect, in the picture that suits it.
-
-    One number is drawn as the density of its draws. Three or more scenarios whose names are numbers
-    are drawn as a curve against them, one for each group where there are at most eight. Other
-    effects are drawn as a forest, with a line for each number: at most 60 of them, for `"ite"`
-    spread evenly over the order of their means.
-
-    Parameters
-    ----------
-    effect : Effect
-        What to draw.
-    ax : Axes, optional
-        Where to draw; default a new figure.
-    ci_prob : float, optional
-        Probability of the interval; default ArviZ's.
-    ci_kind : {"eti", "hdi"}, optional
-        Kind of the interval; default ArviZ's.
-
-    Returns
-    -------
-    Axes
-        The picture; its caption is the title on the left.
-
-    Raises
-    ------
-    InputError
-        `plots-missing`: Matplotlib is not installed.
-
-    See Also
-    --------
-    Effect.summary : The numbers that are drawn.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> from aimz.effects import Effect, question_of
-    >>> draws = xr.DataArray(np.linspace(-1, 3, 100)[None], dims=("chain", "draw"))
-    >>> question = question_of("y", "ate", "difference", "expectation", "sample")
-    >>> ax = plot_effect(Effect(draws, draws, question, rows=50))
-    >>> ax.get_xlabel()
-    "average effect on 'y' (difference)"
-    >>> ax.figure.clear()
-    """
+    """Draw an effect in the picture that suits it; `Effect.plot` is its public form."""
     _check_matplotlib()
     prob, kind = _interval_of(ci_prob, ci_kind)
     cells = _cells_of(effect, prob, kind)

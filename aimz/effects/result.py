@@ -147,9 +147,11 @@ class Effect:
     ) -> "Axes":
         """Draw the effect: a density, a forest, or a curve against the dose.
 
-        One number is drawn as the density of its draws. Scenarios whose names are numbers, three or
-        more of them, are drawn as a curve against these numbers. Other effects are drawn as a
-        forest, with a line for each contrast, group or row. The intervals are those of `summary`.
+        One number is drawn as the density of its draws. Three or more scenarios whose names are
+        numbers are drawn as a curve against them, one for each group where there are at most eight.
+        Other effects are drawn as a forest, with a line for each contrast, group or row: at most 60
+        of them, for `"ite"` spread evenly over the order of their means. The intervals are those of
+        `summary`.
 
         Parameters
         ----------
@@ -170,6 +172,10 @@ class Effect:
         InputError
             `plots-missing`: Matplotlib is not installed.
 
+        See Also
+        --------
+        summary : The numbers that are drawn.
+
         Examples
         --------
         >>> import numpy as np, xarray as xr
@@ -180,10 +186,6 @@ class Effect:
         >>> ax.get_xlabel()
         "average effect on 'y' (difference)"
         >>> ax.figure.savefig("effect.pdf")  # doctest: +SKIP
-
-        See Also
-        --------
-        summary : The numbers that are drawn.
         """
         from aimz.effects.plot import plot_effect
 
