@@ -17,6 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -304,10 +305,10 @@ def _add_jaxpr(digest: Any, jaxpr: Any, *, hoist: bool) -> None:
     def atom_text(atom: Any) -> str:
         if _is_literal(atom):
             if hoist and _is_float_literal(atom):
-                return f"float:{atom.aval.str_short()}:{atom.aval.weak_type}"
+                return f"float:{_type_text(atom.aval)}:{atom.aval.weak_type}"
             value = np.asarray(atom.val)
-            return f"literal:{atom.aval.str_short()}:{atom.aval.weak_type}:{value.tobytes().hex()}"
-        return f"v{names.setdefault(atom, len(names))}:{atom.aval.str_short()}"
+            return f"literal:{_type_text(atom.aval)}:{atom.aval.weak_type}:{value.tobytes().hex()}"
+        return f"v{names.setdefault(atom, len(names))}:{_type_text(atom.aval)}"
 
     for atom in (*jaxpr.constvars, *jaxpr.invars):
         weak = getattr(atom.aval, "weak_type", False)
@@ -322,6 +323,12 @@ def _add_jaxpr(digest: Any, jaxpr: Any, *, hoist: bool) -> None:
             _add_value(digest, value)
         digest.update(f"->{','.join(map(atom_text, eqn.outvars))};".encode())
     digest.update(",".join(map(atom_text, jaxpr.outvars)).encode())
+
+
+@lru_cache(maxsize=4096)
+def _type_text(aval: Any) -> str:
+    text: str = aval.str_short()
+    return text
 
 
 def _is_jaxpr(value: Any) -> bool:
