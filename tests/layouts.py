@@ -208,7 +208,7 @@ COUPLED_LAYOUTS = tuple(
 ON_FOUR_DEVICES = tuple(layout for layout in PAIRS if layout.devices == 4)
 ON_FEW_DEVICES = tuple(layout for layout in PAIRS if layout.devices < 4)
 AT_LENGTH = ("linear", "local_latent")
-IN_SHORT = (*AT_LENGTH, "poisson", "centred")
+IN_SHORT = (*AT_LENGTH, "centred")
 _EVERY_PAIR = [
     *((case, PAIRS if case.name in AT_LENGTH else ON_FEW_DEVICES) for case in CASES),
     *((case, (REFERENCE, *COUPLED_LAYOUTS)) for case in COUPLED),

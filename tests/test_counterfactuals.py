@@ -207,6 +207,7 @@ def test_a_latent_whose_value_is_not_known_is_refused():
 # ------------------------------------------------------------------ layouts
 
 
+@pytest.mark.slow
 def test_counterfactuals_do_not_depend_on_tiles(monkeypatch):
     im = ImpactModel(of_family(FAMILIES["zero-inflated"]))
     im.set_posterior_sample({"b": RNG.normal(0.5, 0.2, DRAWS)})

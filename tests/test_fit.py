@@ -84,6 +84,7 @@ def test_rows_from_elsewhere_fit_as_the_array_does(fitted, kind):
     np.testing.assert_array_equal(model.posterior["b"], fitted.posterior["b"])
 
 
+@pytest.mark.slow
 def test_refit_on_other_data_equals_a_new_model(fitted):
     other = data(30, seed=1, slope=3.0)
     refitted = copy.deepcopy(fitted).fit(*other, progress=False)
@@ -152,6 +153,7 @@ def test_a_step_after_a_fit_leaves_no_draws_to_predict_with(fitted):
         model.predict(X)
 
 
+@pytest.mark.slow
 def test_sample_continues_and_never_repeats(fitted):
     model = copy.deepcopy(fitted)
     first, second = (model.sample(num_samples=30, return_datatree=False)["b"] for _ in range(2))

@@ -116,6 +116,7 @@ def test_models_that_share_an_object_fit_like_fresh_ones():
         np.testing.assert_array_equal(fit.draws["slope"], fresh.draws["slope"])
 
 
+@pytest.mark.slow
 def test_second_fit_compiles_nothing():
     X, y = data()
     engine = as_engine(chains(regression), regression)

@@ -420,9 +420,8 @@ def test_steps_go_on_from_the_state():
     assert engine.fit_of(state, 2, problem, 50).draws["slope"].shape == (1, 50, 3)
 
 
-@pytest.mark.parametrize(
-    "change", [{"family": dist.Cauchy}, pytest.param({"scale": 3.0}, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{"family": dist.Cauchy}, {"scale": 3.0}])
 def test_a_step_sees_a_change_that_no_value_of_a_site_shows(change):
     settings = {"family": dist.Normal, "scale": 1.0}
 
@@ -439,6 +438,7 @@ def test_a_step_sees_a_change_that_no_value_of_a_site_shows(change):
     assert abs(engine.step(1, problem_of(kernel, X=X, y=y), state)[1] - before) > 10.0
 
 
+@pytest.mark.slow
 def test_a_fit_continues_from_its_state():
     X, y = data(n=60)
     problem = problem_of(regression, X=X, y=y)

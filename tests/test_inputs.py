@@ -561,6 +561,7 @@ def test_missing_outcomes_are_left_out_of_the_likelihood(inference, X, y):
     assert draws.std() == pytest.approx(1 / np.sqrt(len(there)), rel=0.15)
 
 
+@pytest.mark.slow
 def test_missing_outcomes_are_left_out_of_minibatches(X, y):
     im = ImpactModel(conjugate)
     im.fit(X, with_holes(y, 15), missing="mask", batch_size=10, epochs=1500, progress=False)

@@ -270,6 +270,7 @@ def test_a_function_that_looks_at_other_rows_is_refused(function, in_segments, X
         in_segments.predict(X, intervention={"z": function}, progress=False)
 
 
+@pytest.mark.slow
 def test_a_function_of_each_value_alone_is_taken(in_segments, X):
     options: dict[str, Any] = {"in_sample": False, "return_sites": "z", "return_datatree": False}
     natural = in_segments.predict_on_batch(X, rng_key=1, **options)["z"]

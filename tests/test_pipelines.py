@@ -93,6 +93,7 @@ def test_rows_of_an_argument_arrive_with_their_fold(routing, dose):
         assert got == own.score(X[test], y[test], t=t[test], sample_weight=weights[test])
 
 
+@pytest.mark.slow
 def test_rows_of_an_argument_arrive_through_a_pipeline(routing, dose):
     X, y, t, _ = dose
     im = quick().set_fit_request(t=True, progress=True).set_score_request(t=True)
@@ -276,6 +277,7 @@ def test_grid_over_kernels_and_settings_in_two_processes(people):
     assert search.best_estimator_[-1].kernel in (narrow, wide)
 
 
+@pytest.mark.slow
 def test_grid_over_a_wrapper_uses_its_own_score(people):
     X, y = people
     grid = {"impactregressor__prior_scale": [0.01, 2.5]}

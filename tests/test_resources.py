@@ -61,6 +61,7 @@ def call(kind: str, model: Any, number: int) -> None:
 @pytest.mark.filterwarnings("ignore:The loss was still falling")
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
 @pytest.mark.parametrize("kind", some_fast(KINDS, len(KINDS)))
+@pytest.mark.slow
 def test_a_hundred_calls_leave_nothing_behind(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = make_model()

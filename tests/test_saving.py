@@ -159,6 +159,7 @@ def test_an_archive_keeps_the_columns_and_latents_of_rows(tmp_path):
         again.predict(frame[["u"]], progress=False)
 
 
+@pytest.mark.slow
 def test_a_loaded_model_goes_on_where_the_saved_one_stopped(model, X, tmp_path):
     model.save(tmp_path / "model")
     again = ImpactModel.load(tmp_path / "model", kernel)

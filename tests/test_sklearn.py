@@ -19,7 +19,7 @@ from aimz.sklearn import ImpactClassifier, ImpactRegressor
 
 #: Checks of scikit-learn that may fail, by estimator: name of the check and the reason. None does.
 ARGUED: dict[str, dict[str, str]] = {"ImpactRegressor": {}, "ImpactClassifier": {}}
-EVERY = 8
+EVERY = 12
 PRIOR = 2.5
 
 
@@ -118,6 +118,7 @@ def test_default_posterior_agrees_with_chains(estimator):
     assert float(gap.max()) < (0.1 if isinstance(estimator, ImpactRegressor) else 0.5)
 
 
+@pytest.mark.slow
 def test_quantiles_cover_what_they_say():
     X, y = line(4300)
     regressor = ImpactRegressor(num_samples=2000).fit(X[:300], y[:300])
@@ -169,6 +170,7 @@ def test_quantiles_of_probabilities_say_how_sure_they_are(classifier):
     assert np.all(np.diff(quantiles, axis=-1) >= 0)
 
 
+@pytest.mark.slow
 def test_model_inside_answers_outside_double_precision(regressor):
     X, y = line()
     single = regressor.model_.predict_on_batch(X, return_datatree=False)["y"]
@@ -192,6 +194,7 @@ def test_names_of_columns_reach_the_model_inside():
     np.testing.assert_array_equal(reordered["posterior_predictive"]["y"].shape, (1, 1000, 40))
 
 
+@pytest.mark.slow
 def test_seed_decides_the_draws():
     X, y = line()
     first, same, other = (ImpactRegressor(random_state=s).fit(X, y) for s in (1, 1, 2))
@@ -246,6 +249,7 @@ def test_kernel_of_two_classes_is_wrapped():
     assert classifier.score(X, y) > 0.7
 
 
+@pytest.mark.slow
 def test_kernel_of_other_classes_than_the_labels_is_refused():
     X, y = labels(80, 2)
     classifier = ImpactClassifier(three_classes).fit(standardized(X), y)
