@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from aimz.counterfactual import Replay, Replayed
@@ -392,8 +393,9 @@ def _each_row(rows: Rows, scenarios: Scenarios, schema: Schema) -> Rows:
     return Rows(asked.astype(np.float64), np.cumsum(asked) - 1, tuple(labels.tolist()))
 
 
-def _row_labels(schema: Schema, rows: int) -> np.ndarray:
-    return schema.labels if schema.labels is not None else np.arange(rows)
+def _row_labels(schema: Schema, rows: int) -> Any:
+    """Labels of the rows; numbers that only count them take no memory."""
+    return schema.labels if schema.labels is not None else pd.RangeIndex(rows)
 
 
 def _row_table(

@@ -87,7 +87,7 @@ class Overlap:
             )
             self._found.setdefault(name, {})[row_tile.rows.start] = parts
 
-    def account(self, row_dim: str, labels: np.ndarray) -> tuple[xr.Dataset, tuple[Note, ...]]:
+    def account(self, row_dim: str, labels: Any) -> tuple[xr.Dataset, tuple[Note, ...]]:
         """Flags of the rows by scenario, the share outside of those asked about, and warnings."""
         flags = np.zeros((len(self._found), len(labels)), bool)
         shares, notes = [], []

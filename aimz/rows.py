@@ -102,7 +102,8 @@ class Stream:
                 break
             if self.check is not None:
                 self.check(arrays, rows.start)
-            self._digest.update(canonical_rows(arrays[self.primary]).tobytes())
+            for part in canonical_rows(arrays[self.primary]):
+                self._digest.update(part)
             yield RowTile(rows, arrays, _digest_of(arrays))
         if self.count is not None and self.seen != self.count:
             more = "at least " if self.seen > self.count else ""

@@ -1,5 +1,6 @@
 """What may be passed, and what becomes of it: right numbers, or a sentence that says what to do."""
 
+import tracemalloc
 import warnings
 from typing import Any
 
@@ -16,6 +17,7 @@ import scipy.sparse
 import xarray as xr
 
 from aimz import ImpactModel, InputError, OutputWarning
+from aimz.data import row_fingerprint, row_hashes
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
 pytestmark = pytest.mark.filterwarnings("ignore:The loss was still falling")  # fits are short
@@ -724,3 +726,27 @@ def test_a_missing_outcome_does_not_hide_that_the_others_are_blurred(X):
     y[3] = np.nan
     with pytest.raises(InputError, match="whose differences 32 bits would blur"):
         ImpactModel(plain).fit(X, y, missing="mask", progress=False)
+
+
+# ------------------------------------------------------------------ recognised
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_rows_are_recognised_whatever_pieces_they_are_read_in(dtype, monkeypatch):
+    X = (1000 * np.random.default_rng(0).normal(size=(500, 3))).astype(dtype)
+    last = X.copy()
+    last[-1, -1] += 1
+    whole, hashes = row_fingerprint(X), row_hashes(X)
+    monkeypatch.setattr("aimz.data._PIECE", 64)
+    assert row_fingerprint(X) == whole != row_fingerprint(last)
+    np.testing.assert_array_equal(row_hashes(X), hashes)
+    np.testing.assert_array_equal(np.flatnonzero(row_hashes(last) != hashes), [499])
+
+
+def test_recognising_rows_takes_little_memory():
+    X = np.ones((2_000_000, 4), np.float32)
+    tracemalloc.start()
+    row_fingerprint(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < X.nbytes / 2
