@@ -45,11 +45,12 @@ def score_of(data: ColumnTable, k: int) -> Score | None:
     arms = np.unique(values)
     if len(arms) != 2:
         return None
-    intercept, slopes = _regression(data, [rows[values == arm] for arm in arms], k)
+    who = [rows[values == arm] for arm in arms]
+    intercept, slopes = _regression(data, who, k)
     score = Score(treatment, (float(arms[0]), float(arms[1])), intercept, slopes, (0.0, 0.0))
     medians = []
-    for side, arm in zip((-1, 1), arms):
-        typical = data.raw(_evenly(rows[values == arm], SCORE_ROWS))
+    for side, had in zip((-1, 1), who):
+        typical = data.raw(_evenly(had, SCORE_ROWS))
         odds = _log_odds(score, typical, data.mean, data.scale)
         medians.append(float(np.median(_chance(side * odds))))
     return replace(score, medians=(medians[0], medians[1]))
