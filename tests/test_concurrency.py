@@ -79,6 +79,7 @@ def test_eight_threads_get_the_draws_of_their_own_rows(X):
         np.testing.assert_array_equal(values, expected[number])
 
 
+@pytest.mark.slow
 def test_eight_threads_of_different_kernels_are_not_interleaved(X):
     models = [make(float(number)) for number in range(THREADS)]
     for number, values in enumerate(at_once(lambda number: drawn(models[number], X))):

@@ -229,6 +229,7 @@ def centred(X, t, y=None):
 
 
 @pytest.mark.filterwarnings("ignore:Rows are predicted together")
+@pytest.mark.slow
 def test_rows_that_interact_are_replayed_together():
     im = ImpactModel(centred).set_posterior_sample({"b": np.full(DRAWS, 0.5)})
     X, t = RNG.normal(size=20), np.zeros(20)

@@ -112,6 +112,7 @@ def test_effect_does_not_wrap_or_cut_off(store, values, expected):
 
 
 @pytest.mark.parametrize("store", ["memory", "persistent"])
+@pytest.mark.slow
 def test_mixture_keeps_the_values_of_every_component(store):
     def kernel(X, y=None):
         numpyro.sample("b", dist.Normal(0.0, 1.0))

@@ -154,6 +154,7 @@ def test_a_registered_model_predicts_bit_for_bit(logged):
     assert again.get_params() == im.get_params()
 
 
+@pytest.mark.slow
 def test_another_process_with_more_devices_predicts_bit_for_bit(logged, server, tmp_path):
     info, _, expected = logged
     command = [sys.executable, "-m", "tests.mlflow_servers", info.model_uri]
@@ -269,6 +270,7 @@ def test_a_fit_is_a_run(autologging, experiment, module, frame, model):
     np.testing.assert_array_equal(drawn(again, frame), drawn(im, frame))
 
 
+@pytest.mark.slow
 def test_ten_thousand_losses_take_less_than_twenty_requests(autologging, experiment, server):
     autologging(log_models=False, log_datasets=False)
     before = server.requests()
@@ -415,6 +417,7 @@ def one(X, y=None):
     numpyro.sample("y", dist.Normal(b[0] * X, 1.0), obs=y)
 
 
+@pytest.mark.slow
 def test_one_column_serves_a_kernel_of_a_vector():
     im = ImpactModel(one, inference=simple(one), num_samples=5).fit_on_batch(
         np.arange(5.0), np.arange(5.0), num_steps=5, progress=False

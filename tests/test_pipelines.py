@@ -168,6 +168,7 @@ def test_weights_of_a_score_are_rows_repeated(dose):
         im.score(X, y, t=t, sample_weight=np.ones(59))
 
 
+@pytest.mark.slow
 def test_columns_of_the_fit_are_known_by_scikit_learns_names(dose):
     X, y, t, _ = dose
     im = quick()

@@ -239,6 +239,7 @@ def known_noise(X, y=None):
         numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
 
 
+@pytest.mark.slow
 def test_kernel_of_two_classes_is_wrapped():
     X, y = labels(80, 2)
     X = standardized(X)
