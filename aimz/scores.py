@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import expit
 
 from aimz.columns import ColumnTable
 
@@ -52,7 +53,7 @@ def score_of(data: ColumnTable, k: int) -> Score | None:
     for side, had in zip((-1, 1), who):
         typical = data.raw(_evenly(had, SCORE_ROWS))
         odds = _log_odds(score, typical, data.mean, data.scale)
-        medians.append(float(np.median(_chance(side * odds))))
+        medians.append(float(np.median(expit(side * odds))))
     return replace(score, medians=(medians[0], medians[1]))
 
 
@@ -96,11 +97,6 @@ def _log_odds(score: Score, table: np.ndarray, mean: np.ndarray, scale: np.ndarr
     for k in np.flatnonzero(score.slopes):
         total += (score.slopes[k] / scale[k]) * (table[k] - mean[k])
     return total
-
-
-def _chance(log_odds: np.ndarray) -> np.ndarray:
-    """Inverse logit that does not overflow."""
-    return 0.5 + 0.5 * np.tanh(0.5 * log_odds)
 
 
 def unlikely(
