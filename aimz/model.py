@@ -26,6 +26,7 @@ from aimz.fitted import check_fitted_rows, origin_of
 from aimz.inference import Fit
 from aimz.inputs import Given, gather, row_numbers
 from aimz.kernel import read_signature
+from aimz.labels import lined_up, row_labels
 from aimz.persist import Scratch
 from aimz.prediction import Result, carry_out, difference, prepare
 from aimz.requests import Delivery, Fitted, Request, Use
@@ -611,7 +612,9 @@ class ImpactModel(Estimator):
         densities = np.asarray(logsumexp(rows, axis=0) - np.log(len(rows)))
         if sample_weight is None:
             return float(np.sum(densities) / len(densities))
-        weights = np.asarray(as_array(sample_weight, "sample_weight"), np.float64)
+        given = {self.param_output: y, "sample_weight": sample_weight}
+        lined = lined_up(given, row_labels(X), len(densities), self.param_input)
+        weights = np.asarray(as_array(lined["sample_weight"], "sample_weight"), np.float64)
         if weights.shape != densities.shape or not weights.sum() > 0 or weights.min() < 0:
             msg = (
                 f"sample_weight of shape {weights.shape} is not one weight >= 0, some above, for "

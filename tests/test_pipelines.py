@@ -166,6 +166,12 @@ def test_weights_of_a_score_are_rows_repeated(dose):
     assert score == pytest.approx(im.score(X[twice], y[twice], t=t[twice]), rel=1e-5)
     with pytest.raises(InputError, match="one weight"):
         im.score(X, y, t=t, sample_weight=np.ones(59))
+    labels = np.array([f"person {number}" for number in range(60)])
+    frame = pd.DataFrame(X, index=labels)
+    weights = pd.Series(1.0 + np.arange(60) % 2, index=labels).sort_values()
+    assert im.score(frame, y, t=t, sample_weight=weights) == score
+    with pytest.raises(InputError, match="in another order"):
+        im.score(X, pd.Series(y, index=labels), t=t, sample_weight=weights)
 
 
 @pytest.mark.slow
