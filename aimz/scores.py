@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import expit
+from scipy import special
 
 from aimz.columns import ColumnTable
 
@@ -53,7 +53,7 @@ def score_of(data: ColumnTable, k: int) -> Score | None:
     for side, had in zip((-1, 1), who):
         typical = data.raw(_evenly(had, SCORE_ROWS))
         odds = _log_odds(score, typical, data.mean, data.scale)
-        medians.append(float(np.median(expit(side * odds))))
+        medians.append(float(np.median(special.expit(side * odds))))
     return replace(score, medians=(medians[0], medians[1]))
 
 
