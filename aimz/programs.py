@@ -16,9 +16,11 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
@@ -37,6 +39,7 @@ __all__ = [
     "num_compiled",
     "numbers",
     "program_stats",
+    "shared_traces",
     "trace",
 ]
 
@@ -88,6 +91,7 @@ class _Cache:
 
 
 _CACHE = _Cache()
+_INNER_NAMES: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
 
 
 def _mark_forked() -> None:
@@ -135,6 +139,12 @@ def trace(
             closed, shapes = jax.make_jaxpr(lambda *inputs: fn(*inputs), return_shape=True)(*args)
     consts = [_in_this_precision(value) for value in closed.consts]
     return core.ClosedJaxpr(closed.jaxpr, consts), shapes
+
+
+def shared_traces() -> AbstractContextManager[Any]:
+    """Inside, JAX may reuse its traces: for functions that read nothing but their arguments."""
+    context: AbstractContextManager[Any] = set_xla_metadata(trace="shared")
+    return context
 
 
 def _in_this_precision(constant: Any) -> Any:
@@ -325,6 +335,16 @@ def _add_jaxpr(digest: Any, jaxpr: Any, *, hoist: bool) -> None:
     digest.update(",".join(map(atom_text, jaxpr.outvars)).encode())
 
 
+def _inner_name(jaxpr: Any) -> bytes:
+    """Name of a program inside another; JAX keeps and shares those of library functions."""
+    name = _INNER_NAMES.get(jaxpr)
+    if name is None:
+        digest = hashlib.blake2b(digest_size=16)
+        _add_jaxpr(digest, jaxpr, hoist=False)
+        name = _INNER_NAMES[jaxpr] = digest.digest()
+    return name
+
+
 @lru_cache(maxsize=4096)
 def _type_text(aval: Any) -> str:
     text: str = aval.str_short()
@@ -338,7 +358,7 @@ def _is_jaxpr(value: Any) -> bool:
 def _add_value(digest: Any, value: Any) -> None:
     """Feed a parameter or constant by value; an opaque object by its address."""
     if _is_jaxpr(value):
-        _add_jaxpr(digest, getattr(value, "jaxpr", value), hoist=False)
+        digest.update(_inner_name(getattr(value, "jaxpr", value)))
         for constant in getattr(value, "consts", ()):
             _add_value(digest, constant)
     elif isinstance(value, tuple | list):

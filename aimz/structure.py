@@ -17,6 +17,7 @@ from jax.extend.core import get_opaque_trace_state
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.distribution import Distribution, Unit
+from numpyro.distributions.transforms import Transform
 from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import _PYRO_STACK, Messenger, plate
 
@@ -136,6 +137,19 @@ def base_distribution(fn: Any) -> Any:
 _WRAPPERS = frozenset({"ExpandedDistribution", "MaskedDistribution", "Independent"})
 
 
+def _is_plain(thing: Any) -> bool:
+    """Whether a distribution is one of NumPyro's, with nothing but such and numbers in it."""
+    if thing is None or isinstance(thing, (*_ARRAY_TYPES, str)):
+        return True
+    if not type(thing).__module__.startswith("numpyro.distributions."):
+        return False
+    return all(map(_is_plain, jax.tree.leaves(list(vars(thing).values()), is_leaf=_is_whole)))
+
+
+def _is_whole(leaf: Any) -> bool:
+    return isinstance(leaf, Distribution | Transform)
+
+
 class row_plates(Messenger):  # type: ignore[misc]  # noqa: N801  # NumPyro: no stubs; a handler
     """A kernel whose plates `names` have `rows` rows, whatever the kernel wrote there.
 
@@ -211,6 +225,9 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
         elif kind in ("sample", "param", "mutable") and name in self.given:
             # A copy: `random_flax_module` replaces entries of a param's tree in place.
             msg["value"] = jax.tree.map(lambda leaf: leaf, self.given[name])
+        elif kind == "sample" and msg["value"] is None and _is_plain(msg["fn"]):
+            with programs.shared_traces():
+                msg["value"] = msg["fn"](*msg["args"], **msg["kwargs"])
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         kind, name = msg["type"], msg.get("name")
