@@ -24,7 +24,7 @@ import numpy as np
 
 from aimz.programs import TRACE_LOCK, Bound, compile_program
 from aimz.rows import RowTile, Stream
-from aimz.sampling import Block, Task, follows_rows
+from aimz.sampling import Block, Task, follows_rows, predict_block, predict_pairs
 from aimz.spec import KernelSpec
 from aimz.store import Sink, Tile, Variable
 
@@ -35,6 +35,7 @@ __all__ = [
     "TileRun",
     "compile_call",
     "each_tile",
+    "is_binary",
     "narrowest",
     "num_draws",
     "plan_tiles",
@@ -48,6 +49,8 @@ TILE_BYTES = 64 * 2**20
 MIN_ROWS, MAX_ROWS = 16, 1024
 #: Draws of the largest tile where rows stay whole.
 MAX_WHOLE_DRAWS = 256
+#: Values of the smallest tile whose draws are made two and two, if they are 0 and 1.
+PAIRED_VALUES = 2**18
 #: Threads of a device that is not the CPU: one computes while the other copies and writes.
 THREADS_PER_ACCELERATOR = 2
 
@@ -124,11 +127,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Ready:
-    """A compiled call; shape and narrow dtype of each site in one tile, and its own dtype."""
+    """A compiled call; shape and narrow dtype of each site in one tile, and its own dtype.
+
+    A program that makes its draws two and two returns both in the bytes of one number.
+    """
 
     run: Bound
     shapes: Mapping[str, Any]
     dtypes: Mapping[str, np.dtype]
+    in_pairs: bool = False
 
 
 def plan_tiles(spec: KernelSpec, rows: int | None, chains: int, draws: int) -> Plan:
@@ -162,6 +169,14 @@ def compile_call(call: Call, plan: Plan) -> Ready:
     block = _with_rows(block, call, RowTile(slice(0, 1), rows), plan)
     shapes = jax.tree.map(_as_jax_types, block)
     dtypes: dict[str, np.dtype] = {}
+    if _in_pairs(call, plan):
+        with TRACE_LOCK:
+            run = compile_program(
+                partial(predict_pairs, call.task), shapes, version=call.task.spec.version
+            )
+        full = jax.ShapeDtypeStruct((plan.tile_rows, plan.tile_draws), bool)
+        own = {n: np.dtype(call.task.results[n].dtype) for n in run.shapes}
+        return Ready(run, dict.fromkeys(run.shapes, full), own, in_pairs=True)
 
     def narrow(block: Block) -> dict[str, Any]:
         values = call.program(call.task, block)
@@ -229,6 +244,8 @@ class TileRun:
             held[name] = full.swapaxes(0, 1)
         block = block._replace(row_posterior=held)
         results: dict[str, Any] = self.ready.run(block)  # where its shared part is
+        if self.ready.in_pairs:
+            results = {n: np.asarray(v).view(bool) for n, v in results.items()}
         rows, draws = _length(tile.rows), num_draws(tile)
         owned = {name: follows_rows(self.call.task.results[name]) for name in results}
 
@@ -396,6 +413,27 @@ def _with_rows(shared: Block, call: Call, row_tile: RowTile, plan: Plan) -> Bloc
         row_values=jax.tree.map(cut, call.block.row_values),
         redraw=jax.tree.map(cut, call.block.redraw),
     )
+
+
+def _in_pairs(call: Call, plan: Plan) -> bool:
+    """Whether a call's tiles are worth drawing two and two, and can be."""
+    parts = [plan.tile_draws]
+    if plan.tile_draws < plan.chains * plan.draws:
+        parts.append(plan.draws)
+    if plan.whole or any(part % 2 for part in parts):
+        return False
+    sites = [call.task.results[name] for name in call.task.sites]
+    return plan.tile_rows * plan.tile_draws >= PAIRED_VALUES and all(
+        is_binary(call, site.name) and follows_rows(site) and len(site.shape) == 1 for site in sites
+    )
+
+
+def is_binary(call: Call, name: str) -> bool:
+    """Whether a site is predicted as outcomes of 0 and 1, by its support."""
+    site = call.task.results[name]
+    if call.program is not predict_block or site.dtype is None:
+        return False
+    return narrowest(call, name, np.dtype(site.dtype)) == np.dtype(bool)
 
 
 def narrowest(call: Call, name: str, dtype: np.dtype) -> np.dtype:

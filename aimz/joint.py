@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.execute import Call, Plan, TileRun, compile_call, narrowest
+from aimz.execute import Call, Plan, TileRun, compile_call, is_binary, narrowest
 from aimz.rows import RowTile
-from aimz.sampling import Block, Task, expectation_block, predict_block
+from aimz.sampling import Block, Task, expectation_block
 from aimz.spec import SiteSpec
 from aimz.store import Tile
 
@@ -59,7 +59,7 @@ class JointRun:
     def __init__(self, calls: Mapping[Any, Call], plan: Plan, *, sums: bool) -> None:
         self.calls, self.names = calls, list(calls)
         numbered = {str(number): call for number, call in enumerate(calls.values())}
-        self.is_packed = sums and all(map(_is_binary, calls.values()))
+        self.is_packed = sums and all(is_binary(call, *call.task.sites) for call in calls.values())
         self.has_sums = sums and (self.is_packed or all(map(_is_float, calls.values())))
         form = _Form.PACKED if self.is_packed else _Form.SUMS if self.has_sums else _Form.VALUES
         joint = _joint_call(numbered, form)
@@ -82,14 +82,6 @@ class _Form(enum.Enum):
     VALUES = "values"
     SUMS = "sums"
     PACKED = "packed"
-
-
-def _is_binary(call: Call) -> bool:
-    (name,) = call.task.sites
-    site = call.task.results[name]
-    if call.program is not predict_block or site.dtype is None:
-        return False
-    return narrowest(call, name, np.dtype(site.dtype)) == np.dtype(bool)
 
 
 @dataclass(frozen=True)

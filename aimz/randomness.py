@@ -1,9 +1,12 @@
 """Random numbers that belong to a row, not to its place in an array.
 
-A key here is three words, (k0, k1, row). Its bits at position i are the threefry-2x32 block of the
-counter (row, i) under (k0, k1), so under `jax.vmap` over rows any sampler draws for each row what
-it would draw for that row alone, and a key for a row costs nothing to make. The two words come
-from the call's key, the number of the draw and the name of the site.
+A key here is four words, (k0, k1, row, half). Its bits at position i are the threefry-2x32 block of
+the counter (row, i) under (k0, k1), so under `jax.vmap` over rows any sampler draws for each row
+what it would draw for that row alone, and a key for a row costs nothing to make. The first two
+words come from the call's key, the number of the draw and the name of the site.
+
+A block has 64 bits, and most samplers take 32 of them for a number: the first half, unless the
+key says the second. Two draws may share a block by keys that differ in their half alone.
 
 The block function is that of Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as
 easy as 1, 2, 3", with 20 rounds; they are unrolled, which XLA fuses into one loop over elements.
@@ -11,7 +14,7 @@ easy as 1, 2, 3", with 20 rounds; they are unrolled, which XLA fuses into one lo
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +26,7 @@ from aimz.errors import InputError
 
 __all__ = [
     "NO_ROW",
+    "Draw",
     "as_key",
     "as_stock_key",
     "call_words",
@@ -30,6 +34,7 @@ __all__ = [
     "draw_words",
     "fold_words",
     "name_words",
+    "pair_words",
     "site_key",
 ]
 
@@ -38,8 +43,24 @@ NO_ROW = np.uint32(0xFFFFFFFF)
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
-# Keep the counters of bits, folded keys and split keys apart.
-_FOLD, _SPLIT = np.uint32(0x9E3779B9), np.uint32(0x85EBCA6B)
+# Keep the counters of bits, folded keys and split keys apart, and what halves take whole.
+_FOLD, _SPLIT, _HALF = np.uint32(0x9E3779B9), np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
+
+
+class Draw(NamedTuple):
+    """Numbers of draws, two and two: draw `2 * pair + half`."""
+
+    pair: Any  # uint32
+    half: Any  # uint32, 0 or 1
+
+    @classmethod
+    def numbered(cls, numbers: Any) -> Self:
+        """Draws by their numbers."""
+        return cls(numbers >> np.uint32(1), numbers & np.uint32(1))
+
+    @property
+    def number(self) -> Any:
+        return (self.pair << np.uint32(1)) | self.half
 
 
 def as_key(rng_key: Any) -> jax.Array:
@@ -81,6 +102,11 @@ def draw_words(words: jax.Array, draw: Any) -> jax.Array:
     return fold_words(words, jnp.uint32(0), jnp.asarray(draw, np.uint32))
 
 
+def pair_words(words: jax.Array, pair: Any) -> jax.Array:
+    """Two words that the draws of a pair share; no draw has them for its own."""
+    return fold_words(words, jnp.uint32(1), jnp.asarray(pair, np.uint32))
+
+
 def name_words(name: str) -> tuple[np.uint32, np.uint32]:
     """Two words that stand for a name."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
@@ -93,21 +119,23 @@ def fold_words(words: Any, low: Any, high: Any) -> jax.Array:
     return jnp.stack(_threefry(words[0], words[1], jnp.uint32(low), jnp.uint32(high)))
 
 
-def site_key(words: jax.Array, name: str, row: Any = NO_ROW) -> jax.Array:
+def site_key(words: jax.Array, name: str, row: Any = NO_ROW, half: Any = 0) -> jax.Array:
     """Key of a site in one draw, for one row or for none.
 
     Parameters
     ----------
     words : Array, shape (2,)
-        Words of the draw.
+        Words of the draw, or of a pair of draws.
     name : str
         Name of the site.
     row : uint32 scalar
         Global number of the row.
+    half : uint32 scalar
+        Which draw of the pair.
     """
     site = fold_words(words, *name_words(name))
-    data = jnp.concatenate([site, jnp.asarray(row, np.uint32).reshape(1)])
-    return jax.random.wrap_key_data(data, impl=ROW_PRNG)
+    rest = jnp.stack([jnp.asarray(row, np.uint32), jnp.asarray(half, np.uint32)])
+    return jax.random.wrap_key_data(jnp.concatenate([site, rest]), impl=ROW_PRNG)
 
 
 def as_stock_key(key: jax.Array) -> jax.Array:
@@ -144,20 +172,24 @@ def _iota(shape: tuple[int, ...]) -> jax.Array:
 
 def _seed(seed: Any) -> jax.Array:
     words = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
-    return jnp.concatenate([words, jnp.full(1, NO_ROW)])
+    return jnp.concatenate([words, jnp.array([NO_ROW, 0], np.uint32)])
 
 
 def _random_bits(key: jax.Array, width: int, shape: tuple[int, ...]) -> Any:
-    low, high = _threefry(key[0], key[1], key[2], _iota(shape))
+    k0, k1, row, half = key
     if width == 64:
+        low, high = _threefry(k0 ^ half * _HALF, k1, row, _iota(shape))
         return (high.astype(jnp.uint64) << np.uint64(32)) | low.astype(jnp.uint64)
-    return low.astype(getattr(jnp, f"uint{width}"))
+    low, high = _threefry(k0, k1, row, _iota(shape))
+    return jnp.where(half == 0, low, high).astype(getattr(jnp, f"uint{width}"))
 
 
 def _derived(key: jax.Array, domain: np.uint32, numbers: Any) -> jax.Array:
     """Keys of row zero whose words depend on the key, its row and `numbers`."""
-    low, high = _threefry(key[0] ^ domain, key[1], key[2], numbers)
-    return jnp.stack([low, high, jnp.zeros_like(low)], axis=-1)
+    k0, k1, row, half = key
+    low, high = _threefry(k0 ^ domain ^ half * _HALF, k1, row, numbers)
+    zero = jnp.zeros_like(low)
+    return jnp.stack([low, high, zero, zero], axis=-1)
 
 
 def _fold_in(key: jax.Array, data: Any) -> jax.Array:
@@ -169,7 +201,7 @@ def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _define(functions: dict[str, Callable[..., Any]]) -> Any:
-    return define_prng_impl(key_shape=(3,), name="aimz_row", tag="aimz", **functions)
+    return define_prng_impl(key_shape=(4,), name="aimz_row", tag="aimz", **functions)
 
 
 ROW_PRNG = _define(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.primitives import Messenger
@@ -23,7 +24,7 @@ from numpyro.primitives import Messenger
 from aimz.errors import InputError
 from aimz.kernel import row_plates
 from aimz.laws import Evidence, Law, law_of
-from aimz.randomness import NO_ROW, as_stock_key, draw_words, site_key
+from aimz.randomness import NO_ROW, Draw, as_stock_key, draw_words, pair_words, site_key
 from aimz.spec import KernelSpec, SiteSpec
 from aimz.structure import base_distribution
 
@@ -38,6 +39,7 @@ __all__ = [
     "log_likelihood_block",
     "population_block",
     "predict_block",
+    "predict_pairs",
 ]
 
 
@@ -45,7 +47,7 @@ class Block(NamedTuple):
     """Arrays of one block of rows by draws; every leaf is an input of the program."""
 
     words: Any  # (2,) uint32: the call
-    draws: Any  # (draw,) uint32: numbers of the draws
+    draws: Any  # (draw,) uint32: numbers of the draws; in a program, a `Draw`
     rows: Any  # (row,) uint32: global numbers of the rows
     inputs: dict[str, Any]  # kernel arguments that go whole
     row_inputs: dict[str, Any]  # (row, ...)
@@ -89,6 +91,32 @@ def density_spec(spec: KernelSpec) -> KernelSpec:
 def predict_block(task: Task, block: Block) -> dict[str, jax.Array]:
     """Values of `task.sites`: (row, draw, ...) for sites of rows, else (draw, ...)."""
     return _run_block(task, block, _site_values)
+
+
+def predict_pairs(task: Task, block: Block) -> dict[str, jax.Array]:
+    """`predict_block` of sites of 0 and 1, two draws in the bytes of a uint16: (row, draw / 2).
+
+    The draws are an even number of them and begin at an even one. Both of a pair are drawn in one
+    loop, which computes the block of random bits that they share once.
+    """
+    pair = Draw.numbered(block.draws[::2]).pair
+
+    @jax.jit  # both halves by one trace of the kernel
+    def draw_half(block: Block) -> dict[str, jax.Array]:
+        return _run_block(task, block, _site_values)
+
+    def half_of(half: int) -> Block:
+        posterior, row_posterior = jax.tree.map(
+            lambda values: values[half::2], (block.posterior, block.row_posterior)
+        )
+        draws = Draw(pair, jnp.full_like(pair, half))
+        return block._replace(draws=draws, posterior=posterior, row_posterior=row_posterior)
+
+    first, second = draw_half(half_of(0)), draw_half(half_of(1))
+    return {
+        name: first[name].astype(np.uint16) | second[name].astype(np.uint16) << np.uint16(8)
+        for name in task.sites
+    }
 
 
 def log_likelihood_block(task: Task, block: Block) -> dict[str, jax.Array]:
@@ -161,6 +189,8 @@ def _run_block(task: Task, block: Block, read: _Read) -> dict[str, Any]:
     run = partial(_draw_whole if task.spec.coupled else _draw_by_row, task, read)
     axes = _mapped("draws", "posterior", "row_posterior")
     outs = {name: 1 if follows_rows(task.results[name]) else 0 for name in task.sites}
+    if not isinstance(block.draws, Draw):
+        block = block._replace(draws=Draw.numbered(block.draws))
     return jax.vmap(run, in_axes=(axes,), out_axes=outs)(block)
 
 
@@ -232,10 +262,8 @@ def _trace(task: Task, block: Block, num_rows: int) -> Mapping[str, Any]:
     answer = _Answer(
         row_plates(task.kernel, task.spec.row_plates, num_rows),
         task=task,
-        words=draw_words(block.words, block.draws),
-        rows=block.rows,
+        block=block,
         given=block.params | block.posterior | block.row_posterior,
-        redraw=block.redraw,
         do={name: set_values[name] for name in task.do if name in set_values}
         | dict(task.functions),
         condition={name: set_values[name] for name in task.condition},
@@ -257,7 +285,7 @@ def _site_laws(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, Law]
 
 
 def _site_evidence(task: Task, block: Block, trace: Mapping[str, Any]) -> dict[str, Evidence]:
-    words = draw_words(block.words, block.draws)
+    words = draw_words(block.words, block.draws.number)
     evidence = {}
     for name, law in _site_laws(task, block, trace).items():
         value = jnp.asarray(trace[name]["value"])
@@ -327,16 +355,15 @@ class _Answer(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
         fn: Callable[..., Any],
         *,
         task: Task,
-        words: jax.Array,
-        rows: Any,
+        block: Block,
         given: Mapping[str, Any],
-        redraw: Mapping[str, Any],
         do: Mapping[str, Any],
         condition: Mapping[str, Any],
     ) -> None:
-        self.task, self.words, self.rows = task, words, rows
+        self.task, self.rows, self.redraw = task, block.rows, block.redraw
+        self.words = draw_words(block.words, block.draws.number)
+        self.pair, self.half = pair_words(block.words, block.draws.pair), block.draws.half
         self.given, self.do, self.condition = given, do, condition
-        self.redraw = redraw
         self.ordinals: dict[str, int] = {}
         super().__init__(fn)
 
@@ -388,7 +415,10 @@ class _Answer(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
         if not follows_rows(site):
             return _draw(msg["fn"], site_key(self.words, name), shape, name)
         if not self.task.spec.coupled:
-            return _draw(msg["fn"], site_key(self.words, name, self.rows), shape, name)
+            key = site_key(self.words, name, self.rows)
+            if isinstance(base_distribution(msg["fn"]), _HALF_A_BLOCK):
+                key = site_key(self.pair, name, self.rows, self.half)
+            return _draw(msg["fn"], key, shape, name)
         return _draw_rows(msg["fn"], partial(site_key, self.words, name), self.rows, site, shape)
 
     def _answer_unnamed(self, msg: dict[str, Any], kind: str) -> None:
@@ -439,6 +469,8 @@ def _draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
         raise InputError(message, code="no-sampler") from error
 
 
+# Families of which draws share their random bits two and two: a value takes half of a block.
+_HALF_A_BLOCK = (dist.BernoulliLogits, dist.BernoulliProbs)
 # Families whose array samplers let a row's parameters change its neighbours' draws.
 _NEIGHBOURLY = (
     dist.BinomialLogits,

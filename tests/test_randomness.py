@@ -12,8 +12,8 @@ import pytest
 from jax.extend.random import threefry_2x32
 from numpyro.contrib.control_flow import scan
 
-from aimz import ImpactModel, PerformanceWarning
-from aimz.randomness import call_words, fold_words, site_key
+from aimz import ImpactModel, PerformanceWarning, execute
+from aimz.randomness import Draw, call_words, fold_words, pair_words, site_key
 from tests.outcomes import OUTCOMES
 
 DRAWS = 4
@@ -112,18 +112,98 @@ def test_bits_are_those_of_threefry():
     np.testing.assert_array_equal(bits, np.array(expected))
 
 
-def test_row_keys_draw_uniforms_without_correlation():
+def test_the_halves_of_a_key_are_those_of_a_block():
+    words = jnp.array([1, 2], jnp.uint32)
+    keys = [site_key(words, "a", 5, half) for half in (0, 1)]
+    block = threefry_2x32(jax.random.key_data(keys[0])[:2], jnp.array([5, 0], jnp.uint32))
+    np.testing.assert_array_equal([jax.random.bits(key) for key in keys], block)
+
+
+def test_what_takes_more_than_half_a_block_differs_between_halves():
+    words = jnp.array([1, 2], jnp.uint32)
+    keys = [site_key(words, "a", 5, half) for half in (0, 1)]
+    with jax.enable_x64(True):
+        wide = [int(jax.random.bits(key, (), np.uint64)) for key in keys]
+    assert len({number >> 32 for number in wide} | {number % 2**32 for number in wide}) == 4
+    for derive in (lambda key: jax.random.fold_in(key, 3), lambda key: jax.random.split(key)[1]):
+        first, second = (set(jax.random.key_data(derive(key))[:2].tolist()) for key in keys)
+        assert not first & second
+
+
+def by_draw(words, draw):
+    return fold_words(words, 0, draw), 0
+
+
+def by_pair(words, draw):
+    return pair_words(words, Draw.numbered(draw).pair), Draw.numbered(draw).half
+
+
+@pytest.mark.parametrize("words_of", [by_draw, by_pair])
+def test_row_keys_draw_uniforms_without_correlation(words_of):
     words = call_words(jax.random.key(0))
-    draw = jax.vmap(
-        lambda d: jax.vmap(lambda r: jax.random.uniform(site_key(fold_words(words, 0, d), "y", r)))(
-            jnp.arange(400)
-        )
-    )
-    values = np.asarray(draw(jnp.arange(400)))
+
+    def uniforms(draw):
+        own, half = words_of(words, draw)
+        number = jax.vmap(lambda row: jax.random.uniform(site_key(own, "y", row, half)))
+        return number(jnp.arange(400))
+
+    values = np.asarray(jax.vmap(uniforms)(jnp.arange(400, dtype=np.uint32)))
     assert abs(values.mean() - 0.5) < 4 * np.sqrt(1 / 12 / values.size)
     assert abs(values.var() - 1 / 12) < 4 * np.sqrt(1 / 180 / values.size)
     correlations = np.corrcoef(values[:40])[np.triu_indices(40, 1)]
     assert np.max(np.abs(correlations)) < 5 / np.sqrt(400)
+
+
+def coin(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("row", X.shape[0]):
+        c = numpyro.sample("c", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Bernoulli(logits=b * X[:, 0] + c), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("chains", "draws", "block", "in_pairs"),
+    [(1, 516, 516, True), (2, 516, 516, True), (1, 516, 258, True), (2, 514, 129, False)],
+)
+def test_two_draws_in_one_loop_are_those_that_each_would_be(
+    monkeypatch, chains, draws, block, in_pairs
+):
+    posterior = {"b": np.linspace(-1.0, 1.0, draws, dtype=np.float32)}
+    model = ImpactModel(coin).set_posterior_sample(posterior, num_chains=chains)
+    compiled = []
+
+    def recorded(call, plan):
+        ready = execute.compile_call(call, plan)
+        compiled.append((plan.tile_draws, ready.in_pairs))
+        return ready
+
+    def predict(pairs_from):
+        monkeypatch.setattr(execute, "PAIRED_VALUES", pairs_from)
+        drawn = model.predict_on_batch(
+            rows(48), rng_key=3, in_sample=False, return_datatree=False, return_sites=["c", "y"]
+        )
+        return np.stack([drawn["c"], drawn["y"]])
+
+    monkeypatch.setattr("aimz.prediction.compile_call", recorded)
+    if block < draws:
+        monkeypatch.setattr(execute, "TILE_BYTES", 8 * execute.MIN_ROWS * block)
+    single, paired = predict(2**40), predict(2**10)
+    assert compiled == [(block, False), (block, in_pairs)]
+    assert paired.dtype == single.dtype == np.int32
+    np.testing.assert_array_equal(paired, single)
+    np.testing.assert_allclose(paired[0].mean(), 0.5, atol=5 * 0.5 / np.sqrt(paired[0].size))
+
+
+def test_an_odd_number_of_draws_has_the_draws_of_an_even_one():
+    draws = np.linspace(-1.0, 1.0, 8, dtype=np.float32)
+    values = [
+        ImpactModel(coin)
+        .set_posterior_sample({"b": draws[:count]})
+        .predict_on_batch(rows(16), rng_key=3, in_sample=False, return_datatree=False)["y"]
+        for count in (7, 8)
+    ]
+    np.testing.assert_array_equal(values[0], values[1][:7])
+    assert not np.array_equal(values[1][::2], values[1][1::2])
 
 
 def test_sites_scans_and_prng_keys_never_share_noise():
