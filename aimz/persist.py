@@ -10,6 +10,7 @@ every chunk is written.
 import contextlib
 import datetime
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import time
 import uuid
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,6 @@ from aimz.reading import (
     LABEL_DTYPE,
     MANIFEST,
     local_path,
-    open_result,
     open_tree,
     sealed,
 )
@@ -182,13 +182,15 @@ class ZarrSink:
         for name, group in groups.items():
             labelled = group.assign_attrs(placed)
             _write_group(self._store, name, labelled)
-        root = zarr.open_group(self._store, mode="r+")
-        root.attrs.update({**attrs, **placed})
-        _seal(self._store, self.identity, self.finished)
-        open_tree(self._path)  # what cannot be read back is not a result
+        _seal(self._store, {**attrs, **placed}, self.identity, self.finished)
         self._path.rename(self._final)
+        try:
+            tree = open_tree(self._final, self.owner)
+        except BaseException:  # what cannot be read back is not a result; rethrown as it is
+            self._final.rename(self._path)
+            raise
         self._release()
-        return open_result(self._final, owner=self.owner)
+        return tree
 
     def abort(self) -> Path | None:
         if not self._name:
@@ -356,16 +358,14 @@ def _write_chunk(
     else:
         data = ordered.astype(ordered.dtype.newbyteorder("<"), copy=False).reshape(-1)
     path = _chunk_path(store, array, place)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(data.data)
-            file.write(google_crc32c.value(data).to_bytes(4, "little"))
-        partial.replace(path)
-    except BaseException:  # rethrown as it is
-        partial.unlink(missing_ok=True)
-        raise
+        file = path.open("wb")
+    except FileNotFoundError:  # the first of its directory
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("wb")
+    with file:  # torn, it is no finished tile, and its checksum says so
+        file.write(data.data)
+        file.write(google_crc32c.value(data).to_bytes(4, "little"))
 
 
 def _chunk_path(store: LocalStore, array: Any, place: tuple[slice, ...]) -> Path:
@@ -413,10 +413,8 @@ def _write_group(store: LocalStore, name: str, group: xr.Dataset) -> None:
         str(key): {"compressors": _compressors(variable.dtype), "filters": None}
         for key, variable in group.variables.items()
     }
-    root = zarr.open_group(store, mode="r+")
-    for key in group.variables:
-        if f"{name}/{key}" in root:  # of an earlier try to commit
-            del root[f"{name}/{key}"]
+    for key in group.variables:  # of an earlier try to commit
+        shutil.rmtree(store.root / name / str(key), ignore_errors=True)
     group.to_zarr(
         store,
         group=name,
@@ -428,14 +426,19 @@ def _write_group(store: LocalStore, name: str, group: xr.Dataset) -> None:
     )
 
 
-def _seal(store: LocalStore, identity: Mapping[str, str], finished: Mapping[int, str]) -> None:
+def _seal(
+    store: LocalStore,
+    attrs: Mapping[str, Any],
+    identity: Mapping[str, str],
+    finished: Mapping[int, str],
+) -> None:
     """Collect all metadata in the root, with a digest of every document and of the root itself."""
-    root = zarr.open_group(store, mode="r+")
+    documents = itertools.chain(*(store.root.glob(f"{level}/zarr.json") for level in ("*", "*/*")))
     digests = {
-        f"{path}/zarr.json": hashlib.blake2b(
-            _bytes(store, f"{path}/zarr.json"), digest_size=16
+        path.relative_to(store.root).as_posix(): hashlib.blake2b(
+            path.read_bytes(), digest_size=16
         ).hexdigest()
-        for path, _ in _members(root)
+        for path in sorted(documents)
     }
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -447,13 +450,10 @@ def _seal(store: LocalStore, identity: Mapping[str, str], finished: Mapping[int,
     }
     with TRACE_LOCK, warnings.catch_warnings():  # filters are one for all threads, as the lock is
         warnings.filterwarnings("ignore", message="Consolidated metadata")  # not of the format yet
-        root.attrs[MANIFEST] = json.dumps(manifest)
+        root = zarr.open_group(store, mode="r+")
+        root.attrs.update({**attrs, MANIFEST: json.dumps(manifest)})
         zarr.consolidate_metadata(store)
     _set_bytes(store, "zarr.json", sealed(_bytes(store, "zarr.json")))
-
-
-def _members(root: Any) -> Iterator[tuple[str, Any]]:
-    return iter(root.members(max_depth=None))
 
 
 def _manifest_of(path: Path) -> dict[str, Any]:

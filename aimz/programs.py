@@ -374,7 +374,7 @@ def _add_value(digest: Any, value: Any) -> None:
     elif isinstance(value, np.ndarray | np.generic | jax.Array):
         array = np.asarray(value)
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     elif value is None or isinstance(value, bool | int | float | complex | str | bytes | enum.Enum):
         digest.update(f"{type(value).__name__}:{value!r}".encode())
     else:

@@ -12,7 +12,8 @@ the bytes on disk. What was written is read back and checked, outside the time. 
     python bench/predict.py --devices 2     # and this library on two CPU devices
 
 The published package lives in an environment of its own, made on first use with this interpreter,
-or named by `--peer-python`.
+or named by `--peer-python`. For a fair peak of memory install nothing else beside this library
+either: pandas, for one, imports pyarrow where it finds it, which is 33 MB.
 """
 
 import argparse
