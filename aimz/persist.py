@@ -10,7 +10,6 @@ every chunk is written.
 import contextlib
 import datetime
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -43,7 +42,7 @@ from aimz.reading import (
     LABEL_DTYPE,
     MANIFEST,
     local_path,
-    open_tree,
+    open_result,
     sealed,
 )
 from aimz.store import Groups, Key, Tile, Variable
@@ -185,7 +184,7 @@ class ZarrSink:
         _seal(self._store, {**attrs, **placed}, self.identity, self.finished)
         self._path.rename(self._final)
         try:
-            tree = open_tree(self._final, self.owner)
+            tree = open_result(self._final, owner=self.owner)
         except BaseException:  # what cannot be read back is not a result; rethrown as it is
             self._final.rename(self._path)
             raise
@@ -433,12 +432,12 @@ def _seal(
     finished: Mapping[int, str],
 ) -> None:
     """Collect all metadata in the root, with a digest of every document and of the root itself."""
-    documents = itertools.chain(*(store.root.glob(f"{level}/zarr.json") for level in ("*", "*/*")))
+    documents = sorted(set(store.root.rglob("zarr.json")) - {store.root / "zarr.json"})
     digests = {
         path.relative_to(store.root).as_posix(): hashlib.blake2b(
             path.read_bytes(), digest_size=16
         ).hexdigest()
-        for path in sorted(documents)
+        for path in documents
     }
     manifest = {
         "format_version": FORMAT_VERSION,

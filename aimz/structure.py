@@ -17,7 +17,6 @@ from jax.extend.core import get_opaque_trace_state
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.distribution import Distribution, Unit
-from numpyro.distributions.transforms import Transform
 from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import _PYRO_STACK, Messenger, plate
 
@@ -138,16 +137,15 @@ _WRAPPERS = frozenset({"ExpandedDistribution", "MaskedDistribution", "Independen
 
 
 def _is_plain(thing: Any) -> bool:
-    """Whether a distribution is one of NumPyro's, with nothing but such and numbers in it."""
+    """Whether a distribution is one of NumPyro's, with nothing but such and numbers in it.
+
+    A pytree of another kind may be a function of the user's.
+    """
+    if type(thing) in (tuple, list, dict):
+        return all(map(_is_plain, thing.values() if isinstance(thing, dict) else thing))
     if thing is None or isinstance(thing, (*_ARRAY_TYPES, str)):
         return True
-    if not type(thing).__module__.startswith("numpyro.distributions."):
-        return False
-    return all(map(_is_plain, jax.tree.leaves(list(vars(thing).values()), is_leaf=_is_whole)))
-
-
-def _is_whole(leaf: Any) -> bool:
-    return isinstance(leaf, Distribution | Transform)
+    return type(thing).__module__.startswith("numpyro.distributions.") and _is_plain(vars(thing))
 
 
 class row_plates(Messenger):  # type: ignore[misc]  # noqa: N801  # NumPyro: no stubs; a handler

@@ -127,6 +127,44 @@ def test_changed_global_is_seen_inside_a_jitted_function(monkeypatch):
     np.testing.assert_allclose(mean(model, X), -X[:, 0], rtol=1e-6)
 
 
+@jax.tree_util.register_pytree_node_class
+class Drift:
+    """A function of the user's that looks like a pytree of numbers, in a distribution of NumPyro's.
+
+    It is jitted, and reads a global.
+    """
+
+    def __init__(self, slope):
+        self.slope = slope
+
+    def tree_flatten(self):
+        return (self.slope,), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+    @jax.jit
+    def __call__(self, x, t):
+        return SLOPE * self.slope * jnp.ones_like(x), 1e-4 * jnp.ones_like(x)
+
+
+def diffusion(X, y=None):
+    steps = dist.EulerMaruyama(jnp.linspace(0.0, 1.0, 5), Drift(1.0), dist.Normal(0.0, 1e-4))
+    w = numpyro.sample("w", steps)
+    with numpyro.plate("row", X.shape[0]):
+        numpyro.sample("y", dist.Normal(w[-1] + 0 * X[:, 0], 1e-4), obs=y)
+
+
+def test_changed_global_is_seen_inside_a_function_that_a_distribution_holds(monkeypatch):
+    for slope in (2.0, 5.0):
+        monkeypatch.setattr(sys.modules[__name__], "SLOPE", slope)
+        drawn = ImpactModel(diffusion).sample_prior_predictive_on_batch(
+            rows(6), num_samples=4, rng_key=0, return_datatree=False
+        )
+        np.testing.assert_allclose(drawn["y"], slope, atol=0.01)
+
+
 def test_changed_global_table_in_place_is_seen(monkeypatch):
     model, X = make(kernel), rows(20)
     monkeypatch.setattr(sys.modules[__name__], "TABLE", np.array([1.0, 2.0]))

@@ -324,6 +324,23 @@ def test_a_sound_store_has_no_damage(sound):
     assert aimz.verify(sound) == []
 
 
+def test_metadata_of_a_dimension_with_a_slash_are_guarded(tmp_path):
+    def kernel(X, y=None):
+        w = numpyro.sample("w", dist.Normal())
+        with numpyro.plate("a/r", X.shape[0]):
+            numpyro.sample("y", dist.Normal(w * X[:, 0], 1.0), obs=y)
+
+    im = ImpactModel(kernel).set_posterior_sample({"w": np.zeros(4)})
+    tree = im.predict(make_rows()[:20], output_dir=tmp_path, in_sample=False, progress=False)
+    documents = sorted(path_of(tree).rglob("zarr.json"))
+    assert any(len(path.relative_to(path_of(tree)).parts) > 3 for path in documents)
+    for path in documents:
+        raw = path.read_bytes()
+        path.write_text("{}")
+        assert not problem_of(path_of(tree)), path
+        path.write_bytes(raw)
+
+
 def test_every_flipped_byte_is_noticed(sound):
     rng = random.Random(0)
     files = files_of(sound)
