@@ -169,6 +169,7 @@ def test_draws_are_those_of_one_dense_tile(template, layout, rows, seed):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # every example compiles two programs
 @settings(FEW, max_examples=150, derandomize=False, phases=list(Phase))
 @given(TEMPLATES, LAYOUTS, st.integers(1, 150), st.integers(0, 1000))
 def test_draws_are_those_of_one_dense_tile_for_many_kernels(template, layout, rows, seed):
