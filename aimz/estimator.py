@@ -24,7 +24,14 @@ from aimz.prediction import account_of, attributes_of, described, kernel_name, m
 from aimz.programs import TRACE_LOCK
 from aimz.randomness import as_key, derived_key
 from aimz.requests import Fitted, Use
-from aimz.results import Schema, as_draws, draw_labels, draws_dataset, tree_of
+from aimz.results import (
+    Schema,
+    as_draws,
+    draw_labels,
+    draws_dataset,
+    flat_draws,
+    tree_of,
+)
 from aimz.routing import Routed
 from aimz.spec import KernelSpec
 
@@ -283,7 +290,7 @@ class Estimator(Routed, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         return_sites : sequence of str, optional
             Latent sites to return; default all.
         return_datatree : bool
-            A DataTree with a `posterior` group, or a dict of arrays (chain, draw, ...).
+            A DataTree with a `posterior` group, or a dict of arrays (draw, ...).
         **kwargs
             The data as they were passed to `fit`, `sample_weight` and `missing` included: needed
             after the model was loaded from a file.
@@ -291,7 +298,7 @@ class Estimator(Routed, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         Returns
         -------
         DataTree or dict of ndarray
-            Group `posterior`, or arrays (chain, draw, ...) by site.
+            Group `posterior`, or arrays (draw, ...) by site, those of all chains after one another.
 
         Raises
         ------
@@ -311,7 +318,7 @@ class Estimator(Routed, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         >>> im = ImpactModel(kernel).fit(X, y, progress=False)
         >>> more = im.sample(num_samples=200, return_datatree=False)
         >>> more["mean"].shape, bool(np.isin(more["mean"], im.posterior["mean"]).any())
-        ((1, 200), False)
+        ((200,), False)
         """
         fitted = self._trained()
         problem = fitted.problem
@@ -334,19 +341,18 @@ class Estimator(Routed, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
             check_names(dict.fromkeys(return_sites), tuple(draws), what="site")
             draws = {name: draws[name] for name in return_sites}
         if not return_datatree:
-            return dict(draws)
-        schema = self._schema(draws, fitted.labels)
+            return flat_draws(draws)
         attrs = self._attrs("posterior")
-        return tree_of({"posterior": draws_dataset(draws, schema, fitted.spec, attrs)}, attrs)
+        return tree_of(self._fit_groups(Fit(draws=draws), fitted, attrs), attrs)
 
     def set_posterior_sample(
-        self, draws: Mapping[str, Any] | xr.DataTree | xr.Dataset, *, num_chains: int = 1
+        self, posterior_sample: Mapping[str, Any] | xr.DataTree | xr.Dataset, *, num_chains: int = 1
     ) -> Self:
         """Use posterior draws made elsewhere.
 
         Parameters
         ----------
-        draws : mapping of arrays (draw, ...), DataTree or Dataset
+        posterior_sample : mapping of arrays (draw, ...), DataTree or Dataset
             Draws by site; a tree or dataset has dimensions `chain` and `draw`. With several
             chains the arrays of a mapping hold the chains one after another.
         num_chains : int
@@ -371,19 +377,50 @@ class Estimator(Routed, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
         ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
         >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)}, num_chains=2)
-        >>> im.posterior["b"].shape
-        (2, 5)
+        >>> dict(im.posterior_tree.posterior["b"].sizes)
+        {'chain': 2, 'draw': 5}
         """
-        fit = Fit(draws=as_draws(draws, num_chains))
-        self._fitted = Fitted(fit, draw_labels=draw_labels(draws))
+        fit = Fit(draws=as_draws(posterior_sample, num_chains))
+        self._fitted = Fitted(fit, draw_labels=draw_labels(posterior_sample))
         return self
 
     @property
-    def posterior(self) -> xr.Dataset:
-        """Posterior draws, (chain, draw, ...)."""
+    def posterior(self) -> dict[str, np.ndarray]:
+        """Posterior draws by site, (draw, ...), those of all chains after one another; read-only.
+
+        Examples
+        --------
+        >>> import numpyro, numpyro.distributions as dist, numpy as np
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)}, num_chains=2)
+        >>> im.posterior["b"].shape
+        (10,)
+        """
+        return flat_draws(self._fitted_state().fit.draws)
+
+    @property
+    def posterior_tree(self) -> xr.DataTree:
+        """Posterior draws with labels, and what the sampler says of each, as ArviZ has them.
+
+        Groups `posterior` and, of chains, `sample_stats`; the dimensions `chain` and `draw` lead.
+
+        Examples
+        --------
+        >>> import numpyro, numpyro.distributions as dist, numpy as np
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)}, num_chains=2)
+        >>> dict(im.posterior_tree.posterior["b"].sizes)
+        {'chain': 2, 'draw': 5}
+        """
         fitted = self._fitted_state()
-        schema = self._schema(fitted.fit.draws, fitted.labels, self.num_samples)
-        return draws_dataset(fitted.fit.draws, schema, fitted.spec, self._attrs("posterior"))
+        attrs = self._attrs("posterior")
+        return tree_of(self._fit_groups(fitted.fit, fitted, attrs), attrs)
 
     @property
     def vi_result(self) -> Any:
@@ -575,6 +612,17 @@ class Estimator(Routed, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
     ) -> Schema:
         chains, per_chain = draw_count(draws) if draws else (1, num_draws)
         return Schema(chains, per_chain, labels, self.coords or {}, self.dims or {})
+
+    def _fit_groups(
+        self, fit: Fit, fitted: Fitted, attrs: Mapping[str, Any]
+    ) -> dict[str, xr.Dataset]:
+        """What every tree carries of a fit: its draws, and what the sampler says of each."""
+        schema = self._schema(fit.draws, fitted.labels, self.num_samples)
+        groups = {"posterior": draws_dataset(fit.draws, schema, fitted.spec, attrs)}
+        if fit.stats:
+            own = {**attrs, "group": "sample_stats"}
+            groups["sample_stats"] = draws_dataset(fit.stats, schema, None, own)
+        return groups
 
     @property
     def _names(self) -> tuple[str, str]:

@@ -6,7 +6,6 @@ Its parameters, its fit and its files are `aimz.estimator`'s.
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from aimz.labels import lined_up, row_labels
 from aimz.persist import Scratch
 from aimz.prediction import Result, carry_out, difference, prepare
 from aimz.requests import Delivery, Fitted, Request, Use
-from aimz.results import draws_dataset, flat_arrays, import_dask, row_dimension, row_totals
+from aimz.results import flat_arrays, import_dask, row_dimension, row_totals
 from aimz.sampling import expectation_block, log_likelihood_block, predict_block
 from aimz.scenario import observed_sites, sites_to_return
 from aimz.spec import KernelSpec
@@ -231,6 +230,7 @@ class ImpactModel(Estimator):
         X: Any,
         *,
         num_samples: int = 1000,
+        intervention: Mapping[str, Any] | None = None,
         rng_key: Any = None,
         return_sites: Sequence[str] | str | None = None,
         shard_axis: str = "obs",
@@ -248,7 +248,9 @@ class ImpactModel(Estimator):
             The primary input.
         num_samples : int
             Number of draws.
-        rng_key, return_sites, shard_axis, batch_size, store, output_dir, progress, **kwargs
+        intervention, rng_key, return_sites, shard_axis, batch_size, store
+            As in `predict`.
+        output_dir, progress, **kwargs
             As in `predict`.
 
         Returns
@@ -279,6 +281,7 @@ class ImpactModel(Estimator):
             to=to,
             sites=lambda spec: sites_to_return(spec, return_sites),
             rng_key=rng_key,
+            intervention=intervention,
         )
         return self._stream(request, {self.param_input: X, **kwargs})
 
@@ -664,10 +667,7 @@ class ImpactModel(Estimator):
         attrs["redrawn"] = list(prepared.redrawn)
         attrs["row_dim"] = row_dimension(prepared.call.task.results)
         schema = self._schema(request.fit.draws, inputs.arguments.labels, request.draws)
-        groups = {}
-        if request.fit.draws:
-            own = replace(schema, labels=fitted.labels)
-            groups["posterior"] = draws_dataset(request.fit.draws, own, fitted.spec, attrs)
+        groups = self._fit_groups(request.fit, fitted, attrs) if request.fit.draws else {}
         result = Result(schema, groups, attrs, lambda: check_fitted_rows(fitted, prepared.call))
         with tqdm(total=inputs.rows, unit="row", disable=not request.to.progress) as bar:
             tree, notes = carry_out(prepared, result, request, self._scratch(), bar.update)

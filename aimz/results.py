@@ -33,6 +33,7 @@ __all__ = [
     "draw_labels",
     "draws_dataset",
     "flat_arrays",
+    "flat_draws",
     "import_dask",
     "labelled_groups",
     "layout_of",
@@ -383,6 +384,17 @@ def flat_arrays(tree: xr.DataTree) -> dict[str, np.ndarray]:
         str(value.attrs.get("site", name)): value.values.reshape(-1, *value.shape[2:])
         for name, value in tree[group].data_vars.items()
     }
+
+
+def flat_draws(draws: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Read-only arrays (draw, ...) of draws (chain, draw, ...), chains one after another."""
+    flat = {}
+    for name, value in draws.items():
+        array = np.asarray(value).view()
+        array = array.reshape(-1, *array.shape[2:])
+        array.flags.writeable = False  # a view: what is written to it would be the posterior
+        flat[name] = array
+    return flat
 
 
 def row_totals(densities: xr.Dataset, row_dim: str) -> np.ndarray:

@@ -120,12 +120,11 @@ class _Impact(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
     def _expectations(self, X: Any) -> Iterator[np.ndarray]:
         """Mean outcomes, (draw, row, ...), of some rows after the other."""
         rows = self._rows(X)
-        posterior = self.model_.posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
-        values = posterior.sizes["sample"] * len(getattr(self, "classes_", "1"))
+        draws = self.model_.posterior
+        values = len(next(iter(draws.values()))) * len(getattr(self, "classes_", "1"))
         size = max(1, _VALUES_AT_ONCE // values)
         if self.kernel is None:  # as `effect` would have it, without a program to compile
             kernel: Any = self.model_.kernel
-            draws = {str(name): values.to_numpy() for name, values in posterior.items()}
             for part in _parts(np.asarray(rows), size):
                 yield kernel.expected(part, draws)
             return

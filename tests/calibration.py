@@ -85,7 +85,7 @@ def ranks(case: Case, fits: int, seed: int = 0) -> dict[str, np.ndarray]:
             warnings.simplefilter("ignore", AimzWarning)
             im.fit(X, prior["y"][number].astype(np.float32), progress=False)
         for name in case.parameters:
-            draws = im.posterior[name].values[0, ::THIN]
+            draws = im.posterior_tree.posterior[name].values[0, ::THIN]
             truth = prior[name][number]
             for part in np.ndindex(truth.shape):
                 rank = np.sum(draws[:, *part] < truth[part])

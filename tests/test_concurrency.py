@@ -92,7 +92,7 @@ def test_eight_threads_fit_at_once(X):
 
     def fitted(number: int) -> np.ndarray:
         im = make(1.0 + number).fit_on_batch(X, y, num_steps=30, num_samples=20, progress=False)
-        values: np.ndarray = im.posterior["b"].values
+        values: np.ndarray = im.posterior["b"]
         return values
 
     for number, values in enumerate(at_once(fitted)):

@@ -68,9 +68,9 @@ def test_default_fit_agrees_with_the_closed_form():
     X, y = data()
     posterior = ImpactModel(kernel, num_samples=4000).fit(X, y, progress=False).posterior["b"]
     mean, sd = closed_form(X, y)
-    error = np.abs(posterior.mean(("chain", "draw")).values - mean) / sd
+    error = np.abs(posterior.mean(0) - mean) / sd
     assert np.all(error < 0.05 + 3 / np.sqrt(4000))
-    ratio = posterior.std(("chain", "draw")).values / sd
+    ratio = posterior.std(0) / sd
     assert np.all(np.abs(ratio - 1) < 0.05 + 3 / np.sqrt(8000))
 
 
@@ -111,7 +111,7 @@ def test_models_may_share_one_inference_object():
 def test_failed_fit_leaves_the_last_good_one():
     X, y = data()
     model = quick().fit(X, y, progress=False)
-    before = model.posterior["b"].values
+    before = model.posterior["b"]
     with pytest.raises(InputError, match="80 rows"):
         model.fit(X, y[:7], progress=False)
     y_bad = y.copy()
@@ -137,7 +137,7 @@ def test_trained_steps_continue_and_become_draws():
     with pytest.raises(NotFittedError, match="Call sample"):
         model.predict(X)
     draws = model.sample(num_samples=50, return_datatree=False)["b"]
-    assert draws.shape == (1, 50, 2)
+    assert draws.shape == (50, 2)
     assert np.isfinite(model.predict_on_batch(X).posterior_predictive["y"]).all()
 
 
@@ -164,9 +164,9 @@ def test_sample_continues_and_never_repeats(fitted):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)  # so short a chain may well say so
         chains.fit(X, y, progress=False)
-    draws = [chains.posterior["b"].values]
+    draws = [chains.posterior["b"]]
     draws += [chains.sample(num_samples=30, return_datatree=False)["b"] for _ in range(2)]
-    assert len(np.unique(np.concatenate(draws, axis=1)[0, :, 0])) > 60
+    assert len(np.unique(np.concatenate(draws)[:, 0])) > 60
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_vi_result_of_numpyro_can_be_read_and_set():
     model = quick(svi)
     model.vi_result = result
     np.testing.assert_allclose(
-        model.posterior["b"].mean(("chain", "draw")),
+        model.posterior["b"].mean(0),
         result.params["b_auto_loc"],
         atol=4 * 0.07 / np.sqrt(200),
     )
@@ -194,7 +194,7 @@ def test_weights_equal_repeated_rows():
     weighted = quick().fit(X, y, sample_weight=np.full(40, 2.0), progress=False).posterior["b"]
     repeated = quick().fit(*twice, progress=False).posterior["b"]
     sd = closed_form(*twice)[1]
-    difference = (weighted.mean("draw") - repeated.mean("draw")).values[0] / sd
+    difference = (weighted.mean(0) - repeated.mean(0)) / sd
     assert np.all(np.abs(difference) < 0.1 + 4 * np.sqrt(2 / 200))
 
 

@@ -431,7 +431,7 @@ def posterior_of(X: Any, y: Any, **kwargs: Any) -> np.ndarray:
     im = ImpactModel(kernel, num_samples=5).fit_on_batch(
         X, y, num_steps=20, progress=False, **kwargs
     )
-    values: np.ndarray = im.posterior["b"].values
+    values: np.ndarray = im.posterior["b"]
     return values
 
 
@@ -558,7 +558,7 @@ def test_missing_outcomes_are_left_out_of_the_likelihood(inference, X, y):
     im = ImpactModel(conjugate, inference=inference)
     im.fit(X, with_holes(y, 15), missing="mask", progress=False)
     there = y[15:]
-    draws = im.posterior["mean"].values
+    draws = im.posterior["mean"]
     assert draws.mean() == pytest.approx(there.mean(), abs=0.05)
     assert draws.std() == pytest.approx(1 / np.sqrt(len(there)), rel=0.15)
 
@@ -584,7 +584,7 @@ def test_missing_values_of_one_outcome_leave_out_their_event(X):
     holes = y.copy()
     holes[:10, 0] = np.nan
     im = ImpactModel(two_outcomes).fit(X, holes, missing="mask", progress=False)
-    means = im.posterior["mean"].values.mean((0, 1))
+    means = im.posterior["mean"].mean(0)
     np.testing.assert_allclose(means, y[10:].mean(0), atol=0.05)
 
 
@@ -637,7 +637,7 @@ def test_weights_are_lined_up_with_the_rows_by_label(X, y, index, shuffled):
     def posterior(weights: pd.Series) -> np.ndarray:
         im = ImpactModel(plain, num_samples=5)
         im.fit_on_batch(frame, y, sample_weight=weights, num_steps=20, progress=False)
-        values: np.ndarray = im.posterior["b"].values
+        values: np.ndarray = im.posterior["b"]
         return values
 
     np.testing.assert_array_equal(posterior(weights.iloc[shuffled]), posterior(weights))

@@ -226,7 +226,7 @@ def test_model_is_the_last_step_behind_categories(people):
     penalty = np.diag([0.01] + [1.0] * columns.shape[1]) * sigma**2
     ridge = np.linalg.solve(design.T @ design + penalty, design.T @ y)
     sd = sigma * np.sqrt(np.diag(np.linalg.inv(design.T @ design + penalty)))
-    found = pipe[-1].posterior["coef"].mean(("chain", "draw")).values
+    found = pipe[-1].posterior["coef"].mean(0)
     # 200 draws: a standard error of 0.07 sd, and as much for a fit of 600 steps.
     assert np.abs((found - ridge[1:]) / sd[1:]).max() < 0.4
     assert len(pipe.predict(X, store="memory", progress=False).posterior_predictive["y"].obs) == 240

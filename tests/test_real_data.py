@@ -73,7 +73,7 @@ def network(X, y=None):
 def assert_like(im: ImpactModel, reference: real_data.Reference) -> None:
     posterior = im.posterior
     draws = np.column_stack(
-        [np.ravel(posterior["intercept"]), *np.moveaxis(posterior["slopes"].values[0], -1, 0)]
+        [np.ravel(posterior["intercept"]), *np.moveaxis(posterior["slopes"], -1, 0)]
     )
     np.testing.assert_array_less(np.abs(draws.mean(0) - reference.mean) / reference.sd, MEANS)
     np.testing.assert_allclose(draws.std(0), reference.sd, rtol=SDS)
@@ -112,7 +112,7 @@ NUTS_SDS = {"mean": 7.37, "slope": 1.69, "spread": 6.3, "slope_spread": 1.41, "s
 def test_hierarchical_regression_is_that_of_long_chains():
     im = ImpactModel(hierarchical).fit(*real_data.sleep(), progress=False)
     for name, mean in NUTS_MEANS.items():
-        draws = im.posterior[name].values
+        draws = im.posterior[name]
         assert abs(draws.mean() - mean) < 0.2 * NUTS_SDS[name], name
         # A normal guide is somewhat narrower than a posterior with heavy tails.
         assert draws.std() == pytest.approx(NUTS_SDS[name], rel=0.2), name

@@ -130,7 +130,7 @@ def test_an_archive_keeps_settings_posterior_and_health(model, tmp_path):
     model.save(tmp_path / "model")
     again = ImpactModel.load(tmp_path / "model", kernel)
     assert again.get_params() == model.get_params()
-    assert again.posterior.equals(model.posterior)
+    assert again.posterior_tree.posterior.equals(model.posterior_tree.posterior)
     assert again.describe() == model.describe()
     assert again.kernel_spec == model.kernel_spec
     assert again.diagnostics_ == model.diagnostics_
@@ -173,8 +173,8 @@ def test_a_loaded_model_goes_on_where_the_saved_one_stopped(model, X, tmp_path):
         im.set_params(warm_start=True).fit_on_batch(**data, **settings)
         for im in (ImpactModel.load(tmp_path / "model", kernel), copy.deepcopy(model))
     ]
-    assert fits[0].posterior.equals(fits[1].posterior)
-    assert not fits[0].posterior.equals(model.posterior)
+    assert fits[0].posterior_tree.posterior.equals(fits[1].posterior_tree.posterior)
+    assert not fits[0].posterior_tree.posterior.equals(model.posterior_tree.posterior)
 
 
 @pytest.mark.slow

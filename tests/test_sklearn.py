@@ -102,9 +102,9 @@ def test_spread_of_coefficients_is_that_of_least_squares_where_the_data_say_all(
     design = np.column_stack([np.ones(len(X)), X])
     estimate, squares, *_ = np.linalg.lstsq(design, y)
     covariance = squares[0] / (len(y) - 4) * np.linalg.inv(design.T @ design)
-    np.testing.assert_allclose(posterior["coef"].mean(("chain", "draw")), estimate[1:], rtol=1e-3)
+    np.testing.assert_allclose(posterior["coef"].mean(0), estimate[1:], rtol=1e-3)
     sd = np.sqrt(np.diag(covariance))[1:]  # Monte Carlo error of an sd: 1 / sqrt(2 * 2000) = 1.6%
-    np.testing.assert_allclose(posterior["coef"].std(("chain", "draw")), sd, rtol=0.06)
+    np.testing.assert_allclose(posterior["coef"].std(0), sd, rtol=0.06)
 
 
 @pytest.mark.slow
@@ -113,8 +113,8 @@ def test_default_posterior_agrees_with_chains(estimator):
     X, y = line(60) if isinstance(estimator, ImpactRegressor) else labels(60, 2)
     chains = clone(estimator).set_params(inference="nuts").fit(X, y).model_.posterior["coef"]
     own = estimator.fit(X, y).model_.posterior["coef"]
-    sd = chains.std(("chain", "draw"))
-    gap = np.abs(own.mean(("chain", "draw")) - chains.mean(("chain", "draw"))) / sd
+    sd = chains.std(0)
+    gap = np.abs(own.mean(0) - chains.mean(0)) / sd
     assert float(gap.max()) < (0.1 if isinstance(estimator, ImpactRegressor) else 0.5)
 
 
@@ -130,8 +130,8 @@ def test_quantiles_cover_what_they_say():
 @pytest.mark.parametrize("classes", [2, 3])
 def test_mode_of_the_classifier_is_penalised_logistic_regression(classes):
     X, y = labels(2000, classes)
-    posterior = ImpactClassifier().fit(X, y).model_.posterior["coef"].mean(("chain", "draw"))
-    own = posterior.values.T * X.std(axis=0)
+    posterior = ImpactClassifier().fit(X, y).model_.posterior["coef"].mean(0)
+    own = posterior.T * X.std(axis=0)
     C = 2 * PRIOR**2 if classes == 2 else PRIOR**2  # one logit, or one for each class
     peer = LogisticRegression(C=C, tol=1e-8, max_iter=5000).fit(standardized(X), y).coef_
     # The intercepts of the peer have no prior.
@@ -177,7 +177,7 @@ def test_model_inside_answers_outside_double_precision(regressor):
     assert single.dtype == np.float32
     moved = X * [0.99, 1.0, 1.0]
     effect = regressor.model_.effect(X, {"X": X}, {"X": moved}, progress=False)
-    slope = float(regressor.model_.posterior["coef"].sel(feature=0).mean())
+    slope = float(regressor.model_.posterior_tree.posterior["coef"].sel(feature=0).mean())
     expected = slope * (moved - X)[:, 0].mean()
     assert float(effect.draws.mean()) == pytest.approx(expected, rel=1e-3)
     assert np.isfinite(regressor.model_.score(X, y))
@@ -188,7 +188,7 @@ def test_names_of_columns_reach_the_model_inside():
     frame = pd.DataFrame(X, columns=["dose", "weight", "share"])
     regressor = ImpactRegressor().fit(frame, y)
     assert list(regressor.model_.feature_names_in_) == ["dose", "weight", "share"]
-    slope = regressor.model_.posterior["coef"].sel(feature="weight").mean()
+    slope = regressor.model_.posterior_tree.posterior["coef"].sel(feature="weight").mean()
     assert float(slope) == pytest.approx(0.1, abs=0.05)
     reordered = regressor.model_.predict_on_batch(frame[["share", "weight", "dose"]])
     np.testing.assert_array_equal(reordered["posterior_predictive"]["y"].shape, (1, 1000, 40))
@@ -280,5 +280,5 @@ def test_engine_of_another_kernel_is_refused():
 def test_engine_gives_more_draws():
     regressor = ImpactRegressor().fit(*line())
     more = regressor.model_.sample(num_samples=50, return_datatree=False)
-    assert more["coef"].shape == (1, 50, 3)
+    assert more["coef"].shape == (50, 3)
     assert not np.isin(more["sigma"], regressor.model_.posterior["sigma"]).any()

@@ -113,7 +113,9 @@ class MCMCEngine:
         key = as_key(rng_key)
         params = _fixed_params(problem, key) if state is None else state.params
         draws, stats, record = self._run(key, problem, plan, params, state, settings.progress)
+        given = self.given
         check_draws(problem.spec.latents, draws, self.name)
+        stats = _with_depths(stats, NUTS(problem.kernel) if given is None else given.sampler)
         judged = health.judge_chains(draws, stats)
         attrs = {
             "engine": self.name,
@@ -223,6 +225,18 @@ def _run_compiled(
     draws = _joined([result[1] for result in results], plan.thinning)
     stats = _joined([result[2] for result in results], plan.thinning)
     return draws, stats, ChainRecord([result[0] for result in results], setup_key, params, runs)
+
+
+def _with_depths(stats: Draws, sampler: Any) -> Draws:
+    """Statistics with the depths of the trees, which ArviZ's `diagnose` and Stan's users read."""
+    if not isinstance(sampler, NUTS) or "n_steps" not in stats:
+        return stats
+    depth = sampler._max_tree_depth
+    limit = 2 ** (depth[-1] if isinstance(depth, tuple) else depth) - 1  # after the warm-up
+    steps = np.asarray(stats["n_steps"])
+    # A step gives one doubling of the tree, n doublings 2 ** n - 1 steps, the last one maybe cut.
+    depths = np.frexp(steps)[1]
+    return {**stats, "tree_depth": depths, "reached_max_treedepth": steps >= limit}
 
 
 def _joined(parts: list[Draws], thinning: int) -> Draws:
@@ -393,7 +407,8 @@ def _run_object(
     if record is not None:
         mcmc.post_warmup_state = record.states
         run_key = jax.random.fold_in(key, record.runs)
-    fields = tuple(field for field in ("energy", "accept_prob") if _has_field(given.sampler, field))
+    is_hmc = isinstance(given.sampler, HMC) and type(given.sampler).__name__ != "MixedHMC"
+    fields = tuple(_STATS) if is_hmc else ()
     arguments = {**problem.inputs.arrays, **problem.inputs.static}
     with TRACE_LOCK, RowScale(problem, 1.0, problem.weights):
         mcmc.run(run_key, extra_fields=fields, **arguments)
@@ -414,10 +429,6 @@ def _private_sampler(sampler: Any, kernel: Any, model: Any) -> Any:
         )
     except NotImplementedError:
         return copy.deepcopy(sampler, {id(kernel): model})
-
-
-def _has_field(sampler: Any, field: str) -> bool:
-    return isinstance(sampler, HMC) and type(sampler).__name__ != "MixedHMC" and bool(field)
 
 
 def _is_plain(given: Any) -> bool:

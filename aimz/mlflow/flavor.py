@@ -97,7 +97,7 @@ def save_model(
     >>> path = tempfile.mkdtemp()
     >>> aimz_mlflow.save_model(im, path, serialization_format="cloudpickle")
     >>> again = aimz_mlflow.load_model(path)
-    >>> again.posterior.equals(im.posterior)
+    >>> again.posterior_tree.posterior.equals(im.posterior_tree.posterior)
     True
 
     See Also
