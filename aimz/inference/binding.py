@@ -1,11 +1,11 @@
 """A kernel bound to its data: batches of rows, and the scale of each row's log density.
 
-A step on B of N rows counts every row site N / B times, unless the kernel scales that site itself;
+A step on B of N rows counts every row site N / B times, beside the scale that the kernel gives it;
 sample weights multiply a row's log density. Both are applied by one handler that stands outside
 the kernel, so that the kernel and the user's guide are called exactly as they were written.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
+from numpyro.infer import init_to_feasible
 from numpyro.infer.util import compute_log_probs
 from numpyro.primitives import Messenger
 
@@ -33,6 +34,7 @@ __all__ = [
     "outcome_sites",
     "raw_sites",
     "row_arguments",
+    "row_factors",
     "take_rows",
     "version_of",
     "why_whole",
@@ -41,12 +43,12 @@ __all__ = [
 
 
 class RowScale(Messenger):  # type: ignore[misc]  # NumPyro's handlers are untyped
-    """Multiply the log density of each row site by a factor: a number, or one number per row."""
+    """Multiply the log density of each row site by its factor, and by a weight for each row."""
 
-    def __init__(self, problem: Problem, factor: Any, weights: Any = None) -> None:
+    def __init__(self, problem: Problem, factors: Mapping[str, float], weights: Any = None) -> None:
         super().__init__(None)
         self.sites = {site.name: site for site in outcome_sites(problem) if site.rows == "leading"}
-        self.factor = factor
+        self.factors = factors
         self.weights = weights
         self.output, self.fill = problem.spec.output, problem.fill
 
@@ -54,7 +56,7 @@ class RowScale(Messenger):  # type: ignore[misc]  # NumPyro's handlers are untyp
         site = self.sites.get(msg.get("name", ""))
         if msg["type"] != "sample" or site is None or not msg["is_observed"]:
             return
-        scale = 1.0 if site.scaled else self.factor
+        scale: Any = np.float32(self.factors.get(site.name, 1.0))
         if self.weights is not None:
             ndim = np.ndim(msg["value"]) - msg["fn"].event_dim
             shape = [1] * ndim
@@ -90,10 +92,87 @@ def take_rows(problem: Problem, arrays: dict[str, Any], index: Any) -> dict[str,
 
 def kernel_for(problem: Problem, rows: int) -> Callable[..., Any]:
     """The kernel with its row plates resized to a batch of `rows` rows."""
-    if rows == problem.spec.rows or any(site.scaled for site in outcome_sites(problem)):
+    if rows == problem.spec.rows:
         return problem.kernel
     resized: Callable[..., Any] = row_plates(problem.kernel, problem.spec.row_plates, rows)
     return resized
+
+
+def row_factors(problem: Problem, rows: int) -> dict[str, float] | None:
+    """How often each row site of a batch of `rows` rows counts beside the kernel's own scale.
+
+    A kernel's scale may already follow the batch (1000 / X.shape[0]) or not (weights of rows): it
+    is compared, row by row, in a batch and in the whole data. None where no number makes up for
+    the difference.
+    """
+    total = problem.inputs.rows
+    if rows == total:
+        return {}
+    plates = {m["name"]: m["args"][0] for m in raw_sites(problem) if m["type"] == "plate"}
+    of_rows = {site.name: site for site in outcome_sites(problem) if site.rows == "leading"}
+    whole = _scales(problem, np.arange(total))
+    factors: dict[str, float] = {}
+    for first in (0, total - rows):
+        batch = _scales(problem, np.arange(first, first + rows))
+        for name, own in batch.items():
+            site = of_rows.get(name)
+            before = whole[name] if site is None else _at_rows(whole[name], site, first, rows)
+            ratio = _ratio(before, own)
+            if ratio is None or (site is None and ratio != 1.0):
+                return None
+            if site is None:
+                continue
+            # A row plate of another size than the data stands for a population.
+            sizes = [plates[n] for n in site.plates if n in problem.spec.row_plates and n in plates]
+            factor = ratio * total / rows * float(np.prod([size / total for size in sizes]))
+            if not np.isclose(factors.setdefault(name, factor), factor, rtol=1e-4):
+                return None
+    return factors
+
+
+def _scales(problem: Problem, index: np.ndarray) -> dict[str, np.ndarray]:
+    """The kernel's own scale of each of its sample sites, for some rows."""
+    arrays = take_rows(problem, problem.inputs.arrays, index)
+    resized = row_plates(problem.kernel, problem.spec.row_plates, len(index))
+    plain: dict[str, Any] = {}
+
+    def look(arrays: Any) -> dict[str, Any]:
+        with handlers.block():
+            seeded = handlers.seed(resized, 0)
+            given = handlers.substitute(seeded, substitute_fn=init_to_feasible())
+            found = handlers.trace(given).get_trace(**arrays, **problem.inputs.static)
+        scales = {n: m["scale"] for n, m in found.items() if m["type"] == "sample"}
+        plain.update({n: 1.0 if v is None else v for n, v in scales.items()})
+        return {n: v for n, v in scales.items() if isinstance(v, jax.Array)}
+
+    with TRACE_LOCK:
+        shapes = jax.eval_shape(look, arrays)
+    computed = compile_program(look, arrays)(arrays) if shapes else {}
+    return {n: np.asarray(computed.get(n, v), np.float64) for n, v in plain.items()}
+
+
+def _at_rows(scale: np.ndarray, site: SiteSpec, first: int, rows: int) -> np.ndarray:
+    """The scale of some rows, where it has one for each."""
+    axis = scale.ndim - (len(site.shape) - site.event_dim - _row_axis(site))
+    if axis < 0 or scale.shape[axis] == 1:
+        return scale
+    return np.take(scale, np.arange(first, first + rows), axis=axis)
+
+
+def _ratio(before: np.ndarray, own: np.ndarray) -> float | None:
+    """The one number that turns a scale into another; None if there is none."""
+    try:
+        before, own = np.broadcast_arrays(before, own)
+    except ValueError:
+        return None
+    counts = own != 0
+    if np.any(before[~counts]):
+        return None
+    ratios = before[counts] / own[counts]
+    if not ratios.size:
+        return 1.0
+    same = np.allclose(ratios, ratios.flat[0], rtol=1e-4)
+    return float(ratios.flat[0]) if same else None
 
 
 def why_whole(problem: Problem) -> str:

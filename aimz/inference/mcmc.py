@@ -283,7 +283,7 @@ class _Chains:
             def one(key: Any) -> Any:
                 return sampler.init(key, self.warmup, around(key), (), kwargs)
 
-            with RowScale(self.problem, 1.0, fixed[3]):
+            with RowScale(self.problem, {}, fixed[3]):
                 return jax.vmap(one)(keys)
 
         arguments = (keys, self.fixed)
@@ -318,7 +318,7 @@ class _Chains:
                 stats["lp"] = -state.potential_energy
                 return state, (state.z, stats)
 
-            with RowScale(self.problem, 1.0, fixed[3]):
+            with RowScale(self.problem, {}, fixed[3]):
                 sampler.init(setup_key, self.warmup, around(setup_key), (), kwargs)
                 states, (z, stats) = jax.vmap(lambda state: jax.lax.scan(step, state, active))(
                     states
@@ -410,7 +410,7 @@ def _run_object(
     is_hmc = isinstance(given.sampler, HMC) and type(given.sampler).__name__ != "MixedHMC"
     fields = tuple(_STATS) if is_hmc else ()
     arguments = {**problem.inputs.arrays, **problem.inputs.static}
-    with TRACE_LOCK, RowScale(problem, 1.0, problem.weights):
+    with TRACE_LOCK, RowScale(problem, {}, problem.weights):
         mcmc.run(run_key, extra_fields=fields, **arguments)
     values = mcmc.get_samples(group_by_chain=True)
     draws = {name: np.asarray(values[name]) for name in problem.spec.latents if name in values}

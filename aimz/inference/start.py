@@ -17,6 +17,7 @@ from aimz.inference.binding import (
     initial_variables,
     kernel_for,
     raw_sites,
+    row_factors,
     take_rows,
     why_whole,
 )
@@ -101,8 +102,10 @@ def _informed(
     version: str,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Search on the whole data, or on a part of it whose rows count for the rest."""
-    rows, index = problem.inputs.rows, None
+    rows, index, factors = problem.inputs.rows, None, None
     if rows > _START_ROWS and not why_whole(problem):
+        factors = row_factors(problem, _START_ROWS)
+    if factors is not None:
         index = np.sort(np.random.default_rng(0).choice(rows, _START_ROWS, replace=False))
     count = rows if index is None else len(index)
 
@@ -120,7 +123,7 @@ def _informed(
             fixed = handlers.substitute(handlers.seed(model, model_key), params(vector[dim:]))
             return potential_energy(fixed, (), kwargs, guide._unpack_latent(vector[:dim]))
 
-        with RowScale(problem, rows / count, weights):
+        with RowScale(problem, factors or {}, weights):
             latent = guide._init_latent
             begin = jnp.concatenate([latent, begin.astype(latent.dtype)])
             found = search(energy, begin, dim, search_key)

@@ -30,8 +30,8 @@ from aimz.inference.binding import (
     initial_variables,
     kernel_for,
     moving_supports,
-    outcome_sites,
     raw_sites,
+    row_factors,
     take_rows,
     version_of,
 )
@@ -324,7 +324,7 @@ def _phases(task: _Task, plan: Plan, record: SVIRecord) -> list[Phase]:
 
 def _chunk_program(task: _Task, plan: Plan) -> Callable[..., Any]:
     """The function of arrays that takes a chunk of steps; inactive steps change nothing."""
-    factor = np.asarray(plan.rows / plan.batch, np.float32)
+    factors = row_factors(task.problem, plan.batch) or {}
 
     def chunk(state: Any, fixed: Any, arrays: Any, weights: Any, index: Any, active: Any) -> Any:
         first = None if index is None else index[0]
@@ -334,7 +334,7 @@ def _chunk_program(task: _Task, plan: Plan) -> Callable[..., Any]:
             state, total = carry
             batch = task.kwargs(arrays, rows)
             row_weights = weights if weights is None or rows is None else weights[rows]
-            with RowScale(task.problem, factor, row_weights):
+            with RowScale(task.problem, factors, row_weights):
                 state, loss = svi.update(state, **batch)
             params = svi.optim.get_params(state.optim_state)
             return (state, jax.tree.map(jnp.add, total, params)), loss
@@ -444,7 +444,7 @@ def _log_weights(
     elbo = Trace_ELBO()
 
     def one(key: Any) -> Any:
-        with RowScale(task.problem, 1.0, weights):
+        with RowScale(task.problem, {}, weights):
             return -elbo.loss(key, params, svi.model, svi.guide, **kwargs, **svi.static_kwargs)
 
     return jax.lax.map(one, jax.random.split(key, _DRAWS), batch_size=20)
@@ -478,8 +478,7 @@ def _empty_guide(**_: Any) -> None:
 
 def _account(problem: Problem, plan: Plan) -> list[str]:
     """What was done on the user's behalf, in sentences."""
-    scaled = [s.name for s in outcome_sites(problem) if s.rows == "leading" and not s.scaled]
-    if plan.is_whole or not scaled:
+    if plan.is_whole:
         return []
-    factor = plan.rows / plan.batch
-    return [f"Each batch counts the rows of {', '.join(scaled)} {factor:g} times."]
+    counted = (row_factors(problem, plan.batch) or {}).items()
+    return [f"Each batch counts the rows of {n} {f:g} times." for n, f in counted if f != 1.0]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from aimz.errors import AimzError, FitWarning, InputError, PerformanceWarning
-from aimz.inference.binding import as_seed, why_whole
+from aimz.inference.binding import as_seed, row_factors, why_whole
 from aimz.inference.records import Note, Problem, Settings
 
 __all__ = [
@@ -98,6 +98,9 @@ def plan_fit(problem: Problem, settings: Settings) -> Plan:
         batch = rows if rows <= WHOLE_ROWS else BATCH_ROWS
     else:
         batch = min(asked, rows)
+    if batch < rows and row_factors(problem, batch) is None:
+        reason = "The kernel scales its sites by what follows the size of a batch."
+        batch = rows
     notes: list[Note] = []
     if reason and asked is not None and asked < rows and not settings.whole:
         message = f"{reason} All {rows} rows are fitted at once; batch_size={asked} is not used."
