@@ -65,12 +65,13 @@ class Arguments:
 class Known:
     """What a fit has seen of the arguments: which have one value per row, their columns.
 
-    `shapes` are those of one row.
+    `shapes` are those of one row; `spread` those of sites that are larger than their distribution.
     """
 
     row_inputs: frozenset[str] = frozenset()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    spread: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
 
 
 def bind(

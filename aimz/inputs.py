@@ -106,7 +106,7 @@ def inspected(
             by_row=by_row,
         )
         arrays, static = dict(arguments.arrays), dict(arguments.static)
-        return arguments, Inputs(arrays, static, arguments.rows, always)
+        return arguments, Inputs(arrays, static, arguments.rows, always, known.spread)
 
     arguments, inputs = bound(frozenset())
     specs = {} if specs is None else specs

@@ -24,7 +24,16 @@ from aimz.errors import InputError, KernelValidationError, nearest
 from aimz.lookups import lookups_of
 from aimz.signature import Signature, read_signature
 from aimz.spec import KernelSpec, spec_of
-from aimz.structure import Inputs, Reading, check_rows, equations, read, row_plates
+from aimz.structure import (
+    Inputs,
+    Reading,
+    Statement,
+    check_rows,
+    equations,
+    read,
+    row_plates,
+    spread_sites,
+)
 
 __all__ = [
     "Inputs",
@@ -44,7 +53,7 @@ _MAX_SUBSETS = 5  # sets of arguments or plates are tried exhaustively up to thi
 class _Call:
     """One kernel on one set of inputs."""
 
-    kernel: Callable[..., Any]
+    kernel: spread_sites
     inputs: Inputs
     output: str
     natural: Reading
@@ -96,8 +105,13 @@ def inspect(kernel: Callable[..., Any], inputs: Inputs, param_output: str) -> Ke
     """
     check_rows(inputs)
     with programs.TRACE_LOCK:
-        natural = read(kernel, inputs.arrays, inputs.static, inputs.rows)
-        call = _Call(kernel, inputs, param_output, natural)
+        spread = spread_sites(kernel, inputs.spread, inputs.always_rows[0])
+        natural = read(spread, inputs.arrays, inputs.static, inputs.rows)
+        call = _Call(spread, inputs, param_output, natural)
+        outcome = _outcome_shape(call)
+        if outcome is not None:
+            shapes = {**inputs.spread, param_output: outcome}
+            return inspect(kernel, replace(inputs, spread=shapes), param_output)
         _check_output(call)
         _check_observations(call)
         key = _key(call)
@@ -122,12 +136,13 @@ def _key(call: _Call) -> Any:
         for s in natural.statements.values()
     )
     return (
-        _identity(call.kernel),
+        _identity(call.kernel.fn),
         programs.fingerprint(natural.program, values=True),
         tuple(sorted(inputs.arrays)),
         str(jax.tree.structure(inputs.arrays)),
         repr(sorted(inputs.static.items())),
         (inputs.rows, inputs.always_rows, call.output),
+        tuple(sorted(inputs.spread.items())),
         statements,
         tuple(natural.plates.items()),
     )
@@ -135,6 +150,24 @@ def _key(call: _Call) -> Any:
 
 def _identity(kernel: Any) -> Any:
     return kernel if isinstance(kernel, Hashable) else id(kernel)
+
+
+def _outcome_shape(call: _Call) -> tuple[int | None, ...] | None:
+    """Shape of an outcome that is not given and that the kernel writes as one for all rows.
+
+    Each row has an outcome of its own: an intercept without a plate is the mean of every row.
+    """
+    site = call.natural.statements.get(call.output)
+    if site is None or site.type != "sample" or site.is_factor or site.in_control_flow:
+        return None
+    batch, event = tuple(site.fn.batch_shape), tuple(site.fn.event_shape)
+    if (
+        site.observation is not None
+        or call.output in call.inputs.spread
+        or batch[:1] not in ((), (1,))
+    ):
+        return None
+    return None if batch and call.inputs.rows == 1 else (None, *batch[1:], *event)
 
 
 def _check_output(call: _Call) -> None:
@@ -157,18 +190,28 @@ def _check_output(call: _Call) -> None:
 
 def _check_observations(call: _Call) -> None:
     """Refuse an observation that NumPyro would broadcast against its site."""
-    for site in call.natural.statements.values():
+    for site in _misfits(call.natural):
+        if jnp.shape(site.observation) != () or site.name == call.output:
+            raise _misfit(site)
+
+
+def _misfits(reading: Reading) -> Iterator[Statement]:
+    """Sites that observe values of another shape than theirs."""
+    for site in reading.statements.values():
         if site.observation is None or site.is_factor or site.in_control_flow:
             continue
-        seen, own = tuple(jnp.shape(site.observation)), tuple(site.fn.shape())
-        if seen == own or (seen == () and site.name != call.output):
-            continue
-        raise InputError(
-            f"Site '{site.name}' has shape {own} but its observed value has shape {seen}. They "
-            f"would be broadcast against each other. Pass it with shape {own}, or drop or add an "
-            "axis where the kernel computes the site.",
-            code="shape",
-        )
+        if jnp.shape(site.observation) != tuple(site.fn.shape()):
+            yield site
+
+
+def _misfit(site: Statement) -> InputError:
+    seen, own = tuple(jnp.shape(site.observation)), tuple(site.fn.shape())
+    return InputError(
+        f"Site '{site.name}' has shape {own} but its observed value has shape {seen}. They "
+        f"would be broadcast against each other. Pass it with shape {own}, or drop or add an "
+        "axis where the kernel computes the site.",
+        code="shape",
+    )
 
 
 def _decide(call: _Call) -> KernelSpec:
@@ -305,17 +348,27 @@ def _verdict(
 
 def _fits(reading: Reading) -> bool:
     """Whether observed values have the shapes of their sites."""
-    return all(
-        jnp.shape(s.observation) in ((), tuple(s.fn.shape()))
-        for s in reading.statements.values()
-        if s.observation is not None and not s.is_factor and not s.in_control_flow
-    )
+    return all(jnp.shape(site.observation) == () for site in _misfits(reading))
+
+
+def _check_spread(call: _Call, probe: Reading | None) -> None:
+    """Refuse a site of rows that observes rows x rows: it only looks as if it were spread."""
+    for site in () if probe is None else _misfits(probe):
+        natural = call.natural.statements.get(site.name)
+        if natural is not None and natural.is_spread:
+            raise InputError(
+                f"Site '{site.name}' has one value per row but observes values of shape "
+                f"{natural.shape}: rows would meet columns. Give its parameters a last axis of "
+                "length 1, for example by mu[:, None].",
+                code="shape",
+            )
 
 
 def _last_resort(call: _Call) -> Verdict:
     """Verdict on a kernel that runs at one number of rows only: plates and lengths must do."""
     rows = call.inputs.rows
     cut = frozenset(n for n, v in call.inputs.arrays.items() if _leads_with(v, rows))
+    _check_spread(call, _try_read(call, _probe_rows(call.inputs), cut, frozenset()))
     traced = equations(call.kernel, call.inputs.arrays, call.inputs.static, rows, call.natural)
     verdict = judge(
         call.natural, call.natural, traced, cut=cut, plates=frozenset(), known_rows=rows

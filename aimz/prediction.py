@@ -37,6 +37,7 @@ from aimz.sampling import Task, density_spec
 from aimz.scenario import Origin, make_block, reused_draws, scenario_of
 from aimz.spec import SiteSpec
 from aimz.store import MemorySink, Sink, Tile, Variable
+from aimz.structure import spread_sites
 
 __all__ = [
     "Prepared",
@@ -86,7 +87,7 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
         text = f"Rows are predicted together, not in tiles: {spec.reason}"
         notes = (*notes, Note(PerformanceWarning, text, "rows-coupled"))
     task = Task(
-        request.kernel,
+        spread_sites(request.kernel, spec.spread, request.names[0]),
         spec,
         density_spec(spec) if request.conditions else spec,
         dict(arguments.static),

@@ -105,6 +105,7 @@ def scenario_of(
                 _check_row_by_row(site, value)
             continue
         array = _site_value(site, value)
+        _check_inside(site, array, with_edge=name in do)
         if follows_rows(site) and array.ndim:
             full = np.broadcast_to(array, site.shape)
             row_values[name] = np.moveaxis(full, site.row_axis or 0, 0)
@@ -364,18 +365,28 @@ def _site_value(site: SiteSpec, value: Any) -> np.ndarray:
             f"{shape}. Pass a scalar or an array of that shape."
         )
         raise InputError(msg, code="site-shape")
+    return array
+
+
+def _check_inside(site: SiteSpec, array: np.ndarray, *, with_edge: bool) -> None:
+    """Refuse values that a site cannot take.
+
+    The edge of an open support has no density, and yet is what many interventions mean: an
+    exposure that is always positive is set to 0.
+    """
     inside = np.ones(array.shape, bool)
     if site.bounds is not None:
         inside = (array >= site.bounds[0]) & (array <= site.bounds[1])
     elif site.support is not None and not site.support.event_dim:
         inside = np.asarray(site.support(array))
+        for edge in ("lower_bound", "upper_bound") if with_edge else ():
+            inside = inside | (array == getattr(site.support, edge, np.nan))
     if not inside.all():
         msg = (
             f"Site '{site.name}' is set to {array[~inside].flat[0]!s}, which it cannot take. Set "
             f"it to a value in its support ({site.bounds or site.support!s:.60})."
         )
         raise InputError(msg, code="site-support")
-    return array
 
 
 def as_site(site: SiteSpec, value: Any) -> np.ndarray:

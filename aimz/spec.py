@@ -69,6 +69,8 @@ class SiteSpec:
         Values that a latent site can take, where they follow from nothing else.
     is_given : bool
         Whether the site observes a value in this call.
+    is_spread : bool
+        Whether its distribution is smaller than what it observes, and is spread over it.
     law : str
         Its distribution in words, such as "Normal(0, 10)"; what is computed stands as "...".
     """
@@ -90,6 +92,7 @@ class SiteSpec:
     bounds: tuple[int, int] | None = None
     support: Any = field(default=None, compare=False, repr=False)
     is_given: bool = False
+    is_spread: bool = False
     law: str = field(default="", compare=False)
 
 
@@ -169,6 +172,17 @@ class KernelSpec:
         """Arguments that sites observe: outcomes, and what lies between causes and them."""
         return frozenset[str]().union(*(s.observes for s in self.sites)) | {self.output}
 
+    @property
+    def spread(self) -> dict[str, tuple[int | None, ...]]:
+        """Shapes of the sites that are spread over what they observe, None where the rows are."""
+        return {
+            site.name: tuple(
+                None if axis == site.row_axis else size for axis, size in enumerate(site.shape)
+            )
+            for site in self.sites
+            if site.is_spread
+        }
+
     def at_rows(self, count: int) -> "KernelSpec":
         """The same kernel on another number of rows, where rows do not interact."""
         sites = []
@@ -243,6 +257,7 @@ def _site_of(
         bounds=_bounds(statement) if _is_discrete(statement) else None,
         support=_support(statement),
         is_given=statement.observation is not None,
+        is_spread=statement.is_spread,
         law=_law(statement),
     )
 

@@ -37,6 +37,7 @@ __all__ = [
     "plausible_values",
     "read",
     "row_plates",
+    "spread_sites",
 ]
 
 _SITES = ("sample", "deterministic", "param")
@@ -57,12 +58,15 @@ class Inputs:
         Number of rows.
     always_rows : tuple of str
         Arguments that are per row by definition: the input and, when given, the outcome.
+    spread : mapping
+        Shapes of sites whose distribution is smaller than what they observe: see `spread_sites`.
     """
 
     arrays: dict[str, Any]
     static: dict[str, Any]
     rows: int
     always_rows: tuple[str, ...] = ()
+    spread: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Statement:
     scale: Any
     frames: tuple[Any, ...]
     in_control_flow: bool
+    is_spread: bool  # over what it observes: see `spread_sites`
 
     @property
     def is_factor(self) -> bool:
@@ -193,6 +198,66 @@ class row_plates(Messenger):  # type: ignore[misc]  # noqa: N801  # NumPyro: no 
         handler.size = handler.subsample_size
 
 
+class spread_sites(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`
+    """A kernel whose sites are as large as what they observe.
+
+    `sample("c", Exponential(), obs=C)` has one density for each value of C, though its
+    distribution is a scalar. Here the distribution is expanded to the values' shape. Where the
+    site observes nothing, `shapes` says how large it is, with None in the place of the rows, of
+    which there are as many as in argument `primary`.
+
+    Examples
+    --------
+    >>> import numpyro, numpyro.distributions as dist
+    >>> def kernel(X, C=None):
+    ...     numpyro.sample("c", dist.Exponential(), obs=C)
+    >>> spread = handlers.seed(spread_sites(kernel, {"c": (None,)}, "X"), 0)
+    >>> handlers.trace(spread).get_trace(X=jnp.zeros((3, 2)))["c"]["value"].shape
+    (3,)
+    """
+
+    def __init__(
+        self,
+        kernel: Callable[..., Any],
+        shapes: Mapping[str, tuple[int | None, ...]],
+        primary: str,
+    ) -> None:
+        self.shapes, self.primary, self.rows = shapes, primary, 0
+        super().__init__(kernel)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves = jax.tree.leaves(kwargs.get(self.primary))
+        self.rows = jnp.shape(leaves[0])[0] if leaves and jnp.ndim(leaves[0]) else 0
+        return super().__call__(*args, **kwargs)
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] != "sample" or msg.get("_control_flow_done", False):
+            return
+        if not isinstance(msg["fn"], Distribution) or msg["kwargs"].get("sample_shape", ()):
+            return
+        if msg["value"] is not None:
+            shape = jnp.shape(msg["value"])
+        elif msg["name"] in self.shapes:
+            shape = tuple(self.rows if n is None else n for n in self.shapes[msg["name"]])
+        else:
+            return
+        batch = _spread_batch(msg["fn"], shape)
+        if batch is not None:
+            msg["fn"], msg["_is_spread"] = msg["fn"].expand(batch), True
+
+
+def _spread_batch(fn: Distribution, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Batch shape of a distribution when it is spread over values of a larger shape."""
+    batch = shape[: len(shape) - fn.event_dim]
+    if isinstance(fn, Unit) or batch == fn.batch_shape or shape[len(batch) :] != fn.event_shape:
+        return None
+    try:
+        spread = jnp.broadcast_shapes(batch, fn.batch_shape)
+    except ValueError:
+        return None
+    return batch if spread == batch else None
+
+
 class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
     """Notes every statement and answers those whose value is given."""
 
@@ -256,6 +321,7 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
             scale=msg.get("scale"),
             frames=tuple(msg.get("cond_indep_stack", ())),
             in_control_flow=name in self.in_control_flow,
+            is_spread=msg.get("_is_spread", False),
         )
 
     def _refuse_transform(self, msg: dict[str, Any]) -> None:
