@@ -11,9 +11,9 @@ from typing import Any, Self
 import jax
 import numpy as np
 import xarray as xr
-from sklearn.base import BaseEstimator
 
 from aimz.archive import read_archive, write_archive
+from aimz.copying import Portable
 from aimz.data import Arguments, check_names, check_positive, draw_count
 from aimz.errors import AimzWarning, InputError, NotFittedError
 from aimz.fitted import check_same_data, fitted_on, support_seen
@@ -42,7 +42,7 @@ class _NoResultError(InputError, AttributeError):
     """An engine has no such record; an AttributeError, so that looking through attributes works."""
 
 
-class Estimator(Routed, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
+class Estimator(Routed, Portable):
     """What `ImpactModel` is before it predicts; its parameters are described there."""
 
     def __init__(
@@ -550,12 +550,6 @@ class Estimator(Routed, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         model._fitted = fitted
         return model
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002
-        """Constructor parameters; an inference object is one parameter, not many."""
-        del deep  # NumPyro's SVI has a get_params of its own, which is not scikit-learn's
-        params: dict[str, Any] = super().get_params(deep=False)
-        return params
-
     def __sklearn_is_fitted__(self) -> bool:
         return self.is_fitted()
 
@@ -567,8 +561,11 @@ class Estimator(Routed, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         return state
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # Fits work on private copies and the fitted record is frozen: both may be shared.
         del memo
+        return self.__copy__()
+
+    def __copy__(self) -> Self:
+        # Fits work on private copies and the fitted record is frozen: both may be shared.
         copied = type(self)(**self.get_params())
         if self.is_fitted():
             copied._fitted = self._fitted  # noqa: SLF001  # its own class

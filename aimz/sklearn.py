@@ -15,11 +15,12 @@ from typing import Any, Self
 import jax
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from aimz.copying import Portable
 from aimz.errors import InputError
 from aimz.inference.linear import (
     Columns,
@@ -45,7 +46,7 @@ class _Own:
     coords: dict[str, list[str]] = field(default_factory=dict)
 
 
-class _Impact(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
+class _Impact(Portable):
     """What both estimators share: parameters, the model inside, its expectations and draws."""
 
     model_: ImpactModel
@@ -90,12 +91,6 @@ class _Impact(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
         with self._precision():
             drawn: Any = self.model_.predict_on_batch(rows, **options)
         return np.asarray(drawn[name])
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002
-        """Constructor parameters; an inference object is one parameter, not many."""
-        del deep  # NumPyro's SVI has a get_params of its own, which is not scikit-learn's
-        params: dict[str, Any] = super().get_params(deep=False)
-        return params
 
     def _fit(self, own: _Own, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Self:
         """Fit the model inside; `own` is taken where no kernel is given."""
@@ -159,7 +154,7 @@ class _Impact(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
         return jax.enable_x64(True) if self.kernel is None else nullcontext()
 
 
-class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # as above
+class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-learn has no stubs
     """Regression with a posterior: scikit-learn's contract around an `ImpactModel`.
 
     Without a kernel it is Bayesian linear regression with normal noise. In units of the standard

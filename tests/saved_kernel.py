@@ -10,7 +10,7 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped]
 import jax
 import jax.numpy as jnp
-import joblib  # type: ignore[import-untyped]
+import joblib
 import numpy as np
 import numpyro
 import numpyro.distributions as dist

@@ -13,7 +13,7 @@ from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 import jax
-import joblib  # type: ignore[import-untyped]
+import joblib
 import numpy as np
 import numpyro
 import numpyro.distributions as dist

@@ -85,11 +85,29 @@ def _ratio(new: np.ndarray, old: np.ndarray) -> np.ndarray:
     return ratio
 
 
+def _difference(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    return np.asarray(new - old)
+
+
+def _lift(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    return np.asarray(_ratio(new, old) - 1.0)
+
+
+def _odds_ratio(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    return np.asarray(_odds(new) / _odds(old))
+
+
+def _not_kept(*averages: np.ndarray) -> np.ndarray:
+    del averages
+    msg = "A pickled effect does not keep its comparison, which was a function. Compare anew."
+    raise InputError(msg, code="comparison-absent")
+
+
 COMPARISONS: dict[str, tuple[Comparison, float]] = {
-    "difference": (lambda new, old: new - old, 0.0),
+    "difference": (_difference, 0.0),
     "ratio": (_ratio, 1.0),
-    "lift": (lambda new, old: _ratio(new, old) - 1.0, 0.0),
-    "odds_ratio": (lambda new, old: _odds(new) / _odds(old), 1.0),
+    "lift": (_lift, 0.0),
+    "odds_ratio": (_odds_ratio, 1.0),
 }
 
 
@@ -113,6 +131,12 @@ class Question:
     rung: str = "intervention"
     derive: Callable[[Mapping[Any, np.ndarray]], np.ndarray] | None = None
     row_summary: Summarised | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A user's own functions have done their work, and pickle may not know them: names stay.
+        own, _ = COMPARISONS.get(self.comparison, (None, 0.0))
+        compare = self.compare if self.compare is own else _not_kept
+        return {**vars(self), "compare": compare, "derive": None}
 
     @property
     def wording(self) -> str:
