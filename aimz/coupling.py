@@ -27,6 +27,7 @@ class Found:
     inputs: frozenset[str]  # arguments that it reads
     observed: frozenset[str] = frozenset()  # arguments that its observed value is made of
     is_broadcast: bool = False  # rows x rows, though no parameter changes along both
+    is_sized: bool = False  # in control flow, and its size follows the rows other than one by one
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def follows(verdict: Verdict, name: str) -> bool:
     """Whether the site, or some factor in its place, has one value per row."""
     site = verdict.sites.get(name)
     if site is not None:
-        return site.rows == "leading"
+        return site.rows in ("leading", "scan") and site.row_axis is not None
     return any(f.statement.is_factor and f.rows == "leading" for f in verdict.sites.values())
 
 
@@ -83,6 +84,7 @@ def judge(
             *_sources(roles[name]),
             _split(roles[name]["observation"])[1] if "observation" in roles[name] else frozenset(),
             _is_broadcast(there.statements[name], there.rows, roles[name]),
+            _is_sized(site, there.statements[name], places[name], known_rows),
         )
         for name, site in here.statements.items()
     }
@@ -106,7 +108,7 @@ def _place(here: Statement, there: Statement, rows: int, probe: int) -> tuple[st
 def _by_length(site: Statement, rows: int) -> tuple[str, int | None]:
     """The same for a kernel that runs at one number of rows only."""
     if site.in_control_flow:
-        return "scan", None
+        return "scan", 0 if site.shape[:1] == (rows,) else None
     event_dim = getattr(site.fn, "event_dim", 0)
     for frame in site.frames:
         axis = len(site.shape) - event_dim + frame.dim
@@ -114,6 +116,15 @@ def _by_length(site: Statement, rows: int) -> tuple[str, int | None]:
             return "leading", axis
     computed = site.type == "deterministic" or site.observation is not None
     return ("leading", 0) if computed and site.shape[:1] == (rows,) else ("none", None)
+
+
+def _is_sized(
+    here: Statement, there: Statement, place: tuple[str, int | None], known_rows: int | None
+) -> bool:
+    """Whether the size of a site in control flow follows the rows other than one by one."""
+    if place != ("scan", None):
+        return False
+    return here.shape != there.shape if known_rows is None else bool(here.shape)
 
 
 def _given(

@@ -9,6 +9,7 @@ No input or output, no choice of device and no warning happens here.
 """
 
 import contextlib
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
-from numpyro.primitives import Messenger
 
+from aimz.control_flow import Inside, Step, enter, leave
 from aimz.errors import InputError
 from aimz.kernel import row_plates
 from aimz.laws import Evidence, Law, law_of
@@ -76,7 +77,7 @@ class Task:
 
 def follows_rows(site: SiteSpec) -> bool:
     """Whether a site's value is cut with the rows."""
-    return site.rows == "leading" and site.row_axis is not None
+    return site.follows_rows
 
 
 def density_spec(spec: KernelSpec) -> KernelSpec:
@@ -259,8 +260,8 @@ def _with_row_axis(spec: KernelSpec, values: dict[str, Any]) -> dict[str, Any]:
 def _trace(task: Task, block: Block, num_rows: int) -> Mapping[str, Any]:
     """Run the kernel once under the block's values and keys; returns NumPyro's trace."""
     set_values = block.values | block.row_values
+    kernel = row_plates(task.kernel, task.spec.row_plates, num_rows)
     answer = _Answer(
-        row_plates(task.kernel, task.spec.row_plates, num_rows),
         task=task,
         block=block,
         given=block.params | block.posterior | block.row_posterior,
@@ -269,8 +270,9 @@ def _trace(task: Task, block: Block, num_rows: int) -> Mapping[str, Any]:
         condition={name: set_values[name] for name in task.condition},
     )
     arguments = {**task.static, **block.inputs, **block.row_inputs}
-    trace: Mapping[str, Any] = handlers.trace(answer).get_trace(**arguments)
-    return trace
+    with handlers.trace() as trace, answer:
+        kernel(**arguments)
+    return dict(trace)
 
 
 def _site_values(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -323,17 +325,18 @@ def _site_means(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax
     for name in task.sites:
         site = trace[name]
         is_drawn = site["type"] == "sample" and name not in set_sites
-        means[name] = _mean(site["fn"], name) if is_drawn else jnp.asarray(site["value"])
+        value = jnp.asarray(site["value"])
+        means[name] = _mean(site["fn"], name, value.shape) if is_drawn else value
     return means
 
 
-def _mean(fn: Any, name: str) -> jax.Array:
+def _mean(fn: Any, name: str, shape: tuple[int, ...]) -> jax.Array:
     """Mean of a distribution; of a categorical one, the probability of each category."""
     base = base_distribution(fn)
     if isinstance(base, dist.CategoricalProbs | dist.CategoricalLogits):
         logits = isinstance(base, dist.CategoricalLogits)
         shares = jax.nn.softmax(base.logits) if logits else base.probs
-        return jnp.broadcast_to(shares, (*fn.shape(), shares.shape[-1]))
+        return jnp.broadcast_to(shares, (*shape, shares.shape[-1]))
     mean = None
     if not isinstance(base, dist.Cauchy | dist.HalfCauchy):
         with contextlib.suppress(NotImplementedError):
@@ -344,15 +347,17 @@ def _mean(fn: Any, name: str) -> jax.Array:
             "target='prediction', which compares draws."
         )
         raise InputError(msg, code="no-mean")
-    return jnp.broadcast_to(mean, fn.shape())
+    return jnp.broadcast_to(mean, shape)
 
 
-class _Answer(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
-    """Answers every statement of the kernel: a given value, one that was set, or a keyed draw."""
+class _Answer(Inside):
+    """Answers every statement of the kernel: a given value, one that was set, or a keyed draw.
+
+    Around a step of a scan stands an answer of its own, with the values and keys of the step.
+    """
 
     def __init__(
         self,
-        fn: Callable[..., Any],
         *,
         task: Task,
         block: Block,
@@ -360,45 +365,63 @@ class _Answer(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
         do: Mapping[str, Any],
         condition: Mapping[str, Any],
     ) -> None:
+        super().__init__()
         self.task, self.rows, self.redraw = task, block.rows, block.redraw
         self.words = draw_words(block.words, block.draws.number)
         self.pair, self.half = pair_words(block.words, block.draws.pair), block.draws.half
         self.given, self.do, self.condition = given, do, condition
         self.ordinals: dict[str, int] = {}
-        super().__init__(fn)
+        self.place: Any = NO_ROW
+        self.prefix = ""
+        self.step: Step | None = None
 
     def process_message(self, msg: dict[str, Any]) -> None:
         kind, name = msg["type"], str(msg.get("name"))
-        if kind == "sample" and not msg.get("_control_flow_done", False):
+        if msg.get("_control_flow_done", False):
+            return
+        if kind == "sample":
             self._answer_sample(msg)
         elif kind == "deterministic" and name in self.do:
-            msg["value"] = _as_set(self.do[name], msg["value"])
+            msg["value"] = _as_set(self._setting(self.do, name), msg["value"])
         elif kind in ("param", "mutable") and name in self.given:
             msg["value"] = self.given[name]
         elif kind == "plate" and msg["value"] is None:
-            msg["kwargs"]["rng_key"] = site_key(self.words, name)
+            msg["kwargs"]["rng_key"] = site_key(self.words, name, self.place)
         elif kind in ("prng_key", "control_flow"):
             self._answer_unnamed(msg, kind)
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "control_flow":
+            leave(msg)
 
     def _answer_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
         if name in self.condition:
-            msg["value"] = _as_set(self.condition[name], _like(msg))
+            msg["value"] = _as_set(self._setting(self.condition, name), _like(msg))
             msg["is_observed"] = True
             return
         if name in self.given and (not msg["is_observed"] or name in self.task.held):
             msg["value"] = self._given(msg)
         if name in self.do:
-            setting = self.do[name]
+            setting = self._setting(self.do, name)
             natural = self._natural(msg) if callable(setting) else _like(msg)
             msg["value"] = _as_set(setting, natural)
         elif msg["value"] is None:
             msg["value"] = self._natural(msg)
 
+    def _setting(self, settings: Mapping[str, Any], name: str) -> Any:
+        """What a site is set to: a function, a value, or in a scan the value of the step."""
+        setting = settings[name]
+        if callable(setting) or self.step is None:
+            return setting
+        return jnp.broadcast_to(setting, self.task.spec[name].shape)[self.step.place]
+
     def _given(self, msg: dict[str, Any]) -> Any:
         """The posterior's value of a site, except in rows where it is drawn anew."""
         name = msg["name"]
         value = self.given[name]
+        if self.step is not None:
+            return value[self.step.turn]  # NumPyro numbers the steps as they run
         if name not in self.redraw:
             return value
         shape = [1] * jnp.ndim(value)
@@ -412,8 +435,8 @@ class _Answer(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
             return msg["value"]
         name, shape = msg["name"], msg["kwargs"].get("sample_shape", ())
         site = self.task.spec[name]
-        if not follows_rows(site):
-            return _draw(msg["fn"], site_key(self.words, name), shape, name)
+        if not follows_rows(site) or site.rows == "scan":
+            return _draw(msg["fn"], site_key(self.words, name, self.place), shape, name)
         if not self.task.spec.coupled:
             key = site_key(self.words, name, self.rows)
             if isinstance(base_distribution(msg["fn"]), _HALF_A_BLOCK):
@@ -424,13 +447,21 @@ class _Answer(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
     def _answer_unnamed(self, msg: dict[str, Any], kind: str) -> None:
         ordinal = self.ordinals.get(kind, 0)
         self.ordinals[kind] = ordinal + 1
+        name = f"{self.prefix}{kind}:{ordinal}"
         # NumPyro hands this key on to code that may insist on JAX's own generator.
-        msg["kwargs"]["rng_key"] = as_stock_key(site_key(self.words, f"{kind}:{ordinal}"))
+        msg["kwargs"]["rng_key"] = as_stock_key(site_key(self.words, name, self.place))
         if kind == "control_flow":
-            stack = msg["kwargs"]["substitute_stack"]
-            stack.append(("substitute", {k: v for k, v in self.given.items() if k not in self.do}))
-            stack.append(("substitute", dict(self.do)))
-            stack.append(("condition", dict(self.condition)))
+            enter(msg, partial(self._inside, f"{name}/"))
+
+    def _inside(self, prefix: str, step: Step | None) -> "_Answer":
+        """The answer around a step, or a branch."""
+        inside = copy.copy(self)
+        inside.noted, inside.ordinals, inside.prefix = {}, {}, prefix
+        if step is not None:
+            outer = np.uint32(0) if self.step is None else inside.place
+            inside.place = outer * np.uint32(step.length) + step.place.astype(np.uint32)
+            inside.step = step
+        return inside
 
 
 def _like(msg: dict[str, Any]) -> Any:

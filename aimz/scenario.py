@@ -179,7 +179,7 @@ def reused_draws(
     for name, value in fit.draws.items():
         if name not in spec or name in redrawn or spec[name].kind == "deterministic":
             continue  # what the kernel computes is computed again
-        if not _belongs_to_rows(spec[name]):
+        if not spec[name].belongs_to_rows:
             reused[name] = value
         elif in_sample:
             reused[name] = _of_rows(spec[name], value, origin)
@@ -245,9 +245,9 @@ def _changed_rows(
     spec: KernelSpec, reused: Mapping[str, Any], origin: Origin
 ) -> dict[str, np.ndarray]:
     """Rows in which each latent of rows lies below a changed argument."""
-    held = frozenset(name for name in reused if not _belongs_to_rows(spec[name]))
+    held = frozenset(name for name in reused if not spec[name].belongs_to_rows)
     redraw: dict[str, np.ndarray] = {}
-    of_rows = [name for name in reused if _belongs_to_rows(spec[name])]
+    of_rows = [name for name in reused if spec[name].belongs_to_rows]
     for argument in sorted(origin.static) if of_rows else ():
         msg = (
             f"'{argument}' is not the fitted one, and it is not known whether '{of_rows[0]}' "
@@ -327,10 +327,6 @@ def _check_shape(site: SiteSpec, value: Any) -> None:
             f"{tuple(site.shape)}. Pass the rows and columns that the draws belong to."
         )
         raise InputError(msg, code="draws-shape")
-
-
-def _belongs_to_rows(site: SiteSpec) -> bool:
-    return site.rows in ("leading", "sized") or (site.rows == "scan" and site.row_axis is not None)
 
 
 def _settable(spec: KernelSpec, name: str) -> SiteSpec:
@@ -479,7 +475,7 @@ def _notes(
 ) -> tuple[Note, ...]:
     notes, draws = [], fit.draws
     set_sites = set(scenario.do) | set(scenario.condition)
-    global_redrawn = [name for name in redrawn if not _belongs_to_rows(spec[name])]
+    global_redrawn = [name for name in redrawn if not spec[name].belongs_to_rows]
     if global_redrawn:
         text = (
             f"The intervention redraws {_listed(global_redrawn)} from the prior, because its "
@@ -492,7 +488,7 @@ def _notes(
         if name not in draws
         and name != spec.output
         and name not in set_sites | observed
-        and (in_sample or not _belongs_to_rows(spec[name]))
+        and (in_sample or not spec[name].belongs_to_rows)
     ]
     if lacking and draws:
         text = (

@@ -46,7 +46,7 @@ class SiteSpec:
         "leading": one axis of the value follows the rows; "sized": its size follows them another
         way; "scan": recorded inside NumPyro's control flow; "none".
     row_axis : int or None
-        The axis of the value that follows the rows.
+        The axis of the value that follows the rows; in a scan over the rows that of its steps.
     shape, dtype :
         Of the value at the inspected number of rows; dtype is None for a tree of arrays.
     event_dim : int
@@ -73,6 +73,8 @@ class SiteSpec:
         Whether its distribution is smaller than what it observes, and is spread over it.
     law : str
         Its distribution in words, such as "Normal(0, 10)"; what is computed stands as "...".
+    sized : bool
+        Whether the size of a site in control flow follows the rows other than one by one.
     """
 
     name: str
@@ -94,6 +96,17 @@ class SiteSpec:
     is_given: bool = False
     is_spread: bool = False
     law: str = field(default="", compare=False)
+    sized: bool = False
+
+    @property
+    def follows_rows(self) -> bool:
+        """Whether one axis of the value follows the rows one by one."""
+        return self.rows in ("leading", "scan") and self.row_axis is not None
+
+    @property
+    def belongs_to_rows(self) -> bool:
+        """Whether the value is that of some rows, whatever way its size follows them."""
+        return self.rows == "sized" or self.sized or self.follows_rows
 
 
 @dataclass(frozen=True)
@@ -188,7 +201,7 @@ class KernelSpec:
         sites = []
         for site in self.sites:
             shape = list(site.shape)
-            if site.rows == "leading" and site.row_axis is not None:
+            if site.follows_rows and site.row_axis is not None:
                 shape[site.row_axis] = count
             sites.append(replace(site, shape=tuple(shape)))
         return replace(self, sites=tuple(sites), rows=count)
@@ -249,7 +262,7 @@ def _site_of(
         event_dim=_event_dim(statement),
         plates=tuple(frame.name for frame in statement.frames),
         dims=_dims(statement),
-        parents=found.parents & set(verdict.sites) - {statement.name},
+        parents=found.parents & set(verdict.sites) - _own(statement),
         inputs=found.inputs & set(arguments),
         observes=found.observed & set(arguments),
         discrete=_is_discrete(statement),
@@ -259,7 +272,13 @@ def _site_of(
         is_given=statement.observation is not None,
         is_spread=statement.is_spread,
         law=_law(statement),
+        sized=found.is_sized,
     )
+
+
+def _own(statement: Statement) -> set[str]:
+    """Its name; in a scan a site may truly read itself, as it was a step before."""
+    return set() if statement.in_control_flow else {statement.name}
 
 
 def _kind(statement: Statement, output: str) -> str:

@@ -21,6 +21,7 @@ from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import _PYRO_STACK, Messenger, plate
 
 from aimz import programs
+from aimz.control_flow import Inside, Step, enter, leave
 from aimz.errors import InputError, KernelValidationError
 
 __all__ = [
@@ -267,6 +268,7 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
         self.plates: dict[str, Plate] = {}
         self.states: dict[str, Any] = {}
         self.in_control_flow: set[str] = set()
+        self.inside: dict[str, Any] = {}  # what sites in control flow observe or compute
         self.entry: Any = None
         super().__init__(kernel)
 
@@ -278,10 +280,14 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
     def process_message(self, msg: dict[str, Any]) -> None:
         kind, name = msg["type"], str(msg.get("name"))
         if kind in _SITES:
-            self._refuse_transform(msg)
-            msg["_observation"] = msg["value"] if msg.get("is_observed") else None
+            _refuse_transform(msg, self.entry)
+            observed = self.inside.get(name, msg["value"])
+            msg["_observation"] = observed if msg.get("is_observed") else None
         if kind == "control_flow":
-            msg["kwargs"]["substitute_stack"].append(("substitute", dict(self.given)))
+            enter(msg, lambda step: _WatchInside(self.given, step))
+        elif msg.get("_control_flow_done", False):
+            if kind == "deterministic":
+                msg["_natural"] = self.inside[name]
         elif kind == "deterministic" and name in self.given:
             msg["_natural"] = msg["value"]  # the equation; what is below reads the given value
             msg["value"] = self.given[name]
@@ -298,6 +304,7 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
             size, subsample_size = msg["args"]
             self.plates[msg["name"]] = Plate(size, subsample_size or len(msg["value"]))
         elif kind == "control_flow":
+            self.inside |= leave(msg)
             self.in_control_flow |= _names_in_control_flow(msg["value"])
         elif kind == "mutable" and msg["value"] is not None:
             self.states[msg["name"]] = jax.tree.map(lambda leaf: leaf, msg["value"])
@@ -324,15 +331,54 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
             is_spread=msg.get("_is_spread", False),
         )
 
-    def _refuse_transform(self, msg: dict[str, Any]) -> None:
-        if get_opaque_trace_state() == self.entry:
-            return
-        raise KernelValidationError(
-            f"Site '{msg['name']}' is inside jax.vmap, jit, grad or a lax loop. Every turn would "
-            f'repeat its noise. Write `with numpyro.plate("{msg["name"]}_rows", n):` around it, '
-            "or use numpyro.contrib.control_flow.scan.",
-            code="site-under-transform",
-        )
+
+class _WatchInside(Inside):
+    """Answers the statements of a step whose value is given; notes what they say by themselves."""
+
+    def __init__(self, given: Mapping[str, Any], step: Step | None) -> None:
+        super().__init__()
+        self.given, self.step = given, step
+
+    def __enter__(self) -> Self:
+        self.entry = get_opaque_trace_state()
+        return super().__enter__()
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        kind, name = msg["type"], str(msg.get("name"))
+        if kind in _SITES:
+            _refuse_transform(msg, self.entry)
+        if kind == "deterministic" or (kind == "sample" and msg["is_observed"]):
+            self.noted[name] = msg["value"]
+        if kind == "sample" and msg["is_observed"]:
+            _check_step(msg)
+        if kind in ("sample", "deterministic") and name in self.given:
+            given = self.given[name]
+            msg["value"] = given if self.step is None else given[self.step.place]
+
+
+def _refuse_transform(msg: dict[str, Any], entry: Any) -> None:
+    if get_opaque_trace_state() == entry:
+        return
+    raise KernelValidationError(
+        f"Site '{msg['name']}' is inside jax.vmap, jit, grad or a lax loop. Every turn would "
+        f'repeat its noise. Write `with numpyro.plate("{msg["name"]}_rows", n):` around it, '
+        "or use numpyro.contrib.control_flow.scan.",
+        code="site-under-transform",
+    )
+
+
+def _check_step(msg: dict[str, Any]) -> None:
+    """Refuse an observation in a step that is not shaped like its site: NumPyro mixes up steps."""
+    fn = msg["fn"]
+    seen, own = tuple(jnp.shape(msg["value"])), tuple(fn.shape())
+    if seen == own or isinstance(base_distribution(fn), Unit) or "_control_flow_done" in msg:
+        return
+    raise InputError(
+        f"Site '{msg['name']}' has shape {own} in a step but observes a value of shape {seen} "
+        "there. Its density would mix up steps. Put a plate around it, or give its parameters the "
+        "shape of the value.",
+        code="shape",
+    )
 
 
 def _names_in_control_flow(value: Any) -> set[str]:

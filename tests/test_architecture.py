@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "spec",
         "signature",
         "structure",
+        "control_flow",
         "coupling",
         "confirm",
         "flow",

@@ -21,7 +21,7 @@ from aimz.errors import InputError, KernelValidationError
 from aimz.inference.records import Problem
 from aimz.kernel import row_plates
 from aimz.programs import TRACE_LOCK, compile_program, fingerprint, trace
-from aimz.spec import SiteSpec
+from aimz.spec import KernelSpec, SiteSpec
 
 __all__ = [
     "RowScale",
@@ -47,10 +47,12 @@ class RowScale(Messenger):  # type: ignore[misc]  # NumPyro's handlers are untyp
 
     def __init__(self, problem: Problem, factors: Mapping[str, float], weights: Any = None) -> None:
         super().__init__(None)
-        self.sites = {site.name: site for site in outcome_sites(problem) if site.rows == "leading"}
+        self.sites = {site.name: site for site in outcome_sites(problem) if site.follows_rows}
         self.factors = factors
         self.weights = weights
         self.output, self.fill = problem.spec.output, problem.fill
+        if self.fill is not None:
+            self.fill = np.expand_dims(self.fill, _row_axis(problem.spec[self.output]))
 
     def process_message(self, msg: dict[str, Any]) -> None:
         site = self.sites.get(msg.get("name", ""))
@@ -183,7 +185,7 @@ def why_whole(problem: Problem) -> str:
     for site in spec.sites:
         if site.kind == "latent" and site.rows != "none":
             return f"Site '{site.name}' has a latent value per row."
-        adds_rows = site.kind in ("observed", "factor") and site.rows != "leading"
+        adds_rows = site.kind in ("observed", "factor") and not site.follows_rows
         if adds_rows and site.inputs & row_arguments(problem):
             return f"Site '{site.name}' adds up rows before its log density is known."
     return ""
@@ -202,7 +204,7 @@ def check_weights(problem: Problem) -> None:
             code="weights-shape",
         )
     for site in outcome_sites(problem):
-        per_row = site.rows == "leading" and _row_axis(site) < len(site.shape) - site.event_dim
+        per_row = site.follows_rows and _row_axis(site) < len(site.shape) - site.event_dim
         if not per_row:
             raise InputError(
                 f"Site '{site.name}' has no log density per row, so rows cannot be weighted. "
@@ -220,11 +222,11 @@ def without_missing(problem: Problem, there: np.ndarray) -> Problem:
         `missing-outcomes`: the kernel also computes with the outcomes, or adds up rows.
     """
     spec = problem.spec
-    readers = [site.name for site in spec.sites if spec.output in site.inputs]
+    readers = _computing_with(spec.output, spec)
     site = next((site for site in spec.sites if site.name == spec.output), None)
     if readers or site is None:
         where = f"site '{readers[0]}' computes with them" if readers else "it observes no site"
-    elif site.rows != "leading" or _row_axis(site) >= len(site.shape) - site.event_dim:
+    elif not site.follows_rows or _row_axis(site) >= len(site.shape) - site.event_dim:
         where = f"site '{site.name}' has no log density per row"
     else:
         values = np.asarray(problem.inputs.arrays[spec.output])
@@ -233,11 +235,24 @@ def without_missing(problem: Problem, there: np.ndarray) -> Problem:
         fill = values[first[0]] if len(full) else np.take_along_axis(values, first[None], 0)[0]
         fill = np.where(np.isfinite(fill), fill, values[there][0])
         return replace(problem, fill=fill)
-    raise InputError(
-        f"Missing values of '{spec.output}' cannot be left out, because {where}. Leave those rows "
-        "out of the data.",
-        code="missing-outcomes",
+    is_series = site is not None and site.rows == "scan"
+    fix = "Make them latents of the kernel." if is_series else "Leave those rows out of the data."
+    msg = f"Missing values of '{spec.output}' cannot be left out, because {where}. {fix}"
+    raise InputError(msg, code="missing-outcomes")
+
+
+def _computing_with(output: str, spec: KernelSpec) -> list[str]:
+    """Sites that would feel a missing outcome: they read the data, or the outcome as it is drawn.
+
+    In a scan the outcome may read itself, as it was a step before.
+    """
+    below = spec.descendants({output})
+    feel = [s.name for s in spec.sites if s.name in below and s.kind != "deterministic"]
+    read = [s.name for s in spec.sites if output in s.inputs]
+    reads_itself = output in spec and (
+        output in spec[output].parents or output in spec.descendants(below)
     )
+    return [*read, *feel, *([output] if reads_itself else [])]
 
 
 def check_draws(spec_latents: Iterable[str], draws: dict[str, Any], engine: str) -> None:

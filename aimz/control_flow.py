@@ -1,0 +1,82 @@
+"""NumPyro's `scan` and `cond`, seen from inside.
+
+NumPyro runs the body of a control-flow statement behind a block and tells the handlers outside of
+its sites when all steps are done: what happens in a step, they neither see nor change. A handler
+that stands around the body itself does both. What it notes comes out with the results of the steps.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+from numpyro.primitives import Messenger
+
+__all__ = ["Inside", "Step", "enter", "leave"]
+
+
+class Step(NamedTuple):
+    """A step of a scan: its place among the results, its turn, and how many there are.
+
+    They differ in a scan that runs in reverse: the last place has the first turn.
+    """
+
+    place: Any
+    turn: Any
+    length: int
+
+
+class Inside(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
+    """A handler around one step, or around a branch; `noted` are arrays by name."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.noted: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        return self
+
+
+def enter(msg: dict[str, Any], handler_of: Callable[[Step | None], Inside]) -> None:
+    """Let a handler stand around each step, or each branch, of a control-flow message.
+
+    `leave` must be called on the message when it is done.
+    """
+    if msg["fn"].__name__ == "scan_wrapper":
+        body, begin, xs, length, reverse = msg["args"]
+        if length is None:
+            length = jnp.shape(jax.tree.leaves(xs)[0])[0]
+
+        def stepped(carry: Any, numbered: tuple[Any, Any]) -> tuple[Any, Any]:
+            place, x = numbered
+            turn = length - 1 - place if reverse else place
+            with handler_of(Step(place, turn, length)) as handler:
+                carry, out = body(carry, x)
+            return carry, (out, handler.noted)
+
+        msg["args"] = (stepped, begin, (jnp.arange(length), xs), length, reverse)
+        return
+
+    def under(branch: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def branched(operand: Any) -> tuple[Any, dict[str, Any]]:
+            with handler_of(None) as handler:
+                out = branch(operand)
+            return out, handler.noted
+
+        return branched
+
+    which, if_true, if_false, operand = msg["args"]
+    msg["args"] = (which, under(if_true), under(if_false), operand)
+
+
+def leave(msg: dict[str, Any]) -> dict[str, Any]:
+    """What the handlers inside have noted, by step; the message is as if they had not been."""
+    noted: dict[str, Any]
+    if msg["fn"].__name__ == "scan_wrapper":
+        carried, (trace, (out, noted)) = msg["value"]
+        msg["value"] = (carried, (trace, out))
+    else:
+        (out, noted), trace = msg["value"]
+        msg["value"] = (out, trace)
+    return noted
