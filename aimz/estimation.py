@@ -12,7 +12,16 @@ import numpy as np
 
 from aimz.counterfactual import Replays, replays_of
 from aimz.data import as_array, as_jax_sees, check_finite
-from aimz.effects import Question, Rows, Split, in_arm, rows_of, split_scenario
+from aimz.effects import (
+    Compared,
+    Question,
+    Rows,
+    Split,
+    in_arm,
+    in_words,
+    rows_of,
+    split_scenario,
+)
 from aimz.errors import InputError, OutputWarning, nearest
 from aimz.execute import Call
 from aimz.fitted import changed_rows, origin_of
@@ -38,7 +47,8 @@ class Scenarios:
     the name of the first of them, and `values` these inputs as they were given, labelled ones in
     the order of the rows. `mediator` draws the mediator under the reference, for the last scenario,
     which keeps it. `arms` has for each scenario the rows in which it is what was, where that is
-    asked, `outcome` what was observed; `replays` is the plan of counterfactuals.
+    asked, `outcome` what was observed; `replays` is the plan of counterfactuals. `compared`
+    are the scenarios in words.
     """
 
     primary: str
@@ -47,6 +57,7 @@ class Scenarios:
     prepared: Mapping[str, Prepared]
     own: Prepared
     changes: Mapping[Any, Split]
+    compared: Compared
     mediator: Call | None = None
     arms: Mapping[Any, np.ndarray] = field(default_factory=dict)
     outcome: np.ndarray | None = None
@@ -90,7 +101,7 @@ def scenarios_of(
             name, change, question, request, own, natural, origin, key
         )
     world = prepare(request, own, origin, key)
-    made = Scenarios(primary, own, natural, prepared, world, splits)
+    made = Scenarios(primary, own, natural, prepared, world, splits, in_words(changes))
     return made if question.mediator is None else _mediated(made, question.mediator, site)
 
 

@@ -112,6 +112,7 @@ def effect_of(
         couplings=dict(done.couplings),
         support=support,
         row_summary=_row_table(done.summary, shape, row_dim, done.rows),
+        scenarios=scenarios.compared,
     )
     return effect, (*notes, *_soundness_notes(done))
 

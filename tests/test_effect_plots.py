@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 import xarray as xr
-from matplotlib import colors
+from matplotlib import colors, dates
 from matplotlib import pyplot as plt
 
 from aimz import ImpactModel, InputError
-from aimz.effects import Effect, question_of
+from aimz.effects import Effect, in_words, question_of
 from aimz.effects.plot import plot_effect
+from aimz.effects.wording import share_text
 
 RNG = np.random.default_rng(0)
 GROUPS = ["north", "_east", "$a$ and $b$"]
@@ -58,6 +60,12 @@ def segments(ax, label):
     ends = [s for lines in named(ax, label) for s in lines.get_segments()]
     assert all(low[1] == high[1] for low, high in ends)
     return np.array([(low[0], high[0], low[1]) for low, high in ends])
+
+
+def caption_of(ax):
+    """The caption below a picture, in one line."""
+    (caption,) = [text for text in ax.texts if text.get_label() == "_caption"]
+    return caption.get_text().replace("\n", " ")
 
 
 def bounds(effect, **options):
@@ -106,8 +114,8 @@ def test_a_density_says_the_chance_of_an_effect_in_its_direction(sign):
     direction = ">" if effect.draws.mean() > 0 else "<"
     name = f"P(effect {direction} 0)"
     chance = effect.summary(direction=direction)[name].item()
-    (text,) = effect.plot().texts
-    assert f"{name} = {chance:.1%}" in text.get_text()
+    (text,) = [text for text in effect.plot().texts if text.get_label() == "_chance"]
+    assert any(f"{name}{sign}{share_text(chance, 120)}" in text.get_text() for sign in (" = ", " "))
 
 
 def _rest(effect):
@@ -124,7 +132,7 @@ def test_draws_that_are_equal_have_an_interval_and_no_density():
 def test_a_group_that_is_the_only_one_is_in_the_caption():
     ax = answer({"contrast": ["b vs a"], "group": ["north"]}, "cate").plot()
     assert named(ax, "_density")
-    caption = ax.get_title("left").replace("\n", " ")
+    caption = caption_of(ax)
     assert "contrast: b vs a; group: north" in caption
 
 
@@ -150,7 +158,7 @@ def test_groups_are_a_forest_with_the_intervals_of_the_table(options):
 def test_an_interval_within_the_inner_one_is_drawn_alone():
     ax = answer({"group": GROUPS}, "cate").plot(ci_prob=0.4)
     assert not named(ax, "_inner")
-    assert "inner" not in ax.get_title("left")
+    assert "inner" not in caption_of(ax)
 
 
 def test_contrasts_that_share_groups_have_colours_and_a_legend():
@@ -213,13 +221,13 @@ def test_rows_are_sorted_by_mean_and_sixty_are_shown():
     assert means.iloc[-1] == table["mean"].min()
     desired = table.loc[labels].filter(regex="_[lu]b$")
     np.testing.assert_array_equal(segments(ax, "_interval")[:, :2], desired)
-    assert "60 of 1,234 rows shown" in ax.get_title("left").replace("\n", " ")
+    assert "60 of 1,234 rows shown" in caption_of(ax)
 
 
 def test_groups_keep_their_order_and_the_first_sixty_are_shown():
     ax = answer({"group": range(70)}, "cate").plot()
     assert [text.get_text() for text in ax.get_yticklabels()] == [str(n) for n in range(60)]
-    assert "60 of 70 lines shown" in ax.get_title("left").replace("\n", " ")
+    assert "60 of 70 lines shown" in caption_of(ax)
 
 
 def test_a_forest_grows_with_its_lines_and_labels():
@@ -293,7 +301,88 @@ def test_what_is_no_dose_is_a_forest(effect):
     assert len(segments(effect.plot(), "_interval")) == effect.draws[..., 0, 0].size
 
 
+# ------------------------------------------------------------------ paths over time
+
+WEEKS = pd.date_range("2024-01-07", periods=5, freq="W")
+SHUFFLED = [3, 0, 4, 1, 2]
+TIMES: dict[str, tuple[Any, Any]] = {
+    "dates": (WEEKS, WEEKS),
+    "in another order": (WEEKS[SHUFFLED], WEEKS),
+    "of Python": ([day.date() for day in WEEKS], WEEKS),
+    "with hours": (WEEKS + pd.Timedelta(hours=6), WEEKS + pd.Timedelta(hours=6)),
+    "days": (np.asarray(WEEKS, "datetime64[s]"), WEEKS),
+    "durations": (WEEKS - WEEKS[0], np.arange(5) * 7.0),
+}
+
+
+@pytest.mark.parametrize("estimand", ["ite", "cate"])
+@pytest.mark.parametrize("kind", TIMES)
+def test_dates_are_a_path_in_their_order(kind, estimand):
+    labels, x = TIMES[kind]
+    effect = answer({"obs": labels}, estimand)
+    ax = effect.plot()
+    order = np.argsort(np.asarray(labels))
+    (path,), (outer,), (inner,) = (named(ax, label) for label in ("_mean", "_interval", "_inner"))
+    places = x if isinstance(x, np.ndarray) else dates.date2num(x)
+    drawn = path.get_xdata()
+    np.testing.assert_allclose(drawn if kind == "durations" else dates.date2num(drawn), places)
+    np.testing.assert_array_equal(path.get_ydata(), effect.summary()["mean"].to_numpy()[order])
+    np.testing.assert_allclose(band(outer, places), bounds(effect)[order])
+    np.testing.assert_allclose(band(inner, places), bounds(effect, ci_prob=0.5)[order])
+    assert is_whole(ax)
+    shown = [text.get_text() for text in ax.get_xticklabels()]
+    assert ("2024" in "".join([*shown, ax.xaxis.get_major_formatter().get_offset()])) == (
+        kind != "durations"
+    )
+
+
+def test_each_contrast_has_a_path():
+    effect = answer({"contrast": ["b vs a", "c vs a"], "group": WEEKS}, "cate")
+    ax = effect.plot()
+    table = effect.summary()
+    for name, path in zip(["b vs a", "c vs a"], named(ax, "_mean"), strict=True):
+        np.testing.assert_array_equal(
+            path.get_ydata(), table.loc[table["contrast"] == name, "mean"]
+        )
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["b vs a", "c vs a"]
+
+
+@pytest.mark.parametrize("labels", [WEEKS[[0, 0, 1, 2]], WEEKS[:2]], ids=["twice", "two"])
+def test_dates_that_are_no_path_are_a_forest_of_dates(labels):
+    effect = answer({"obs": labels}, "cate")
+    ax = effect.plot()
+    assert len(segments(ax, "_interval")) == len(labels)
+    shown = [text.get_text() for text in ax.get_yticklabels()]
+    assert shown == [str(day.date()) for day in labels]
+    assert "obs 2024-01-07 (" in effect.to_text()
+    assert effect.summary()["obs"].tolist() == list(labels)
+
+
 # ------------------------------------------------------------------ every picture
+
+TITLES: dict[str, tuple[str, Any, str]] = {
+    "all": ("ate", {}, "Average effect of t on y: 1 against 0"),
+    "treated": ("att", {}, "Average effect of t on y in the treated: 1 against 0"),
+    "rows": ("ite", {}, "Effect of t on y in each row: 1 against 0"),
+    "path": ("nde", {"mediator": "m"}, "Natural direct effect of t on y: 1 against 0"),
+    "event": (
+        "benefit",
+        {"rung": "counterfactual"},
+        "Probability that y is 1 with, and 0 without, the intervention of t: 1 against 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TITLES)
+def test_the_title_says_what_is_compared(kind):
+    estimand, options, title = TITLES[kind]
+    words = in_words({"baseline": {"t": 0}, "intervention": {"t": 1}})
+    question = question_of("y", estimand, "difference", None, "sample", **options)
+    effect = answer()
+    ax = Effect(effect.draws, effect.averages, question, 50, scenarios=words).plot()
+    assert ax.get_title("left").replace("\n", " ") == title
+    assert is_whole(ax)
+
 
 KINDS = {
     "density": lambda: answer(),
@@ -319,10 +408,10 @@ def test_a_part_of_a_figure_may_be_given():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_caption_says_what_was_asked(kind):
-    caption = KINDS[kind]().plot(ci_prob=0.29, ci_kind="hdi").get_title("left").replace("\n", " ")
+    caption = caption_of(KINDS[kind]().plot(ci_prob=0.29, ci_kind="hdi"))
     for part in (
         *("target: expectation", "population: sample", "rung: intervention", "29% hdi"),
-        *("1,500 rows", "60 draws in 2 chains", "no effect (0)"),
+        *("1,500 rows", "120 draws in 2 chains", "no effect (0)"),
     ):
         assert part in caption
 
@@ -330,7 +419,7 @@ def test_the_caption_says_what_was_asked(kind):
 def test_the_caption_names_the_mediator_and_what_was_drawn_anew():
     sites = tuple(f"latent_site_{n}" for n in range(12))
     ax = answer(estimand="nde", mediator="m", redrawn=sites).plot()
-    caption = ax.get_title("left").replace("\n", " ")
+    caption = caption_of(ax)
     assert "mediator: m" in caption
     assert f"drawn anew: {', '.join(sites)}" in caption
     assert is_whole(ax)
@@ -346,7 +435,7 @@ def test_an_interval_that_there_is_not_leaves_no_figure(options):
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(InputError, match=r'pip install "aimz\[plots\]"') as raised:
+    with pytest.raises(InputError, match="pip install matplotlib") as raised:
         answer().plot()
     assert raised.value.code == "plots-missing"
 

@@ -519,7 +519,7 @@ def test_the_answer_says_what_was_asked(X, t):
     got = effect(model(counts), X, t, comparison="ratio", estimand="att")
     table = got.summary(ci_prob=0.9, ci_kind="hdi", rope=(0.99, 1.01), direction="<")
     assert list(table.columns) == [
-        *("estimand", "comparison", "mean", "sd", "hdi90_lb", "hdi90_ub"),
+        *("estimand", "comparison", "contrast", "mean", "sd", "hdi90_lb", "hdi90_ub"),
         *("P(effect < 1)", "P(0.99 <= effect <= 1.01)"),
     ]
     draws = flat(got.draws)

@@ -15,8 +15,10 @@ from aimz.effects.question import (
 )
 from aimz.effects.reduction import Reduction, RowSummary, Share
 from aimz.effects.result import Effect
+from aimz.effects.wording import Compared, in_words
 
 __all__ = [
+    "Compared",
     "Effect",
     "Noise",
     "Question",
@@ -31,6 +33,7 @@ __all__ = [
     "coupling_of",
     "derived",
     "in_arm",
+    "in_words",
     "question_of",
     "replay",
     "rows_of",

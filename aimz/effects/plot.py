@@ -1,10 +1,12 @@
-"""A picture of an effect: a density, a forest, or a curve against the dose.
+"""A picture of an effect: a density, a forest, a curve against the dose, or a path over time.
 
 Which of them follows from the effect alone. One number is a density; scenarios whose names are
-numbers are doses; everything else is a forest, with a line for each number. All intervals are those
-of `Effect.summary`, and the caption of a picture says which question it answers.
+numbers are doses; groups or rows that are dates are a path; everything else is a forest, with a
+line for each number. All intervals are those of `Effect.summary`. The title says what is compared,
+in a reader's words, and the small caption which question that is.
 """
 
+import datetime
 import itertools
 import math
 import textwrap
@@ -17,6 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from aimz.effects.question import Question
+from aimz.effects.wording import Compared, label_text, labels_of, share_text
 from aimz.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ MARKERS = "osD^vPX*"
 DASHES = ("-", "--", "-.", ":", (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (9, 3)))
 GREY = "#555555"
 POINT: dict[str, Any] = {"mfc": "white", "ms": 4.5, "mew": 1.2, "label": "_mean", "zorder": 4}
-SMALL, CAPTION, PLAIN = 7, 8, 9  # sizes of text, in points
+SMALL, CAPTION, PLAIN, TITLE = 7, 7.5, 9, 11  # sizes of text, in points
 WIDTH = 7.0  # of a figure, in inches
 LETTERS = 30  # in a line of a label
 
@@ -61,6 +64,8 @@ class _Answer(Protocol):
     @property
     def rows(self) -> int: ...
     @property
+    def scenarios(self) -> Compared: ...
+    @property
     def redrawn(self) -> tuple[str, ...]: ...
 
     def summary(
@@ -72,8 +77,8 @@ class _Answer(Protocol):
 class _Cells:
     """The numbers of an effect: means, intervals and inner intervals, each (series, line).
 
-    A series is a contrast and a line is a group, a category or a row; `title` says what lines are.
-    Labels that are the only ones are in `facts`.
+    A series is a contrast and a line is a group, a category or a row; `title` says what lines are,
+    and `times` are their dates, where they have some. Labels that are the only ones are in `facts`.
     """
 
     means: np.ndarray
@@ -83,6 +88,7 @@ class _Cells:
     lines: tuple[str, ...]
     title: str
     facts: tuple[str, ...]
+    times: np.ndarray | None = None
 
     def taken(self, lines: Sequence[int] | np.ndarray) -> "_Cells":
         """The lines at some places."""
@@ -128,8 +134,13 @@ def plot_effect(
         shown = f"line: {interval}"
     elif doses is not None and len(cells.lines) <= len(COLOURS):
         picture = ax or _new_axes(4.4)
-        curves = _draw_curves(picture, effect.question, cells, doses)
+        curves = _draw_curves(picture, effect, cells, doses)
         _write_legend(picture, curves, cells.lines, cells.title, is_beside=ax is None)
+        shown = f"bands: {both}"
+    elif cells.times is not None and len(cells.series) <= len(COLOURS):
+        picture = ax or _new_axes(4.0)
+        paths = _draw_paths(picture, effect.question, cells, cells.times)
+        _write_legend(picture, paths, cells.series, "", is_beside=ax is None)
         shown = f"bands: {both}"
     else:
         cells = _forest_of(cells, is_sorted=effect.question.estimand == "ite")
@@ -140,7 +151,7 @@ def plot_effect(
     null = effect.question.null
     dashed = () if null is None else (f"dashed: no effect ({null:g})",)
     keys = (shown, "point: mean", *dashed, *cells.facts)
-    _write_caption(picture, [_facts(effect), keys], is_own=ax is None)
+    _write_words(picture, _title(effect), [_facts(effect), keys], is_own=ax is None)
     return picture
 
 
@@ -148,7 +159,7 @@ def _check_matplotlib() -> None:
     try:
         import matplotlib.pyplot  # noqa: F401
     except ImportError as error:
-        msg = 'Plots need Matplotlib, which is not installed. Run: pip install "aimz[plots]"'
+        msg = "Plots need Matplotlib, which is not installed. Run: pip install matplotlib"
         raise InputError(msg, code="plots-missing") from error
 
 
@@ -170,11 +181,8 @@ def _interval_of(ci_prob: float | None, ci_kind: str | None) -> tuple[float, str
 
 def _cells_of(effect: _Answer, prob: float, kind: str) -> _Cells:
     draws = effect.draws
-    axes = {
-        str(dim): _texts(draws[dim].values.tolist() if dim in draws.coords else range(size))
-        for dim, size in draws.sizes.items()
-        if dim not in _SAMPLE
-    }
+    labelled = {str(d): labels_of(draws, str(d)) for d in draws.dims if d not in _SAMPLE}
+    axes = {dim: _texts(labels) for dim, labels in labelled.items()}
     shape = [len(labels) for labels in axes.values()]
     place = list(axes).index("contrast") if "contrast" in axes else None
 
@@ -200,13 +208,27 @@ def _cells_of(effect: _Answer, prob: float, kind: str) -> _Cells:
         tuple(", ".join(names) for names in itertools.product(*several.values())),
         ", ".join(several),
         tuple(single),
+        _times_of(labelled[next(iter(several))]) if len(several) == 1 else None,
     )
+
+
+def _times_of(labels: Sequence[Any]) -> np.ndarray | None:
+    """Different dates, or durations in days, in any order; None where labels are something else."""
+    if len(labels) < 3 or len(set(labels)) < len(labels):
+        return None
+    if all(isinstance(label, pd.Period) for label in labels):
+        labels = [label.to_timestamp() for label in labels]
+    if all(isinstance(label, pd.Timedelta) for label in labels):
+        return np.array([label / pd.Timedelta(days=1) for label in labels])
+    if all(isinstance(label, datetime.date) for label in labels):
+        return np.array(labels)
+    return None
 
 
 def _texts(labels: Sequence[Any]) -> list[str]:
     """Labels in print; numbers are short where that tells them apart."""
-    plain = [str(label) for label in labels]
-    short = [_short(label) if isinstance(label, float) else str(label) for label in labels]
+    plain = [label_text(label) for label in labels]
+    short = [_short(n) if isinstance(n, float) else text for n, text in zip(labels, plain)]
     return short if len(set(short)) == len(set(plain)) else plain
 
 
@@ -296,7 +318,9 @@ def _write_chance(ax: "Axes", effect: _Answer, mean: float, bounds: tuple[float,
     if null is not None:
         table = effect.summary(direction=">" if mean >= null else "<")
         name = table.columns[-1]
-        lines.append(f"{name} = {float(table[name].iloc[0]):.1%}")
+        sizes = effect.draws.sizes
+        chance = share_text(float(table[name].iloc[0]), sizes["chain"] * sizes["draw"])
+        lines.append(f"{name} {chance}" if chance[0] in "<>" else f"{name} = {chance}")
         left, right = ax.get_xlim()
         is_left = null > (left + right) / 2
     elif effect.bounds is not None:
@@ -311,6 +335,7 @@ def _write_chance(ax: "Axes", effect: _Answer, mean: float, bounds: tuple[float,
         ha="left" if is_left else "right",
         va="top",
         fontsize=PLAIN,
+        label="_chance",
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
     )
 
@@ -348,40 +373,67 @@ def _forest_height(cells: _Cells) -> float:
     return 1.4 + pitch * max(2, len(cells.lines))
 
 
-def _draw_curves(
-    ax: "Axes", question: Question, cells: _Cells, doses: np.ndarray
-) -> "list[Line2D]":
-    curves: list[Line2D] = []
-    order = np.argsort(doses)
+def _draw_curves(ax: "Axes", effect: _Answer, cells: _Cells, doses: np.ndarray) -> "list[Line2D]":
+    question, order = effect.question, np.argsort(doses)
 
     def along(values: np.ndarray) -> np.ndarray:
         """Values of the contrasts, with "no effect" of the reference, in the order of doses."""
-        return np.concatenate([[question.null], values])[order]
+        reference = np.full_like(values[..., :1, :], question.null)
+        return np.moveaxis(np.concatenate([reference, values], axis=-2)[..., order, :], -1, 0)
 
-    x, several = doses[order], len(cells.lines) > 1
-    for number in range(len(cells.lines)):
+    curves = _draw_bands(
+        ax,
+        doses[order],
+        along(cells.means),
+        along(cells.bounds),
+        None if cells.inner is None else along(cells.inner),
+    )
+    _finish_curves(ax, question, cells)
+    dose = effect.scenarios.treatment or "dose"
+    ax.set_xlabel(f"{dose}, compared with {_short(float(doses[0]))}", fontsize=PLAIN)
+    return curves
+
+
+def _draw_paths(ax: "Axes", question: Question, cells: _Cells, times: np.ndarray) -> "list[Line2D]":
+    from matplotlib import dates
+
+    order = np.argsort(times)
+    inner = None if cells.inner is None else np.moveaxis(cells.inner[..., order], 1, 0)
+    bounds = np.moveaxis(cells.bounds[..., order], 1, 0)
+    paths = _draw_bands(ax, times[order], cells.means[:, order], bounds, inner)
+    _finish_curves(ax, question, cells)
+    if times.dtype.kind == "f":
+        ax.set_xlabel(f"{cells.title} (days)", fontsize=PLAIN)
+        return paths
+    days: Any = dates  # has no types
+    locator = days.AutoDateLocator()
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(days.ConciseDateFormatter(locator))
+    return paths
+
+
+def _draw_bands(
+    ax: "Axes", x: np.ndarray, means: np.ndarray, bounds: np.ndarray, inner: np.ndarray | None
+) -> "list[Line2D]":
+    """Curves (curve, x) with bands (curve, (low, high), x) around them."""
+    curves: list[Line2D] = []
+    fades = 0.6 if len(means) > 1 else 1.0
+    for number, mean in enumerate(means):
         colour = COLOURS[number]
-        fades = 0.6 if several else 1.0
         band: dict[str, Any] = {"color": colour, "lw": 0}
-        low, high = (along(bound[:, number]) for bound in cells.bounds)
-        ax.fill_between(x, low, high, alpha=0.2 * fades, label="_interval", **band)
-        if cells.inner is not None:
-            low, high = (along(bound[:, number]) for bound in cells.inner)
-            ax.fill_between(x, low, high, alpha=0.35 * fades, label="_inner", **band)
-        curves += ax.plot(
-            x,
-            along(cells.means[:, number]),
-            color=colour,
-            ls=DASHES[number],
-            marker=MARKERS[number],
-            **POINT,
-        )
+        ax.fill_between(x, *bounds[number], alpha=0.2 * fades, label="_interval", **band)
+        if inner is not None:
+            ax.fill_between(x, *inner[number], alpha=0.35 * fades, label="_inner", **band)
+        marker = MARKERS[number] if len(x) <= MAX_LINES else ""
+        curves += ax.plot(x, mean, color=colour, ls=DASHES[number], marker=marker, **POINT)
+    return curves
+
+
+def _finish_curves(ax: "Axes", question: Question, cells: _Cells) -> None:
     _draw_null(ax.axhline, question.null)
     scale = _scale(ax.yaxis, ax.set_yscale, question, cells)
     ax.tick_params(labelsize=PLAIN)
-    ax.set_xlabel(f"dose, compared with {_short(float(doses[0]))}", fontsize=PLAIN)
     ax.set_ylabel(_what(question) + scale, fontsize=PLAIN, parse_math=False)
-    return curves
 
 
 def _draw_null(line: Callable[..., Any], null: float | None) -> None:
@@ -447,8 +499,8 @@ def _write_legend(
         text.set_text(textwrap.fill(name, LETTERS))  # a legend leaves names out that begin with "_"
 
 
-def _write_caption(ax: "Axes", lines: Iterable[Sequence[str]], *, is_own: bool) -> None:
-    """Write what was asked and what is drawn above the picture, and fit labels to its size."""
+def _write_words(ax: "Axes", title: str, caption: Iterable[Sequence[str]], *, is_own: bool) -> None:
+    """Write the title above the picture and the caption below it, and fit labels to its size."""
     from matplotlib.figure import Figure
 
     ax.spines[["top", "right"]].set_visible(False)
@@ -457,8 +509,29 @@ def _write_caption(ax: "Axes", lines: Iterable[Sequence[str]], *, is_own: bool) 
     box, slack = ax.get_window_extent(), 0.95 if is_own else 0.85  # others may yet be drawn beside
     for label, length in ((ax.xaxis.label, box.width), (ax.yaxis.label, box.height)):
         label.set_text(_wrapped(ax, label.get_text(), PLAIN, slack * length))
-    caption = [_wrapped(ax, _joined(line), CAPTION, slack * box.width) for line in lines]
-    ax.set_title("\n".join(caption), loc="left", fontsize=CAPTION, color=GREY, parse_math=False)
+    wrapped = _wrapped(ax, title, TITLE, slack * box.width)
+    ax.set_title(wrapped, loc="left", fontsize=TITLE, parse_math=False)
+    lines = [_wrapped(ax, _joined(line), CAPTION, slack * box.width) for line in caption]
+    ax.annotate(
+        "\n".join(lines),
+        xy=(0.0, 0.0),
+        xycoords=(ax.transAxes, ax.xaxis.label),
+        xytext=(0, -5),
+        textcoords="offset points",
+        va="top",
+        fontsize=CAPTION,
+        color=GREY,
+        parse_math=False,
+        label="_caption",
+        annotation_clip=False,
+    )
+
+
+def _title(effect: _Answer) -> str:
+    """What is compared, in a reader's words: `Average effect of t on y: 1 against 0`."""
+    question, compared = effect.question, effect.scenarios
+    text = question.worded(compared.cause, question.site).rstrip(",") + compared.ending
+    return text[0].upper() + text[1:]
 
 
 def _facts(effect: _Answer) -> list[str]:
@@ -470,7 +543,7 @@ def _facts(effect: _Answer) -> list[str]:
         f"rung: {asked.rung}",
         *([f"mediator: {asked.mediator}"] if asked.mediator else []),
         f"{effect.rows:,} row{'s' if effect.rows != 1 else ''}",
-        f"{sizes['draw']:,} draws in {chains}",
+        f"{sizes['chain'] * sizes['draw']:,} draws in {chains}",
         *([f"drawn anew: {', '.join(effect.redrawn)}"] if effect.redrawn else []),
     ]
 

@@ -27,23 +27,24 @@ __all__ = [
     "split_scenario",
 ]
 
+# `cause` is nothing, or " of " and what is changed.
 ESTIMANDS = {
-    "ate": "average effect on '{site}'",
-    "att": "average effect on '{site}' of the treated",
-    "atc": "average effect on '{site}' of the untreated",
-    "cate": "average effect on '{site}' in each group",
-    "ite": "effect on '{site}' of each row",
-    "nde": "natural direct effect on '{site}'",
-    "nie": "natural indirect effect on '{site}'",
-    "total": "total effect on '{site}'",
-    "benefit": "probability that '{site}' is 1 with, and 0 without, the intervention",
+    "ate": "average effect{cause} on {site}",
+    "att": "average effect{cause} on {site} in the treated",
+    "atc": "average effect{cause} on {site} in the untreated",
+    "cate": "average effect{cause} on {site} in each group",
+    "ite": "effect{cause} on {site} in each row",
+    "nde": "natural direct effect{cause} on {site}",
+    "nie": "natural indirect effect{cause} on {site}",
+    "total": "total effect{cause} on {site}",
+    "benefit": "probability that {site} is 1 with, and 0 without, the intervention{cause}",
     "necessity": (
-        "probability that '{site}' would have been 0 without the intervention, among rows that had "
-        "it and a 1,"
+        "probability that {site} would have been 0 without the intervention{cause}, among rows "
+        "that had it and a 1,"
     ),
     "sufficiency": (
-        "probability that '{site}' would have been 1 with the intervention, among rows that had "
-        "neither it nor a 1,"
+        "probability that {site} would have been 1 with the intervention{cause}, among rows that "
+        "had neither it nor a 1,"
     ),
 }
 #: Estimands that are probabilities of what a unit has in two worlds at once.
@@ -141,8 +142,13 @@ class Question:
     @property
     def wording(self) -> str:
         """The estimand in words."""
-        own = ESTIMANDS.get(self.estimand, f"estimand '{self.estimand}' of '{{site}}'")
-        return own.format(site=self.site)
+        return self.worded("", f"'{self.site}'")
+
+    def worded(self, cause: str, site: str) -> str:
+        """The estimand in words, with what is changed, as ` of t`, and the name of the site."""
+        if self.derive is not None:
+            return f"estimand '{self.estimand}' of {site}"
+        return ESTIMANDS[self.estimand].format(cause=cause, site=site)
 
     @property
     def is_probability(self) -> bool:

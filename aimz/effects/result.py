@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
+from aimz.effects.wording import Compared, label_text, labels_of, share_text
 from aimz.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Effect:
         the rules. None where there are no data to compare with.
     row_summary : Dataset, optional
         Mean, sd, quantiles and probability of exceeding a threshold of each row's effect.
+    scenarios : Compared
+        What each scenario sets, in words: `str(effect.scenarios)` is `t=1 against t=0`.
     """
 
     draws: xr.DataArray
@@ -72,6 +75,7 @@ class Effect:
     couplings: Mapping[str, str] = field(default_factory=dict)
     support: xr.Dataset | None = None
     row_summary: xr.Dataset | None = None
+    scenarios: Compared = field(default_factory=lambda: Compared({}))
 
     def summary(
         self,
@@ -134,6 +138,8 @@ class Effect:
             table[f"P({low:g} <= effect <= {high:g})"] = inside.values
         table.insert(0, "estimand", self.question.estimand)
         table.insert(1, "comparison", self.question.comparison)
+        if self._is_pair:
+            labels = {"contrast": [str(self.scenarios)] * len(table), **labels}
         for place, (name, values) in enumerate(labels.items(), 2):
             table.insert(place, name, values)
         return table
@@ -145,13 +151,13 @@ class Effect:
         ci_prob: float | None = None,
         ci_kind: str | None = None,
     ) -> "Axes":
-        """Draw the effect: a density, a forest, or a curve against the dose.
+        """Draw the effect: a density, a forest, or a curve against the dose or over time.
 
         One number is drawn as the density of its draws. Three or more scenarios whose names are
         numbers are drawn as a curve against them, one for each group where there are at most eight.
-        Other effects are drawn as a forest, with a line for each contrast, group or row: at most 60
-        of them, for `"ite"` spread evenly over the order of their means. The intervals are those of
-        `summary`.
+        Groups or rows that are dates are drawn as a path over time. Other effects are drawn as a
+        forest, with a line for each contrast, group or row: at most 60 of them, for `"ite"` spread
+        evenly over the order of their means. The intervals are those of `summary`.
 
         Parameters
         ----------
@@ -165,7 +171,7 @@ class Effect:
         Returns
         -------
         Axes
-            Matplotlib's, with the question in its caption.
+            Matplotlib's, with the question as its title and the technical facts in its caption.
 
         Raises
         ------
@@ -198,7 +204,7 @@ class Effect:
         kind = bounds[0].removesuffix("_lb")
         lines = []
         for _, row in table.head(8).iterrows():
-            where = "".join(f", {name} {row[name]}" for name in self._cells()[0])
+            where = "".join(f", {name} {label_text(row[name])}" for name in self._cells()[0])
             low, high = (float(row[name]) for name in bounds)
             lines.append(
                 f"{_number(row['mean'])}{where} ({kind[3:]}% {kind[:3]} {_number(low)} to "
@@ -206,28 +212,49 @@ class Effect:
             )
         more = f" and {len(table) - 8} more" if len(table) > 8 else ""
         last = table.columns[-1]
-        chance = (
-            "" if self.question.null is None else f" {last} is {float(table[last].iloc[0]):.1%}."
-        )
+        chance = ""
+        if self.question.null is not None:
+            share = self._share(table[last].iloc[0])
+            chance = f" {last} {share}." if share[0] in _SIGNS else f" {last} is {share}."
         if self.bounds is not None:
             low, high = (float(table[f"{bound} bound"].iloc[0]) for bound in ("lower", "upper"))
             chance = f" Whatever the coupling, its mean is between {low:.1%} and {high:.1%}."
         if len(table) > 1:
             chance = ""
+        cause = f" of {self.scenarios}" if self._is_pair else ""
+        what = self.question.worded(cause, f"'{self.question.site}'")
         return (
-            f"The {self.question.wording}{_WORDS.get(self.question.comparison, '')} is "
+            f"The {what}{_WORDS.get(self.question.comparison, '')} is "
             f"{'; '.join(lines)}{more}.{chance} {self._account()}"
         )
 
     def __repr__(self) -> str:
-        table = self.summary()
+        table = self._printed()
         shown = table.head(_LINES).to_string(index=False, float_format=_number)
         return f"Effect\n{self._account()}\n{shown}{_left_out(table)}"
 
     def _repr_html_(self) -> str:
-        table = self.summary()
+        table = self._printed()
         shown = table.head(_LINES).to_html(index=False, float_format=_number, border=0)
         return f"<div><p>{html.escape(self._account())}</p>{shown}{_left_out(table)}</div>"
+
+    def _printed(self) -> pd.DataFrame:
+        """The summary, with chances as text that says no more than the draws can."""
+        table = self.summary()
+        chances = [name for name in table.columns if str(name).startswith("P(")]
+        return table.assign(**{name: table[name].map(self._share) for name in chances})
+
+    def _share(self, share: float) -> str:
+        return share_text(float(share), self._num_draws)
+
+    @property
+    def _num_draws(self) -> int:
+        return self.draws.sizes["chain"] * self.draws.sizes["draw"]
+
+    @property
+    def _is_pair(self) -> bool:
+        """Whether two scenarios are compared, whose words then stand for their names."""
+        return len(self.scenarios.settings) == 2 and self.question.derive is None
 
     def _account(self) -> str:
         """Everything that the number depends on, in a sentence."""
@@ -235,6 +262,8 @@ class Effect:
         compares = f"is about '{asked.site}'"
         if asked.null is not None:
             compares = f"compares '{asked.site}' by {asked.comparison}"
+        if self.scenarios.settings:
+            compares += f", {self.scenarios},"
         mediated = f"; mediator: {asked.mediator}" if asked.mediator else ""
         chains = f"{sizes['chain']} chain{'s' if sizes['chain'] > 1 else ''}"
         redrawn = f"; drawn anew: {', '.join(self.redrawn)}" if self.redrawn else ""
@@ -245,17 +274,13 @@ class Effect:
             f"target: {asked.target} ({TARGETS[asked.target]}); "
             f"population: {asked.population} ({POPULATIONS[asked.population]}); "
             f"rung: {asked.rung} ({RUNGS[asked.rung]}){coupled}{mediated}; "
-            f"{sizes['draw']:,} posterior draws in {chains}{redrawn}."
+            f"{self._num_draws:,} posterior draws in {chains}{redrawn}."
         )
 
     def _cells(self) -> tuple[dict[str, list[Any]], xr.DataArray]:
         """Labels of each number that the effect has, and the draws with one axis for them."""
         dims = [str(dim) for dim in self.draws.dims if dim not in _SAMPLE]
-        axes = [
-            self.draws[dim].values.tolist() if dim in self.draws.coords else range(size)
-            for dim, size in self.draws.sizes.items()
-            if dim in dims
-        ]
+        axes = [labels_of(self.draws, dim) for dim in dims]
         combined = list(itertools.product(*axes))
         labels = {dim: [cell[place] for cell in combined] for place, dim in enumerate(dims)}
         return labels, self._flat(self.draws)

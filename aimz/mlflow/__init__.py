@@ -6,7 +6,7 @@ executes nothing. The same directory is a `pyfunc` model, which `mlflow models s
 frames in, frames out, and interventions as parameters of the request. `docs/service.md` walks
 through it.
 
-MLflow is imported on first use: `pip install "aimz[mlflow]"`.
+MLflow is imported on first use: `pip install mlflow-skinny`.
 """
 
 from aimz.mlflow.autologging import autolog

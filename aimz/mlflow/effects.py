@@ -104,6 +104,8 @@ def metrics_of(table: pd.DataFrame, name: str) -> dict[str, float]:
     """Numbers of a summary under names that MLflow takes."""
     numbers = [c for c in table.columns if table[c].dtype.kind == "f"]
     labels = [c for c in table.columns if c not in (*numbers, "estimand", "comparison")]
+    if "contrast" in labels and table["contrast"].nunique() == 1:
+        labels.remove("contrast")
     found: dict[str, float] = {}
     for _, row in table.head(MAX_ROWS).iterrows():
         where = "".join(f"/{row[label]}" for label in labels)

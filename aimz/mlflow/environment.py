@@ -32,7 +32,7 @@ def import_mlflow(name: str = "mlflow") -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "mlflow":
             raise
-        msg = 'MLflow is not installed. Install it: pip install "aimz[mlflow]".'
+        msg = "MLflow is not installed. Install it: pip install mlflow-skinny"
         raise InputError(msg, code="mlflow-missing") from error
 
 

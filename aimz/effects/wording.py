@@ -1,0 +1,159 @@
+"""What was compared, in a reader's words: one record that text, tables, pictures and runs read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+__all__ = ["Compared", "in_words", "label_text", "labels_of", "share_text"]
+
+#: Settings of one scenario, and scenarios, that are spelled out.
+_SPELLED = 6
+_LETTERS = 40  # of one value
+_DEFAULT_NAMES = ("baseline", "intervention")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The scenarios of an effect by name, the reference first, and what each sets, in words.
+
+    Parameters
+    ----------
+    settings : mapping of str to mapping of str to str
+        For each scenario the names that it sets and the values: `{"baseline": {"t": "0"}, ...}`.
+    """
+
+    settings: Mapping[str, Mapping[str, str]]
+
+    def __str__(self) -> str:
+        """All scenarios: `t=1 against t=0`, or a list where they are several."""
+        names = list(self.settings)
+        if len(names) == 2:
+            return f"{self.of(names[1])} against {self.of(names[0])}"
+        listed = [self.of(name) for name in names[:_SPELLED]]
+        more = len(names) - len(listed)
+        return ", ".join(listed) + (f" and {more} more" if more else "")
+
+    def of(self, name: str) -> str:
+        """A scenario in words: what it sets, after its name where the user gave one."""
+        sets = self.settings[name]
+        words = ", ".join(f"{what}={value}" for what, value in sets.items()) or "natural values"
+        if name in _DEFAULT_NAMES or list(sets.values()) == [name]:
+            return words
+        return f"{name} ({words})"
+
+    @property
+    def treatment(self) -> str | None:
+        """The one thing that every scenario sets, or that one does and the other leaves."""
+        names = {what for sets in self.settings.values() for what in sets}
+        return names.pop() if len(names) == 1 else None
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Each scenario as a title has it: its own name, or else what it sets."""
+        if any(name not in _DEFAULT_NAMES for name in self.settings):
+            return tuple(self.settings)
+        if self.treatment is None:
+            return tuple(self.of(name) for name in self.settings)
+        return tuple(next(iter(sets.values()), "natural") for sets in self.settings.values())
+
+    @property
+    def cause(self) -> str:
+        """What changes, for a title: ` of t`, or nothing where it has no one name."""
+        return "" if self.treatment is None else f" of {self.treatment}"
+
+    @property
+    def ending(self) -> str:
+        """Who is compared with whom, for a title: `: 1 against 0`."""
+        arms = self.arms
+        if len(arms) == 2:
+            return f": {arms[1]} against {arms[0]}"
+        return f", against {arms[0]}" if arms else ""
+
+
+def in_words(changes: Mapping[Any, Mapping[str, Any]]) -> Compared:
+    """What scenarios set, as they were given."""
+    return Compared({_scalar(name): _settings(change) for name, change in changes.items()})
+
+
+def _settings(change: Mapping[str, Any]) -> dict[str, str]:
+    words: dict[str, str] = {}
+    for name, value in change.items():
+        if name == "condition" and isinstance(value, Mapping):
+            words |= {f"observed {site}": _value(given) for site, given in value.items()}
+        else:
+            words[str(name)] = _value(value)
+    kept = dict(list(words.items())[:_SPELLED])
+    return kept if len(kept) == len(words) else {**kept, "more": str(len(words) - len(kept))}
+
+
+def _value(value: Any) -> str:
+    if callable(value):
+        name = getattr(value, "__name__", type(value).__name__)
+        return "a function" if name == "<lambda>" else f"{name}()"
+    shape = () if isinstance(value, str | Mapping) else np.shape(value)
+    if shape == ():
+        return _scalar(value)
+    if len(shape) > 1 or not isinstance(value, list | tuple | np.ndarray | pd.Series | jax.Array):
+        return f"{' x '.join(f'{size:,}' for size in shape)} values"
+    return _series(np.asarray(value))
+
+
+def _series(values: np.ndarray) -> str:
+    """One value where all are equal, few as they are, and of more the range."""
+    if values.dtype.kind in "biufmM" and values.size:
+        low, high = values.min(), values.max()
+        if low == high:
+            return _scalar(low)
+        if values.size > _SPELLED:
+            return f"{_scalar(low)} to {_scalar(high)} by row"
+    if values.size > _SPELLED:
+        return f"{values.size:,} values"
+    return f"[{', '.join(map(_scalar, values))}]"
+
+
+def _scalar(value: Any) -> str:
+    if getattr(value, "dtype", None) is not None and np.ndim(value) == 0:
+        value = pd.Timestamp(value) if np.asarray(value).dtype.kind == "M" else _item(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    is_date = isinstance(value, pd.Timestamp) and value == value.normalize()
+    text = str(value.date() if is_date else value)
+    return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…"
+
+
+def _item(value: Any) -> Any:
+    array = np.asarray(value)
+    return pd.Timedelta(array[()]) if array.dtype.kind == "m" else array.item()
+
+
+def labels_of(draws: xr.DataArray, dim: str) -> list[Any]:
+    """Labels along a dimension as Python has them; dates and durations as pandas has them."""
+    if dim not in draws.coords:
+        return list(range(draws.sizes[dim]))
+    values = draws[dim].values
+    return list(pd.Index(values)) if values.dtype.kind in "mM" else values.tolist()
+
+
+def label_text(label: Any) -> str:
+    """A label in print; a date without its hours where it has none."""
+    return _scalar(label) if isinstance(label, pd.Timestamp | np.datetime64) else str(label)
+
+
+def share_text(share: float, draws: int) -> str:
+    """A share of draws as a percentage that says no more than so many draws can.
+
+    >>> share_text(1.0, 1000), share_text(0.0, 100), share_text(0.912, 1000)
+    ('> 99.9%', '< 1%', '91.2%')
+    """
+    steps = 1000 if draws >= 1000 else 100 if draws >= 100 else 10
+    least, digits = 100 / steps, 1 if steps == 1000 else 0
+    if round(100 * share, digits) >= 100:
+        return f"> {100 - least:.{digits}f}%"
+    if round(100 * share, digits) <= 0:
+        return f"< {least:.{digits}f}%"
+    return f"{100 * share:.{digits}f}%"
