@@ -81,9 +81,8 @@ def main(draws=4_000, figure=FIGURE):
             who = ": ".join(filter(None, (name, row.get("group", ""))))
             print(f"{who:30}{row['mean']:6,.0f} dollars, sd {row['sd']:5,.0f}")
     table = found["adjusted"].summary(rope=PRACTICALLY_NONE)
-    print(
-        f"\n{table.drop(columns=['estimand', 'comparison', 'contrast']).round(3).to_string(index=False)}"
-    )
+    numbers = table.drop(columns=["estimand", "comparison", "contrast"])
+    print(f"\n{numbers.round(3).to_string(index=False)}")
     print(f"\n{found['adjusted'].to_text()}")
 
     mpl.use("agg")

@@ -96,7 +96,7 @@ def test_a_level_is_found_between_missing_outcomes(inference):
     im.fit(np.zeros((30, 1)), y, missing="mask", progress=False)
     mean, covariance = level_given(y, 30)
     spread = np.sqrt(np.diag(covariance))
-    levels = im.posterior["level"].values.reshape(-1, 30)
+    levels = im.posterior["level"].reshape(-1, 30)
     assert np.abs((levels.mean(0) - mean) / spread).max() < 0.15
     np.testing.assert_allclose(levels.std(0), spread, rtol=0.1)
 

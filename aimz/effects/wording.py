@@ -128,7 +128,7 @@ def _scalar(value: Any) -> str:
 
 def _item(value: Any) -> Any:
     array = np.asarray(value)
-    return pd.Timedelta(array[()]) if array.dtype.kind == "m" else array.item()
+    return pd.Timedelta(value) if array.dtype.kind == "m" else array.item()
 
 
 def labels_of(draws: xr.DataArray, dim: str) -> list[Any]:
