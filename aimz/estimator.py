@@ -615,7 +615,8 @@ class Estimator(Routed, Portable):
     ) -> dict[str, xr.Dataset]:
         """What every tree carries of a fit: its draws, and what the sampler says of each."""
         schema = self._schema(fit.draws, fitted.labels, self.num_samples)
-        groups = {"posterior": draws_dataset(fit.draws, schema, fitted.spec, attrs)}
+        own = {**attrs, "group": "posterior"}
+        groups = {"posterior": draws_dataset(fit.draws, schema, fitted.spec, own)}
         if fit.stats:
             own = {**attrs, "group": "sample_stats"}
             groups["sample_stats"] = draws_dataset(fit.stats, schema, None, own)

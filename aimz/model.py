@@ -29,7 +29,14 @@ from aimz.labels import lined_up, row_labels
 from aimz.persist import Scratch
 from aimz.prediction import Result, carry_out, difference, prepare
 from aimz.requests import Delivery, Fitted, Request, Use
-from aimz.results import flat_arrays, import_dask, row_dimension, row_totals
+from aimz.results import (
+    constant_dataset,
+    flat_arrays,
+    import_dask,
+    row_dimension,
+    row_totals,
+    tree_of,
+)
 from aimz.sampling import expectation_block, log_likelihood_block, predict_block
 from aimz.scenario import observed_sites, sites_to_return
 from aimz.spec import KernelSpec
@@ -129,8 +136,9 @@ class ImpactModel(Estimator):
         Returns
         -------
         DataTree
-            Groups `posterior` and `posterior_predictive` (or `predictions`), leading dimensions
-            `chain` and `draw`. The attribute `artifact_path` names the store.
+            Groups `posterior`, of chains `sample_stats`, and `posterior_predictive` (or
+            `predictions`), leading dimensions `chain` and `draw`. The attribute `artifact_path`
+            names the store. `arviz.loo` needs the tree of `log_likelihood` or `to_datatree`.
 
         Raises
         ------
@@ -351,6 +359,84 @@ class ImpactModel(Estimator):
             sites=lambda spec: observed_sites(spec, fit.draws),
         )
         return self._stream(request, {self.param_input: X, self.param_output: y, **kwargs})
+
+    def to_datatree(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        num_prior_samples: int = 0,
+        rng_key: Any = None,
+        **kwargs: Any,
+    ) -> xr.DataTree:
+        """Everything that ArviZ reads of a fitted model on some rows, in memory.
+
+        Parameters
+        ----------
+        X, y : array-like
+            Rows and their outcomes, as in `log_likelihood`.
+        num_prior_samples : int
+            Draws of the prior; none by default.
+        rng_key : int or Array, optional
+            As in `predict`.
+        **kwargs
+            The kernel's other arguments.
+
+        Returns
+        -------
+        DataTree
+            Groups `posterior`, `sample_stats` (of chains), `posterior_predictive`,
+            `log_likelihood`, `observed_data` and `constant_data`; with draws of the prior also
+            `prior` and `prior_predictive`.
+
+        Raises
+        ------
+        InputError
+            As in `log_likelihood`.
+
+        See Also
+        --------
+        log_likelihood : Densities alone, on disk where they are many.
+
+        Examples
+        --------
+        >>> import arviz as az
+        >>> import numpyro, numpyro.distributions as dist, numpy as np
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+        >>> draws = np.random.default_rng(0).normal(1.0, 0.1, size=400)
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": draws}, num_chains=4)
+        >>> tree = im.to_datatree(np.ones((5, 1)), np.zeros(5))
+        >>> sorted(tree.children)[-3:]
+        ['observed_data', 'posterior', 'posterior_predictive']
+        >>> round(float(az.loo(tree).elpd), 1)
+        -7.2
+        """
+        density = self.log_likelihood(X, y, store="memory", progress=False, **kwargs)
+        drawn = self.predict(X, rng_key=rng_key, store="memory", progress=False, **kwargs)
+        groups = {str(name): group.to_dataset() for name, group in {**drawn, **density}.items()}
+        inputs = self._in_memory({self.param_input: X, **kwargs})
+        attrs = {str(name): value for name, value in density.attrs.items()}
+        if inputs.stream is None:
+            groups["constant_data"] = constant_dataset(
+                inputs.arguments.arrays,
+                inputs.arguments.columns,
+                inputs.spec,
+                self._schema({}, inputs.arguments.labels),
+                attrs,
+            )
+        if num_prior_samples:
+            own = [site for site in inputs.spec.sites if site.kind not in ("param", "factor")]
+            options = {"num_samples": num_prior_samples, "rng_key": rng_key, **kwargs}
+            sites = [site.name for site in own]
+            tree = self.sample_prior_predictive_on_batch(X, return_sites=sites, **options)
+            prior = tree["prior_predictive"].to_dataset()
+            seen = {site.name for site in own if site.kind == "observed"} | {inputs.spec.output}
+            outcomes = [n for n, value in prior.items() if value.attrs["site"] in seen]
+            groups["prior"] = prior.drop_vars(outcomes).assign_attrs(group="prior")
+            groups["prior_predictive"] = prior[outcomes]
+        return tree_of(groups, attrs)
 
     def estimate_effect(
         self,
@@ -673,6 +759,23 @@ class ImpactModel(Estimator):
             tree, notes = carry_out(prepared, result, request, self._scratch(), bar.update)
         show(notes)
         return tree
+
+    def _in_memory(self, given: Mapping[str, Any]) -> Given:
+        """The inputs of a prediction as the kernel sees them."""
+        fit = self._fitted_state().fit
+        chains, draws = self._draws_of(fit)
+        request = self._request(
+            program=predict_block,
+            method="predict",
+            group="posterior_predictive",
+            use=Use.PREDICT,
+            fit=fit,
+            chains=chains,
+            draws=draws,
+            to=Delivery(store="memory"),
+            sites=lambda spec: sites_to_return(spec, None),
+        )
+        return gather(request, given)
 
     def _check_ambiguous(self, given: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
         """Refuse an option that may be meant for an argument of the kernel."""

@@ -143,7 +143,10 @@ def carry_out(
         rows = run_tiles(call, ready, plan, variables, sink, on_rows)
         result.check()
         labelled = labelled_groups(variables, result.schema, call.task.results, rows)
-        labelled = {name: group.assign_attrs(result.attrs) for name, group in labelled.items()}
+        labelled = {
+            name: group.assign_attrs({**result.attrs, "group": name})
+            for name, group in labelled.items()
+        }
         tree = sink.commit({**result.groups, **labelled}, result.attrs, rows)
     except BaseException as error:  # also Ctrl-C: nothing looks like a result; rethrown as it is
         kept = sink.abort()

@@ -28,6 +28,7 @@ __all__ = [
     "aligned",
     "as_draws",
     "check_layout",
+    "constant_dataset",
     "difference_dtype",
     "difference_layout",
     "draw_labels",
@@ -214,6 +215,32 @@ def draws_dataset(
         variables[_as_variable(name)] = (dims, array, {"site": name})
         lengths.update(zip(dims, array.shape, strict=True))
     return xr.Dataset(variables, coords=_coords(lengths, schema, row_dim), attrs=dict(attrs))
+
+
+def constant_dataset(
+    arrays: Mapping[str, Any],
+    columns: Mapping[str, Sequence[str]],
+    spec: KernelSpec,
+    schema: Schema,
+    attrs: Mapping[str, Any],
+) -> xr.Dataset:
+    """Dataset of the arguments of a call, each with its rows first where it has any."""
+    variables, lengths, labels = {}, {}, {}
+    row_dim = row_dimension(spec)
+    for name, value in arrays.items():
+        if isinstance(value, Mapping):
+            continue
+        array = np.asarray(value)
+        dims = [f"{name}_dim_{axis}" for axis in range(array.ndim)]
+        if name in columns and array.ndim == 2:
+            labels[dims[1]] = list(columns[name])
+        if name in spec.row_inputs and array.ndim:
+            dims = [row_dim, *dims[:-1]]
+            labels |= {dims[1]: labels.pop(f"{name}_dim_1")} if f"{name}_dim_1" in labels else {}
+        variables[f"{name}_" if name == row_dim else name] = (dims, array)
+        lengths.update(zip(dims, array.shape, strict=True))
+    coords = {**_coords(lengths, schema, row_dim), **labels}
+    return xr.Dataset(variables, coords=coords, attrs={**attrs, "group": "constant_data"})
 
 
 def tree_of(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.DataTree:

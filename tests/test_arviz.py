@@ -3,11 +3,15 @@
 from typing import Any
 
 import arviz as az
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
+import xarray as xr
 from numpyro.infer import MCMC, NUTS
+from scipy import stats
 
 from aimz import ImpactModel
 
@@ -90,3 +94,103 @@ def test_the_prior_takes_interventions(data):
     b = im.sample_prior_predictive_on_batch(X, num_samples=50, return_sites="b")
     expected = (3.0 - b.prior_predictive["b"].values[..., None]) * X[:, 0]
     np.testing.assert_allclose(gap, expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def tree(chains, data) -> xr.DataTree:
+    X, y = data
+    frame = pd.DataFrame(X, columns=["dose"], index=[f"p{n}" for n in range(ROWS)])
+    given = chains.to_datatree(frame, y, num_prior_samples=50)
+    assert isinstance(given, xr.DataTree)
+    return given
+
+
+def test_one_tree_has_every_group_that_arviz_reads(chains, tree, data):
+    X, y = data
+    assert set(tree.children) == {
+        *("posterior", "sample_stats", "posterior_predictive", "log_likelihood"),
+        *("observed_data", "constant_data", "prior", "prior_predictive"),
+    }
+    assert all(group.attrs["group"] == name for name, group in tree.children.items())
+    assert set(tree.prior.data_vars) == {"b", "sigma"}
+    assert dict(tree.prior_predictive["y"].sizes) == {"chain": 1, "draw": 50, "person": ROWS}
+    np.testing.assert_allclose(tree.observed_data["y"], y, rtol=1e-6)
+    np.testing.assert_allclose(tree.constant_data["X"].sel(X_dim_0="dose"), X[:, 0], rtol=1e-6)
+    posterior = tree.posterior
+    mean = posterior["b"].values[..., None] * X[:, 0]
+    density = stats.norm.logpdf(y, mean, posterior["sigma"].values[..., None])
+    np.testing.assert_allclose(tree.log_likelihood["y"], density, rtol=1e-4, atol=1e-4)
+    for group in ("posterior_predictive", "log_likelihood", "observed_data", "constant_data"):
+        assert tree[group]["person"].values.tolist()[:2] == ["p0", "p1"]
+    drawn = chains.predict_on_batch(X, return_datatree=False)["y"]
+    np.testing.assert_array_equal(tree.posterior_predictive["y"].values.reshape(drawn.shape), drawn)
+
+
+READERS: dict[str, Any] = {
+    "loo": lambda tree: az.loo(tree),
+    "loo_pit": lambda tree: az.loo_pit(tree),
+    "summary": lambda tree: az.summary(tree),
+    "energy": lambda tree: az.plot_energy(tree, backend="none"),
+    "trace": lambda tree: az.plot_trace_dist(tree, backend="none"),
+    "ppc": lambda tree: az.plot_ppc_dist(tree, backend="none", num_samples=20),
+    "forest": lambda tree: az.plot_forest(tree, backend="none"),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_arviz_reads_the_tree(tree, reader):
+    READERS[reader](tree)
+
+
+def test_leave_one_out_is_that_of_the_densities_alone(chains, tree, data):
+    density = chains.log_likelihood(*data, store="memory", progress=False)
+    assert az.loo(tree).elpd == pytest.approx(az.loo(density).elpd, rel=1e-6)
+    assert "sample_stats" in density.children
+
+
+def test_draws_set_by_hand_give_a_tree_without_statistics(data):
+    found = by_hand(2).to_datatree(*data)
+    assert set(found.children) == {
+        *("posterior", "posterior_predictive", "log_likelihood", "observed_data"),
+        "constant_data",
+    }
+
+
+def whole(X, t, scale, table, mode="linear", y=None):
+    b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    with numpyro.plate("t", X.shape[0]):
+        mean = b * t * scale + table[jnp.asarray(X[:, 0], int)]
+        numpyro.sample("y", dist.Normal(mean if mode == "linear" else 0 * mean, 1.0), obs=y)
+
+
+def test_arguments_of_the_call_are_constant_data():
+    im = ImpactModel(whole).set_posterior_sample({"b": np.ones(4)})
+    X, t, table = np.zeros((5, 1)), np.arange(5.0), np.arange(3.0)
+    found = im.to_datatree(X, t, t=t, scale=2.0, table=table).constant_data
+    assert {name: value.dims for name, value in found.data_vars.items()} == {
+        "X": ("t", "X_dim_0"),
+        "t_": ("t",),  # a dimension has that name
+        "scale": (),
+        "table": ("table_dim_0",),
+    }
+    np.testing.assert_array_equal(found["t_"], t)
+
+
+@pytest.mark.parametrize("groups", [1, 2], ids=["one", "two"])
+def test_arviz_summarises_an_effect(groups):
+    def dose(X, t, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(b * t + X[:, 0], 1.0), obs=y)
+
+    draws = np.random.default_rng(0).normal(2.0, 0.5, size=400)
+    im = ImpactModel(dose).set_posterior_sample({"b": draws}, num_chains=4)
+    options: Any = {} if groups == 1 else {"estimand": "cate", "by": np.array(list("uvuv"))}
+    X, t = np.zeros((4, 1)), np.zeros(4)
+    effect = im.effect(X, {"t": 0}, {"t": 1}, t=t, progress=False, **options)
+    for given in (effect, effect.to_datatree()):
+        table = az.summary(given, round_to="none")
+        np.testing.assert_allclose(table["mean"], draws.mean(), rtol=1e-5)
+        assert len(table) == groups
+    names = ["effect"] if groups == 1 else ["effect[u]", "effect[v]"]
+    assert list(az.summary(effect.to_datatree()).index) == names
+    assert np.asarray(effect).shape[:2] == (4, 100)

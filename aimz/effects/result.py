@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -227,6 +228,31 @@ class Effect:
             f"The {what}{_WORDS.get(self.question.comparison, '')} is "
             f"{'; '.join(lines)}{more}.{chance} {self._account()}"
         )
+
+    def to_datatree(self) -> xr.DataTree:
+        """The effect for ArviZ, with its labels: a tree with the group `posterior`.
+
+        Examples
+        --------
+        >>> import arviz as az, numpy as np, xarray as xr
+        >>> from aimz.effects import question_of
+        >>> draws = xr.DataArray(np.linspace(-1, 3, 400).reshape(4, 100), dims=("chain", "draw"))
+        >>> question = question_of("y", "ate", "difference", "expectation", "sample")
+        >>> effect = Effect(draws, draws, question, rows=50)
+        >>> list(az.summary(effect.to_datatree()).index)
+        ['effect']
+        """
+        data = self.draws.transpose(*_SAMPLE, ...).to_dataset(name="effect")
+        if "scenario" in data.coords:
+            data = data.drop_vars("scenario")  # of contrasts, which have names of their own
+        tree = xr.DataTree.from_dict({"/posterior": data.assign_attrs(self.draws.attrs)})
+        tree.attrs.update(self.draws.attrs, account=self._account())
+        return tree
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001
+        """Draws, (chain, draw, ...): what ArviZ and NumPy make of an effect as it is."""
+        draws = self.draws.transpose(*_SAMPLE, ...).to_numpy()
+        return np.array(draws, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
         table = self._printed()
