@@ -430,7 +430,8 @@ class ImpactModel(Estimator):
             own = [site for site in inputs.spec.sites if site.kind not in ("param", "factor")]
             options = {"num_samples": num_prior_samples, "rng_key": rng_key, **kwargs}
             sites = [site.name for site in own]
-            tree = self.sample_prior_predictive_on_batch(X, return_sites=sites, **options)
+            memory: Any = {"store": "memory", "progress": False}
+            tree = self.sample_prior_predictive(X, return_sites=sites, **memory, **options)
             prior = tree["prior_predictive"].to_dataset()
             seen = {site.name for site in own if site.kind == "observed"} | {inputs.spec.output}
             outcomes = [n for n, value in prior.items() if value.attrs["site"] in seen]

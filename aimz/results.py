@@ -225,7 +225,9 @@ def constant_dataset(
     attrs: Mapping[str, Any],
 ) -> xr.Dataset:
     """Dataset of the arguments of a call, each with its rows first where it has any."""
-    variables, lengths, labels = {}, {}, {}
+    variables: dict[str, Any] = {}
+    lengths: dict[str, int] = {}
+    labels: dict[str, Any] = {}
     row_dim = row_dimension(spec)
     for name, value in arrays.items():
         if isinstance(value, Mapping):
