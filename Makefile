@@ -1,10 +1,11 @@
 # Every target sets itself up in .venv first; `make test` is what CI runs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart examples test test-all check format docs bench calibrate clean
+.PHONY: help setup quickstart examples pictures test test-all check format docs bench calibrate clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
+EXAMPLES := experiment overlap counterfactuals mediation
 export PYTHON
 
 help:  ## list the targets
@@ -19,7 +20,10 @@ quickstart: $(READY)  ## estimate a real effect on real data (under two minutes)
 	@$(PY) examples/quickstart.py
 
 examples: $(READY)  ## four more: an experiment, overlap, counterfactuals, mediation (five minutes)
-	@for name in experiment overlap counterfactuals mediation; do $(PY) examples/$$name.py || exit 1; done
+	@for name in $(EXAMPLES); do $(PY) examples/$$name.py || exit 1; done
+
+pictures: examples  ## the same, and take their pictures into the pages
+	@cp $(EXAMPLES:%=examples/%.png) docs/
 
 test: check  ## lint, types and the fast tests
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu"

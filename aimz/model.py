@@ -587,7 +587,7 @@ class ImpactModel(Estimator):
             These rows; the population that they are a sample of, by a Bayesian bootstrap; or these
             rows with the observed outcome in the arm that was observed (needs `y`).
         site : str, optional
-            Site to compare; default the output.
+            Site of rows to compare, or a deterministic one; default the output.
         y : array-like, shape (rows, ...), optional
             Observed outcomes, for `population="finite"` and `rung="counterfactual"`.
         inputs : mapping, optional
