@@ -390,8 +390,8 @@ def _each_row(rows: Rows, scenarios: Scenarios, schema: Schema) -> Rows:
             f"{size / 1e9:.1f} GB. Ask about fewer rows, or pass row_summary=True to 'ate'."
         )
         raise InputError(msg, code="too-large")
-    labels = _row_labels(schema, count)[asked]
-    return Rows(asked.astype(np.float64), np.cumsum(asked) - 1, tuple(labels.tolist()))
+    labels = pd.Index(_row_labels(schema, count)[asked])  # whose dates are no whole numbers
+    return Rows(asked.astype(np.float64), np.cumsum(asked) - 1, tuple(labels))
 
 
 def _row_labels(schema: Schema, rows: int) -> Any:

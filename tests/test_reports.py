@@ -147,6 +147,21 @@ def test_every_form_names_the_scenarios(im, estimand):
     assert effect.summary()["P(effect > 0)"].eq(1.0).all()
 
 
+@pytest.mark.parametrize("unit", ["ns", "us", "s"])
+@pytest.mark.parametrize("kind", ["dates", "durations"])
+def test_rows_keep_their_dates(im, unit, kind):
+    days = np.arange("2024-01-01", "2024-01-09", dtype="datetime64[D]").astype(
+        f"datetime64[{unit}]"
+    )
+    labels = days if kind == "dates" else days - days[0]
+    X = pd.DataFrame({"x": np.zeros(ROWS)}, index=pd.Index(labels))
+    with pytest.warns(UserWarning, match="no draws of m"):
+        effect = im.effect(X, {"t": 0}, {"t": 1}, t=np.zeros(ROWS), estimand="ite", progress=False)
+    np.testing.assert_array_equal(effect.draws["obs"], labels)
+    assert effect.summary()["obs"].tolist() == list(pd.Index(labels))
+    assert f"obs {'2024-01-02' if kind == 'dates' else '1 days'}" in effect.to_text()
+
+
 def test_text_is_a_sentence(im):
     text = ask(im, {"t": 0}, {"t": 1}).to_text()
     assert text.startswith("The average effect of t=1 against t=0 on 'y' is ")
