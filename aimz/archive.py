@@ -1,18 +1,22 @@
-"""A fitted model as arrays and JSON: reading one back executes nothing.
+"""A fitted model as files: arrays, JSON, and the code of a kernel that has no import path.
 
-A saved model is a directory of two files. `model.json` holds settings and records by name,
-`arrays.npz` the arrays that it refers to, without pickled objects. The kernel is code and is not in
-it: it is passed again. Rows of the data are not in it either. The state of an engine, from which a
-fit goes on, is in it where it consists of arrays and of the records that are listed here.
+`model.json` holds settings and records by name, and a digest of every file and of itself;
+`arrays.npz` the arrays that it refers to, without pickled objects. Reading them executes nothing.
+`kernel.py` and `kernel.npz` are there where the kernel is kept as code (`aimz.capture`), which runs
+only when somebody asks for it. Rows of the data are in no file, unless the kernel itself reads
+them. The state of an engine, from which a fit goes on, is kept where it consists of arrays and of
+the records that are listed here.
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import uuid
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +28,22 @@ from numpyro.infer.hmc_util import HMCAdaptState
 from numpyro.infer.svi import SVIState
 
 from aimz._version import __version__
+from aimz.capture import FILES, Kept
 from aimz.data import Known
 from aimz.errors import InputError, StoreError
 from aimz.inference import ChainRecord, Fit, SVIRecord
+from aimz.places import writing
 from aimz.requests import Fitted
 from aimz.scores import Score
 from aimz.spec import KernelSpec, SiteSpec
 from aimz.support import Support
 
-__all__ = ["read_archive", "write_archive"]
+__all__ = ["Archive", "read_archive", "write_archive"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _JSON, _ARRAYS = "model.json", "arrays.npz"
+_SEAL = "sha256"  # digest of the document itself
 # Records that an archive may name, and fields that stay out of it.
 _FITS = (Fit, Fitted, KernelSpec, Known, Score, SiteSpec, Support)
 _STATES = (
@@ -49,36 +56,79 @@ _COLLECTIONS: dict[str, Any] = {"list": list, "tuple": tuple, "set": frozenset}
 _KEY_KINDS = ("threefry2x32", "rbg", "unsafe_rbg")
 
 
-def write_archive(path: Any, settings: Mapping[str, Any], fitted: Fitted) -> None:
-    """Write the settings of a model and its fit into a new directory.
+@dataclass(frozen=True)
+class Archive:
+    """A saved model, read and checked but not yet a model.
+
+    Parameters
+    ----------
+    settings : dict
+        Parameters of the constructor.
+    fitted : Fitted
+        What the fit left.
+    kernel : mapping
+        How the kernel is kept; see `aimz.capture.Kept`.
+    files : mapping of bytes
+        The kernel's files.
+    double : bool or None
+        Whether the model was saved where JAX computes in double precision; None if not known.
+    """
+
+    settings: dict[str, Any]
+    fitted: Fitted
+    kernel: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    double: bool | None = None
+
+
+def write_archive(path: Any, settings: Mapping[str, Any], fitted: Fitted, kernel: Kept) -> None:
+    """Write the settings of a model, its fit and its kernel into a new directory.
 
     Raises
     ------
     InputError
         `path-taken`: something is there; `not-plain`: a setting that is neither JSON nor an array.
+    StoreError
+        `store-unwritable`: the place cannot be written to.
     """
     final = Path(path)
     if final.exists() or final.is_symlink():
         msg = f"{str(final)!r:.120} exists. Pass the name of a new directory."
         raise InputError(msg, code="path-taken")
+    arrays: dict[str, np.ndarray] = {}
+    content = {"settings": _encoded(dict(settings), arrays), "fitted": _encoded(fitted, arrays)}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    files = {_ARRAYS: buffer.getvalue(), **kernel.files}
+    document = {
+        "format_version": FORMAT_VERSION,
+        "aimz": __version__,
+        "jax_enable_x64": bool(jax.config.jax_enable_x64),
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "kernel": dict(kernel.entry),
+        **content,
+    }
+    files[_JSON] = json.dumps({**document, _SEAL: _digest(document)}).encode()
+    with writing(final, "The model is not saved, and the fitted one is as it was."):
+        _write_whole(final, files)
+
+
+def _write_whole(final: Path, files: Mapping[str, bytes]) -> None:
+    """Write a directory under another name, and give it its own when all is there."""
     final.parent.mkdir(parents=True, exist_ok=True)
     newborn = final.with_name(f".{uuid.uuid4().hex}")
     newborn.mkdir()
     try:
-        arrays: dict[str, np.ndarray] = {}
-        content = {"settings": _encoded(dict(settings), arrays), "fitted": _encoded(fitted, arrays)}
-        np.savez(newborn / _ARRAYS, allow_pickle=False, **arrays)
-        digest = hashlib.sha256((newborn / _ARRAYS).read_bytes()).hexdigest()
-        head = {"format_version": FORMAT_VERSION, "aimz": __version__, "arrays_sha256": digest}
-        (newborn / _JSON).write_text(json.dumps({**head, **content}))
+        for name, data in files.items():
+            (newborn / name).write_bytes(data)
         os.rename(newborn, final)  # noqa: PTH104  # fails where something has come in between
     except BaseException:  # rethrown as it is
         shutil.rmtree(newborn, ignore_errors=True)
         raise
 
 
-def read_archive(path: Any) -> tuple[dict[str, Any], Fitted]:
-    """Settings and fit of a saved model.
+def read_archive(path: Any) -> Archive:
+    """Read a saved model and check it; nothing of it runs.
 
     Raises
     ------
@@ -86,26 +136,15 @@ def read_archive(path: Any) -> tuple[dict[str, Any], Fitted]:
         `store-missing`, `store-foreign`, `store-version`, `store-damaged`.
     """
     directory = Path(path)
-    for name in (_JSON, _ARRAYS):
-        file = directory / name
-        if not file.is_file() or file.is_symlink():
-            msg = f"{str(directory)!r:.120} holds no saved model: there is no file {name} in it."
-            raise StoreError(msg, code="store-missing")
-    try:
-        content = json.loads((directory / _JSON).read_text())
-        version = content["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        msg = f"{directory / _JSON} is not of a saved model. Save the model again."
-        raise StoreError(msg, code="store-foreign") from error
-    if version != FORMAT_VERSION:
-        msg = f"The model was saved in format {version}; this version reads {FORMAT_VERSION}."
-        raise StoreError(msg, code="store-version")
-    data = (directory / _ARRAYS).read_bytes()
-    if hashlib.sha256(data).hexdigest() != content.get("arrays_sha256"):
-        msg = f"{directory / _ARRAYS} is not the file that was saved. Save the model again."
+    content = _document(directory)
+    if content["format_version"] == 1:  # before kernels were kept
+        content["files"] = {_ARRAYS: content.get("arrays_sha256")}
+    elif content.pop(_SEAL, None) != _digest(content):
+        msg = f"{directory / _JSON} is not the file that was saved. Save the model again."
         raise StoreError(msg, code="store-damaged")
+    files = {name: _file(directory, name, digest) for name, digest in content["files"].items()}
     try:
-        with np.load(directory / _ARRAYS, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(files.pop(_ARRAYS)), allow_pickle=False) as stored:
             arrays = dict(stored)
         settings = _decoded(content["settings"], arrays)
         fitted = _decoded(content["fitted"], arrays)
@@ -115,7 +154,49 @@ def read_archive(path: Any) -> tuple[dict[str, Any], Fitted]:
     if not isinstance(settings, dict) or not isinstance(fitted, Fitted):
         msg = f"{directory} does not hold what a saved model does."
         raise StoreError(msg, code="store-damaged")
-    return settings, fitted
+    kernel = content.get("kernel", {})
+    return Archive(settings, fitted, kernel, files, content.get("jax_enable_x64"))
+
+
+def _document(directory: Path) -> dict[str, Any]:
+    """The document of a saved model, of a format that is known."""
+    for name in (_JSON, _ARRAYS):
+        _check_there(directory, name)
+    try:
+        content: dict[str, Any] = json.loads((directory / _JSON).read_text())
+        version = content["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{directory / _JSON} is not of a saved model. Save the model again."
+        raise StoreError(msg, code="store-foreign") from error
+    if version not in (1, FORMAT_VERSION):
+        msg = f"The model was saved in format {version}; this version reads {FORMAT_VERSION}."
+        raise StoreError(msg, code="store-version")
+    return content
+
+
+def _file(directory: Path, name: str, digest: Any) -> bytes:
+    """A file of a saved model, if it is the one that was saved."""
+    if name not in (_ARRAYS, *FILES):
+        msg = f"{directory} names a file {name!r:.40}, which no saved model has."
+        raise StoreError(msg, code="store-damaged")
+    _check_there(directory, name)
+    data = (directory / name).read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        msg = f"{directory / name} is not the file that was saved. Save the model again."
+        raise StoreError(msg, code="store-damaged")
+    return data
+
+
+def _check_there(directory: Path, name: str) -> None:
+    file = directory / name
+    if not file.is_file() or file.is_symlink():
+        msg = f"{str(directory)!r:.120} holds no saved model: there is no file {name} in it."
+        raise StoreError(msg, code="store-missing")
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    """Digest of a document as JSON, whatever white space it is written with."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:

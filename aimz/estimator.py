@@ -6,6 +6,7 @@ State is the constructor's parameters and one frozen `Fitted` record.
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import jax
@@ -13,9 +14,10 @@ import numpy as np
 import xarray as xr
 
 from aimz.archive import read_archive, write_archive
+from aimz.capture import fetched, kept, kept_account
 from aimz.copying import Portable
 from aimz.data import Arguments, check_names, check_positive, draw_count
-from aimz.errors import AimzWarning, InputError, NotFittedError
+from aimz.errors import AimzWarning, InputError, NotFittedError, OutputWarning, StoreError
 from aimz.fitted import check_same_data, fitted_on, support_seen
 from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine
 from aimz.inputs import problem_of
@@ -478,6 +480,7 @@ class Estimator(Routed, Portable):
         account: dict[str, Any] = {
             "kernel": kernel_name(self.kernel),
             "inference": described(self.inference),
+            "kernel_kept": kept_account(self.kernel),
             "fitted": self.is_fitted(),
         }
         if not self.is_fitted():
@@ -485,7 +488,11 @@ class Estimator(Routed, Portable):
         return account | account_of(self._fitted)
 
     def save(self, path: Any) -> None:
-        """Save the fitted model as arrays and JSON; see `load`.
+        """Save the fitted model as arrays and JSON, and its kernel; see `load`.
+
+        A kernel in a module is kept as its import path. Any other, such as one of a notebook, a
+        closure or a callable object, is kept as a Python file that holds it and what it reads:
+        helpers, constants, arrays. `describe()["kernel_kept"]` lists it.
 
         Parameters
         ----------
@@ -496,6 +503,13 @@ class Estimator(Routed, Portable):
         ------
         InputError
             `path-taken`; `not-plain`: a setting that is neither JSON nor an array.
+        StoreError
+            `store-unwritable`: a full disk, a place without permission, a file in the way.
+
+        Warns
+        -----
+        OutputWarning
+            `kernel-not-kept`: the kernel reads what no file can hold; loading needs it again.
 
         Examples
         --------
@@ -507,28 +521,41 @@ class Estimator(Routed, Portable):
         >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)})
         >>> path = tempfile.mkdtemp() + "/model"
         >>> im.save(path)
-        >>> again = ImpactModel.load(path, kernel)
+        >>> again = ImpactModel.load(path)
         >>> X = np.ones((3, 1))
         >>> bool((im.predict_on_batch(X)["posterior_predictive"]["y"]
         ...       == again.predict_on_batch(X)["posterior_predictive"]["y"]).all())
         True
         """
+        fitted = self._trained()
         settings = self.get_params()
         settings["kernel"] = kernel_name(self.kernel)
         if not isinstance(self.inference, str):
             settings["inference"] = {"object": described(self.inference)}
-        write_archive(path, settings, self._trained())
+        own = kept(self.kernel)
+        write_archive(path, settings, fitted, own)
+        if own.absent:
+            text = (
+                f"The kernel is not in the saved model, because of {own.absent:.120}. Pass it to "
+                "load, or move it to a module that can be imported."
+            )
+            show([Note(OutputWarning, text, "kernel-not-kept")], level=3)
 
     @classmethod
-    def load(cls, path: Any, kernel: Callable[..., Any], *, inference: Any = None) -> Self:
-        """Load a model that `save` wrote. Nothing in the files is executed.
+    def load(
+        cls, path: Any, kernel: Callable[..., Any] | None = None, *, inference: Any = None
+    ) -> Self:
+        """Load a model that `save` wrote.
+
+        Without `kernel` the kernel that the files name is imported, or its Python file is run: load
+        only models that you trust. With `kernel=` nothing in the files is executed.
 
         Parameters
         ----------
         path : path
             The directory.
-        kernel : callable
-            The kernel: it is code, and not in the files.
+        kernel : callable, optional
+            The kernel, instead of the one that the files keep.
         inference : SVI, MCMC, engine or str, optional
             Replaces the saved one; needed to fit again where that was an object.
 
@@ -540,14 +567,32 @@ class Estimator(Routed, Portable):
         Raises
         ------
         StoreError
-            `store-missing`, `store-foreign`, `store-version`, `store-damaged`.
+            `store-missing`, `store-foreign`, `store-version`, `store-damaged`: no sound model;
+            `kernel-missing`, `model-unsafe`: no kernel.
+
+        Warns
+        -----
+        OutputWarning
+            `precision-differs`: the model was saved where JAX computes in another precision.
         """
-        settings, fitted = read_archive(path)
-        saved = settings.pop("inference")
+        archive = read_archive(path)
+        settings = dict(archive.settings)
+        saved = settings.pop("inference", None)
+        if settings.keys() != cls(_no_kernel).get_params().keys() - {"inference"}:
+            msg = f"{path!s:.100} does not hold the settings of a saved model."
+            raise StoreError(msg, code="store-damaged")
         if inference is None:
             inference = AbsentEngine(saved["object"]) if isinstance(saved, dict) else saved
+        if kernel is None:
+            kernel = fetched(archive.kernel, archive.files, Path(path))
         model = cls(**{**settings, "kernel": kernel, "inference": inference})
-        model._fitted = fitted
+        model._fitted = archive.fitted
+        if archive.double not in (None, bool(jax.config.jax_enable_x64)):
+            text = (
+                f"The model was saved with jax_enable_x64={archive.double}, which is not so here, "
+                "so predictions differ in their last digits. Set it before loading."
+            )
+            show([Note(OutputWarning, text, "precision-differs")], level=3)
         return model
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -658,6 +703,10 @@ class Estimator(Routed, Portable):
             msg = f"Engine '{engine.name}' cannot train by steps. Use inference='svi', or call fit."
             raise InputError(msg, code="no-steps")
         return engine
+
+
+def _no_kernel(X: Any, y: Any = None) -> None:
+    """Stand in for a kernel where only the parameters are looked at."""
 
 
 def show(notes: Sequence[Note], *, level: int = 4) -> None:

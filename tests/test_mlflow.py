@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ from aimz.mlflow.effects import dataset_of
 from aimz.mlflow.scoring import Scorer
 from tests import saved_kernel
 from tests.mlflow_servers import QUIET, ROOT, Server, scoring, tracking
+from tests.test_saving import seal
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::aimz.FitWarning"),  # fits are short
@@ -335,12 +337,12 @@ def test_a_fit_that_fails_is_a_run_that_failed(autologging, experiment):
     assert run.info.status == "FAILED"
 
 
-def test_a_kernel_that_cannot_be_imported_costs_the_model_and_not_the_run(
+def test_a_kernel_that_cannot_be_kept_costs_the_model_and_not_the_run(
     autologging, experiment, caplog, monkeypatch
 ):
     monkeypatch.setattr(logging.getLogger("mlflow"), "propagate", True)
     autologging(log_datasets=False)
-    ImpactModel(lambda X, y=None: linear(X, y), num_samples=5).fit_on_batch(
+    ImpactModel(unkeepable(), num_samples=5).fit_on_batch(
         np.ones((5, 1)), np.ones(5), num_steps=5, progress=False
     )
     (run,) = runs_of(experiment)
@@ -486,17 +488,44 @@ def closure() -> Any:
     return kernel
 
 
-def as_main() -> Any:
-    kernel = closure()
-    kernel.__module__, kernel.__qualname__ = "__main__", "kernel"
+def unkeepable() -> Any:
+    """A kernel that reads what no file holds."""
+    lock = threading.Lock()
+
+    def kernel(X, y=None):
+        with lock:
+            linear(X, y)
+
     return kernel
 
 
-@pytest.mark.parametrize("kernel", [closure(), as_main(), lambda X, y=None: linear(X, y)])
-def test_a_kernel_that_cannot_be_imported_is_refused(kernel, tmp_path):
-    with pytest.raises(InputError, match=r"Move it to a module, or pass kernel_code=") as caught:
-        aimz.mlflow.save_model(with_draws(kernel), tmp_path / "model")
-    assert caught.value.code == "kernel-path"
+@pytest.mark.parametrize("kernel", [closure(), lambda X, y=None: linear(X, y)])
+def test_a_kernel_that_cannot_be_imported_is_kept_as_code(kernel, tmp_path):
+    im, X = with_draws(kernel), np.ones((3, 1))
+    aimz.mlflow.save_model(im, tmp_path / "model")
+    again: Any = aimz.mlflow.load_model(tmp_path / "model").predict_on_batch(X)
+    expected: Any = im.predict_on_batch(X)
+    np.testing.assert_array_equal(
+        again.posterior_predictive["y"].values, expected.posterior_predictive["y"].values
+    )
+    assert "numpyro.sample" in (tmp_path / "model" / "model" / "kernel.py").read_text()
+
+
+def test_a_kernel_that_no_file_holds_is_refused(tmp_path):
+    with pytest.raises(InputError, match="because of 'lock' of 'kernel': cannot pickle") as caught:
+        aimz.mlflow.save_model(with_draws(unkeepable()), tmp_path / "model")
+    assert caught.value.code == "kernel-capture"
+
+
+def test_packages_of_a_captured_kernel_are_required(tmp_path):
+    import scipy.stats
+
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(b * X[:, 0], float(scipy.stats.norm.ppf(0.9))), obs=y)
+
+    aimz.mlflow.save_model(with_draws(kernel), tmp_path / "model")
+    assert "scipy==" in (tmp_path / "model" / "requirements.txt").read_text()
 
 
 CODE = """
@@ -589,16 +618,18 @@ def linked_file(path: Path) -> None:
 
 def with_pickle(path: Path) -> None:
     """An array of pickled objects where numbers should be, with the right digest."""
-    import hashlib
-
     file = path / "model" / "arrays.npz"
     with np.load(file) as stored:
         arrays = dict(stored)
     arrays["a0"] = np.array([Trap()], dtype=object)
     np.savez(file, **arrays)
-    document = json.loads((path / "model" / "model.json").read_text())
-    document["arrays_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    (path / "model" / "model.json").write_text(json.dumps(document))
+    seal(path / "model")
+
+
+def another_code(path: Path) -> None:
+    """A kernel file that is not the one that was saved."""
+    (path / "kernel.py").write_text(CODE)
+    flavor(kernel_code="kernel.py", kernel_code_sha256="0" * 64)(path)
 
 
 def unnamed_pickle(path: Path) -> None:
@@ -623,6 +654,7 @@ HARM: dict[str, tuple[Any, str]] = {
     "an alias for a kernel": (flavor(kernel="numpy.f2py:os.system"), "model-unsafe"),
     "no kernel": (flavor(kernel="nowhere_at_all:kernel"), "kernel-missing"),
     "no name": (flavor(kernel=None), "model-unsafe"),
+    "another kernel file": (another_code, "store-damaged"),
     "a pickle above": (
         flavor(serialization_format="cloudpickle", pickled_kernel="../x.pkl"),
         "model-unsafe",

@@ -1,6 +1,7 @@
 """A model that is saved, copied or sent to another process predicts what it did, bit for bit."""
 
 import copy
+import hashlib
 import json
 import os
 import pickle
@@ -293,20 +294,55 @@ def with_pickle(path: Path) -> None:
 
 
 def seal(path: Path) -> None:
-    import hashlib
-
+    """Make the digests those of the files as they are, as an attacker would."""
     content = json.loads((path / "model.json").read_text())
-    content["arrays_sha256"] = hashlib.sha256((path / "arrays.npz").read_bytes()).hexdigest()
-    (path / "model.json").write_text(json.dumps(content))
+    content.pop("sha256", None)
+    files = {name: (path / name).read_bytes() for name in content["files"]}
+    content["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    (path / "model.json").write_text(json.dumps({**content, "sha256": digest}))
 
 
-def edited(change: Any) -> Any:
+def changed(change: Any) -> Any:
+    """A document with another value somewhere."""
+
     def edit(path: Path) -> None:
         content = json.loads((path / "model.json").read_text())
         change(content)
         (path / "model.json").write_text(json.dumps(content))
 
     return edit
+
+
+def edited(change: Any) -> Any:
+    """A document with another value somewhere, and the digest of it."""
+
+    def edit(path: Path) -> None:
+        changed(change)(path)
+        seal(path)
+
+    return edit
+
+
+def in_first_format(path: Path) -> None:
+    """What version 1 wrote: no digest of the document, no kernel."""
+    content = json.loads((path / "model.json").read_text())
+    digest = content.pop("files")["arrays.npz"]
+    for name in ("sha256", "kernel", "jax_enable_x64"):
+        del content[name]
+    content |= {"format_version": 1, "arrays_sha256": digest}
+    (path / "model.json").write_text(json.dumps(content))
+
+
+def setting(name: str, value: Any) -> Any:
+    """Change a setting in the document."""
+
+    def change(content: Any) -> None:
+        pairs = content["settings"]["dict"]
+        (pair,) = [pair for pair in pairs if pair[0] == name]
+        pair[:] = value if isinstance(value, list) else [name, value]
+
+    return change
 
 
 def linked(path: Path) -> None:
@@ -340,7 +376,7 @@ HARM: dict[str, tuple[Any, str, str]] = {
         "is not of a saved model",
     ),
     "a newer format": (
-        edited(lambda content: content.update(format_version=99)),
+        changed(lambda content: content.update(format_version=99)),
         "store-version",
         "saved in format 99",
     ),
@@ -358,6 +394,42 @@ HARM: dict[str, tuple[Any, str, str]] = {
         edited(lambda content: content["fitted"]["fields"].update(rows={"array": "../a0"})),
         "store-damaged",
         "a0",
+    ),
+    "another key": (changed(setting("rng_key", 4)), "store-damaged", "is not the file that was"),
+    "another setting": (
+        changed(setting("num_samples", 21)),
+        "store-damaged",
+        "model.json is not the file that was saved",
+    ),
+    "a changed name of a setting": (
+        changed(setting("num_samples", ["num_sampled", 20])),
+        "store-damaged",
+        "is not the file that was saved",
+    ),
+    "a setting that there is not": (
+        edited(setting("num_samples", ["num_sampled", 20])),
+        "store-damaged",
+        "does not hold the settings",
+    ),
+    "another version": (
+        changed(lambda content: content.update(aimz="9.9")),
+        "store-damaged",
+        "is not the file that was saved",
+    ),
+    "another kernel": (
+        changed(lambda content: content.update(kernel={"import": "tests.saved_kernel:local"})),
+        "store-damaged",
+        "is not the file that was saved",
+    ),
+    "a file more": (
+        edited(lambda content: content["files"].update({"model.json": ""})),
+        "store-damaged",
+        "which no saved model has",
+    ),
+    "an older version of the format": (
+        changed(lambda content: content.update(format_version=1)),
+        "store-damaged",
+        "arrays.npz is not the file that was saved",
     ),
     "no fit": (
         edited(lambda content: content.update(fitted=None)),
@@ -377,6 +449,56 @@ def test_what_is_not_a_sound_archive_is_refused(kind, model, tmp_path, monkeypat
         ImpactModel.load(tmp_path / "model", kernel)
     assert caught.value.code == code
     assert not (tmp_path / "trapped").exists()
+
+
+def test_every_digit_of_the_document_counts(model, tmp_path):
+    model.save(tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    text = file.read_text()
+    numbers = [place for place, letter in enumerate(text) if letter.isdigit()]
+    rng = np.random.default_rng(0)
+    for place in rng.choice(numbers, 60, replace=False):
+        other = str((int(text[place]) + 1) % 10)
+        file.write_text(text[:place] + other + text[place + 1 :])
+        with pytest.raises(StoreError) as caught:
+            ImpactModel.load(tmp_path / "model", kernel)
+        assert caught.value.code in ("store-damaged", "store-version", "store-foreign")
+
+
+def test_the_first_format_is_still_read(model, X, tmp_path):
+    model.save(tmp_path / "model")
+    in_first_format(tmp_path / "model")
+    np.testing.assert_array_equal(
+        drawn(ImpactModel.load(tmp_path / "model", kernel), X), drawn(model, X)
+    )
+    with pytest.raises(StoreError, match="saved without its kernel") as caught:
+        ImpactModel.load(tmp_path / "model")
+    assert caught.value.code == "kernel-missing"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (setting("num_samples", ["num_sampled", 20]), "store-damaged"),
+        (lambda content: content.pop("settings"), "store-damaged"),
+        (lambda content: content["fitted"].update(record="Popen"), "store-damaged"),
+        (lambda content: content.update(settings=[1]), "store-damaged"),
+    ],
+)
+def test_a_damaged_model_of_the_first_format_is_an_error_of_ours(change, code, model, tmp_path):
+    model.save(tmp_path / "model")
+    in_first_format(tmp_path / "model")
+    changed(change)(tmp_path / "model")
+    with pytest.raises(StoreError) as caught:
+        ImpactModel.load(tmp_path / "model", kernel)
+    assert caught.value.code == code
+
+
+def test_a_kernel_with_an_import_path_needs_not_be_passed(model, X, tmp_path):
+    model.save(tmp_path / "model")
+    again = ImpactModel.load(tmp_path / "model")
+    assert again.kernel is kernel
+    np.testing.assert_array_equal(drawn(again, X), drawn(model, X))
 
 
 def test_an_archive_holds_two_plain_files(model, tmp_path):

@@ -1,20 +1,24 @@
 """MLflow itself, imported on first use, and the packages that a logged model needs."""
 
 import importlib
+import importlib.metadata
+import sys
 from pathlib import Path
 from typing import Any
 
-from aimz import InputError
+from aimz import ImpactModel, InputError
 
 __all__ = [
     "get_default_conda_env",
     "get_default_pip_requirements",
     "import_mlflow",
+    "imported_requirements",
     "write_environment",
 ]
 
 # Predictions are equal bit for bit where these are equal.
 _PACKAGES = ("aimz", "jax", "jaxlib", "numpyro")
+_THEIRS = ("numpy", "pandas", "xarray", "zarr", "sklearn", "arviz", "optax", "joblib")
 CONDA, PYTHON, REQUIREMENTS = "conda.yaml", "python_env.yaml", "requirements.txt"
 _CONSTRAINTS = "constraints.txt"
 
@@ -60,6 +64,18 @@ def get_default_pip_requirements(*, include_cloudpickle: bool = False) -> list[s
     pinned = import_mlflow("mlflow.utils.requirements_utils")._get_pinned_requirement  # noqa: SLF001  # as MLflow's own flavors
     names = (*_PACKAGES, "cloudpickle") if include_cloudpickle else _PACKAGES
     return [pinned(name) for name in names]
+
+
+def imported_requirements(model: ImpactModel) -> list[str]:
+    """Packages that a captured kernel imports beyond the default ones."""
+    captured = model.describe()["kernel_kept"].get("captured", {})
+    tops = {name.split(".", maxsplit=1)[0] for name in captured.get("imports", ())}
+    tops -= {*_PACKAGES, *_THEIRS, *sys.stdlib_module_names}
+    if not tops:
+        return []
+    found = importlib.metadata.packages_distributions()
+    pinned = import_mlflow("mlflow.utils.requirements_utils")._get_pinned_requirement  # noqa: SLF001  # as MLflow's own flavors
+    return sorted({pinned(found[top][0]) for top in tops if top in found})
 
 
 def get_default_conda_env(*, include_cloudpickle: bool = False) -> dict[str, Any]:

@@ -5,23 +5,25 @@ and of the kernel its import path, its file or its pickle (`aimz.mlflow.kernels`
 """
 
 import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aimz import ImpactModel, StoreError, __version__
+from aimz import ImpactModel, OutputWarning, StoreError, __version__
 from aimz.mlflow.environment import (
     CONDA,
     PYTHON,
     get_default_pip_requirements,
     import_mlflow,
+    imported_requirements,
     write_environment,
 )
 from aimz.mlflow.kernels import (
     ARCHIVE,
     PICKLE,
     check_inside,
-    import_path,
+    check_kept,
     inside,
     load_kernel,
     write_kernel,
@@ -56,7 +58,8 @@ def save_model(
     Parameters
     ----------
     model : ImpactModel
-        The model. Its kernel must be importable by name, or come by `kernel_code`, or be pickled.
+        The model. A kernel that has an import path is kept by it; any other is kept as code, with
+        what it reads, or comes by `kernel_code`, or is pickled.
     path : path
         A directory that does not exist yet, or is empty.
     conda_env, pip_requirements, extra_pip_requirements : optional
@@ -82,7 +85,7 @@ def save_model(
     Raises
     ------
     InputError
-        `kernel-path`, `kernel-code`, `not-plain`, `mlflow-missing`, `option-unknown`.
+        `kernel-capture`, `kernel-code`, `not-plain`, `mlflow-missing`, `option-unknown`.
     NotFittedError
         `not-fitted`.
 
@@ -95,7 +98,7 @@ def save_model(
     ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
     >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)})
     >>> path = tempfile.mkdtemp()
-    >>> aimz_mlflow.save_model(im, path, serialization_format="cloudpickle")
+    >>> aimz_mlflow.save_model(im, path)
     >>> again = aimz_mlflow.load_model(path)
     >>> again.posterior_tree.posterior.equals(im.posterior_tree.posterior)
     True
@@ -110,8 +113,12 @@ def save_model(
     environment._validate_env_arguments(conda_env, pip_requirements, extra_pip_requirements)  # noqa: SLF001  # as MLflow's own flavors
     root = Path(path).resolve()
     utils._validate_and_prepare_target_save_path(str(root))  # noqa: SLF001
-    stored = write_kernel(model.kernel, root, kernel_code, serialization_format)
-    model.save(root / _DATA)
+    stored = write_kernel(model, root, kernel_code, serialization_format)
+    with warnings.catch_warnings():  # where no file of `save` holds the kernel, another one does
+        warnings.filterwarnings(
+            "ignore", category=OutputWarning, message=".*load\\(path, kernel\\)"
+        )
+        model.save(root / _DATA)
     if kernel_code is not None:  # its file may not fit the model
         ImpactModel.load(root / _DATA, load_kernel(root, stored))
     stored["serialization_format"] = serialization_format
@@ -125,6 +132,7 @@ def save_model(
     document.model_size_bytes = sum(p.stat().st_size for p in root.rglob("*") if p.is_file())
     document.save(str(root / "MLmodel"))
     needed = get_default_pip_requirements(include_cloudpickle=serialization_format == PICKLE)
+    needed += imported_requirements(model)
     write_environment(root, conda_env, pip_requirements, extra_pip_requirements, needed)
 
 
@@ -181,7 +189,7 @@ def log_model(
         As `save_model`.
     """
     if kernel_code is None and serialization_format == ARCHIVE:
-        import_path(model.kernel)  # before MLflow makes a model that would stay empty
+        check_kept(model)  # before MLflow makes a model that would stay empty
     optional = {"params": params, "tags": tags, "model_type": model_type, "model_id": model_id}
     return import_mlflow("mlflow.models").Model.log(
         artifact_path=artifact_path,
@@ -216,7 +224,7 @@ def load_model(
     """Load a model that `save_model` or `log_model` wrote.
 
     Arrays and JSON execute nothing. The kernel is code: loading imports its module, or runs its
-    file or pickle. With `kernel=` nothing of the directory is run.
+    file, captured or the caller's, or its pickle. With `kernel=` nothing of the directory is run.
 
     Parameters
     ----------

@@ -1,12 +1,12 @@
 """How a stored model finds its kernel again: by import path, as a Python file, or pickled.
 
 A kernel is code. By its import path (`module:qualname`) nothing of it is stored, unless the caller
-gives `code_paths`; as a Python file it follows MLflow's models-from-code: the file hands the kernel
-to `mlflow.models.set_model`. Only what was asked to be pickled is. Every name in a stored model
-leads to a file below its own directory, or is refused.
+gives `code_paths`; without one, such as in a notebook, `ImpactModel.save` writes it down with what
+it reads. A file of the caller's follows MLflow's models-from-code: it hands the kernel to
+`mlflow.models.set_model`. Only what was asked to be pickled is. Every name in a stored model leads
+to a file below its own directory, or is refused.
 """
 
-import functools
 import hashlib
 import importlib
 import importlib.util
@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from aimz import InputError, StoreError
+from aimz import ImpactModel, InputError, StoreError
+from aimz.capture import imported
 from aimz.mlflow.environment import import_mlflow
 
 __all__ = [
@@ -26,7 +27,7 @@ __all__ = [
     "FORMATS",
     "PICKLE",
     "check_inside",
-    "import_path",
+    "check_kept",
     "inside",
     "load_kernel",
     "write_kernel",
@@ -38,14 +39,14 @@ _CODE_FILE, _PICKLE_FILE = "kernel.py", "kernel.pkl"
 
 
 def write_kernel(
-    kernel: Callable[..., Any], root: Path, kernel_code: Any, serialization_format: str
+    model: ImpactModel, root: Path, kernel_code: Any, serialization_format: str
 ) -> dict[str, str]:
-    """Write what is stored of a kernel, and say how it is found again.
+    """Write what is stored of a kernel beside what `save` keeps of it, and say how it is found.
 
     Raises
     ------
     InputError
-        `kernel-path`: it has no import path; `kernel-code`: the file sets no kernel;
+        `kernel-capture`: no file can hold it; `kernel-code`: the file sets no kernel;
         `option-unknown`: there is no such format.
     """
     if serialization_format not in FORMATS:
@@ -55,42 +56,41 @@ def write_kernel(
     if serialization_format == PICKLE:
         import cloudpickle  # type: ignore[import-untyped]  # MLflow's own dependency
 
-        data = cloudpickle.dumps(kernel)
+        data = cloudpickle.dumps(model.kernel)
         (root / _PICKLE_FILE).write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
         return {"pickled_kernel": _PICKLE_FILE, "pickled_kernel_sha256": digest}
     if kernel_code is None:
-        return {"kernel": import_path(kernel)}
+        check_kept(model)
+        path = model.describe()["kernel_kept"].get("import")
+        return {} if path is None else {"kernel": path}
     shutil.copyfile(kernel_code, root / _CODE_FILE)
     _kernel_of_file(root / _CODE_FILE)
-    return {"kernel_code": _CODE_FILE}
+    digest = hashlib.sha256((root / _CODE_FILE).read_bytes()).hexdigest()
+    return {"kernel_code": _CODE_FILE, "kernel_code_sha256": digest}
 
 
-def import_path(kernel: Callable[..., Any]) -> str:
-    """Import path of a kernel, `module:qualname`.
+def check_kept(model: ImpactModel) -> None:
+    """Refuse a model whose kernel is neither importable nor can be written down.
 
     Raises
     ------
     InputError
-        `kernel-path`: importing that path would not give this kernel.
+        `kernel-capture`
     """
-    module = getattr(kernel, "__module__", None) or ""
-    name = getattr(kernel, "__qualname__", None) or type(kernel).__name__
-    try:
-        found = None if module in ("", "__main__") or "<" in name else _imported(module, name)
-    except (ImportError, AttributeError):
-        found = None
-    if found is not kernel:
+    reason = model.describe()["kernel_kept"].get("absent")
+    if reason is not None:
         msg = (
-            f"The kernel '{module}.{name:.60}' cannot be imported by name elsewhere. Move it to a "
-            "module, or pass kernel_code= a Python file, or serialization_format='cloudpickle'."
+            f"The kernel cannot be kept, because of {reason:.120}. Move it to a module, or pass "
+            "kernel_code= a Python file, or serialization_format='cloudpickle'."
         )
-        raise InputError(msg, code="kernel-path")
-    return f"{module}:{name}"
+        raise InputError(msg, code="kernel-capture")
 
 
-def load_kernel(root: Path, stored: Mapping[str, Any]) -> Callable[..., Any]:
+def load_kernel(root: Path, stored: Mapping[str, Any]) -> Callable[..., Any] | None:
     """The kernel of a stored model; this runs code: its module, its file, or its pickle.
+
+    None where it is among the files of `ImpactModel.save`.
 
     Raises
     ------
@@ -105,8 +105,23 @@ def load_kernel(root: Path, stored: Mapping[str, Any]) -> Callable[..., Any]:
         if directory not in sys.path:
             sys.path.insert(0, directory)  # as MLflow does for the pyfunc flavor
     if "kernel_code" in stored:
-        return _kernel_of_file(inside(root, stored["kernel_code"]))
-    return _kernel_of_path(root, stored.get("kernel"), code)
+        return _kernel_of_file(_checked(root, stored))
+    if "kernel" not in stored:
+        return None
+    kernel = imported(stored["kernel"])
+    if code:
+        _check_not_shadowed(inside(root, code), sys.modules[kernel.__module__])
+    return kernel
+
+
+def _checked(root: Path, stored: Mapping[str, Any]) -> Path:
+    """The file of a kernel, if it is the one that was saved."""
+    path = inside(root, stored["kernel_code"])
+    digest = stored.get("kernel_code_sha256")  # older models have none
+    if digest is not None and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        msg = "The model's kernel is not the file that was saved. Log the model again."
+        raise StoreError(msg, code="store-damaged")
+    return path
 
 
 def inside(root: Path, name: Any) -> Path:
@@ -146,27 +161,6 @@ def check_inside(root: Path) -> None:
             name = path.relative_to(root).as_posix()
             msg = f"The model's {name!r:.60} is a link. A model holds its own files."
             raise StoreError(msg, code="model-unsafe")
-
-
-def _kernel_of_path(root: Path, path: Any, code: str | None) -> Callable[..., Any]:
-    module, _, name = str(path).partition(":")
-    if not name or module.split(".")[0] in {*sys.stdlib_module_names, *sys.builtin_module_names}:
-        msg = f"The model names its kernel {path!r:.60}, which is no import path of a kernel."
-        raise StoreError(msg, code="model-unsafe")
-    try:
-        kernel: Callable[..., Any] = _imported(module, name)
-    except (ImportError, AttributeError) as error:
-        msg = (
-            f"The kernel {path!r:.60} cannot be imported here ({error!s:.80}). Install its "
-            "package, log the model with code_paths=, or load it with kernel=."
-        )
-        raise StoreError(msg, code="kernel-missing") from error
-    if (getattr(kernel, "__module__", ""), getattr(kernel, "__qualname__", "")) != (module, name):
-        msg = f"{path!r:.60} is defined elsewhere: it is no import path of a kernel."
-        raise StoreError(msg, code="model-unsafe")
-    if code:
-        _check_not_shadowed(inside(root, code), sys.modules[module])
-    return kernel
 
 
 def _check_not_shadowed(code: Path, module: types.ModuleType) -> None:
@@ -222,8 +216,3 @@ def _unpickled(root: Path, stored: Mapping[str, Any]) -> Callable[..., Any]:
         raise StoreError(msg, code="store-damaged")
     kernel: Callable[..., Any] = cloudpickle.loads(data)
     return kernel
-
-
-def _imported(module: str, name: str) -> Any:
-    found = importlib.import_module(module)
-    return functools.reduce(getattr, name.split("."), found)

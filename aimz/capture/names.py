@@ -1,0 +1,69 @@
+"""What has a name that other processes can import, and what has not."""
+
+import functools
+import importlib
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+__all__ = ["GONE", "exact_path", "import_path", "is_installed", "is_of_library", "reached"]
+
+GONE: Any = object()
+_LIBRARY = tuple(
+    Path(sysconfig.get_path(name)).resolve()
+    for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
+
+def exact_path(value: Any) -> tuple[str, str] | None:
+    """Module and qualified name that a value says, if importing them gives it elsewhere too."""
+    module = getattr(value, "__module__", None)
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or "<" in name:
+        return None
+    if module in ("", "__main__", "__mp_main__"):
+        return None
+    try:
+        found = reached(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return None
+    return (module, name) if found is value else None
+
+
+def import_path(value: Any) -> tuple[str, str] | None:
+    """The shortest public path by which others can import a value."""
+    exact = exact_path(value)
+    if exact is None:
+        return None
+    parts, name = exact[0].split("."), exact[1]
+    for count in range(1, len(parts)):
+        prefix = ".".join(parts[:count])
+        try:
+            if reached(sys.modules[prefix], name) is value:
+                return prefix, name
+        except (KeyError, AttributeError):
+            continue
+    return exact
+
+
+def reached(module: Any, name: str) -> Any:
+    """What a dotted name means in a module."""
+    return functools.reduce(getattr, name.split("."), module)
+
+
+def is_of_library(function: Any) -> bool:
+    """Whether the code of a function is an installed package's, and not the user's."""
+    file = Path(function.__code__.co_filename)
+    return file.is_absolute() and any(file.resolve().is_relative_to(own) for own in _LIBRARY)
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module comes with Python or with a package, and not from the user's directory."""
+    found = sys.modules.get(module)
+    file = getattr(found, "__file__", None)
+    if file is None:
+        return True
+    if module.split(".", maxsplit=1)[0] == "aimz":
+        return True
+    return any(Path(file).resolve().is_relative_to(own) for own in _LIBRARY)
