@@ -202,7 +202,7 @@ def test_what_cannot_be_captured_is_named(kind, tmp_path):
     with pytest.warns(OutputWarning, match=reason) as caught:
         model_of(kernel).save(tmp_path / "model")
     assert caught[0].message.code == "kernel-not-kept"
-    with pytest.raises(StoreError, match=r"Call ImpactModel\.load") as e:
+    with pytest.raises(StoreError, match=r"Pass it: ImpactModel\.load") as e:
         ImpactModel.load(tmp_path / "model")
     assert e.value.code == "kernel-missing"
     assert ImpactModel.load(tmp_path / "model", kernel).is_fitted()
