@@ -238,7 +238,7 @@ def check_outcome(outcome: Any, missing: str, output: str) -> np.ndarray | None:
         fix = "Leave those rows out, or pass missing='mask'."
         count = infinite or int((~there).sum())
         if infinite or not there.any():
-            fix = "A fit needs finite ones."
+            fix = "Some must be there, and all that are must be finite."
         msg = f"'{output}' holds {count} values that are not finite. {fix}"
         raise InputError(msg, code="not-finite")
     return there

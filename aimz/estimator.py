@@ -122,6 +122,7 @@ class Estimator(Routed, Portable):
             Multiplies each row's log density.
         missing : {"raise", "mask"}
             What to do with outcomes that are NaN: refuse them, or leave them out of the likelihood.
+            Of a vector the elements that are there count, where its family has marginals.
         **kwargs
             The kernel's other arguments.
 
@@ -202,7 +203,7 @@ class Estimator(Routed, Portable):
         return self._fit(X, y, settings, rng_key, sample_weight, missing, kwargs)
 
     def train_on_batch(
-        self, X: Any, y: Any, *, rng_key: Any = None, **kwargs: Any
+        self, X: Any, y: Any, *, rng_key: Any = None, missing: str = "raise", **kwargs: Any
     ) -> tuple[Any, float]:
         """Take one SVI step on a batch and keep the state.
 
@@ -214,6 +215,8 @@ class Estimator(Routed, Portable):
             Their outcomes.
         rng_key : int or Array, optional
             Replaces the key of this step.
+        missing : {"raise", "mask"}
+            As in `fit`.
         **kwargs
             The kernel's other arguments.
 
@@ -246,7 +249,7 @@ class Estimator(Routed, Portable):
         {'chain': 1, 'draw': 10}
         """
         engine = self._stepping_engine()
-        problem, arguments = self._problem(X, y, None, "raise", kwargs)
+        problem, arguments = self._problem(X, y, None, missing, kwargs)
         last: Fitted | None = getattr(self, "_fitted", None)
         before = last if last is not None and last.fit.state is not None else None
         steps = before.steps if before else 0
@@ -639,7 +642,7 @@ class Estimator(Routed, Portable):
         fit = engine.fit(self._derived_key(rng_key, Use.FIT), problem, settings, state=state)
         fitted = fitted_on(problem, arguments, fit)
         self._fitted = replace(fitted, seen=support_seen(problem, arguments))
-        show(fit.notes)
+        show((*problem.notes, *fit.notes))
         return self
 
     def _problem(

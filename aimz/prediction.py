@@ -95,6 +95,7 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
         scenario.do,
         scenario.condition,
         tuple(scenario.functions.items()),
+        missing=given.missing,
     )
     words = call_words(key)
     block = make_block(

@@ -40,7 +40,6 @@ __all__ = [
     "layout_of",
     "observed_layout",
     "row_dimension",
-    "row_totals",
     "shared_group",
     "site_dims",
     "subtract",
@@ -424,25 +423,6 @@ def flat_draws(draws: Mapping[str, Any]) -> dict[str, np.ndarray]:
         array.flags.writeable = False  # a view: what is written to it would be the posterior
         flat[name] = array
     return flat
-
-
-def row_totals(densities: xr.Dataset, row_dim: str) -> np.ndarray:
-    """Log densities of all observed sites, (draw, row), summed over every other dimension.
-
-    Raises
-    ------
-    InputError
-        `rows-joint`: a density that is joint over the rows.
-    """
-    total: Any = 0.0
-    for name, density in densities.data_vars.items():
-        if row_dim not in density.dims:
-            msg = f"Site '{name}' has no log density per row, so there is no score of a row."
-            raise InputError(msg, code="rows-joint")
-        kept = ("chain", "draw", row_dim)
-        total = total + density.sum([dim for dim in density.dims if dim not in kept])
-    values: np.ndarray = total.transpose("chain", "draw", row_dim).values
-    return values.reshape(-1, values.shape[-1])
 
 
 def _as_variable(name: str) -> str:

@@ -25,11 +25,14 @@ from aimz.control_flow import Inside, Step, enter, leave
 from aimz.errors import InputError
 from aimz.kernel import row_plates
 from aimz.laws import Evidence, Law, law_of
+from aimz.presence import densities_of
 from aimz.randomness import NO_ROW, Draw, as_stock_key, draw_words, pair_words, site_key
 from aimz.spec import KernelSpec, SiteSpec
 from aimz.structure import base_distribution
 
 __all__ = [
+    "DENSITY",
+    "WEIGHT",
     "Block",
     "Task",
     "density_spec",
@@ -41,7 +44,13 @@ __all__ = [
     "population_block",
     "predict_block",
     "predict_pairs",
+    "presence_block",
+    "score_block",
+    "scored",
 ]
+
+# Results of `score_block`.
+DENSITY, WEIGHT = "aimz:density", "aimz:weight"
 
 
 class Block(NamedTuple):
@@ -73,6 +82,7 @@ class Task:
     condition: tuple[str, ...] = ()
     functions: tuple[tuple[str, Callable[..., Any]], ...] = ()
     held: tuple[str, ...] = ()  # sites that keep the block's values though the call observes them
+    missing: bool = False  # whether outcomes may be missing
 
 
 def follows_rows(site: SiteSpec) -> bool:
@@ -121,8 +131,48 @@ def predict_pairs(task: Task, block: Block) -> dict[str, jax.Array]:
 
 
 def log_likelihood_block(task: Task, block: Block) -> dict[str, jax.Array]:
-    """Log density of the observed sites in `task.sites`, shaped like `predict_block`'s values."""
+    """Log density of the observed sites in `task.sites`, shaped like `predict_block`'s values.
+
+    What is missing, or masked by the kernel, has none: NaN.
+    """
     return _run_block(task, block, _site_densities)
+
+
+def presence_block(task: Task, block: Block) -> dict[str, jax.Array]:
+    """Which densities of `log_likelihood_block` count, shaped like them."""
+    return _run_block(task, block, _site_presence)
+
+
+def score_block(task: Task, block: Block) -> dict[str, jax.Array]:
+    """Log density of each row over all its data, and what the row counts: (row, draw) each.
+
+    A row counts what the kernel scales it by, and 0 where all its data are missing or masked.
+    """
+    return _run_block(task, block, _row_scores)
+
+
+def scored(task: Task) -> Task:
+    """A task of `score_block`, from one of `log_likelihood_block`.
+
+    Raises
+    ------
+    InputError
+        `rows-joint`: a density that is joint over the rows.
+    """
+    spec = task.spec
+    for name in task.sites:
+        if not follows_rows(task.results[name]):
+            msg = f"Site '{name}' has no log density per row, so there is no score of a row."
+            raise InputError(msg, code="rows-joint")
+    parts = [DENSITY]
+    if task.missing or any(spec[name].masked or spec[name].scaled for name in task.sites):
+        parts.append(WEIGHT)
+    own = [
+        SiteSpec(name, "deterministic", "leading", 0, (spec.rows,), np.dtype(np.float32))
+        for name in parts
+    ]
+    results = replace(task.results, sites=(*task.results.sites, *own))
+    return replace(task, results=results, sites=tuple(parts))
 
 
 def expectation_block(task: Task, block: Block) -> dict[str, jax.Array]:
@@ -240,7 +290,7 @@ def _draw_whole(task: Task, read: _Read, block: Block) -> dict[str, Any]:
     )
     values = read(task, natural, _trace(task, natural, len(block.rows)))
     for name in values.keys() & {n for n in task.sites if follows_rows(task.results[n])}:
-        first = partial(_move, source=_row_axis(spec, name), target=0)
+        first = partial(_move, source=_row_axis(task.results, name), target=0)
         values[name] = jax.tree.map(first, values[name])
     return values
 
@@ -308,15 +358,34 @@ def _uniform(words: jax.Array, name: str, shape: tuple[int, ...], row: Any) -> j
 
 
 def _site_densities(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
-    densities = {}
-    for name in task.sites:
-        site = trace[name]
-        density = jnp.asarray(site["fn"].log_prob(site["value"]))
-        if task.spec[name].kind != "factor":
-            rank = jnp.ndim(site["value"]) - task.spec[name].event_dim
-            density = jnp.broadcast_to(density, jnp.shape(site["value"])[:rank])
-        densities[name] = density
-    return densities
+    found = {name: _density(task, trace, name) for name in task.sites}
+    return {name: jnp.where(counts, own, jnp.nan) for name, (own, counts) in found.items()}
+
+
+def _site_presence(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+    return {name: _density(task, trace, name)[1] for name in task.sites}
+
+
+def _density(task: Task, trace: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+    """Log densities of a site and which count; where nothing is masked or missing, all do."""
+    site = trace[name]
+    return densities_of(site["fn"], site["value"], task.spec[name], missing=task.missing)
+
+
+def _row_scores(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+    total, weight, count = (jnp.zeros(()) for _ in range(3))
+    for name in task.spec.data_sites:
+        own, counts = _density(task, trace, name)
+        scale = 1.0 if trace[name]["scale"] is None else trace[name]["scale"]
+        counts = counts & (jnp.broadcast_to(scale, own.shape) != 0)
+        axis = _row_axis(task.results, name)
+        parts = (jnp.where(counts, own, 0.0), jnp.where(counts, scale, 0.0), counts)
+        density, scales, ones = (
+            jnp.moveaxis(part, axis, 0).reshape(own.shape[axis], -1).sum(axis=1) for part in parts
+        )
+        total, weight, count = total + density, weight + scales, count + ones
+    found: dict[str, jax.Array] = {DENSITY: total, WEIGHT: weight / jnp.maximum(count, 1)}
+    return {name: found[name] for name in task.sites}
 
 
 def _site_means(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:

@@ -16,7 +16,6 @@ from typing import Any
 from numpyro.infer import MCMC, SVI
 
 from aimz.errors import InputError, nearest
-from aimz.inference.binding import without_missing
 from aimz.inference.mcmc import ChainRecord, MCMCEngine
 from aimz.inference.records import Draws, Engine, Fit, Note, Problem, Settings
 from aimz.inference.svi import SVIEngine, SVIRecord
@@ -34,7 +33,6 @@ __all__ = [
     "SVIRecord",
     "Settings",
     "as_engine",
-    "without_missing",
 ]
 
 
