@@ -19,7 +19,7 @@ from aimz.copying import Portable
 from aimz.data import Arguments, check_names, check_positive, draw_count
 from aimz.errors import AimzWarning, InputError, NotFittedError, OutputWarning, StoreError
 from aimz.fitted import check_same_data, fitted_on, support_seen
-from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine
+from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine, check_settings
 from aimz.inputs import problem_of
 from aimz.kernel import read_signature
 from aimz.prediction import account_of, attributes_of, described, kernel_name, more_draws
@@ -51,11 +51,11 @@ class Estimator(Routed, Portable):
         self,
         kernel: Callable[..., Any],
         rng_key: Any = 0,
-        inference: Any = "svi",
+        inference: Any = "auto",
         *,
         param_input: str = "X",
         param_output: str = "y",
-        num_samples: int = 1000,
+        num_samples: int | None = None,
         batch_size: int | None = None,
         epochs: int | None = None,
         num_steps: int | None = None,
@@ -92,6 +92,9 @@ class Estimator(Routed, Portable):
         progress: bool = True,
         batch_size: int | None = None,
         epochs: int | None = None,
+        num_steps: int | None = None,
+        num_chains: int | None = None,
+        num_warmup: int | None = None,
         shuffle: bool = True,
         sample_weight: Any = None,
         missing: str = "raise",
@@ -116,6 +119,10 @@ class Estimator(Routed, Portable):
             Rows per step; None takes the whole data up to 8,192 rows, 1,024 above.
         epochs : int, optional
             Exactly so many passes over the rows.
+        num_steps : int, optional
+            Exactly so many steps on the whole data.
+        num_chains, num_warmup : int, optional
+            Chains and their warm-up transitions, for `inference="nuts"` and its like.
         shuffle : bool
             Visit the rows in a new random order at each pass.
         sample_weight : array-like, shape (rows,), optional
@@ -147,7 +154,9 @@ class Estimator(Routed, Portable):
             num_samples=self._setting("num_samples", num_samples),
             epochs=self._setting("epochs", epochs),
             batch_size=self._setting("batch_size", batch_size),
-            num_steps=self.num_steps,
+            num_steps=self._setting("num_steps", num_steps),
+            num_chains=num_chains,
+            num_warmup=num_warmup,
             shuffle=shuffle,
             progress=progress,
         )
@@ -159,6 +168,8 @@ class Estimator(Routed, Portable):
         y: Any = None,
         *,
         num_steps: int | None = None,
+        num_chains: int | None = None,
+        num_warmup: int | None = None,
         num_samples: int | None = None,
         rng_key: Any = None,
         progress: bool = True,
@@ -172,8 +183,10 @@ class Estimator(Routed, Portable):
         ----------
         num_steps : int, optional
             Exactly so many steps of SVI; default the model's `num_steps`, or else 10,000.
-        X, y, num_samples, rng_key, progress, sample_weight, missing, **kwargs
+        X, y, num_chains, num_warmup, num_samples, rng_key, progress, sample_weight, missing
             As in `fit`.
+        **kwargs
+            The kernel's other arguments.
 
         Returns
         -------
@@ -193,10 +206,11 @@ class Estimator(Routed, Portable):
         >>> im.diagnostics_["steps"]
         500
         """
-        steps = self._setting("num_steps", num_steps)
         settings = Settings(
             num_samples=self._setting("num_samples", num_samples),
-            num_steps=10_000 if steps is None else steps,
+            num_steps=self._setting("num_steps", num_steps),
+            num_chains=num_chains,
+            num_warmup=num_warmup,
             progress=progress,
             whole=True,
         )
@@ -336,7 +350,7 @@ class Estimator(Routed, Portable):
             problem, arguments = self._problem(X, y, weights, missing, kwargs)
             check_same_data(fitted, problem, arguments)
         key = self._derived_key(rng_key, Use.SAMPLE, fitted.steps)
-        count = self._setting("num_samples", num_samples)
+        count = self._setting("num_samples", num_samples) or 1000
         engine = as_engine(self.inference, self.kernel)
         fit = more_draws(engine, key, problem, fitted.fit, count)
         draws = fit.draws
@@ -637,6 +651,7 @@ class Estimator(Routed, Portable):
         for name in ("epochs", "batch_size", "num_steps"):
             check_positive(getattr(settings, name), name)
         engine = as_engine(self.inference, self.kernel)
+        check_settings(engine, settings)
         problem, arguments = self._problem(X, y, weights, missing, kwargs)
         state = self._fitted.fit.state if self.warm_start and self.is_fitted() else None
         fit = engine.fit(self._derived_key(rng_key, Use.FIT), problem, settings, state=state)
@@ -662,7 +677,7 @@ class Estimator(Routed, Portable):
         self, fit: Fit, fitted: Fitted, attrs: Mapping[str, Any]
     ) -> dict[str, xr.Dataset]:
         """What every tree carries of a fit: its draws, and what the sampler says of each."""
-        schema = self._schema(fit.draws, fitted.labels, self.num_samples)
+        schema = self._schema(fit.draws, fitted.labels, self.num_samples or 1000)
         own = {**attrs, "group": "posterior"}
         groups = {"posterior": draws_dataset(fit.draws, schema, fitted.spec, own)}
         if fit.stats:

@@ -61,8 +61,9 @@ class ImpactModel(Estimator):
         it needs by name.
     rng_key : int or jax.Array, default 0
         Seed of everything random.
-    inference : str, numpyro.infer.SVI, numpyro.infer.MCMC or engine, default "svi"
-        What turns kernel and data into draws: `"svi"`, `"nuts"`, or an object.
+    inference : str, NUTS, numpyro.infer.SVI, numpyro.infer.MCMC or engine, default "auto"
+        What turns kernel and data into draws: `"auto"` (a normal guide, or chains where no normal
+        guide can be right), `"svi"`, `"nuts"`, or an object.
     param_input, param_output : str
         Names of the kernel's arguments for the rows and for the outcome.
     num_samples, batch_size, epochs, num_steps : int, optional
@@ -852,7 +853,7 @@ class ImpactModel(Estimator):
 
     def _draws_of(self, fit: Fit) -> tuple[int, int]:
         """Chains and draws; a kernel with no latent site has as many as were asked for."""
-        return draw_count(fit.draws) if fit.draws else (1, self.num_samples)
+        return draw_count(fit.draws) if fit.draws else (1, self.num_samples or 1000)
 
     def _shared_key(self, X: Any) -> jax.Array:
         """The key that the scenarios of one effect share, whatever they change."""

@@ -74,6 +74,8 @@ class Settings:
         Show a progress bar.
     whole : bool
         Fit the whole data as one batch, whatever its size.
+    num_chains, num_warmup : int, optional
+        Chains and their warm-up transitions; None keeps what the inference object says.
     """
 
     num_samples: int | None = None
@@ -83,6 +85,8 @@ class Settings:
     shuffle: bool = True
     progress: bool = True
     whole: bool = False
+    num_chains: int | None = None
+    num_warmup: int | None = None
 
 
 @dataclass(frozen=True)
