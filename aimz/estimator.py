@@ -22,6 +22,7 @@ from aimz.fitted import check_same_data, fitted_on, support_seen
 from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine, check_settings
 from aimz.inputs import problem_of
 from aimz.kernel import read_signature
+from aimz.labels import only_counted
 from aimz.prediction import account_of, attributes_of, described, kernel_name, more_draws
 from aimz.programs import TRACE_LOCK
 from aimz.randomness import as_key, derived_key
@@ -483,7 +484,7 @@ class Estimator(Routed, Portable):
     def feature_names_in_(self) -> np.ndarray:
         """Names of the columns of the input at the fit; absent where they had none."""
         names = self._trained().known.columns.get(self.param_input)
-        if names is None:
+        if names is None or only_counted(names):
             msg = "The input of the fit had no column names, or the posterior was set by hand."
             raise AttributeError(msg)
         return np.asarray(names, dtype=object)

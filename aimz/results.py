@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from aimz.data import check_finite, check_positive
+from aimz.data import as_array, check_finite, check_positive
 from aimz.errors import InputError
 from aimz.execute import Call, Plan, Ready
 from aimz.sampling import follows_rows
@@ -374,7 +374,9 @@ def as_draws(
         draws = (draws["posterior"] if "posterior" in draws.children else draws).to_dataset()
     if isinstance(draws, xr.Dataset):
         arrays = {
-            str(value.attrs.get("site", name)): value.transpose("chain", "draw", ...).values
+            str(value.attrs.get("site", name)): _as_numbers(
+                str(name), value.transpose("chain", "draw", ...)
+            )
             for name, value in draws.data_vars.items()
         }
     else:
@@ -430,8 +432,13 @@ def _as_variable(name: str) -> str:
     return name.replace("/", ".")
 
 
+def _as_numbers(name: str, value: Any) -> np.ndarray:
+    """Draws as an array of their own, which nobody else can change."""
+    return np.array(as_array(value, name))
+
+
 def _by_chain(name: str, value: Any, num_chains: int) -> np.ndarray:
-    array = np.asarray(value)
+    array = _as_numbers(name, value)
     if array.ndim == 0 or len(array) % num_chains:
         msg = (
             f"Draws of '{name}' have shape {array.shape}, which does not split into {num_chains} "

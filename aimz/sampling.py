@@ -542,16 +542,24 @@ def _like(msg: dict[str, Any]) -> Any:
 
 
 def _as_set(setting: Any, natural: Any) -> jax.Array:
-    """The value that a site is set to, in the shape and dtype of its natural value."""
-    value = setting(natural) if callable(setting) else setting
-    whole = jnp.issubdtype(natural.dtype, jnp.integer)
-    if callable(setting) and whole and jnp.issubdtype(jnp.result_type(value), jnp.inexact):
+    """The value that a site is set to, in the shape and dtype of its natural value.
+
+    A function of narrow numbers, or of bools, has the dtype of 32 bits that its answer needs.
+    """
+    if not callable(setting):
+        return jnp.broadcast_to(jnp.asarray(setting), natural.shape).astype(natural.dtype)
+    dtype, is_bool = natural.dtype, natural.dtype.name == "bool"
+    if dtype.itemsize < 4 and not is_bool:
+        wide = np.int32 if jnp.issubdtype(dtype, np.integer) else np.float32
+        dtype = jnp.result_type(dtype, wide)
+    value = jnp.asarray(setting(jnp.asarray(natural, dtype)))
+    if jnp.issubdtype(dtype, jnp.integer) and jnp.issubdtype(value.dtype, jnp.inexact):
         msg = (
             "An intervention on a discrete site gives floating-point numbers, which would be cut "
             "off. Round them and make them integers, e.g. jnp.round(v).astype(int)."
         )
         raise InputError(msg, code="site-integer")
-    return jnp.broadcast_to(jnp.asarray(value), natural.shape).astype(natural.dtype)
+    return jnp.broadcast_to(value, natural.shape).astype(value.dtype if is_bool else dtype)
 
 
 def _draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:

@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "scores",
         "support",
         "rows",
+        "widening",
     ),
     ("inference", "laws", "sampling", "effects", "scenario"),
     (
