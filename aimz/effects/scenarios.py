@@ -173,7 +173,7 @@ def split_scenario(
             condition = value
         else:
             valid = dict.fromkeys([*arguments, *sites, *natural.names])
-            msg = f"A scenario sets '{name}', which is no argument or site of the kernel, nor a column. "
+            msg = f"A scenario sets '{name}', which is no argument or site and no column. "
             raise InputError(msg + nearest(str(name), valid), code="scenario-unknown")
     if set_columns:
         if natural.primary in replaced:
