@@ -5,23 +5,14 @@ another order are put in the fitted one, rows of a Series in another order than 
 input are put in its order, and labels that differ are refused.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from aimz.errors import InputError, nearest
 
-__all__ = [
-    "column_label",
-    "column_names",
-    "column_order",
-    "columns_ordered",
-    "lined_up",
-    "only_counted",
-    "row_labels",
-]
+__all__ = ["column_names", "column_order", "lined_up", "row_labels"]
 
 
 def row_labels(value: Any) -> np.ndarray | None:
@@ -38,15 +29,8 @@ def row_labels(value: Any) -> np.ndarray | None:
     return None
 
 
-def column_label(label: Any) -> str:
-    """Text that stands for the name of a column, whatever kind of name it is."""
-    if isinstance(label, tuple):
-        return f"({', '.join(map(column_label, label))})"
-    return str(label)
-
-
 def column_names(value: Any, name: str) -> tuple[str, ...] | None:
-    """Names of the columns of a frame or a labelled array, as text.
+    """Names of the columns of a frame or a labelled array, where all of them are text.
 
     Raises
     ------
@@ -59,17 +43,14 @@ def column_names(value: Any, name: str) -> tuple[str, ...] | None:
         labels = value.coords[dims[1]].values
     if labels is None or callable(labels):
         return None
-    names = tuple(map(column_label, labels))
-    twice = sorted(label for label, count in Counter(names).items() if count > 1)
+    names = tuple(labels)
+    if not names or not all(isinstance(label, str) for label in names):
+        return None
+    twice = sorted({label for label in names if names.count(label) > 1})
     if twice:
         msg = f"'{name}' has two columns '{twice[0]}'. Rename or drop one of them."
         raise InputError(msg, code="columns-mismatch")
-    return names or None
-
-
-def only_counted(names: Sequence[str]) -> bool:
-    """Whether names are the numbers 0, 1, 2, ..., which a frame without names has."""
-    return list(names) == [str(number) for number in range(len(names))]
+    return tuple(str(label) for label in names)
 
 
 def column_order(
@@ -82,7 +63,7 @@ def column_order(
     InputError
         `columns-mismatch`: a column is missing, or there is one that the fit did not see.
     """
-    if names is None or fitted is None or names == fitted or only_counted(names):
+    if names is None or fitted is None or names == fitted:
         return None
     missing = [label for label in fitted if label not in names]
     if missing:
@@ -97,14 +78,6 @@ def column_order(
         )
         raise InputError(msg, code="columns-mismatch")
     return [names.index(label) for label in fitted]
-
-
-def columns_ordered(value: Any, fitted: tuple[str, ...] | None, name: str) -> Any:
-    """A frame or labelled array with its columns in the fitted order."""
-    order = column_order(column_names(value, name), fitted, name)
-    if order is None:
-        return value
-    return value.iloc[:, order] if hasattr(value, "iloc") else value[:, order]
 
 
 def lined_up(
