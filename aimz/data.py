@@ -4,13 +4,15 @@ Every container becomes an array by the same road, or is refused with a sentence
 write instead. Nothing is broadcast into rows by accident.
 """
 
+import datetime
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from aimz.errors import InputError, nearest
@@ -23,17 +25,25 @@ __all__ = [
     "as_jax_sees",
     "bind",
     "canonical_rows",
+    "check_exact",
     "check_finite",
     "check_names",
     "check_outcome",
     "check_positive",
     "check_weights",
     "draw_count",
+    "rounded_by_cast",
+    "rounding_refused",
     "row_fingerprint",
     "row_hashes",
 ]
 
 _STATIC = (bool, int, str, type(None))
+_JAX_KINDS = (jnp.integer, jnp.floating, jnp.bool_)
+_TIMES = (datetime.date, datetime.timedelta, np.datetime64, np.timedelta64)
+_NOT_NUMBERS: dict[str, tuple[type, ...]] = {"text": (str, bytes), "dates or times": _TIMES}
+_ENCODE = "Encode it as numbers before you pass it."
+_DAYS = "Pass numbers, such as days since the first one."
 # A cast to 32 bits may blur numbers from this size on by at most so much of their range.
 _LARGE, _BLUR = 1e6, 1e-6
 # Values to hash at a time.
@@ -72,6 +82,13 @@ class Known:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     spread: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+
+    def names(self, argument: str, given: Collection[str] | None) -> tuple[str, ...] | None:
+        """Names of the fitted columns; their numbers where the given ones are numbers, too."""
+        shape = self.shapes.get(argument, ())
+        counted = tuple(map(str, range(shape[0]))) if len(shape) == 1 else ()
+        is_numbered = given is not None and {*given} == {*counted}
+        return self.columns.get(argument, counted if is_numbered else None)
 
 
 def bind(
@@ -121,16 +138,27 @@ def bind(
     given = {**given, **lined_up(others, labels, len(primary), name)}
     seen = [labels, *(row_labels(given[n]) for n in others)]
     reference = next((o for o in seen if o is not None and len(o) == len(primary)), None)
-    found = {n: column_names(value, n) for n, value in given.items()}
-    columns = {n: own for n, own in found.items() if own is not None}
     arrays, static = _converted(given, len(primary), known, always_rows)
-    for n, own in columns.items():
-        order = column_order(own, known.columns.get(n), n)
-        if order is not None:
-            arrays[n], columns[n] = arrays[n][:, order], known.columns[n]
+    columns = _columns_in_order(given, arrays, known)
     for n in known.shapes.keys() & arrays.keys():
         _check_row_shape(n, arrays[n], known.shapes[n])
     return Arguments(arrays, static, len(primary), labels, columns, reference)
+
+
+def _columns_in_order(
+    given: Mapping[str, Any], arrays: dict[str, Any], known: Known
+) -> dict[str, tuple[str, ...]]:
+    """Names of the columns of arguments, whose arrays are put in the fitted order."""
+    columns: dict[str, tuple[str, ...]] = {}
+    for name, value in given.items():
+        own = column_names(value, name)
+        fitted = known.names(name, own)
+        order = column_order(own, fitted, name)
+        if order is not None:
+            arrays[name] = arrays[name][:, order]
+        if own is not None and (fitted is None or {*own} == {*fitted}):  # else numbered only
+            columns[name] = own if fitted is None else fitted
+    return columns
 
 
 def _converted(
@@ -143,7 +171,9 @@ def _converted(
         if name in known.row_inputs or name in always_rows:
             arrays[name] = _per_row(value, name, rows, scalar_ok=name not in always_rows)
         elif isinstance(value, _STATIC):
-            static[name] = value
+            static[name] = _within_32_bits(value, name)
+        elif _is_whole_scalar(value) and rounded_by_cast(value) is not None:
+            static[name] = _within_32_bits(int(value), name)  # exact as long as no float meets it
         elif isinstance(value, dict):
             arrays[name] = jax.tree.map(lambda leaf, name=name: as_array(leaf, name), value)
         else:
@@ -161,7 +191,28 @@ def as_array(value: Any, name: str) -> np.ndarray | jax.Array:
         `not-numeric`: text, dates, objects, masked or sparse values.
     """
     if isinstance(value, jax.Array):
+        if not any(jnp.issubdtype(value.dtype, kind) for kind in _JAX_KINDS):
+            _refuse(name, f"holds {value.dtype}", _ENCODE)
         return value
+    _check_container(value, name)
+    try:
+        array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        _refuse(name, f"is no array ({error!s:.60})", "Pass numbers in rows of equal length.")
+    if array.dtype == object:
+        array = _from_objects(array, name, value)
+    if array.dtype.kind in "Mm":
+        _refuse(name, "holds dates or times", _DAYS)
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        if array.dtype.kind in "USTO":
+            where = _place((0,) * array.ndim, value, array.flat[0]) if array.size else ""
+            _refuse(name, f"holds text{where}", _ENCODE)
+        _refuse(name, f"holds {array.dtype}", _ENCODE)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _check_container(value: Any, name: str) -> None:
+    """Refuse what would lose something as an array."""
     if isinstance(value, np.ma.MaskedArray):
         fix = "Fill it first: value.filled(np.nan), and missing='mask' for an outcome."
         _refuse(name, "is a masked array", fix)
@@ -169,18 +220,6 @@ def as_array(value: Any, name: str) -> np.ndarray | jax.Array:
         _refuse(name, "is a sparse matrix", "Pass value.toarray().")
     if hasattr(value, "data_vars"):
         _refuse(name, "is an xarray Dataset", "Pass one variable, or value.to_dataarray().")
-    try:
-        array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        _refuse(name, f"is no array ({error!s:.60})", "Pass numbers in rows of equal length.")
-    if array.dtype == object:
-        array = _from_objects(array, name)
-    if array.dtype.kind in "Mm":
-        _refuse(name, "holds dates or times", "Pass numbers, such as days since the first one.")
-    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-        kind = "text" if array.dtype.kind in "USTO" else str(array.dtype)
-        _refuse(name, f"holds {kind}", "Encode it as numbers before you pass it.")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def check_names(given: Mapping[str, Any], valid: tuple[str, ...], *, what: str) -> None:
@@ -200,8 +239,12 @@ def check_positive(value: Any, name: str) -> None:
         raise InputError(msg, code="not-positive")
 
 
-def check_finite(arrays: Mapping[str, Any]) -> None:
-    """Refuse data that are not finite, naming the argument and how many values.
+def check_finite(
+    arrays: Mapping[str, Any], columns: Mapping[str, Sequence[str]] | None = None, first: int = 0
+) -> None:
+    """Refuse data that are not finite, naming the argument, how many values, and the first.
+
+    `columns` names those of the arrays, whose rows begin with number `first`.
 
     Raises
     ------
@@ -211,10 +254,17 @@ def check_finite(arrays: Mapping[str, Any]) -> None:
     for name, value in arrays.items():
         for leaf in jax.tree.leaves(value):
             array = np.asarray(leaf)
-            bad = int(np.sum(~np.isfinite(array))) if array.dtype.kind == "f" else 0
-            if bad:
-                msg = f"'{name}' holds {bad} values that are not finite. Fill them, or drop rows."
-                raise InputError(msg, code="not-finite")
+            bad = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros((), bool)
+            if not bad.any():
+                continue
+            msg = f"'{name}' holds {bad.sum()} values that are not finite"
+            if array.ndim:
+                row, *rest = np.argwhere(bad)[0].tolist()
+                names = (columns or {}).get(name)
+                column = f", column {repr(names[rest[0]]) if names else rest[0]}" if rest else ""
+                msg += f" (the first in row {first + row}{column})"
+            msg += ". Fill them, or drop rows."
+            raise InputError(msg, code="not-finite")
 
 
 def check_outcome(outcome: Any, missing: str, output: str) -> np.ndarray | None:
@@ -238,7 +288,7 @@ def check_outcome(outcome: Any, missing: str, output: str) -> np.ndarray | None:
         fix = "Leave those rows out, or pass missing='mask'."
         count = infinite or int((~there).sum())
         if infinite or not there.any():
-            fix = "A fit needs finite ones."
+            fix = "Some must be there, and all that are must be finite."
         msg = f"'{output}' holds {count} values that are not finite. {fix}"
         raise InputError(msg, code="not-finite")
     return there
@@ -326,18 +376,15 @@ def as_jax_sees(value: Any, name: str) -> np.ndarray:
         seen = array.astype(dtype)
     limits = np.iinfo(dtype) if dtype.kind in "iu" else None
     if limits and array.size and (array.min() < limits.min or array.max() > limits.max):
-        msg = (
-            f"'{name}' holds whole numbers that {dtype} cannot hold. Set "
-            "jax.config.update('jax_enable_x64', True), or rescale them."
-        )
-        raise InputError(msg, code="cast-overflow")
-    if array.dtype == np.float64 and dtype == np.float32:
+        raise _beyond(name, dtype)
+    if array.size and array.dtype == np.float64 and dtype == np.float32:
         _check_cast(array, seen, name)
     return seen
 
 
 def _check_cast(array: np.ndarray, seen: np.ndarray, name: str) -> None:
     """Refuse a cast from 64 to 32 bits that loses what the numbers say, e.g. unix times."""
+    check_exact(array, name)
     wide = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
     narrow = seen.reshape(wide.shape)
     sizes = np.where(np.isfinite(wide), np.abs(wide), 0.0)
@@ -362,9 +409,69 @@ def _check_cast(array: np.ndarray, seen: np.ndarray, name: str) -> None:
         raise InputError(msg, code="cast-precision")
 
 
+def rounded_by_cast(value: Any) -> float | None:
+    """What 32 bits make of a number that is meant to be exact; None where they hold it.
+
+    Whole numbers are meant so; those given as floats up to the greatest that 32 bits count to.
+    """
+    number = np.asarray(value)
+    is_wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    if is_wide or number.ndim or number.dtype.kind not in "iufO":
+        return None
+    exact = number.item()
+    if not isinstance(exact, int) and not (exact % 1 == 0 and abs(exact) < 2**31):
+        return None
+    with np.errstate(over="ignore"):
+        rounded = float(np.float32(exact)) if abs(exact) < 2**127 else math.inf
+    return None if rounded == exact else rounded
+
+
+def rounding_refused(name: str, value: Any, rounded: float) -> InputError:
+    """The error of a number that 32 bits round to another."""
+    msg = (
+        f"'{name}' is {value!s:.30}, which 32 bits round to {rounded:.17g}. Subtract a constant or "
+        "rescale it, or set jax.config.update('jax_enable_x64', True)."
+    )
+    return InputError(msg, code="cast-precision")
+
+
+def check_exact(value: Any, name: str) -> None:
+    """Refuse a single whole number that 32 bits round to another.
+
+    Raises
+    ------
+    InputError
+        `cast-precision`.
+    """
+    rounded = rounded_by_cast(value)
+    if rounded is not None:
+        raise rounding_refused(name, value, rounded)
+
+
+def _is_whole_scalar(value: Any) -> bool:
+    return np.ndim(value) == 0 and getattr(getattr(value, "dtype", None), "kind", "") in ("i", "u")
+
+
+def _within_32_bits(value: Any, name: str) -> Any:
+    """A static argument; refused where JAX could not take the number from the kernel."""
+    limits = np.iinfo(jax.dtypes.canonicalize_dtype(np.int64))
+    if isinstance(value, int) and not limits.min <= value <= limits.max:
+        raise _beyond(name, limits.dtype)
+    return value
+
+
+def _beyond(name: str, dtype: Any) -> InputError:
+    msg = (
+        f"'{name}' holds whole numbers that {dtype} cannot hold. Set "
+        "jax.config.update('jax_enable_x64', True), or rescale them."
+    )
+    return InputError(msg, code="cast-overflow")
+
+
 def _per_row(value: Any, name: str, rows: int, *, scalar_ok: bool) -> np.ndarray | jax.Array:
     array = as_array(value, name)
     if array.ndim == 0 and scalar_ok:
+        check_exact(array, name)
         return np.broadcast_to(np.asarray(array), (rows,))
     if array.ndim == 0 or len(array) != rows:
         msg = (
@@ -384,16 +491,30 @@ def _check_row_shape(name: str, array: Any, fitted: tuple[int, ...]) -> None:
         raise InputError(msg, code="columns-mismatch")
 
 
-def _from_objects(array: np.ndarray, name: str) -> np.ndarray:
+def _from_objects(array: np.ndarray, name: str, value: Any) -> np.ndarray:
     """Numbers from objects; a missing value of any kind becomes NaN."""
     items = [np.nan if _is_missing(item) else item for item in array.ravel()]
-    if any(isinstance(item, str | bytes) for item in items):
-        _refuse(name, "holds text", "Encode it as numbers before you pass it.")
+    for place, item in enumerate(items):
+        kind = next((word for word, types in _NOT_NUMBERS.items() if isinstance(item, types)), None)
+        if kind is not None:
+            index = np.unravel_index(place, array.shape)
+            fix = _ENCODE if kind == "text" else _DAYS
+            _refuse(name, f"holds {kind}{_place(index, value, item)}", fix)
     try:
         numeric = np.array([float(item) for item in items]).reshape(array.shape)
     except (TypeError, ValueError):
-        _refuse(name, "holds objects", "Encode it as numbers before you pass it.")
+        _refuse(name, "holds objects", _ENCODE)
     return numeric
+
+
+def _place(index: Sequence[Any], value: Any, item: Any) -> str:
+    """Where a value is, in brackets: its row, and its column by name where that has one."""
+    if not len(index):
+        return ""
+    row, *rest = map(int, index)
+    names = column_names(value, "X") if rest else None
+    column = f", column {rest[0] if names is None else repr(names[rest[0]])}" if rest else ""
+    return f" ({item!r:.30} in row {row}{column})"
 
 
 def _is_missing(item: Any) -> bool:

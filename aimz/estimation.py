@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from aimz.counterfactual import Replays, replays_of
-from aimz.data import as_array, as_jax_sees, check_finite
+from aimz.data import as_array, as_jax_sees, check_exact, check_finite
 from aimz.effects import (
     Compared,
+    Natural,
     Question,
     Rows,
     Split,
@@ -28,6 +29,7 @@ from aimz.fitted import changed_rows, origin_of
 from aimz.inference import Note
 from aimz.inputs import Given, as_head_of, gather
 from aimz.kernel import read_signature
+from aimz.labels import columns_ordered
 from aimz.prediction import Prepared, prepare
 from aimz.requests import Request
 from aimz.sampling import follows_rows, predict_block
@@ -53,7 +55,7 @@ class Scenarios:
 
     primary: str
     natural: Given
-    values: Mapping[str, Any]
+    values: Natural
     prepared: Mapping[str, Prepared]
     own: Prepared
     changes: Mapping[Any, Split]
@@ -96,12 +98,13 @@ def scenarios_of(
     if question.mediator is not None:  # drawn in every scenario: that is the question
         origin = replace(origin, observed=origin.observed | {question.mediator})
     prepared, splits = {}, {}
+    start = _start(request, own, natural)
     for name, change in changes.items():
         splits[name], prepared[name] = _prepared(
-            name, change, question, request, own, natural, origin, key
+            name, change, question, request, own, start, origin, key
         )
     world = prepare(request, own, origin, key)
-    made = Scenarios(primary, own, natural, prepared, world, splits, in_words(changes))
+    made = Scenarios(primary, own, start, prepared, world, splits, in_words(changes))
     return made if question.mediator is None else _mediated(made, question.mediator, site)
 
 
@@ -111,7 +114,7 @@ def _prepared(
     question: Question,
     request: Request,
     own: Given,
-    natural: Mapping[str, Any],
+    start: Natural,
     origin: Origin,
     key: jax.Array,
 ) -> tuple[Split, Prepared]:
@@ -120,12 +123,13 @@ def _prepared(
     sites = [s.name for s in own.spec.sites if s.kind not in ("param", "factor")]
     if own.stream is not None:
         _check_by_piece(name, change, own, request.names[0], set(arguments) - set(sites))
-    split = split_scenario(change, natural, list(arguments), sites)
+    split = split_scenario(change, start, arguments, sites)
+    split = replace(split, arguments=_columns_lined(split.arguments, own))
     asked = replace(request, intervention=split.sites, condition=split.condition)
     if own.stream is not None:
         split = replace(split, arguments=_lined(split.arguments, own, request.names[0]))
     replaced = {n: _over_rows(value, own, n) for n, value in split.arguments.items()}
-    given = _given(name, asked, own, natural, replaced)
+    given = _given(name, asked, own, start.values, replaced)
     if given.spec.coupled != own.spec.coupled:
         msg = f"Scenario '{name}' makes rows interact, or not, unlike what is natural: no noise "
         raise InputError(msg + "is shared then. Predict each by itself.", code="unpaired")
@@ -153,6 +157,20 @@ def _prepared(
     return split, replace(ready, notes=(*notes, *own_notes))
 
 
+def _start(request: Request, own: Given, values: Mapping[str, Any]) -> Natural:
+    """What scenarios start from."""
+    primary = request.names[0]
+    defaults = read_signature(request.kernel, *request.names).defaults
+    columns = request.fitted.known.columns.get(primary, ())
+    return Natural(values, primary, defaults, () if own.stream is not None else columns)
+
+
+def _columns_lined(values: Mapping[str, Any], own: Given) -> dict[str, Any]:
+    """Frames with their columns in the order of the natural ones."""
+    names = own.arguments.columns
+    return {n: columns_ordered(value, names.get(n), n) for n, value in values.items()}
+
+
 def _given(
     name: Any,
     request: Request,
@@ -175,9 +193,10 @@ def _check_by_piece(
     name: Any, change: Mapping[str, Any], own: Given, primary: str, arguments: set[str]
 ) -> None:
     """Refuse what would need all rows, where they are read by the piece."""
-    for argument in sorted(arguments & change.keys()):
+    columns = set(own.arguments.columns.get(primary, ()))
+    for argument in sorted((arguments | columns) & change.keys()):
         value = change[argument]
-        if argument == primary or callable(value):
+        if argument == primary or argument in columns - arguments or callable(value):
             msg = (
                 f"'{primary}' is read by the piece, so scenario '{name}' cannot change "
                 f"'{argument}' as a whole or by a function. Pass values, or load the rows."
@@ -275,7 +294,9 @@ def _over_rows(value: Any, own: Given, name: str) -> Any:
         return value
     if natural.dtype == bool and value in (0, 1):
         value = bool(value)
-    return np.full(len(natural), value, np.result_type(natural.dtype, value))
+    check_exact(value, name)
+    single = np.asarray(value)
+    return np.full(len(natural), single, np.result_type(natural.dtype, single.dtype))
 
 
 def _path_notes(name: str, change: Split, question: Question, own: Given) -> tuple[Note, ...]:
@@ -335,8 +356,8 @@ def about(
                 "arm is known. Load the rows."
             )
             raise InputError(msg, code="rows-lazy")
-        changes = {n: {**c.arguments, **c.sites} for n, c in scenarios.changes.items()}
-        arms = in_arm(given["treatment"], natural, primary, rows, changes)
+        changes = {n: c.settings(primary) for n, c in scenarios.changes.items()}
+        arms = in_arm(given["treatment"], natural, rows, changes)
         if question.population == "finite" and not np.any(list(arms.values())):
             msg = (
                 "population='finite' keeps what was observed, but nobody had any of the scenarios. "
@@ -361,7 +382,7 @@ def about(
         made = replace(made, replays=plan)
     counts = _who_counts(question, made)
     chosen = rows_of(
-        question, rows, natural, primary, treated=counts, by=given["by"], weights=given["weights"]
+        question, rows, natural, treated=counts, by=given["by"], weights=given["weights"]
     )
     return chosen, made
 

@@ -19,9 +19,10 @@ from aimz.copying import Portable
 from aimz.data import Arguments, check_names, check_positive, draw_count
 from aimz.errors import AimzWarning, InputError, NotFittedError, OutputWarning, StoreError
 from aimz.fitted import check_same_data, fitted_on, support_seen
-from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine
+from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine, check_settings
 from aimz.inputs import problem_of
 from aimz.kernel import read_signature
+from aimz.labels import only_counted
 from aimz.prediction import account_of, attributes_of, described, kernel_name, more_draws
 from aimz.programs import TRACE_LOCK
 from aimz.randomness import as_key, derived_key
@@ -51,11 +52,11 @@ class Estimator(Routed, Portable):
         self,
         kernel: Callable[..., Any],
         rng_key: Any = 0,
-        inference: Any = "svi",
+        inference: Any = "auto",
         *,
         param_input: str = "X",
         param_output: str = "y",
-        num_samples: int = 1000,
+        num_samples: int | None = None,
         batch_size: int | None = None,
         epochs: int | None = None,
         num_steps: int | None = None,
@@ -92,6 +93,9 @@ class Estimator(Routed, Portable):
         progress: bool = True,
         batch_size: int | None = None,
         epochs: int | None = None,
+        num_steps: int | None = None,
+        num_chains: int | None = None,
+        num_warmup: int | None = None,
         shuffle: bool = True,
         sample_weight: Any = None,
         missing: str = "raise",
@@ -116,12 +120,17 @@ class Estimator(Routed, Portable):
             Rows per step; None takes the whole data up to 8,192 rows, 1,024 above.
         epochs : int, optional
             Exactly so many passes over the rows.
+        num_steps : int, optional
+            Exactly so many steps on the whole data.
+        num_chains, num_warmup : int, optional
+            Chains and their warm-up transitions, for `inference="nuts"` and its like.
         shuffle : bool
             Visit the rows in a new random order at each pass.
         sample_weight : array-like, shape (rows,), optional
             Multiplies each row's log density.
         missing : {"raise", "mask"}
             What to do with outcomes that are NaN: refuse them, or leave them out of the likelihood.
+            Of a vector the elements that are there count, where its family has marginals.
         **kwargs
             The kernel's other arguments.
 
@@ -146,7 +155,9 @@ class Estimator(Routed, Portable):
             num_samples=self._setting("num_samples", num_samples),
             epochs=self._setting("epochs", epochs),
             batch_size=self._setting("batch_size", batch_size),
-            num_steps=self.num_steps,
+            num_steps=self._setting("num_steps", num_steps),
+            num_chains=num_chains,
+            num_warmup=num_warmup,
             shuffle=shuffle,
             progress=progress,
         )
@@ -158,6 +169,8 @@ class Estimator(Routed, Portable):
         y: Any = None,
         *,
         num_steps: int | None = None,
+        num_chains: int | None = None,
+        num_warmup: int | None = None,
         num_samples: int | None = None,
         rng_key: Any = None,
         progress: bool = True,
@@ -171,8 +184,10 @@ class Estimator(Routed, Portable):
         ----------
         num_steps : int, optional
             Exactly so many steps of SVI; default the model's `num_steps`, or else 10,000.
-        X, y, num_samples, rng_key, progress, sample_weight, missing, **kwargs
+        X, y, num_chains, num_warmup, num_samples, rng_key, progress, sample_weight, missing
             As in `fit`.
+        **kwargs
+            The kernel's other arguments.
 
         Returns
         -------
@@ -192,17 +207,18 @@ class Estimator(Routed, Portable):
         >>> im.diagnostics_["steps"]
         500
         """
-        steps = self._setting("num_steps", num_steps)
         settings = Settings(
             num_samples=self._setting("num_samples", num_samples),
-            num_steps=10_000 if steps is None else steps,
+            num_steps=self._setting("num_steps", num_steps),
+            num_chains=num_chains,
+            num_warmup=num_warmup,
             progress=progress,
             whole=True,
         )
         return self._fit(X, y, settings, rng_key, sample_weight, missing, kwargs)
 
     def train_on_batch(
-        self, X: Any, y: Any, *, rng_key: Any = None, **kwargs: Any
+        self, X: Any, y: Any, *, rng_key: Any = None, missing: str = "raise", **kwargs: Any
     ) -> tuple[Any, float]:
         """Take one SVI step on a batch and keep the state.
 
@@ -214,6 +230,8 @@ class Estimator(Routed, Portable):
             Their outcomes.
         rng_key : int or Array, optional
             Replaces the key of this step.
+        missing : {"raise", "mask"}
+            As in `fit`.
         **kwargs
             The kernel's other arguments.
 
@@ -246,7 +264,7 @@ class Estimator(Routed, Portable):
         {'chain': 1, 'draw': 10}
         """
         engine = self._stepping_engine()
-        problem, arguments = self._problem(X, y, None, "raise", kwargs)
+        problem, arguments = self._problem(X, y, None, missing, kwargs)
         last: Fitted | None = getattr(self, "_fitted", None)
         before = last if last is not None and last.fit.state is not None else None
         steps = before.steps if before else 0
@@ -333,7 +351,7 @@ class Estimator(Routed, Portable):
             problem, arguments = self._problem(X, y, weights, missing, kwargs)
             check_same_data(fitted, problem, arguments)
         key = self._derived_key(rng_key, Use.SAMPLE, fitted.steps)
-        count = self._setting("num_samples", num_samples)
+        count = self._setting("num_samples", num_samples) or 1000
         engine = as_engine(self.inference, self.kernel)
         fit = more_draws(engine, key, problem, fitted.fit, count)
         draws = fit.draws
@@ -466,7 +484,7 @@ class Estimator(Routed, Portable):
     def feature_names_in_(self) -> np.ndarray:
         """Names of the columns of the input at the fit; absent where they had none."""
         names = self._trained().known.columns.get(self.param_input)
-        if names is None:
+        if names is None or only_counted(names):
             msg = "The input of the fit had no column names, or the posterior was set by hand."
             raise AttributeError(msg)
         return np.asarray(names, dtype=object)
@@ -634,12 +652,13 @@ class Estimator(Routed, Portable):
         for name in ("epochs", "batch_size", "num_steps"):
             check_positive(getattr(settings, name), name)
         engine = as_engine(self.inference, self.kernel)
+        check_settings(engine, settings)
         problem, arguments = self._problem(X, y, weights, missing, kwargs)
         state = self._fitted.fit.state if self.warm_start and self.is_fitted() else None
         fit = engine.fit(self._derived_key(rng_key, Use.FIT), problem, settings, state=state)
         fitted = fitted_on(problem, arguments, fit)
         self._fitted = replace(fitted, seen=support_seen(problem, arguments))
-        show(fit.notes)
+        show((*problem.notes, *fit.notes))
         return self
 
     def _problem(
@@ -659,7 +678,7 @@ class Estimator(Routed, Portable):
         self, fit: Fit, fitted: Fitted, attrs: Mapping[str, Any]
     ) -> dict[str, xr.Dataset]:
         """What every tree carries of a fit: its draws, and what the sampler says of each."""
-        schema = self._schema(fit.draws, fitted.labels, self.num_samples)
+        schema = self._schema(fit.draws, fitted.labels, self.num_samples or 1000)
         own = {**attrs, "group": "posterior"}
         groups = {"posterior": draws_dataset(fit.draws, schema, fitted.spec, own)}
         if fit.stats:

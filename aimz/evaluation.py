@@ -5,7 +5,7 @@ effect on each row is asked for.
 """
 
 import itertools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -152,7 +152,7 @@ def _answer(
 class _Shape:
     """How arrays (group, draw, ...) are named; a single group has no axis."""
 
-    labels: tuple[Any, ...]
+    labels: pd.Index
     schema: Schema
     dim: str
     own: tuple[str, ...]  # of one outcome
@@ -163,14 +163,35 @@ class _Shape:
         array = xr.DataArray(values.reshape(shape), dims=(dim, "chain", "draw", *self.own))
         array = array.assign_coords(chain=np.arange(schema.chains), draw=np.arange(schema.draws))
         array = array.assign_coords(_own_coords(array.sizes, self.own, schema))
-        if not self.labels:
+        if not len(self.labels):
             return array.isel({dim: 0})
-        return array.assign_coords({dim: list(self.labels)})
+        return array.assign_coords(_label_coords(dim, self.labels, array.dims))
 
     def along(self, dim: str, parts: Mapping[Any, np.ndarray]) -> xr.DataArray:
         """Several arrays along a dimension that names them."""
         arrays = [self.labelled(values) for values in parts.values()]
         return xr.concat(arrays, xr.DataArray(list(parts), dims=dim, name=dim))
+
+
+def _label_coords(dim: str, labels: pd.Index, taken: Sequence[Hashable]) -> dict[str, Any]:
+    """Labels of groups or rows; combinations in words, and each part by its own name."""
+    if not isinstance(labels, pd.MultiIndex):
+        return {dim: _plain_labels(labels)}
+    names = [str(name) for name in labels.names]
+    words = [", ".join(f"{n}={v}" for n, v in zip(names, own, strict=True)) for own in labels]
+    parts = {
+        name: (dim, _plain_labels(labels.get_level_values(place)))
+        for place, name in enumerate(names)
+        if name not in taken
+    }
+    return {dim: words, **parts}
+
+
+def _plain_labels(labels: pd.Index) -> Any:
+    """Labels in a dtype that files hold: dates stay dates, what is no number becomes text."""
+    if labels.dtype.kind in "biufmM":
+        return labels.to_numpy()
+    return [str(label) for label in labels]
 
 
 def _contrasted(
@@ -211,7 +232,7 @@ def _attributes(question: Question, scenarios: Scenarios) -> dict[str, Any]:
 def _run(
     question: Question, scenarios: Scenarios, found: _Pass, on_rows: Callable[[int], None]
 ) -> _Pass:
-    first, plan = scenarios.own.call, _plan(scenarios, found)
+    first, plan = scenarios.own.call, scenarios.own.plan
     replays = None if scenarios.replays is None else Replay(scenarios.replays, plan)
     worlds = None
     if replays is None:
@@ -249,12 +270,6 @@ def _run(
     found.rows = each_tile(first, plan, work, on_rows)
     found.couplings = {} if replays is None else replays.couplings
     return found
-
-
-def _plan(scenarios: Scenarios, found: _Pass) -> Plan:
-    """The grid, and the rows that are asked about."""
-    weights = found.reduction.weights
-    return replace(scenarios.own.plan, asked=None if weights is None else weights > 0)
 
 
 class _SideBySide:
@@ -396,8 +411,8 @@ def _each_row(rows: Rows, scenarios: Scenarios, schema: Schema) -> Rows:
             f"{size / 1e9:.1f} GB. Ask about fewer rows, or pass row_summary=True to 'ate'."
         )
         raise InputError(msg, code="too-large")
-    labels = pd.Index(_row_labels(schema, count)[asked])  # whose dates are no whole numbers
-    return Rows(asked.astype(np.float64), np.cumsum(asked) - 1, tuple(labels))
+    labels = _row_labels(schema, count)[asked]
+    return Rows(asked.astype(np.float64), np.cumsum(asked) - 1, pd.Index(labels))
 
 
 def _row_labels(schema: Schema, rows: int) -> Any:

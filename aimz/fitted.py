@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 
-from aimz.data import Arguments, Known, as_array, as_jax_sees, row_fingerprint, row_hashes
+from aimz.data import Arguments, Known, row_fingerprint, row_hashes
 from aimz.errors import InputError
 from aimz.execute import Call
 from aimz.inference import Fit, Problem
@@ -71,7 +72,8 @@ def argument_hashes(
         numeric = isinstance(value, bool | int | float)
         if isinstance(value, float) or (numeric and name in spec.row_inputs):
             shape = (arguments.rows,) if name in spec.row_inputs else ()
-            defaults[name] = np.broadcast_to(as_jax_sees(as_array(value, name), name), shape)
+            number = np.asarray(value, jax.dtypes.canonicalize_dtype(np.asarray(value).dtype))
+            defaults[name] = np.broadcast_to(number, shape)
         elif numeric or isinstance(value, str):
             defaults[name] = value
     for name, value in {**defaults, **arguments.arrays, **arguments.static}.items():

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aimz import programs
 from aimz.data import (
     Arguments,
     Known,
@@ -21,19 +22,23 @@ from aimz.data import (
     check_finite,
     check_outcome,
     check_weights,
+    rounded_by_cast,
+    rounding_refused,
     row_fingerprint,
     row_hashes,
 )
 from aimz.errors import AimzError, InputError, OutputWarning
-from aimz.inference import Note, Problem, without_missing
+from aimz.inference import Note, Problem
 from aimz.kernel import Inputs, inspect, read_signature
-from aimz.labels import column_names, column_order, row_labels
+from aimz.labels import column_names, column_order, columns_ordered, only_counted, row_labels
 from aimz.lookups import check_lookups
+from aimz.presence import Presence, presence_of
 from aimz.requests import Request
 from aimz.rows import Stream, is_lazy, load, open_stream
 from aimz.sampling import follows_rows
 from aimz.scenario import rows_set
 from aimz.spec import KernelSpec
+from aimz.structure import read
 
 __all__ = [
     "Given",
@@ -59,6 +64,7 @@ class Given:
     stream: Stream | None = None
     observed: np.ndarray | None = None
     notes: tuple[Note, ...] = ()
+    missing: bool = False  # whether outcomes that are data may be missing
 
     @cached_property
     def fingerprint(self) -> int:
@@ -112,10 +118,29 @@ def inspected(
     specs = {} if specs is None else specs
     structure = _structure(inputs)
     spec = specs[structure] = specs.get(structure) or inspect(kernel, inputs, names[1])
+    _check_static_numbers(kernel, inputs)
     fresh = spec.row_inputs - known.row_inputs - set(always)
     if any(row_labels(given[name]) is not None for name in fresh):
         arguments, inputs = bound(spec.row_inputs)  # only the kernel tells a table from rows
     return arguments, inputs, spec
+
+
+def _check_static_numbers(kernel: Callable[..., Any], inputs: Inputs) -> None:
+    """Refuse a whole number that the kernel only uses after 32 bits have rounded it."""
+    for name, value in inputs.static.items():
+        rounded = rounded_by_cast(value)
+        if rounded is None:
+            continue
+
+        def program_of(number: int, name: str = name) -> Any:
+            static = {**inputs.static, name: number}
+            with programs.TRACE_LOCK:
+                reading = read(kernel, inputs.arrays, static, inputs.rows)
+                return programs.fingerprint(reading.program, values=True)
+
+        given = program_of(value)
+        if given == program_of(int(rounded)) and given != program_of(int(rounded) // 2):
+            raise rounding_refused(name, value, rounded)
 
 
 def _structure(inputs: Inputs) -> Any:
@@ -146,7 +171,7 @@ def gather(
     if stream is None:
         return _in_memory(request, given)
     columns = {**columns, **stream.columns}
-    arguments, spec = _read_head(request, given, stream)
+    arguments, spec, notes = _read_head(request, given, stream)
     arguments = replace(arguments, columns={**columns, **arguments.columns})
     if spec.coupled:
         loaded = _in_memory(request, {**given, **stream.load()})
@@ -169,7 +194,8 @@ def gather(
         stream.head[primary],
         _settings(request, arguments, spec),
         stream,
-        notes=_notes(request, arguments),
+        notes=(*notes, *_notes(request, arguments)),
+        missing=request.conditions and request.missing == "mask",
     )
 
 
@@ -230,12 +256,26 @@ def problem_of(
         msg = f"Fitting needs outcomes: '{output}' is None. Pass one per row."
         raise InputError(msg, code="outcome-missing")
     arguments, inputs, spec = inspected(kernel, names, given, Known())
-    check_finite({n: v for n, v in arguments.arrays.items() if n != output})
+    check_finite({n: v for n, v in arguments.arrays.items() if n != output}, arguments.columns)
     check_lookups(spec.lookups, arguments.arrays)
     there = check_outcome(arguments.arrays[output], missing, output)
     rows = None if weights is None else check_weights(weights, arguments, primary)
-    problem = Problem(kernel, inputs, spec, rows)
-    return (problem if there is None else without_missing(problem, there)), arguments
+    if there is None:
+        return Problem(kernel, inputs, spec, rows), arguments
+    presence = presence_of(kernel, inputs, spec, there)
+    return Problem(kernel, inputs, spec, rows, presence, _left_out(presence)), arguments
+
+
+def _left_out(presence: Presence) -> tuple[Note, ...]:
+    """What is said of rows that are left out though something of them is there."""
+    notes = []
+    for name, rows in presence.left_out.items():
+        text = (
+            f"{rows} rows of '{name}' are left out whole, though a part of them is there: its "
+            "distribution has no marginal that is known. Observe the parts by sites of their own."
+        )
+        notes.append(Note(OutputWarning, text, "rows-left-out"))
+    return tuple(notes)
 
 
 def _check_outcome_given(request: Request, given: Mapping[str, Any]) -> None:
@@ -255,15 +295,16 @@ def _in_fitted_order(
     names = column_names(value, primary) if is_lazy(value) else None
     if names is None:
         return given, {}
-    order = column_order(names, request.fitted.known.columns.get(primary), primary)
+    order = column_order(names, request.fitted.known.names(primary, names), primary)
     if order is not None:
         given = {**given, primary: value.isel({value.dims[1]: order})}
+        names = tuple(names[place] for place in order)
     return given, {primary: names}
 
 
 def _read_head(
     request: Request, given: Mapping[str, Any], stream: Stream
-) -> tuple[Arguments, KernelSpec]:
+) -> tuple[Arguments, KernelSpec, tuple[Note, ...]]:
     """Arguments and structure of a call as the first rows of a stream show them."""
     primary, output = request.names
     head = {**given, **stream.head}
@@ -271,7 +312,7 @@ def _read_head(
     if not request.conditions:
         head.pop(output, None)
     try:
-        arguments, _, spec = inspected(
+        arguments, inputs, spec = inspected(
             request.kernel, request.names, head, request.fitted.known, request.seen_specs
         )
     except (TypeError, ValueError) as error:
@@ -283,8 +324,32 @@ def _read_head(
             f"'{others[0]}' has one value per row, name it in the batches."
         )
         raise InputError(msg, code="batch-names") from error
-    check_finite(arguments.arrays)
-    return arguments, spec
+    presence = _check_values(request, inputs, spec, arguments.columns, by_piece=True)
+    return arguments, spec, _left_out(presence) if presence else ()
+
+
+def _check_values(
+    request: Request,
+    inputs: Inputs,
+    spec: KernelSpec,
+    columns: Mapping[str, tuple[str, ...]],
+    *,
+    by_piece: bool = False,
+) -> Presence | None:
+    """Refuse numbers that are not finite, except outcomes that may be missing, and some are."""
+    output, arrays = request.names[1], inputs.arrays
+    check_finite({n: v for n, v in arrays.items() if n != output}, columns)
+    if output not in arrays:
+        return None
+    outcome = np.asarray(arrays[output])
+    if by_piece and request.missing == "mask" and outcome.dtype.kind == "f":
+        outcome = outcome.copy()
+        outcome[: len(outcome) > 1] = np.nan  # those of later rows may be missing
+    there = check_outcome(outcome, request.missing, output)
+    if there is None:
+        return None
+    arrays = {**arrays, output: outcome}
+    return presence_of(request.kernel, replace(inputs, arrays=arrays), spec, there)
 
 
 def _tile_check(
@@ -297,7 +362,9 @@ def _tile_check(
 
     def check(rows: Mapping[str, Any], first: int) -> None:
         read = {n: v for n, v in rows.items() if n in arguments.arrays}
-        check_finite(read)
+        may_lack = request.names[1] if request.missing == "mask" else ""
+        finite = {n: np.where(np.isnan(v), 0, v) for n, v in read.items() if n == may_lack}
+        check_finite({**read, **finite}, arguments.columns, first)
         count = len(rows[stream.primary])
         for name in fitted.keys() & rows.keys():
             if not np.array_equal(row_hashes(rows[name]), fitted[name][first : first + count]):
@@ -352,13 +419,14 @@ def _in_memory(request: Request, given: Mapping[str, Any]) -> Given:
     primary, output = request.names
     _check_outcome_given(request, given)
     kept = {n: v for n, v in given.items() if n != output or request.conditions}
-    arguments, _, spec = inspected(
+    arguments, inputs, spec = inspected(
         request.kernel, request.names, kept, request.fitted.known, request.seen_specs
     )
-    check_finite(arguments.arrays)
+    presence = _check_values(request, inputs, spec, arguments.columns)
     check_lookups(spec.lookups, arguments.arrays)
     outcome = given.get(output)
     if outcome is not None:
+        outcome = columns_ordered(outcome, request.fitted.known.columns.get(output), output)
         outcome = arguments.lined({output: outcome}, primary)[output]
         outcome = np.asarray(as_jax_sees(as_array(outcome, output), output))
         _check_outcomes(outcome, spec)
@@ -368,7 +436,8 @@ def _in_memory(request: Request, given: Mapping[str, Any]) -> Given:
         arguments.arrays[primary],
         _settings(request, arguments, spec),
         observed=outcome if output in spec else None,
-        notes=_notes(request, arguments),
+        notes=(*(_left_out(presence) if presence else ()), *_notes(request, arguments)),
+        missing=presence is not None,
     )
 
 
@@ -397,7 +466,8 @@ def _lined_site(value: Any, name: str, arguments: Arguments, spec: KernelSpec, p
 def _notes(request: Request, arguments: Arguments) -> tuple[Note, ...]:
     """What is said of columns that have lost their names since the fit."""
     lost = sorted(request.fitted.known.columns.keys() & arguments.arrays.keys())
-    lost = [name for name in lost if name not in arguments.columns]
+    names = request.fitted.known.columns
+    lost = [n for n in lost if n not in arguments.columns and not only_counted(names[n])]
     if not lost:
         return ()
     text = (

@@ -5,14 +5,23 @@ another order are put in the fitted one, rows of a Series in another order than 
 input are put in its order, and labels that differ are refused.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from aimz.errors import InputError, nearest
 
-__all__ = ["column_names", "column_order", "lined_up", "row_labels"]
+__all__ = [
+    "column_label",
+    "column_names",
+    "column_order",
+    "columns_ordered",
+    "lined_up",
+    "only_counted",
+    "row_labels",
+]
 
 
 def row_labels(value: Any) -> np.ndarray | None:
@@ -29,8 +38,15 @@ def row_labels(value: Any) -> np.ndarray | None:
     return None
 
 
+def column_label(label: Any) -> str:
+    """Text that stands for the name of a column, whatever kind of name it is."""
+    if isinstance(label, tuple):
+        return f"({', '.join(map(column_label, label))})"
+    return str(label)
+
+
 def column_names(value: Any, name: str) -> tuple[str, ...] | None:
-    """Names of the columns of a frame or a labelled array, where all of them are text.
+    """Names of the columns of a frame or a labelled array, as text.
 
     Raises
     ------
@@ -43,14 +59,17 @@ def column_names(value: Any, name: str) -> tuple[str, ...] | None:
         labels = value.coords[dims[1]].values
     if labels is None or callable(labels):
         return None
-    names = tuple(labels)
-    if not names or not all(isinstance(label, str) for label in names):
-        return None
-    twice = sorted({label for label in names if names.count(label) > 1})
+    names = tuple(map(column_label, labels))
+    twice = sorted(label for label, count in Counter(names).items() if count > 1)
     if twice:
         msg = f"'{name}' has two columns '{twice[0]}'. Rename or drop one of them."
         raise InputError(msg, code="columns-mismatch")
-    return tuple(str(label) for label in names)
+    return names or None
+
+
+def only_counted(names: Sequence[str]) -> bool:
+    """Whether names are the numbers 0, 1, 2, ..., which a frame without names has."""
+    return list(names) == [str(number) for number in range(len(names))]
 
 
 def column_order(
@@ -63,7 +82,7 @@ def column_order(
     InputError
         `columns-mismatch`: a column is missing, or there is one that the fit did not see.
     """
-    if names is None or fitted is None or names == fitted:
+    if names is None or fitted is None or names == fitted or only_counted(names):
         return None
     missing = [label for label in fitted if label not in names]
     if missing:
@@ -78,6 +97,14 @@ def column_order(
         )
         raise InputError(msg, code="columns-mismatch")
     return [names.index(label) for label in fitted]
+
+
+def columns_ordered(value: Any, fitted: tuple[str, ...] | None, name: str) -> Any:
+    """A frame or labelled array with its columns in the fitted order."""
+    order = column_order(column_names(value, name), fitted, name)
+    if order is None:
+        return value
+    return value.iloc[:, order] if hasattr(value, "iloc") else value[:, order]
 
 
 def lined_up(

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
-from jax.scipy.special import logsumexp
 from tqdm.auto import tqdm
 
 from aimz.data import as_array, check_positive, draw_count
@@ -34,11 +33,16 @@ from aimz.results import (
     flat_arrays,
     import_dask,
     row_dimension,
-    row_totals,
     tree_of,
 )
-from aimz.sampling import expectation_block, log_likelihood_block, predict_block
+from aimz.sampling import (
+    expectation_block,
+    log_likelihood_block,
+    predict_block,
+    score_block,
+)
 from aimz.scenario import observed_sites, sites_to_return
+from aimz.scoring import row_scores, rows_that_count, without_rows
 from aimz.spec import KernelSpec
 
 __all__ = ["ImpactModel", "KernelSpec"]
@@ -57,8 +61,9 @@ class ImpactModel(Estimator):
         it needs by name.
     rng_key : int or jax.Array, default 0
         Seed of everything random.
-    inference : str, numpyro.infer.SVI, numpyro.infer.MCMC or engine, default "svi"
-        What turns kernel and data into draws: `"svi"`, `"nuts"`, or an object.
+    inference : str, NUTS, numpyro.infer.SVI, numpyro.infer.MCMC or engine, default "auto"
+        What turns kernel and data into draws: `"auto"` (a normal guide, or chains where no normal
+        guide can be right), `"svi"`, `"nuts"`, or an object.
     param_input, param_output : str
         Names of the kernel's arguments for the rows and for the outcome.
     num_samples, batch_size, epochs, num_steps : int, optional
@@ -306,6 +311,7 @@ class ImpactModel(Estimator):
         X: Any,
         y: Any = None,
         *,
+        missing: str = "raise",
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
@@ -315,10 +321,15 @@ class ImpactModel(Estimator):
     ) -> xr.DataTree:
         """Log density of each observed value under each posterior draw.
 
+        Rows that do not count, because their outcomes are missing or the kernel masks them, are not
+        in the result; elements of other rows that do not are NaN. A store on disk has all rows.
+
         Parameters
         ----------
         X, y : array-like
             Rows and their outcomes; a loader that names the outcomes needs no `y`.
+        missing : {"raise", "mask"}
+            What to do with outcomes that are NaN: refuse them, or leave them out.
         shard_axis, batch_size, store, output_dir, progress, **kwargs
             As in `predict`.
 
@@ -326,6 +337,7 @@ class ImpactModel(Estimator):
         -------
         DataTree
             Groups `posterior`, `log_likelihood` (in nats) and `observed_data`; feeds `arviz.loo`.
+            The attribute `rows_left_out` of a group counts the rows that do not count.
 
         Raises
         ------
@@ -357,6 +369,7 @@ class ImpactModel(Estimator):
             draws=draws,
             to=to,
             sites=lambda spec: observed_sites(spec, fit.draws),
+            missing=missing,
         )
         return self._stream(request, {self.param_input: X, self.param_output: y, **kwargs})
 
@@ -366,6 +379,7 @@ class ImpactModel(Estimator):
         y: Any = None,
         *,
         num_prior_samples: int = 0,
+        missing: str = "raise",
         rng_key: Any = None,
         **kwargs: Any,
     ) -> xr.DataTree:
@@ -377,6 +391,8 @@ class ImpactModel(Estimator):
             Rows and their outcomes, as in `log_likelihood`.
         num_prior_samples : int
             Draws of the prior; none by default.
+        missing : {"raise", "mask"}
+            As in `log_likelihood`, whose group and `observed_data` then have fewer rows.
         rng_key : int or Array, optional
             As in `predict`.
         **kwargs
@@ -411,9 +427,10 @@ class ImpactModel(Estimator):
         >>> sorted(tree.children)[-3:]
         ['observed_data', 'posterior', 'posterior_predictive']
         >>> round(float(az.loo(tree).elpd), 1)
-        -7.2
+        -7.1
         """
-        density = self.log_likelihood(X, y, store="memory", progress=False, **kwargs)
+        options: dict[str, Any] = {"missing": missing, "store": "memory", "progress": False}
+        density = self.log_likelihood(X, y, **options, **kwargs)
         drawn = self.predict(X, rng_key=rng_key, store="memory", progress=False, **kwargs)
         groups = {str(name): group.to_dataset() for name, group in {**drawn, **density}.items()}
         inputs = self._in_memory({self.param_input: X, **kwargs})
@@ -428,10 +445,10 @@ class ImpactModel(Estimator):
             )
         if num_prior_samples:
             own = [site for site in inputs.spec.sites if site.kind not in ("param", "factor")]
-            options = {"num_samples": num_prior_samples, "rng_key": rng_key, **kwargs}
+            settings = {"num_samples": num_prior_samples, "rng_key": rng_key, **kwargs}
             sites = [site.name for site in own]
             memory: Any = {"store": "memory", "progress": False}
-            tree = self.sample_prior_predictive(X, return_sites=sites, **memory, **options)
+            tree = self.sample_prior_predictive(X, return_sites=sites, **memory, **settings)
             prior = tree["prior_predictive"].to_dataset()
             seen = {site.name for site in own if site.kind == "observed"} | {inputs.spec.output}
             outcomes = [n for n, value in prior.items() if value.attrs["site"] in seen]
@@ -669,8 +686,18 @@ class ImpactModel(Estimator):
         show(notes, level=3)
         return effect
 
-    def score(self, X: Any, y: Any, *, sample_weight: Any = None, **kwargs: Any) -> float:
+    def score(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        missing: str = "raise",
+        **kwargs: Any,
+    ) -> float:
         """Mean log predictive density per row: what `cross_val_score` makes large.
+
+        Rows that the kernel masks do not count, and a row counts what the kernel scales it by.
 
         Parameters
         ----------
@@ -678,13 +705,16 @@ class ImpactModel(Estimator):
             Rows and their outcomes.
         sample_weight : array-like, shape (rows,), optional
             Weight of each row in the mean.
+        missing : {"raise", "mask"}
+            What to do with outcomes that are NaN: refuse them, or leave them out of the mean.
         **kwargs
             The kernel's other arguments.
 
         Returns
         -------
         float
-            Mean over rows of the log of the outcome's density averaged over the draws, in nats.
+            Mean over the rows that count of the log of the outcome's density averaged over the
+            draws, in nats.
 
         Examples
         --------
@@ -697,21 +727,39 @@ class ImpactModel(Estimator):
         >>> round(im.score(X, np.ones(5)), 4)
         -0.9189
         """
-        tree = self.log_likelihood(X, y, store="memory", progress=False, **kwargs)
-        rows = row_totals(tree["log_likelihood"].to_dataset(), tree.attrs["row_dim"])
-        densities = np.asarray(logsumexp(rows, axis=0) - np.log(len(rows)))
+        fit = self._fitted_state().fit
+        chains, draws = self._draws_of(fit)
+        request = self._request(
+            program=score_block,
+            method="score",
+            group="log_likelihood",
+            use=Use.PREDICT,
+            fit=fit,
+            chains=chains,
+            draws=draws,
+            to=Delivery(store="memory", progress=False),
+            sites=lambda spec: observed_sites(spec, fit.draws),
+            missing=missing,
+        )
+        inputs = gather(request, {self.param_input: X, self.param_output: y, **kwargs})
+        key = self._derived_key(None, request.use, *inputs.key_numbers)
+        prepared = prepare(request, inputs, origin_of(request, inputs), key)
+        show(prepared.notes, level=3)
+        scores = row_scores(prepared, lambda _: None)
+        check_fitted_rows(request.fitted, prepared.call)
         if sample_weight is None:
-            return float(np.sum(densities) / len(densities))
+            return scores.mean()
+        rows = scores.densities.shape
         given = {self.param_output: y, "sample_weight": sample_weight}
-        lined = lined_up(given, row_labels(X), len(densities), self.param_input)
+        lined = lined_up(given, row_labels(X), rows[0], self.param_input)
         weights = np.asarray(as_array(lined["sample_weight"], "sample_weight"), np.float64)
-        if weights.shape != densities.shape or not weights.sum() > 0 or weights.min() < 0:
+        if weights.shape != rows or not weights.sum() > 0 or weights.min() < 0:
             msg = (
                 f"sample_weight of shape {weights.shape} is not one weight >= 0, some above, for "
-                f"each of {len(densities)} rows. Pass one per row."
+                f"each of {rows[0]} rows. Pass one per row."
             )
             raise InputError(msg, code="rows-mismatch")
-        return float(np.average(densities, weights=weights))
+        return scores.mean(weights)
 
     # ------------------------------------------------------------- accounting
 
@@ -759,7 +807,13 @@ class ImpactModel(Estimator):
         with tqdm(total=inputs.rows, unit="row", disable=not request.to.progress) as bar:
             tree, notes = carry_out(prepared, result, request, self._scratch(), bar.update)
         show(notes)
-        return tree
+        if not request.conditions:
+            return tree
+        row_dim, densities = attrs["row_dim"], tree[request.group].to_dataset()
+        counts = rows_that_count(prepared.call, densities, row_dim)
+        if counts is None:
+            return tree
+        return without_rows(tree, counts, row_dim, (request.group, "observed_data"))
 
     def _in_memory(self, given: Mapping[str, Any]) -> Given:
         """The inputs of a prediction as the kernel sees them."""
@@ -799,7 +853,7 @@ class ImpactModel(Estimator):
 
     def _draws_of(self, fit: Fit) -> tuple[int, int]:
         """Chains and draws; a kernel with no latent site has as many as were asked for."""
-        return draw_count(fit.draws) if fit.draws else (1, self.num_samples)
+        return draw_count(fit.draws) if fit.draws else (1, self.num_samples or 1000)
 
     def _shared_key(self, X: Any) -> jax.Array:
         """The key that the scenarios of one effect share, whatever they change."""

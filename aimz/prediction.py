@@ -18,6 +18,7 @@ from aimz.errors import PerformanceWarning
 from aimz.execute import Call, Plan, Ready, compile_call, plan_tiles, run_in_threads, run_tiles
 from aimz.inference import Fit, Note, Problem
 from aimz.inputs import Given
+from aimz.labels import only_counted
 from aimz.persist import Scratch, ZarrSink, as_directory, temporary_sink
 from aimz.programs import fingerprint_values
 from aimz.randomness import call_words
@@ -95,6 +96,7 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
         scenario.do,
         scenario.condition,
         tuple(scenario.functions.items()),
+        missing=given.missing,
     )
     words = call_words(key)
     block = make_block(
@@ -282,8 +284,9 @@ def kernel_name(kernel: Any) -> str:
 
 def _input_account(fitted: Fitted, name: str) -> dict[str, Any]:
     """Shape of one row of an argument, and the names of its columns."""
-    columns = fitted.known.columns.get(name)
-    return {"shape": tuple(fitted.known.shapes[name]), "columns": list(columns) if columns else []}
+    columns = fitted.known.columns.get(name, ())
+    named = [] if only_counted(columns) else list(columns)
+    return {"shape": tuple(fitted.known.shapes[name]), "columns": named}
 
 
 def _site_account(site: SiteSpec) -> dict[str, Any]:

@@ -70,6 +70,13 @@ def as_key(rng_key: Any) -> jax.Array:
     Array(True, dtype=bool)
     """
     if isinstance(rng_key, int | np.integer) and not isinstance(rng_key, bool):
+        bits = 8 * jax.dtypes.canonicalize_dtype(np.int64).itemsize
+        if not -(2 ** (bits - 1)) <= rng_key < 2**bits:
+            msg = (
+                f"rng_key={rng_key!s:.30} is beyond {bits} bits, and JAX would cut it to another. "
+                "Pass a smaller number, or a key such as jax.random.key(0)."
+            )
+            raise InputError(msg, code="rng-key")
         return jax.random.key(int(rng_key))
     if hasattr(rng_key, "dtype") and jax.dtypes.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
         if rng_key.shape == ():

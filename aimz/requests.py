@@ -11,7 +11,7 @@ from aimz.data import Known, check_positive
 from aimz.errors import InputError
 from aimz.inference import Fit, Problem
 from aimz.persist import as_directory
-from aimz.sampling import log_likelihood_block
+from aimz.sampling import log_likelihood_block, score_block
 from aimz.spec import KernelSpec
 from aimz.support import Support
 
@@ -100,9 +100,10 @@ class Request:
     in_sample: bool = True
     intervention: Mapping[str, Any] | None = None
     condition: Mapping[str, Any] | None = None
+    missing: str = "raise"
     seen_specs: dict[Any, KernelSpec] | None = None  # what one call has found out, by structure
 
     @property
     def conditions(self) -> bool:
         """Whether the outcome is data of the kernel, rather than kept beside its draws."""
-        return self.program is log_likelihood_block
+        return self.program in (log_likelihood_block, score_block)

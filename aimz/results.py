@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from aimz.data import check_finite, check_positive
+from aimz.data import as_array, check_finite, check_positive
 from aimz.errors import InputError
 from aimz.execute import Call, Plan, Ready
 from aimz.sampling import follows_rows
@@ -40,7 +40,6 @@ __all__ = [
     "layout_of",
     "observed_layout",
     "row_dimension",
-    "row_totals",
     "shared_group",
     "site_dims",
     "subtract",
@@ -375,7 +374,9 @@ def as_draws(
         draws = (draws["posterior"] if "posterior" in draws.children else draws).to_dataset()
     if isinstance(draws, xr.Dataset):
         arrays = {
-            str(value.attrs.get("site", name)): value.transpose("chain", "draw", ...).values
+            str(value.attrs.get("site", name)): _as_numbers(
+                str(name), value.transpose("chain", "draw", ...)
+            )
             for name, value in draws.data_vars.items()
         }
     else:
@@ -426,32 +427,18 @@ def flat_draws(draws: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return flat
 
 
-def row_totals(densities: xr.Dataset, row_dim: str) -> np.ndarray:
-    """Log densities of all observed sites, (draw, row), summed over every other dimension.
-
-    Raises
-    ------
-    InputError
-        `rows-joint`: a density that is joint over the rows.
-    """
-    total: Any = 0.0
-    for name, density in densities.data_vars.items():
-        if row_dim not in density.dims:
-            msg = f"Site '{name}' has no log density per row, so there is no score of a row."
-            raise InputError(msg, code="rows-joint")
-        kept = ("chain", "draw", row_dim)
-        total = total + density.sum([dim for dim in density.dims if dim not in kept])
-    values: np.ndarray = total.transpose("chain", "draw", row_dim).values
-    return values.reshape(-1, values.shape[-1])
-
-
 def _as_variable(name: str) -> str:
     """Name of a site's variable: a tree takes no '/' (modules name sites `net/kernel`)."""
     return name.replace("/", ".")
 
 
+def _as_numbers(name: str, value: Any) -> np.ndarray:
+    """Draws as an array of their own, which nobody else can change."""
+    return np.array(as_array(value, name))
+
+
 def _by_chain(name: str, value: Any, num_chains: int) -> np.ndarray:
-    array = np.asarray(value)
+    array = _as_numbers(name, value)
     if array.ndim == 0 or len(array) % num_chains:
         msg = (
             f"Draws of '{name}' have shape {array.shape}, which does not split into {num_chains} "

@@ -8,7 +8,7 @@ number of rows may be unknown until the end.
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ import pandas as pd
 
 from aimz.data import as_array, as_jax_sees, canonical_rows
 from aimz.errors import InputError
-from aimz.labels import column_names, column_order, lined_up, row_labels
+from aimz.labels import column_names, columns_ordered, lined_up, row_labels
 
 __all__ = ["HEAD_ROWS", "RowTile", "Stream", "is_lazy", "load", "open_stream"]
 
@@ -162,7 +162,7 @@ def open_stream(
             )
             raise InputError(msg, code="loader-shuffled")
         known = dict(columns or {})
-        stream = Stream(map(_copied, value), primary, count=_row_count(value), columns=known)
+        stream = Stream(_read(value, primary), primary, count=_row_count(value), columns=known)
         _check_once(stream.names - {primary}, given)
         return stream
     if not is_lazy(value):
@@ -187,7 +187,7 @@ def load(given: Mapping[str, Any], primary: str) -> dict[str, Any]:
     if not _is_batches(value):
         return dict(given)
     columns: dict[str, tuple[str, ...]] = {}
-    parts = list(_checked(map(_copied, value), primary, columns))
+    parts = list(_checked(_read(value, primary), primary, columns))
     if not parts:
         msg = f"'{primary}' gives no batches: there are no rows. Pass at least one."
         raise InputError(msg, code="no-rows")
@@ -230,6 +230,61 @@ def _check_once(names: Collection[str], given: Mapping[str, Any]) -> None:
             raise InputError(msg, code="batch-names")
 
 
+def _read(loader: Any, primary: str) -> Iterator[Any]:
+    """The batches of a loader, which must be as many, and have as many rows, as it says.
+
+    Raises
+    ------
+    InputError
+        `loader-length`: more or fewer, or an empty batch among others.
+    """
+    number = rows = 0
+    was_empty = False
+    names = getattr(getattr(loader, "dataset", None), "columns", None)
+    for number, batch in enumerate(loader, 1):
+        count = _rows_of(batch, primary)
+        if rows and count and was_empty:
+            msg = (
+                f"Batch {number - 2} of '{primary}' is empty, and rows come after it. Leave empty "
+                "batches out, if no rows are lost there."
+            )
+            raise InputError(msg, code="loader-length")
+        rows, was_empty = rows + count, not count
+        yield _copied(batch) if not isinstance(names, dict) else _named(batch, names)
+    promised = {"rows": _row_count(loader), "batches": _length_of(loader)}
+    if promised["rows"] not in (None, rows) and not getattr(loader, "drop_last", False):
+        raise _not_as_said(primary, f"{promised['rows']} rows", f"{rows}")
+    if promised["batches"] not in (None, number, rows):
+        raise _not_as_said(primary, f"{promised['batches']} batches", f"{number}")
+
+
+def _named(batch: Any, names: Mapping[str, Sequence[str]]) -> Any:
+    """A batch of arrays whose columns have the names that the data set keeps beside them."""
+    frames = {n: pd.DataFrame(np.asarray(batch[n]), columns=list(names[n])) for n in names}
+    return {**batch, **frames}
+
+
+def _not_as_said(primary: str, said: str, gave: str) -> InputError:
+    msg = (
+        f"The loader of '{primary}' says that it has {said} but gave {gave}, so rows may be lost "
+        "or doubled. Mend its length, or what it gives."
+    )
+    return InputError(msg, code="loader-length")
+
+
+def _rows_of(batch: Any, primary: str) -> int:
+    shape = np.shape(batch[primary]) if isinstance(batch, Mapping) and primary in batch else ()
+    return shape[0] if shape else 0
+
+
+def _length_of(sized: Any) -> int | None:
+    """Length of a thing, where it knows it."""
+    try:
+        return len(sized)
+    except (TypeError, NotImplementedError):
+        return None
+
+
 def _copied(batch: Any) -> Any:
     """A batch that stays as it is when the loader fills its buffers again."""
     if not isinstance(batch, Mapping):
@@ -248,8 +303,7 @@ def _shuffles(loader: Any) -> bool:
 
 def _row_count(loader: Any) -> int | None:
     """Rows of a loader's data set, or of a list of batches."""
-    dataset: Any = getattr(loader, "dataset", None)
-    return len(dataset) if hasattr(dataset, "__len__") else None
+    return _length_of(getattr(loader, "dataset", None))
 
 
 def _checked(
@@ -286,11 +340,8 @@ def _lined_batch(
     lined = {primary: batch[primary], **lined_up(others, labels, count[0] if count else 0, primary)}
     for name, value in lined.items():
         names = column_names(value, name)
-        if names is None:
-            continue
-        order = column_order(names, columns.setdefault(name, names), name)
-        if order is not None:
-            lined[name] = value.iloc[:, order] if hasattr(value, "iloc") else value[:, order]
+        if names is not None:
+            lined[name] = columns_ordered(value, columns.setdefault(name, names), name)
     return lined
 
 

@@ -10,7 +10,7 @@ No input or output, no choice of device and no warning happens here.
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,16 +23,17 @@ from numpyro import handlers
 
 from aimz.control_flow import Inside, Step, enter, leave
 from aimz.errors import InputError
-from aimz.families import Faults, density_of, faults_of, first_fault, mean_of, with_tails
 from aimz.kernel import row_plates
 from aimz.laws import Evidence, Law, law_of
+from aimz.presence import densities_of
 from aimz.randomness import NO_ROW, Draw, as_stock_key, draw_words, pair_words, site_key
 from aimz.spec import KernelSpec, SiteSpec
 from aimz.structure import base_distribution
 
 __all__ = [
+    "DENSITY",
+    "WEIGHT",
     "Block",
-    "Found",
     "Task",
     "density_spec",
     "evidence_block",
@@ -43,14 +44,13 @@ __all__ = [
     "population_block",
     "predict_block",
     "predict_pairs",
+    "presence_block",
+    "score_block",
+    "scored",
 ]
 
-
-class Found(NamedTuple):
-    """What a program returns: values by site, and by site where its distribution cannot be."""
-
-    values: dict[str, Any]
-    faults: dict[str, Faults]
+# Results of `score_block`.
+DENSITY, WEIGHT = "aimz:density", "aimz:weight"
 
 
 class Block(NamedTuple):
@@ -82,7 +82,7 @@ class Task:
     condition: tuple[str, ...] = ()
     functions: tuple[tuple[str, Callable[..., Any]], ...] = ()
     held: tuple[str, ...] = ()  # sites that keep the block's values though the call observes them
-    is_wide: bool = False  # in double precision but for draws, which are those of single precision
+    missing: bool = False  # whether outcomes may be missing
 
 
 def follows_rows(site: SiteSpec) -> bool:
@@ -99,12 +99,12 @@ def density_spec(spec: KernelSpec) -> KernelSpec:
     return replace(spec, sites=tuple(_density_site(site) for site in spec.sites))
 
 
-def predict_block(task: Task, block: Block) -> Found:
+def predict_block(task: Task, block: Block) -> dict[str, jax.Array]:
     """Values of `task.sites`: (row, draw, ...) for sites of rows, else (draw, ...)."""
     return _run_block(task, block, _site_values)
 
 
-def predict_pairs(task: Task, block: Block) -> Found:
+def predict_pairs(task: Task, block: Block) -> dict[str, jax.Array]:
     """`predict_block` of sites of 0 and 1, two draws in the bytes of a uint16: (row, draw / 2).
 
     The draws are an even number of them and begin at an even one. Both of a pair are drawn in one
@@ -113,7 +113,7 @@ def predict_pairs(task: Task, block: Block) -> Found:
     pair = Draw.numbered(block.draws[::2]).pair
 
     @jax.jit  # both halves by one trace of the kernel
-    def draw_half(block: Block) -> Found:
+    def draw_half(block: Block) -> dict[str, jax.Array]:
         return _run_block(task, block, _site_values)
 
     def half_of(half: int) -> Block:
@@ -124,24 +124,58 @@ def predict_pairs(task: Task, block: Block) -> Found:
         return block._replace(draws=draws, posterior=posterior, row_posterior=row_posterior)
 
     first, second = draw_half(half_of(0)), draw_half(half_of(1))
-    values = {
-        name: first.values[name].astype(np.uint16)
-        | second.values[name].astype(np.uint16) << np.uint16(8)
+    return {
+        name: first[name].astype(np.uint16) | second[name].astype(np.uint16) << np.uint16(8)
         for name in task.sites
     }
-    faults = {
-        name: first_fault(jax.tree.map(lambda *v: jnp.stack(v, -1), own, second.faults[name]))
-        for name, own in first.faults.items()
-    }
-    return Found(values, faults)
 
 
-def log_likelihood_block(task: Task, block: Block) -> Found:
-    """Log density of the observed sites in `task.sites`, shaped like `predict_block`'s values."""
+def log_likelihood_block(task: Task, block: Block) -> dict[str, jax.Array]:
+    """Log density of the observed sites in `task.sites`, shaped like `predict_block`'s values.
+
+    What is missing, or masked by the kernel, has none: NaN.
+    """
     return _run_block(task, block, _site_densities)
 
 
-def expectation_block(task: Task, block: Block) -> Found:
+def presence_block(task: Task, block: Block) -> dict[str, jax.Array]:
+    """Which densities of `log_likelihood_block` count, shaped like them."""
+    return _run_block(task, block, _site_presence)
+
+
+def score_block(task: Task, block: Block) -> dict[str, jax.Array]:
+    """Log density of each row over all its data, and what the row counts: (row, draw) each.
+
+    A row counts what the kernel scales it by, and 0 where all its data are missing or masked.
+    """
+    return _run_block(task, block, _row_scores)
+
+
+def scored(task: Task) -> Task:
+    """A task of `score_block`, from one of `log_likelihood_block`.
+
+    Raises
+    ------
+    InputError
+        `rows-joint`: a density that is joint over the rows.
+    """
+    spec = task.spec
+    for name in task.sites:
+        if not follows_rows(task.results[name]):
+            msg = f"Site '{name}' has no log density per row, so there is no score of a row."
+            raise InputError(msg, code="rows-joint")
+    parts = [DENSITY]
+    if task.missing or any(spec[name].masked or spec[name].scaled for name in task.sites):
+        parts.append(WEIGHT)
+    own = [
+        SiteSpec(name, "deterministic", "leading", 0, (spec.rows,), np.dtype(np.float32))
+        for name in parts
+    ]
+    results = replace(task.results, sites=(*task.results.sites, *own))
+    return replace(task, results=results, sites=tuple(parts))
+
+
+def expectation_block(task: Task, block: Block) -> dict[str, jax.Array]:
     """Means of the distributions of `task.sites`, shaped like `predict_block`'s values.
 
     A categorical outcome has a probability per category, in a last axis. A site that is set, or
@@ -155,7 +189,7 @@ def expectation_block(task: Task, block: Block) -> Found:
     return _run_block(task, block, _site_means)
 
 
-def law_block(task: Task, block: Block) -> Found:
+def law_block(task: Task, block: Block) -> dict[str, Law]:
     """Laws of `task.sites`, whose arrays are shaped like `predict_block`'s values.
 
     Raises
@@ -163,10 +197,11 @@ def law_block(task: Task, block: Block) -> Found:
     InputError
         `family-unknown`
     """
-    return _run_block(task, block, _site_laws)
+    laws: dict[str, Law] = _run_block(task, block, _site_laws)
+    return laws
 
 
-def evidence_block(task: Task, block: Block) -> Found:
+def evidence_block(task: Task, block: Block) -> dict[str, Evidence]:
     """Laws and values of `task.sites`, with uniforms in (0, 1) that are keyed like sites.
 
     Raises
@@ -174,10 +209,11 @@ def evidence_block(task: Task, block: Block) -> Found:
     InputError
         `family-unknown`
     """
-    return _run_block(task, block, _site_evidence)
+    evidence: dict[str, Evidence] = _run_block(task, block, _site_evidence)
+    return evidence
 
 
-def population_block(task: Task, block: Block) -> Found:
+def population_block(task: Task, block: Block) -> dict[str, jax.Array]:
     """Exponential weights, (row, draw), under the one name in `task.sites`: keyed like a site.
 
     Weights that are exponential and independent make a Bayesian bootstrap of the rows (Rubin, 1981,
@@ -189,13 +225,13 @@ def population_block(task: Task, block: Block) -> Found:
         return jax.random.exponential(site_key(draw_words(block.words, draw), name, row))
 
     by_draw = jax.vmap(weigh, in_axes=(None, 0))
-    return Found({name: jax.vmap(by_draw, in_axes=(0, None))(block.rows, block.draws)}, {})
+    return {name: jax.vmap(by_draw, in_axes=(0, None))(block.rows, block.draws)}
 
 
 _Read = Callable[[Task, Block, Mapping[str, Any]], dict[str, Any]]
 
 
-def _run_block(task: Task, block: Block, read: _Read) -> Found:
+def _run_block(task: Task, block: Block, read: _Read) -> dict[str, Any]:
     """Vectorise one draw of the rows over the block's draws.
 
     Rows lead the results: a row's covariates times each draw's coefficients come out in that order,
@@ -206,9 +242,7 @@ def _run_block(task: Task, block: Block, read: _Read) -> Found:
     outs = {name: 1 if follows_rows(task.results[name]) else 0 for name in task.sites}
     if not isinstance(block.draws, Draw):
         block = block._replace(draws=Draw.numbered(block.draws))
-    last: Any = -1
-    found: Found = jax.vmap(run, in_axes=(axes,), out_axes=Found(outs, last))(block)
-    return found._replace(faults={name: first_fault(own) for name, own in found.faults.items()})
+    return jax.vmap(run, in_axes=(axes,), out_axes=outs)(block)
 
 
 def _density_site(site: SiteSpec) -> SiteSpec:
@@ -225,44 +259,40 @@ def _mapped(*fields: str) -> Any:
     return Block(**axes)
 
 
-def _draw_by_row(task: Task, read: _Read, block: Block) -> Found:
+def _draw_by_row(task: Task, read: _Read, block: Block) -> dict[str, Any]:
     """One draw of rows that do not interact: one row at a time, vectorised."""
     owned = {name for name in task.sites if follows_rows(task.results[name])}
 
-    def one_row(block: Block) -> tuple[Found, Found]:
+    def one_row(block: Block) -> tuple[dict[str, Any], dict[str, Any]]:
         single = block._replace(
             row_inputs={name: jnp.expand_dims(v, 0) for name, v in block.row_inputs.items()},
             row_posterior=_with_row_axis(task.spec, block.row_posterior),
             row_values=_with_row_axis(task.spec, block.row_values),
         )
-        trace, drawn = _trace(task, single, 1)
-        values, faults = read(task, single, trace), _site_faults(task, read, trace, drawn)
-        rows, row_faults = {}, {}
+        values = read(task, single, _trace(task, single, 1))
+        rows = {}
         for name in sorted(owned):
             squeeze = partial(jnp.squeeze, axis=_row_axis(task.results, name))
             rows[name] = jax.tree.map(squeeze, values.pop(name))
-        for name in [name for name in faults if follows_rows(task.spec[name])]:
-            row_faults[name] = jax.tree.map(lambda leaf: leaf.reshape(()), faults.pop(name))
-        return Found(rows, row_faults), Found(values, faults)
+        return rows, values
 
     axes = _mapped("rows", "row_inputs", "row_posterior", "row_values", "redraw")
     rows, others = jax.vmap(one_row, in_axes=(axes,), out_axes=(0, None))(block)
-    return Found(rows.values | others.values, rows.faults | others.faults)
+    return rows | others
 
 
-def _draw_whole(task: Task, read: _Read, block: Block) -> Found:
+def _draw_whole(task: Task, read: _Read, block: Block) -> dict[str, Any]:
     """One draw of rows that interact: all of them, in order."""
     spec = task.spec
     natural = block._replace(
         row_posterior={n: _move(v, 0, _row_axis(spec, n)) for n, v in block.row_posterior.items()},
         row_values={n: _move(v, 0, _row_axis(spec, n)) for n, v in block.row_values.items()},
     )
-    trace, drawn = _trace(task, natural, len(block.rows))
-    values = read(task, natural, trace)
+    values = read(task, natural, _trace(task, natural, len(block.rows)))
     for name in values.keys() & {n for n in task.sites if follows_rows(task.results[n])}:
-        first = partial(_move, source=_row_axis(spec, name), target=0)
+        first = partial(_move, source=_row_axis(task.results, name), target=0)
         values[name] = jax.tree.map(first, values[name])
-    return Found(values, _site_faults(task, read, trace, drawn))
+    return values
 
 
 def _move(value: jax.Array, source: int, target: int) -> jax.Array:
@@ -277,11 +307,8 @@ def _with_row_axis(spec: KernelSpec, values: dict[str, Any]) -> dict[str, Any]:
     return {n: jnp.expand_dims(v, _row_axis(spec, n)) for n, v in values.items()}
 
 
-def _trace(task: Task, block: Block, num_rows: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Run the kernel once under the block's values and keys.
-
-    Returns NumPyro's trace, and the sites that were drawn: None, or in which rows.
-    """
+def _trace(task: Task, block: Block, num_rows: int) -> Mapping[str, Any]:
+    """Run the kernel once under the block's values and keys; returns NumPyro's trace."""
     set_values = block.values | block.row_values
     kernel = row_plates(task.kernel, task.spec.row_plates, num_rows)
     answer = _Answer(
@@ -295,43 +322,7 @@ def _trace(task: Task, block: Block, num_rows: int) -> tuple[Mapping[str, Any], 
     arguments = {**task.static, **block.inputs, **block.row_inputs}
     with handlers.trace() as trace, answer:
         kernel(**arguments)
-    return dict(trace), answer.drawn
-
-
-def _site_faults(
-    task: Task, read: _Read, trace: Mapping[str, Any], drawn: Mapping[str, Any]
-) -> dict[str, Faults]:
-    """Faults of the distributions that what is asked for is drawn from, or read of."""
-    faults = {}
-    set_sites = {*task.do, *task.condition}
-    for name in _above(task.spec, task.sites):
-        site = trace.get(name)
-        if site is None or site["type"] != "sample" or task.spec[name].kind == "factor":
-            continue
-        is_read = read is not _site_values and name in task.sites and name not in set_sites
-        if name not in drawn and not is_read:
-            continue
-        axis = _row_axis(task.spec, name) if follows_rows(task.spec[name]) else None
-        found = faults_of(
-            site["fn"],
-            jnp.shape(site["value"]),
-            axis,
-            where=None if is_read else drawn[name],
-            is_drawn=name in drawn and not is_read,
-            density=_density(task, site, name) if read is _site_densities else None,
-        )
-        if found is not None:
-            faults[name] = found
-    return faults
-
-
-def _above(spec: KernelSpec, names: Sequence[str]) -> list[str]:
-    """Some sites, and those that they depend on."""
-    found, new = set(names), set(names)
-    while new:
-        new = {p for name in new if name in spec for p in spec[name].parents} - found
-        found |= new
-    return [name for name in spec.names if name in found]
+    return dict(trace)
 
 
 def _site_values(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -363,19 +354,38 @@ def _site_evidence(task: Task, block: Block, trace: Mapping[str, Any]) -> dict[s
 
 def _uniform(words: jax.Array, name: str, shape: tuple[int, ...], row: Any) -> jax.Array:
     """Numbers between 0 and 1, neither of them included."""
-    return jax.random.uniform(site_key(words, name, row), shape, np.float32) + 2.0**-25
+    return jax.random.uniform(site_key(words, name, row), shape) + 2.0**-25
 
 
 def _site_densities(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
-    return {name: _density(task, trace[name], name) for name in task.sites}
+    found = {name: _density(task, trace, name) for name in task.sites}
+    return {name: jnp.where(counts, own, jnp.nan) for name, (own, counts) in found.items()}
 
 
-def _density(task: Task, site: Mapping[str, Any], name: str) -> jax.Array:
-    if task.spec[name].kind == "factor":
-        return jnp.asarray(site["fn"].log_prob(site["value"]))
-    density = density_of(site["fn"], site["value"])
-    rank = jnp.ndim(site["value"]) - task.spec[name].event_dim
-    return jnp.broadcast_to(density, jnp.shape(site["value"])[:rank])
+def _site_presence(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+    return {name: _density(task, trace, name)[1] for name in task.sites}
+
+
+def _density(task: Task, trace: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+    """Log densities of a site and which count; where nothing is masked or missing, all do."""
+    site = trace[name]
+    return densities_of(site["fn"], site["value"], task.spec[name], missing=task.missing)
+
+
+def _row_scores(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+    total, weight, count = (jnp.zeros(()) for _ in range(3))
+    for name in task.spec.data_sites:
+        own, counts = _density(task, trace, name)
+        scale = 1.0 if trace[name]["scale"] is None else trace[name]["scale"]
+        counts = counts & (jnp.broadcast_to(scale, own.shape) != 0)
+        axis = _row_axis(task.results, name)
+        parts = (jnp.where(counts, own, 0.0), jnp.where(counts, scale, 0.0), counts)
+        density, scales, ones = (
+            jnp.moveaxis(part, axis, 0).reshape(own.shape[axis], -1).sum(axis=1) for part in parts
+        )
+        total, weight, count = total + density, weight + scales, count + ones
+    found: dict[str, jax.Array] = {DENSITY: total, WEIGHT: weight / jnp.maximum(count, 1)}
+    return {name: found[name] for name in task.sites}
 
 
 def _site_means(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -385,8 +395,28 @@ def _site_means(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax
         site = trace[name]
         is_drawn = site["type"] == "sample" and name not in set_sites
         value = jnp.asarray(site["value"])
-        means[name] = mean_of(site["fn"], name, value.shape) if is_drawn else value
+        means[name] = _mean(site["fn"], name, value.shape) if is_drawn else value
     return means
+
+
+def _mean(fn: Any, name: str, shape: tuple[int, ...]) -> jax.Array:
+    """Mean of a distribution; of a categorical one, the probability of each category."""
+    base = base_distribution(fn)
+    if isinstance(base, dist.CategoricalProbs | dist.CategoricalLogits):
+        logits = isinstance(base, dist.CategoricalLogits)
+        shares = jax.nn.softmax(base.logits) if logits else base.probs
+        return jnp.broadcast_to(shares, (*shape, shares.shape[-1]))
+    mean = None
+    if not isinstance(base, dist.Cauchy | dist.HalfCauchy):
+        with contextlib.suppress(NotImplementedError):
+            mean = fn.mean
+    if mean is None:
+        msg = (
+            f"Site '{name}' has no mean that is known ({type(base).__name__}). Ask for "
+            "target='prediction', which compares draws."
+        )
+        raise InputError(msg, code="no-mean")
+    return jnp.broadcast_to(mean, shape)
 
 
 class _Answer(Inside):
@@ -413,7 +443,6 @@ class _Answer(Inside):
         self.place: Any = NO_ROW
         self.prefix = ""
         self.step: Step | None = None
-        self.drawn: dict[str, Any] = {}  # None, or in which rows
 
     def process_message(self, msg: dict[str, Any]) -> None:
         kind, name = msg["type"], str(msg.get("name"))
@@ -467,9 +496,7 @@ class _Answer(Inside):
         shape = [1] * jnp.ndim(value)
         shape[_row_axis(self.task.spec, name)] = -1
         anew = jnp.reshape(self.redraw[name], shape)
-        natural = self._natural(msg)
-        self.drawn[name] = anew
-        return jnp.where(anew, natural, value)
+        return jnp.where(anew, self._natural(msg), value)
 
     def _natural(self, msg: dict[str, Any]) -> Any:
         """The value that the site has when nobody sets it."""
@@ -477,17 +504,14 @@ class _Answer(Inside):
             return msg["value"]
         name, shape = msg["name"], msg["kwargs"].get("sample_shape", ())
         site = self.task.spec[name]
-        draw = _narrow_draw if self.task.is_wide else _draw
-        self.drawn[name] = None
         if not follows_rows(site) or site.rows == "scan":
-            return draw(msg["fn"], site_key(self.words, name, self.place), shape, name)
+            return _draw(msg["fn"], site_key(self.words, name, self.place), shape, name)
         if not self.task.spec.coupled:
             key = site_key(self.words, name, self.rows)
             if isinstance(base_distribution(msg["fn"]), _HALF_A_BLOCK):
                 key = site_key(self.pair, name, self.rows, self.half)
-            return draw(msg["fn"], key, shape, name)
-        keyed = partial(site_key, self.words, name)
-        return _draw_rows(draw, msg["fn"], keyed, self.rows, site, shape)
+            return _draw(msg["fn"], key, shape, name)
+        return _draw_rows(msg["fn"], partial(site_key, self.words, name), self.rows, site, shape)
 
     def _answer_unnamed(self, msg: dict[str, Any], kind: str) -> None:
         ordinal = self.ordinals.get(kind, 0)
@@ -518,41 +542,39 @@ def _like(msg: dict[str, Any]) -> Any:
 
 
 def _as_set(setting: Any, natural: Any) -> jax.Array:
-    """The value that a site is set to, in the shape and dtype of its natural value."""
-    value = setting(natural) if callable(setting) else setting
-    whole = jnp.issubdtype(natural.dtype, jnp.integer)
-    if callable(setting) and whole and jnp.issubdtype(jnp.result_type(value), jnp.inexact):
+    """The value that a site is set to, in the shape and dtype of its natural value.
+
+    A function of narrow numbers, or of bools, has the dtype of 32 bits that its answer needs.
+    """
+    if not callable(setting):
+        return jnp.broadcast_to(jnp.asarray(setting), natural.shape).astype(natural.dtype)
+    dtype, is_bool = natural.dtype, natural.dtype.name == "bool"
+    if dtype.itemsize < 4 and not is_bool:
+        wide = np.int32 if jnp.issubdtype(dtype, np.integer) else np.float32
+        dtype = jnp.result_type(dtype, wide)
+    value = jnp.asarray(setting(jnp.asarray(natural, dtype)))
+    if jnp.issubdtype(dtype, jnp.integer) and jnp.issubdtype(value.dtype, jnp.inexact):
         msg = (
             "An intervention on a discrete site gives floating-point numbers, which would be cut "
             "off. Round them and make them integers, e.g. jnp.round(v).astype(int)."
         )
         raise InputError(msg, code="site-integer")
-    return jnp.broadcast_to(jnp.asarray(value), natural.shape).astype(natural.dtype)
+    return jnp.broadcast_to(value, natural.shape).astype(value.dtype if is_bool else dtype)
 
 
 def _draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
     """One draw of a distribution with one of our keys."""
-    fn = with_tails(fn)
-    for own in (key, as_stock_key(key)):
-        with contextlib.suppress(NotImplementedError, AssertionError):
-            return fn(rng_key=own, sample_shape=shape)
-    message = (
-        f"Site '{name}' cannot be drawn from {type(fn).__name__}, which has no sampler. "
-        "Fit the model first, or give the site a proper prior."
-    )
-    raise InputError(message, code="no-sampler")
-
-
-def _narrow_draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
-    """The draw that single precision gives, for a program in double precision."""
-
-    def narrowed(leaf: Any) -> Any:
-        narrow = {"float64": np.float32, "int64": np.int32}.get(str(getattr(leaf, "dtype", "")))
-        return leaf if narrow is None else leaf.astype(narrow)
-
-    with jax.enable_x64(False):
-        value = _draw(jax.tree.map(narrowed, fn), key, shape, name)
-    return value.astype(np.float64) if value.dtype == np.float32 else value
+    try:
+        try:
+            return fn(rng_key=key, sample_shape=shape)
+        except NotImplementedError:
+            return fn(rng_key=as_stock_key(key), sample_shape=shape)
+    except NotImplementedError as error:
+        message = (
+            f"Site '{name}' cannot be drawn from {type(fn).__name__}, which has no sampler. "
+            "Fit the model first, or give the site a proper prior."
+        )
+        raise InputError(message, code="no-sampler") from error
 
 
 # Families of which draws share their random bits two and two: a value takes half of a block.
@@ -570,18 +592,13 @@ _NEIGHBOURLY = (
 
 
 def _draw_rows(
-    draw: Callable[..., Any],
-    fn: Any,
-    key: Callable[..., jax.Array],
-    rows: Any,
-    site: SiteSpec,
-    shape: tuple[int, ...],
+    fn: Any, key: Callable[..., jax.Array], rows: Any, site: SiteSpec, shape: tuple[int, ...]
 ) -> Any:
     """Draw all rows of a site at once, each by its own key where the sampler would mix them."""
     base = base_distribution(fn)
     family = next((kind for kind in _NEIGHBOURLY if isinstance(base, kind)), None)
     if family is None or shape:
-        return draw(fn, key(NO_ROW), shape, site.name)
+        return _draw(fn, key(NO_ROW), shape, site.name)
     batch = fn.batch_shape + fn.event_shape[: fn.event_dim - base.event_dim]
     axis = site.row_axis or 0
     from_right = len(batch) - axis
@@ -590,7 +607,7 @@ def _draw_rows(
 
     def one_row(parameters: dict[str, Any], row: Any) -> Any:
         single = family(**parameters, **_settings(base, family, parameters))
-        return draw(single.expand(rest), key(row), (), site.name)
+        return _draw(single.expand(rest), key(row), (), site.name)
 
     values = jax.vmap(one_row, in_axes=(axes, 0))(parameters, rows)
     return jnp.moveaxis(values, 0, axis)

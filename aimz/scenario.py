@@ -133,7 +133,7 @@ def sites_to_return(spec: KernelSpec, asked: Any) -> tuple[str, ...]:
 
 
 def observed_sites(spec: KernelSpec, draws: Mapping[str, Any]) -> tuple[str, ...]:
-    """Sites with a likelihood; refused where the posterior lacks a latent of the kernel.
+    """Sites whose density is one of data; refused where the posterior lacks a latent.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def observed_sites(spec: KernelSpec, draws: Mapping[str, Any]) -> tuple[str, ...
             "known. Fit the model, or pass its draws to set_posterior_sample."
         )
         raise InputError(msg, code="latent-missing")
-    sites = tuple(s.name for s in spec.sites if s.kind in ("observed", "factor"))
+    sites = spec.data_sites
     if not sites:
         msg = f"The kernel observes nothing here. Pass '{spec.output}' so that a site observes it."
         raise InputError(msg, code="nothing-observed")

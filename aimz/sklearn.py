@@ -98,7 +98,7 @@ class _Impact(Portable):
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
         options: dict[str, Any] = {"param_input": self.param_input, "kernel": self.kernel}
-        options |= {"param_output": self.param_output, "inference": "svi"}
+        options |= {"param_output": self.param_output, "inference": "auto"}
         if self.kernel is None:
             names = getattr(self, "feature_names_in_", range(X.shape[1]))
             coords = {"feature": list(names), **own.coords}
@@ -167,7 +167,7 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
     kernel : callable, optional
         NumPyro model function of rows and outcome; everything else that it takes has a default.
     inference : str, SVI, MCMC or engine, optional
-        Replaces the exact posterior, or `"svi"` where there is a kernel.
+        Replaces the exact posterior, or `"auto"` where there is a kernel.
     num_samples : int
         Posterior draws.
     num_steps : int, optional
@@ -271,7 +271,7 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
         observes the position of the label among `classes_`; everything else that it takes has a
         default.
     inference : str, SVI, MCMC or engine, optional
-        Replaces the Laplace approximation, or `"svi"` where there is a kernel.
+        Replaces the Laplace approximation, or `"auto"` where there is a kernel.
     num_samples, num_steps, prior_scale, random_state, param_input, param_output
         As in `ImpactRegressor`.
 

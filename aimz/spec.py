@@ -13,7 +13,7 @@ from numpyro.distributions import constraints
 from aimz.coupling import Found, Verdict
 from aimz.errors import nearest
 from aimz.lookups import Lookup
-from aimz.structure import Reading, Statement, base_distribution
+from aimz.structure import Reading, Statement, base_distribution, is_masked
 
 __all__ = ["KernelSpec", "SiteSpec", "spec_of"]
 
@@ -63,6 +63,8 @@ class SiteSpec:
         Whether its values are discrete.
     scaled : bool
         Whether the kernel itself scales its log density.
+    masked : bool
+        Whether a mask of the kernel may leave out some of its elements.
     bounds : tuple of int or None
         Least and greatest value of a discrete site, where its support alone tells them.
     support : Constraint or None
@@ -91,6 +93,7 @@ class SiteSpec:
     observes: frozenset[str] = frozenset()
     discrete: bool = False
     scaled: bool = False
+    masked: bool = False
     bounds: tuple[int, int] | None = None
     support: Any = field(default=None, compare=False, repr=False)
     is_given: bool = False
@@ -181,6 +184,24 @@ class KernelSpec:
         return tuple(site.name for site in self.sites if site.kind == "latent")
 
     @property
+    def data_sites(self) -> tuple[str, ...]:
+        """Names of the sites whose density is one of data.
+
+        A factor that reads no outcome and no rows is part of the prior.
+        """
+        outcomes = {self.output}.union(*(s.observes for s in self.sites))
+
+        def reads_data(site: SiteSpec) -> bool:
+            of_rows = self.row_inputs if site.follows_rows else frozenset()
+            return bool(site.inputs & (outcomes | of_rows))
+
+        return tuple(
+            s.name
+            for s in self.sites
+            if s.kind == "observed" or (s.kind == "factor" and reads_data(s))
+        )
+
+    @property
     def observed_arguments(self) -> frozenset[str]:
         """Arguments that sites observe: outcomes, and what lies between causes and them."""
         return frozenset[str]().union(*(s.observes for s in self.sites)) | {self.output}
@@ -267,6 +288,7 @@ def _site_of(
         observes=found.observed & set(arguments),
         discrete=_is_discrete(statement),
         scaled=_is_scaled(reading.statements[statement.name]),
+        masked=statement.type == "sample" and is_masked(statement.fn),
         bounds=_bounds(statement) if _is_discrete(statement) else None,
         support=_support(statement),
         is_given=statement.observation is not None,

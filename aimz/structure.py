@@ -35,6 +35,7 @@ __all__ = [
     "equations",
     "evaluate",
     "given_shapes",
+    "is_masked",
     "plausible_values",
     "read",
     "row_plates",
@@ -140,6 +141,15 @@ def base_distribution(fn: Any) -> Any:
 
 
 _WRAPPERS = frozenset({"ExpandedDistribution", "MaskedDistribution", "Independent"})
+
+
+def is_masked(fn: Any) -> bool:
+    """Whether a mask of the kernel may leave out elements of a distribution."""
+    while hasattr(fn, "base_dist") and type(fn).__name__ in _WRAPPERS:
+        if getattr(fn, "_mask", True) is not True:
+            return True
+        fn = fn.base_dist
+    return False
 
 
 def _is_plain(thing: Any) -> bool:

@@ -4,22 +4,21 @@ from aimz.effects.abduction import Noise, abduce, coupling_of, replay, success_o
 from aimz.effects.question import (
     Question,
     Rows,
-    Split,
-    changes_of,
     compared,
     derived,
     in_arm,
     question_of,
     rows_of,
-    split_scenario,
 )
 from aimz.effects.reduction import Reduction, RowSummary, Share
 from aimz.effects.result import Effect
+from aimz.effects.scenarios import Natural, Split, changes_of, column_of, split_scenario
 from aimz.effects.wording import Compared, in_words
 
 __all__ = [
     "Compared",
     "Effect",
+    "Natural",
     "Noise",
     "Question",
     "Reduction",
@@ -29,6 +28,7 @@ __all__ = [
     "Split",
     "abduce",
     "changes_of",
+    "column_of",
     "compared",
     "coupling_of",
     "derived",

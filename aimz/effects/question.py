@@ -1,8 +1,7 @@
 """What is asked of an effect, checked and as data: estimand, comparison, target and population."""
 
-import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,21 +9,18 @@ import pandas as pd
 
 from aimz.data import as_array
 from aimz.effects.reduction import Summarised
+from aimz.effects.scenarios import Natural, column_of
 from aimz.errors import InputError, nearest
 from aimz.labels import column_names
-from aimz.spec import KernelSpec
 
 __all__ = [
     "Question",
     "Rows",
-    "Split",
-    "changes_of",
     "compared",
     "derived",
     "in_arm",
     "question_of",
     "rows_of",
-    "split_scenario",
 ]
 
 # `cause` is nothing, or " of " and what is changed.
@@ -166,35 +162,11 @@ class Rows:
 
     weights: np.ndarray | None = None
     groups: np.ndarray | None = None
-    labels: tuple[Any, ...] = ()
+    labels: pd.Index = field(default_factory=lambda: pd.Index([]))
 
     def asked(self, rows: int) -> np.ndarray:
         """Rows, (row,) of bool, that are asked about."""
         return np.ones(rows, bool) if self.weights is None else self.weights > 0
-
-
-@dataclass(frozen=True)
-class Split:
-    """What a scenario changes: arguments, sites that it sets, and sites that it observes."""
-
-    arguments: Mapping[str, Any]
-    sites: Mapping[str, Any]
-    condition: Mapping[str, Any]
-
-    @property
-    def names(self) -> list[str]:
-        """Names of all that is changed."""
-        return [*self.arguments, *self.sites, *self.condition]
-
-    def reach(self, spec: KernelSpec, traced: Collection[str]) -> frozenset[str]:
-        """Sites that the change reaches, in a kernel that was read with arguments that are traced.
-
-        An argument that is not, or was left at its default, may lead anywhere.
-        """
-        if self.arguments.keys() - set(traced):
-            return frozenset(spec.names)
-        sites = {*self.sites, *self.condition}
-        return spec.descendants(sites, arguments=self.arguments.keys())
 
 
 def question_of(
@@ -258,8 +230,8 @@ def _name_of(option: Any) -> str:
 
 
 def _check_population(name: str, target: str, population: str, *, summarised: bool) -> None:
-    if name == "ite" and population != "sample":
-        msg = "An effect on each row has no population: leave population= out, or ask for 'ate'."
+    if name == "ite" and population == "superpopulation":
+        msg = "An effect on each row has no population beyond: leave it out, or ask for 'ate'."
         raise InputError(msg, code="option-unknown")
     if population == "finite" and target != "prediction":
         msg = (
@@ -314,72 +286,9 @@ def _check_rung(
         raise InputError(msg, code="rung-mismatch")
 
 
-def changes_of(
-    baseline: Mapping[str, Any] | None,
-    intervention: Mapping[str, Any] | None,
-    scenarios: Mapping[Any, Mapping[str, Any]] | None,
-) -> dict[Any, Mapping[str, Any]]:
-    """Scenarios by name, the reference first.
-
-    Raises
-    ------
-    InputError
-        `scenario-incomplete`
-    """
-    if scenarios is None and baseline is not None and intervention is not None:
-        return {"baseline": baseline, "intervention": intervention}
-    if scenarios is None or len(scenarios) < 2 or not (baseline is None and intervention is None):
-        msg = "An effect compares: pass baseline= and intervention=, or two or more scenarios=."
-        raise InputError(msg, code="scenario-incomplete")
-    names = list(scenarios)
-    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in names)
-    if not (numbers or all(isinstance(n, str) for n in names)):
-        msg = f"Scenarios are named by strings, or all by numbers, not {names!s:.80}."
-        raise InputError(msg, code="scenario-incomplete")
-    return dict(scenarios)
-
-
-def split_scenario(
-    scenario: Mapping[str, Any],
-    natural: Mapping[str, Any],
-    arguments: Sequence[str],
-    sites: Sequence[str],
-) -> Split:
-    """The arguments that a scenario replaces, the sites that it sets, those that it observes.
-
-    A callable of an argument is called here, once, with the natural value.
-
-    Raises
-    ------
-    InputError
-        `scenario-unknown`
-    """
-    replaced: dict[str, Any] = {}
-    set_sites: dict[str, Any] = {}
-    condition: Mapping[str, Any] = {}
-    for name, value in scenario.items():
-        if name in sites:
-            set_sites[name] = value
-        elif name in arguments:
-            replaced[name] = value(_copied(natural.get(name))) if callable(value) else value
-        elif name == "condition" and isinstance(value, Mapping):
-            condition = value
-        else:
-            valid = [*arguments, *sites]
-            msg = f"A scenario sets '{name}', which is no argument or site of the kernel. "
-            raise InputError(msg + nearest(str(name), valid), code="scenario-unknown")
-    return Split(replaced, set_sites, condition)
-
-
-def _copied(value: Any) -> Any:
-    """A value that a user's function may change in place."""
-    return value.copy() if hasattr(value, "copy") else copy.deepcopy(value)
-
-
 def in_arm(
     treatment: Any,
-    natural: Mapping[str, Any],
-    primary: str,
+    natural: Natural,
     rows: int,
     changes: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, np.ndarray]:
@@ -395,10 +304,12 @@ def in_arm(
     """
     names = {name for change in changes.values() for name in change}
     if treatment is None and len(names) != 1:
-        msg = f"Several things are set ({', '.join(sorted(names))}). Pass treatment=, one of them."
+        listed = f"Several things are set ({', '.join(sorted(names)):.80})"
+        listed = listed if names else "No argument or site is set"
+        msg = f"{listed}, so it is not known who was treated. Pass treatment=, one that is set."
         raise InputError(msg, code="treatment-unknown")
     treatment = next(iter(names)) if treatment is None else treatment
-    had = _named_values(treatment, natural, primary, rows, "treatment")
+    had = _named_values(treatment, natural, rows, "treatment")
     arms = list(changes)
     if not isinstance(treatment, str):
         if had.dtype != bool or len(arms) != 2:
@@ -427,8 +338,7 @@ def _as_seen(value: Any) -> Any:
 def rows_of(
     question: Question,
     rows: int | None,
-    natural: Mapping[str, Any],
-    primary: str,
+    natural: Natural,
     *,
     treated: np.ndarray | None,
     by: Any,
@@ -463,29 +373,42 @@ def rows_of(
             raise InputError(msg, code="no-rows")
     if by is None:
         return Rows(weight)
-    groups, labels = pd.factorize(_named_values(by, natural, primary, rows, "by"), sort=True)
-    if np.any(groups < 0):
-        msg = f"by= has {np.sum(groups < 0)} missing labels. Give them a label of their own."
+    groups, labels = _groups(by, natural, rows)
+    return Rows(weight, groups.astype(np.int32), labels)
+
+
+def _groups(by: Any, natural: Natural, rows: int) -> tuple[np.ndarray, pd.Index]:
+    """Number of each row's group, and the labels of the groups: several, of each combination."""
+    parts = _grouping(by, natural)
+    values = [_named_values(v, natural, rows, "by") for _, v in parts]
+    missing = sum(pd.isna(value) for value in values)
+    if np.any(missing):
+        msg = f"by= has {np.count_nonzero(missing)} missing labels. Give them one of their own."
         raise InputError(msg, code="not-finite")
-    return Rows(weight, groups.astype(np.int32), tuple(pd.Index(labels)))
+    if len(values) == 1:
+        groups, labels = pd.factorize(values[0], sort=True)
+        return groups, pd.Index(labels)
+    groups, combined = pd.MultiIndex.from_arrays(values).factorize(sort=True)
+    return groups, pd.MultiIndex.from_tuples(combined, names=[name for name, _ in parts])
 
 
-def _named_values(
-    given: Any, natural: Mapping[str, Any], primary: str, rows: int, option: str
-) -> np.ndarray:
+def _grouping(by: Any, natural: Natural) -> list[tuple[str, Any]]:
+    """What rows are grouped by: one thing, names in a list, or the columns of a frame."""
+    if isinstance(by, list | tuple) and by and all(map(natural.has, by)):
+        return [(name, name) for name in by]
+    names = column_names(by, "by") if np.ndim(by) == 2 else None
+    if names is not None:
+        return [(name, column_of(by, place)) for place, name in enumerate(names)]
+    if isinstance(by, np.ndarray) and by.ndim == 2:
+        return [(f"by {place}", column) for place, column in enumerate(by.T)]
+    return [("by", by)]
+
+
+def _named_values(given: Any, natural: Natural, rows: int, option: str) -> np.ndarray:
     """One value per row: as given, of an argument, or of a column of the primary input."""
-    if not isinstance(given, str):
-        values = np.asarray(given)
-    elif given in natural and given != primary:
-        values = np.asarray(natural[given])
-        values = np.broadcast_to(values, (rows,)) if values.ndim == 0 else values
-    else:
-        columns = column_names(natural[primary], primary) or ()
-        if given not in columns:
-            valid = [*(n for n in natural if n != primary), *columns]
-            msg = f"{option}='{given}' is no argument and no column of '{primary}'. "
-            raise InputError(msg + nearest(given, valid), code="column-unknown")
-        values = np.asarray(natural[primary][given])
+    values = np.asarray(natural.by_name(given, option) if isinstance(given, str) else given)
+    if isinstance(given, str) and values.ndim == 0:
+        values = np.broadcast_to(values, (rows,))
     if values.shape != (rows,):
         msg = f"{option}= has shape {values.shape} but there are {rows} rows. Pass one per row."
         raise InputError(msg, code="rows-mismatch")

@@ -14,15 +14,19 @@ from collections.abc import Callable
 from typing import Any
 
 from numpyro.infer import MCMC, SVI
+from numpyro.infer.mcmc import MCMCKernel
 
 from aimz.errors import InputError, nearest
-from aimz.inference.binding import without_missing
-from aimz.inference.mcmc import ChainRecord, MCMCEngine
+from aimz.inference.auto import AutoEngine
+from aimz.inference.chains import NUTS, ChainRecord
+from aimz.inference.mcmc import MCMCEngine
 from aimz.inference.records import Draws, Engine, Fit, Note, Problem, Settings
 from aimz.inference.svi import SVIEngine, SVIRecord
 
 __all__ = [
+    "NUTS",
     "AbsentEngine",
+    "AutoEngine",
     "ChainRecord",
     "Draws",
     "Engine",
@@ -34,7 +38,7 @@ __all__ = [
     "SVIRecord",
     "Settings",
     "as_engine",
-    "without_missing",
+    "check_settings",
 ]
 
 
@@ -73,8 +77,9 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
 
     Parameters
     ----------
-    inference : str, SVI, MCMC or Engine
-        A name ("svi", "nuts"), a NumPyro object made for `kernel`, or an engine.
+    inference : str, NUTS, SVI, MCMC or Engine
+        A name ("auto", "svi", "nuts" or "mcmc"), settings of chains, a NumPyro object made for
+        `kernel` (an `SVI`, an `MCMC`, or a sampler), or an engine.
     kernel : callable
         The model's kernel.
 
@@ -94,10 +99,18 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
         return SVIEngine(kernel, inference)
     if isinstance(inference, MCMC):
         return MCMCEngine(kernel, inference)
+    if isinstance(inference, MCMCKernel):
+        own = NUTS()
+        mcmc = MCMC(inference, num_warmup=own.warmup, num_samples=1000, num_chains=own.chains)
+        return MCMCEngine(kernel, mcmc)
+    if isinstance(inference, NUTS):
+        return MCMCEngine(kernel, settings=inference)
     if isinstance(inference, str):
         names: dict[str, Callable[[Callable[..., Any]], Engine]] = {
+            "auto": AutoEngine,
             "svi": SVIEngine,
             "nuts": MCMCEngine,
+            "mcmc": MCMCEngine,
         }
         if inference in names:
             return names[inference](kernel)
@@ -108,7 +121,28 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
     if isinstance(inference, Engine) and not isinstance(inference, type):
         return inference
     raise InputError(
-        f"inference={type(inference).__name__} is not an engine. Pass 'svi', 'nuts', a NumPyro SVI "
-        "or MCMC object, or an object with fit and draw.",
+        f"inference={type(inference).__name__} is not an engine. Pass 'auto', 'svi', 'nuts', a "
+        "NumPyro SVI, MCMC or sampler object, or an object with fit and draw.",
         code="inference",
     )
+
+
+def check_settings(engine: Engine, settings: Settings) -> None:
+    """Refuse settings that an engine has no use for, and name their place.
+
+    Raises
+    ------
+    InputError
+        `settings`.
+    """
+    if settings.num_warmup is not None and settings.num_warmup < 0:
+        msg = f"num_warmup={settings.num_warmup} is negative. Pass 0 or more, or leave it out."
+        raise InputError(msg, code="settings")
+    for name in ("num_chains", "num_warmup"):
+        value = getattr(settings, name)
+        if value is not None and not isinstance(engine, MCMCEngine | AutoEngine):
+            msg = (
+                f"{name}={value} is for chains, and engine '{engine.name}' has none. Pass "
+                "inference='nuts', or leave it out."
+            )
+            raise InputError(msg, code="settings")

@@ -6,7 +6,6 @@ the kernel, so that the kernel and the user's guide are called exactly as they w
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -20,8 +19,9 @@ from numpyro.primitives import Messenger
 from aimz.errors import InputError, KernelValidationError
 from aimz.inference.records import Problem
 from aimz.kernel import row_plates
+from aimz.presence import filled, is_there, part_of
 from aimz.programs import TRACE_LOCK, compile_program, fingerprint, trace
-from aimz.spec import KernelSpec, SiteSpec
+from aimz.spec import SiteSpec
 
 __all__ = [
     "RowScale",
@@ -38,7 +38,6 @@ __all__ = [
     "take_rows",
     "version_of",
     "why_whole",
-    "without_missing",
 ]
 
 
@@ -50,9 +49,7 @@ class RowScale(Messenger):  # type: ignore[misc]  # NumPyro's handlers are untyp
         self.sites = {site.name: site for site in outcome_sites(problem) if site.follows_rows}
         self.factors = factors
         self.weights = weights
-        self.output, self.fill = problem.spec.output, problem.fill
-        if self.fill is not None:
-            self.fill = np.expand_dims(self.fill, _row_axis(problem.spec[self.output]))
+        self.fills = problem.presence.fills if problem.presence else {}
 
     def process_message(self, msg: dict[str, Any]) -> None:
         site = self.sites.get(msg.get("name", ""))
@@ -64,11 +61,10 @@ class RowScale(Messenger):  # type: ignore[misc]  # NumPyro's handlers are untyp
             shape = [1] * ndim
             shape[_row_axis(site) % max(ndim, 1)] = -1
             scale = scale * jnp.reshape(self.weights, shape)
-        if self.fill is not None and site.name == self.output:
-            there = jnp.isfinite(msg["value"])
-            msg["value"] = jnp.where(there, msg["value"], self.fill)
-            event = tuple(range(there.ndim - msg["fn"].event_dim, there.ndim))
-            scale = scale * there.all(axis=event)
+        if site.name in self.fills:
+            there = is_there(msg["value"])
+            msg["value"] = filled(msg["value"], self.fills[site.name], _row_axis(site))
+            msg["fn"] = part_of(msg["fn"], there)
         msg["scale"] = scale if msg["scale"] is None else msg["scale"] * scale
 
 
@@ -204,6 +200,8 @@ def check_weights(problem: Problem) -> None:
             code="weights-shape",
         )
     for site in outcome_sites(problem):
+        if site.name not in problem.spec.data_sites:
+            continue  # a factor of the prior
         per_row = site.follows_rows and _row_axis(site) < len(site.shape) - site.event_dim
         if not per_row:
             raise InputError(
@@ -211,48 +209,6 @@ def check_weights(problem: Problem) -> None:
                 "Write the site with one value per row, or fit without sample weights.",
                 code="weights-site",
             )
-
-
-def without_missing(problem: Problem, there: np.ndarray) -> Problem:
-    """The problem with the outcomes that are not `there` left out of the likelihood.
-
-    Raises
-    ------
-    InputError
-        `missing-outcomes`: the kernel also computes with the outcomes, or adds up rows.
-    """
-    spec = problem.spec
-    readers = _computing_with(spec.output, spec)
-    site = next((site for site in spec.sites if site.name == spec.output), None)
-    if readers or site is None:
-        where = f"site '{readers[0]}' computes with them" if readers else "it observes no site"
-    elif not site.follows_rows or _row_axis(site) >= len(site.shape) - site.event_dim:
-        where = f"site '{site.name}' has no log density per row"
-    else:
-        values = np.asarray(problem.inputs.arrays[spec.output])
-        full = np.flatnonzero(there.reshape(len(there), -1).all(axis=1))
-        first = full[:1] if len(full) else np.argmax(there, axis=0)
-        fill = values[first[0]] if len(full) else np.take_along_axis(values, first[None], 0)[0]
-        fill = np.where(np.isfinite(fill), fill, values[there][0])
-        return replace(problem, fill=fill)
-    is_series = site is not None and site.rows == "scan"
-    fix = "Make them latents of the kernel." if is_series else "Leave those rows out of the data."
-    msg = f"Missing values of '{spec.output}' cannot be left out, because {where}. {fix}"
-    raise InputError(msg, code="missing-outcomes")
-
-
-def _computing_with(output: str, spec: KernelSpec) -> list[str]:
-    """Sites that would feel a missing outcome: they read the data, or the outcome as it is drawn.
-
-    In a scan the outcome may read itself, as it was a step before.
-    """
-    below = spec.descendants({output})
-    feel = [s.name for s in spec.sites if s.name in below and s.kind != "deterministic"]
-    read = [s.name for s in spec.sites if output in s.inputs]
-    reads_itself = output in spec and (
-        output in spec[output].parents or output in spec.descendants(below)
-    )
-    return [*read, *feel, *([output] if reads_itself else [])]
 
 
 def check_draws(spec_latents: Iterable[str], draws: dict[str, Any], engine: str) -> None:

@@ -1,13 +1,17 @@
-"""How far a fit can be trusted: the loss and Pareto-k of a guide, R-hat and ESS of chains.
+"""How far a fit can be trusted: the loss and shape of a guide, R-hat and ESS of chains.
 
 Thresholds. A guide has not converged whose loss was still falling by more than its noise and 0.1
-nats between the last two quarters of its steps. Pareto-k is bad above 0.7 (Yao, Vehtari, Simpson
-and Gelman 2018, "Yes, but did it work?") where log weights have a standard deviation above 0.5:
-the tail of weights that hardly vary says nothing. R-hat is bad above 1.05, or above 1.01 with an
-ESS below 400. Divergences are reported beyond one in a thousand draws.
+nats between the last two quarters of its steps. Pareto-k is bad above min(1 - 1 / log10(S), 0.7)
+for S weights (Vehtari, Simpson, Gelman, Yao and Gabry 2024, "Pareto smoothed importance sampling")
+where log weights vary: the tail of weights that hardly do says nothing. Weights cannot see a tail
+that a guide has no draws in: the posterior's density is also looked at along lines through the
+guide (`sections`), and its moments there must be the guide's. R-hat is bad above 1.05, or above
+1.01 with an ESS below 400; an ESS is bad below 100, or a tenth of few draws. Divergences are
+reported beyond one in a thousand draws. What was not computed is "not checked", never "good".
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,17 +21,55 @@ from aimz.errors import FitWarning
 from aimz.inference.records import Note
 from aimz.inference.training import Course
 
-__all__ = ["WEIGH_ROWS", "Health", "judge_chains", "judge_shape", "judge_svi", "pareto_k"]
+__all__ = [
+    "SECTION",
+    "WEIGH_ROWS",
+    "Evidence",
+    "Health",
+    "judge_chains",
+    "judge_shape",
+    "judge_svi",
+    "pareto_k",
+    "still_sites",
+]
 
-#: Largest number of rows for which Pareto-k is computed.
+#: Largest number of rows for which a guide's shape is looked at.
 WEIGH_ROWS = 8192
+#: Places on a line through the guide, in its standard deviations.
+SECTION = np.linspace(-6.0, 6.0, 49)
 MAX_K_HAT = 0.7
-MAX_WEIGHT_SD = 0.5
+MAX_WEIGHT_SD, MAX_BLIND_WEIGHT_SD = 0.5, 0.15
+MAX_SECTION_RATIO, MAX_SECTION_SHIFT = 1.15, 0.2
 MAX_R_HAT = 1.05
 GOOD_R_HAT = 1.01
-GOOD_ESS = 400
+GOOD_ESS, LEAST_ESS = 400, 100
 MAX_DIVERGING = 0.001
 _NATS = 0.1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a guide's shape.
+
+    Parameters
+    ----------
+    log_weights : array (draw,), optional
+        Log p - log q at draws of the guide.
+    sections : array (line, place), optional
+        Log p on lines through the guide, at `SECTION`.
+    sites : sequence of str
+        The site of each line.
+    absent : str
+        Why there is nothing to judge by.
+    sees_tails : bool
+        Whether the posterior has no tail that the weights would miss.
+    """
+
+    log_weights: np.ndarray | None = None
+    sections: np.ndarray | None = None
+    sites: Sequence[str] = ()
+    absent: str = ""
+    sees_tails: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,44 +80,85 @@ class Health:
     notes: tuple[Note, ...] = ()
 
 
-def judge_svi(
-    losses: np.ndarray, log_weights: np.ndarray | None, *, explicit: bool, course: Course
-) -> Health:
-    """Health of a guide from its losses and from log p - log q at its draws, if known."""
-    shape = judge_shape(log_weights)
+def judge_svi(losses: np.ndarray, evidence: Evidence, *, explicit: bool, course: Course) -> Health:
+    """Health of a guide from its losses and from what is known of its shape."""
+    shape = judge_shape(evidence)
     plateau = _is_flat(losses) if explicit else course.settled
-    notes = shape.notes
-    if not plateau:
-        falling = Note(
-            FitWarning,
-            f"The loss was still falling after {len(losses)} steps. The posterior may be far "
-            "from its answer. Train longer: more epochs or num_steps, or leave both out.",
-            "not-converged",
-        )
-        notes = (falling,)
-    return Health({"plateau": bool(plateau), **shape.attrs}, notes)
+    attrs = {"plateau": bool(plateau), **shape.attrs}
+    if plateau:
+        return Health(attrs, shape.notes)
+    falling = Note(
+        FitWarning,
+        f"The loss was still falling after {len(losses)} steps. The posterior may be far "
+        "from its answer. Train longer: more epochs or num_steps, or leave both out.",
+        "not-converged",
+    )
+    return Health(attrs | {"verdict": "bad: not converged"}, (falling,))
 
 
-def judge_shape(log_weights: np.ndarray | None) -> Health:
-    """Health of an approximation's shape from log p - log q at its draws, if known."""
-    k_hat = math.nan if log_weights is None else pareto_k(log_weights)
-    spread = 0.0 if log_weights is None else float(np.std(log_weights))
-    notes = []
-    if k_hat > MAX_K_HAT and not spread <= MAX_WEIGHT_SD:
-        notes.append(
-            Note(
-                FitWarning,
-                f"Pareto-k of the guide is {k_hat:.2f} (limit {MAX_K_HAT}). The guide's shape "
-                "misses part of the posterior. Compare with inference='nuts'.",
-                "k-hat",
-            )
-        )
-    return Health({"k_hat": float(k_hat)}, tuple(notes))
+def judge_shape(evidence: Evidence) -> Health:
+    """Health of an approximation's shape."""
+    weights = evidence.log_weights
+    if weights is None:
+        return Health({"k_hat": math.nan, "verdict": f"not checked: {evidence.absent}"})
+    k_hat = pareto_k(weights)
+    limit = min(1.0 - 1.0 / math.log10(max(len(weights), 11)), MAX_K_HAT)
+    blind = evidence.sections is None and not evidence.sees_tails
+    spread = float(np.std(weights)) if np.all(np.isfinite(weights)) else math.inf
+    seen = "" if evidence.sections is None else _section_fault(evidence)
+    varies = not spread <= (MAX_BLIND_WEIGHT_SD if blind else MAX_WEIGHT_SD)
+    attrs = {"k_hat": k_hat, "verdict": "good"}
+    if not k_hat <= limit and (varies or seen):
+        text = f"Pareto-k of the guide is {k_hat:.2f} (limit {limit:.2f}). "
+        text += seen or "The guide's shape misses part of the posterior. "
+        note = Note(FitWarning, text + "Compare with inference='nuts'.", "k-hat")
+        return Health(attrs | {"verdict": "bad: k-hat"}, (note,))
+    if seen:
+        text = f"The guide has another shape than the posterior. {seen}"
+        note = Note(FitWarning, text + "Compare with inference='nuts'.", "guide-shape")
+        return Health(attrs | {"verdict": "bad: guide-shape"}, (note,))
+    return Health(attrs)
+
+
+def _section_fault(evidence: Evidence) -> str:
+    """Where the posterior has other moments along a line than the guide, as a sentence."""
+    logs = np.asarray(evidence.sections, np.float64)
+    logs = np.where(np.isfinite(logs), logs, -np.inf)
+    top = logs.max(axis=1, keepdims=True)
+    if not np.all(np.isfinite(top)):
+        return "The density is zero all along a line through the guide. "
+    weights = np.exp(logs - top)
+    weights /= weights.sum(axis=1, keepdims=True)
+    means = weights @ SECTION
+    sds = np.sqrt(np.maximum(weights @ SECTION**2 - means**2, 1e-12))
+    faults = np.maximum(
+        np.abs(np.log(sds)) / math.log(MAX_SECTION_RATIO), np.abs(means) / MAX_SECTION_SHIFT
+    )
+    worst = int(np.argmax(faults))
+    if faults[worst] <= 1.0:
+        return ""
+    return (
+        f"Along '{evidence.sites[worst]}' the posterior's sd is {sds[worst]:.2g} times the guide's "
+        f"and its mean {means[worst]:.2g} sd away. "
+    )
+
+
+def still_sites(draws: Mapping[str, Any]) -> list[str]:
+    """Sites that have the same value in every draw: points, without any uncertainty."""
+    still = []
+    for name, value in draws.items():
+        array = np.asarray(value)
+        flat = array.reshape(array.shape[0] * array.shape[1], -1)
+        if len(flat) > 1 and flat.shape[1] and np.array_equal(flat.min(axis=0), flat.max(axis=0)):
+            still.append(name)
+    return still
 
 
 def pareto_k(log_weights: np.ndarray) -> float:
     """Pareto-k of importance weights log p - log q; infinite where a weight is not finite."""
     if not np.all(np.isfinite(log_weights)):
+        return math.inf
+    if np.ptp(log_weights) > 600.0:  # a few weights are everything, and their powers overflow
         return math.inf
     spread = log_weights - log_weights.max()
     if np.ptp(spread) < 1e-3:  # the guide is the posterior, up to rounding
@@ -83,16 +166,20 @@ def pareto_k(log_weights: np.ndarray) -> float:
     array_stats = _array_stats()
     # ArviZ negates what it is given.
     _, k_hat = array_stats.psislw(-np.asarray(log_weights, np.float64))
-    return float(k_hat)
+    return math.inf if math.isnan(float(k_hat)) else float(k_hat)
 
 
 def judge_chains(draws: dict[str, Any], stats: dict[str, Any]) -> Health:
     """Health of chains: R-hat, effective sample size, divergences."""
-    r_hat, ess = _convergence(draws)
+    mixing = _convergence(draws)
     diverging = np.asarray(stats.get("diverging", np.zeros((1, 1))))
     count = int(diverging.sum())
     notes = []
-    if r_hat > MAX_R_HAT or (r_hat > GOOD_R_HAT and ess < GOOD_ESS):
+    r_hat, ess = mixing.r_hat, mixing.ess
+    least = min(LEAST_ESS, 0.1 * mixing.draws)
+    if mixing.draws and not (
+        r_hat <= MAX_R_HAT and ess >= least and (r_hat <= GOOD_R_HAT or ess >= GOOD_ESS)
+    ):
         notes.append(
             Note(
                 FitWarning,
@@ -110,8 +197,22 @@ def judge_chains(draws: dict[str, Any], stats: dict[str, Any]) -> Health:
                 "divergences",
             )
         )
-    attrs = {"rhat_max": r_hat, "ess_min": ess, "divergences": count}
+    verdict = "not checked: too few draws"
+    if notes:
+        verdict = f"bad: {', '.join(note.code for note in notes)}"
+    elif mixing.draws:
+        verdict = "good"
+    attrs = {"rhat_max": r_hat, "ess_min": ess, "divergences": count, "verdict": verdict}
     return Health(attrs, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Mixing:
+    """Largest R-hat and smallest bulk ESS over all scalars; `draws` 0 where none was computed."""
+
+    r_hat: float = math.nan
+    ess: float = math.nan
+    draws: int = 0
 
 
 def _is_flat(losses: np.ndarray) -> bool:
@@ -125,22 +226,28 @@ def _is_flat(losses: np.ndarray) -> bool:
     return gain < max(3 * noise, _NATS, 1e-4 * abs(float(after.mean())))
 
 
-def _convergence(draws: dict[str, Any]) -> tuple[float, float]:
-    """Largest R-hat and smallest bulk effective sample size over all scalars that vary."""
+def _convergence(draws: dict[str, Any]) -> _Mixing:
+    """R-hat and ESS of what varies, and of all that is not finite; one chain counts as two."""
     array_stats = _array_stats()
-    worst, least = 1.0, math.inf
+    worst, least, count = 1.0, math.inf, 0
     for value in draws.values():
         array = np.asarray(value, np.float64)
+        if array.shape[0] == 1:
+            half = array.shape[1] // 2
+            array = np.concatenate([array[:, :half], array[:, half : 2 * half]])
         flat = array.reshape(*array.shape[:2], -1)
-        moving = flat.std(axis=(0, 1)) > 0
-        if not moving.any() or array.shape[1] < 4:
+        moving = ~(np.ptp(flat, axis=(0, 1)) == 0)
+        if array.shape[1] < 4 or not moving.any():
             continue
         columns = flat[:, :, moving]
-        r_hat = np.asarray(array_stats.rhat(columns, chain_axis=0, draw_axis=1))
-        ess = np.asarray(array_stats.ess(columns, chain_axis=0, draw_axis=1))
-        worst = max(worst, float(np.nanmax(r_hat))) if array.shape[0] > 1 else worst
-        least = min(least, float(np.nanmin(ess)))
-    return worst, least
+        count = columns.shape[0] * columns.shape[1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            r_hat = np.asarray(array_stats.rhat(columns, chain_axis=0, draw_axis=1))
+            ess = np.asarray(array_stats.ess(columns, chain_axis=0, draw_axis=1))
+        # np.max keeps a nan, which is never healthy.
+        worst = float(np.max([worst, np.max(r_hat)]))
+        least = float(np.min([least, np.min(ess)]))
+    return _Mixing(worst, least, count) if count else _Mixing()
 
 
 def _array_stats() -> Any:

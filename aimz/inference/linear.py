@@ -155,7 +155,9 @@ class LaplaceLogistic:
         log_weights = None
         if len(target.data.y) <= health.WEIGH_ROWS:
             log_weights = np.array([target.log_density(own) for own in drawn]) - log_density
-        judged = health.judge_shape(log_weights)
+        # Log-concave densities have no tail that the draws around the mode would not see.
+        evidence = health.Evidence(log_weights, absent="many rows", sees_tails=True)
+        judged = health.judge_shape(evidence)
         attrs = {"engine": self.name, "steps": steps, **judged.attrs}
         return Fit(target.sites(kernel, drawn), attrs=attrs, state=(), notes=judged.notes)
 

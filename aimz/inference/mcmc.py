@@ -1,26 +1,20 @@
 """Markov chains: NUTS by name, or any NumPyro `MCMC` object.
 
-HMC and NUTS run as two compiled programs, one that starts a chain and one that takes a chunk of
-transitions (warm-up or sampling), so that a second fit compiles nothing, the bar moves and chains
-can continue. Other samplers run through a private copy of the user's `MCMC` object. In both cases
-the user's object is read and never changed.
+HMC and NUTS run as programs of our own (`chains`), other samplers through a private copy of the
+user's `MCMC` object. In both cases the user's object is read and never changed.
 """
 
 import copy
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from numpyro import handlers
-from numpyro.infer import HMC, MCMC, NUTS
-from numpyro.infer.util import constrain_fn, potential_energy
+from numpyro import handlers, infer
+from numpyro.infer import HMC, MCMC
 
-from aimz.errors import AimzError, FitWarning, KernelValidationError
+from aimz.errors import FitWarning, KernelValidationError
 from aimz.inference import health
 from aimz.inference.binding import (
     RowScale,
@@ -29,42 +23,14 @@ from aimz.inference.binding import (
     initial_variables,
     version_of,
 )
+from aimz.inference.chains import NUTS, STATS, ChainRecord, Plan, run_chains
 from aimz.inference.records import Draws, Fit, Note, Problem, Settings
-from aimz.inference.start import find_start, set_up_guide
 from aimz.programs import TRACE_LOCK, compile_program
 from aimz.randomness import as_key
 
-__all__ = ["ChainRecord", "MCMCEngine"]
+__all__ = ["MCMCEngine"]
 
-#: Chains and warm-up transitions of `inference="nuts"`.
-CHAINS, WARMUP, SAMPLES = 4, 1000, 1000
-_CHUNK = 100
-# Field of the sampler's state -> ArviZ's name.
-_STATS = {
-    "diverging": "diverging",
-    "energy": "energy",
-    "accept_prob": "acceptance_rate",
-    "num_steps": "n_steps",
-}
-
-
-class ChainRecord(NamedTuple):
-    """Where the chains are: the samplers' states, and what fixes the kernel's parameters."""
-
-    states: Any
-    setup_key: Any
-    params: dict[str, Any]
-    runs: int
-
-
-class _Plan(NamedTuple):
-    """Lengths of the chains."""
-
-    chains: int
-    warmup: int
-    samples: int
-    thinning: int
-    method: Any
+_SAMPLES = 1000
 
 
 class MCMCEngine:
@@ -75,14 +41,18 @@ class MCMCEngine:
     kernel : callable
         The model's kernel.
     given : MCMC, optional
-        A NumPyro `MCMC` object for that kernel, which is never changed. Without one, NUTS with
-        4 chains, 1,000 warm-up transitions and 1,000 draws a chain, started around the
-        posterior's mode, in coordinates scaled by its curvature, where it has one.
+        A NumPyro `MCMC` object for that kernel, which is never changed. Without one, NUTS,
+        started around the posterior's mode, in coordinates scaled by its curvature, where it has
+        one, and in standard units of latents whose spread is a latent.
+    settings : NUTS
+        Of chains without an object.
     """
 
     name = "mcmc"
 
-    def __init__(self, kernel: Callable[..., Any], given: MCMC | None = None) -> None:
+    def __init__(
+        self, kernel: Callable[..., Any], given: MCMC | None = None, settings: NUTS | None = None
+    ) -> None:
         if given is not None and not _is_made_for(given.sampler, kernel):
             raise KernelValidationError(
                 "The MCMC object was made for another kernel than this model's. It would fit "
@@ -92,6 +62,7 @@ class MCMCEngine:
             )
         self.kernel = kernel
         self.given = given
+        self.settings = settings or NUTS()
 
     @property
     def sampler_name(self) -> str:
@@ -109,24 +80,27 @@ class MCMCEngine:
         """Run the chains on the whole data; see `Engine`."""
         check_weights(problem)
         self._refuse_enumeration(problem)
-        plan = self._plan(settings.num_samples)
+        plan = self._plan(settings)
         key = as_key(rng_key)
         params = _fixed_params(problem, key) if state is None else state.params
         draws, stats, record = self._run(key, problem, plan, params, state, settings.progress)
-        given = self.given
         check_draws(problem.spec.latents, draws, self.name)
-        stats = _with_depths(stats, NUTS(problem.kernel) if given is None else given.sampler)
+        stats = _with_depths(stats, self._depth())
         judged = health.judge_chains(draws, stats)
+        chains, count = stats["lp"].shape if "lp" in stats else (plan.chains, plan.samples)
+        interrupted = chains < plan.chains or count < -(-plan.samples // plan.thinning)
         attrs = {
             "engine": self.name,
             "sampler": self.sampler_name,
-            "chains": plan.chains,
+            "chains": chains,
             "warmup": plan.warmup,
-            "interrupted": False,
+            "interrupted": interrupted,
             "notes": [],
             **judged.attrs,
         }
         notes = (*_param_notes(params), *judged.notes)
+        if interrupted:
+            notes = (_interrupted_note(chains, count), *notes)
         return Fit(draws, stats, {}, attrs, record, params, notes)
 
     def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Draws:
@@ -137,35 +111,57 @@ class MCMCEngine:
         self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int
     ) -> tuple[Draws, ChainRecord]:
         """Continue the chains: the new draws, and where the chains are afterwards."""
-        plan = self._plan(num_samples)
+        plan = self._plan(Settings(num_samples=num_samples))
         record: ChainRecord = fit.state
         key = as_key(rng_key)
         draws, _, after = self._run(key, problem, plan, record.params, record, progress=False)
         return draws, after
 
-    def _plan(self, num_samples: int | None) -> _Plan:
-        given = self.given
-        if given is None:
-            return _Plan(CHAINS, WARMUP, num_samples or SAMPLES, 1, "parallel")
-        samples = num_samples or given.num_samples
-        return _Plan(
-            given.num_chains, given.num_warmup, samples, given.thinning, given.chain_method
-        )
+    def _plan(self, asked: Settings) -> Plan:
+        """Lengths of the chains: as the call says, or else the object or the settings."""
+        given, own = self.given, self.settings
+        plan = Plan(own.chains, own.warmup, _SAMPLES, 1, "parallel", own)
+        if given is not None:
+            plan = Plan(
+                given.num_chains,
+                given.num_warmup,
+                given.num_samples,
+                given.thinning,
+                given.chain_method,
+            )
+        called: dict[str, Any] = {
+            "chains": asked.num_chains,
+            "warmup": asked.num_warmup,
+            "samples": asked.num_samples,
+        }
+        return plan._replace(**{name: n for name, n in called.items() if n is not None})
+
+    def _depth(self) -> int | None:
+        """Most doublings of a tree, where the sampler grows trees."""
+        if self.given is None:
+            return self.settings.max_tree_depth
+        if not isinstance(self.given.sampler, infer.NUTS):
+            return None
+        depth = self.given.sampler._max_tree_depth
+        return int(depth[-1] if isinstance(depth, tuple) else depth)  # after the warm-up
 
     def _run(
         self,
         key: Any,
         problem: Problem,
-        plan: _Plan,
+        plan: Plan,
         params: dict[str, Any],
         record: ChainRecord | None,
         progress: bool,  # noqa: FBT001
-    ) -> tuple[Draws, Draws, ChainRecord]:
+    ) -> tuple[Draws, Draws, Any]:
         """Run or continue the chains in the way that the sampler allows."""
         sampler = None if self.given is None else self.given.sampler
-        if sampler is None or (type(sampler) in (HMC, NUTS) and _is_plain(self.given)):
-            return _run_compiled(key, problem, self.given, plan, params, record, progress)
-        return _run_object(key, problem, self.given, plan, params, record, progress)
+        has_programs = sampler is None or type(sampler) in (HMC, infer.NUTS)
+        if not has_programs or not (sampler is None or _is_plain(self.given)):
+            return _run_object(key, problem, self.given, plan, params, record, progress)
+        steps = plan.samples + (plan.warmup if record is None else 0)
+        with _bar(plan.chains * steps, shown=progress) as bar:
+            return run_chains(key, problem, self.given, plan, params, record, bar.update)
 
     def _refuse_enumeration(self, problem: Problem) -> None:
         sampler = None if self.given is None else self.given.sampler
@@ -183,210 +179,21 @@ class MCMCEngine:
                 )
 
 
-def _run_compiled(
-    key: Any,
-    problem: Problem,
-    given: MCMC | None,
-    plan: _Plan,
-    params: dict[str, Any],
-    record: ChainRecord | None,
-    progress: bool,  # noqa: FBT001
-) -> tuple[Draws, Draws, ChainRecord]:
-    """HMC and NUTS: programs of our own, one chain each or all chains vectorised."""
-    if record is not None:
-        key = jax.random.fold_in(key, record.runs)
-    setup_key, *keys = jax.random.split(key, plan.chains + 1)
-    if plan.method == "vectorized":
-        parts = [jnp.stack(keys)]
-    else:
-        parts = [chain_key[None] for chain_key in keys]
-    before: list[Any] = [None] * len(parts)
-    warmup, runs = plan.warmup, 1
-    if record is not None:
-        before, setup_key, warmup, runs = record.states, record.setup_key, 0, record.runs + 1
-    chains = _Chains(problem, given, plan.warmup, params, setup_key)
-
-    x64 = jax.config.jax_enable_x64  # of the calling thread
-
-    def one(group: int) -> tuple[Any, Any, Any]:
-        with jax.enable_x64(x64):
-            state = chains.start(parts[group], before[group])
-            state, _ = chains.advance(state, warmup, bar)
-            state, found = chains.advance(state, plan.samples, bar)
-        return state, *found
-
-    groups = range(len(parts))
-    with _bar(len(parts) * (warmup + plan.samples), shown=progress) as bar:
-        if plan.method == "parallel" and len(parts) > 1:
-            with ThreadPoolExecutor(len(parts)) as pool:
-                results = list(pool.map(one, groups))
-        else:
-            results = [one(group) for group in groups]
-    draws = _joined([result[1] for result in results], plan.thinning)
-    stats = _joined([result[2] for result in results], plan.thinning)
-    return draws, stats, ChainRecord([result[0] for result in results], setup_key, params, runs)
-
-
-def _with_depths(stats: Draws, sampler: Any) -> Draws:
+def _with_depths(stats: Draws, depth: int | None) -> Draws:
     """Statistics with the depths of the trees, which ArviZ's `diagnose` and Stan's users read."""
-    if not isinstance(sampler, NUTS) or "n_steps" not in stats:
+    if depth is None or "n_steps" not in stats:
         return stats
-    depth = sampler._max_tree_depth
-    limit = 2 ** (depth[-1] if isinstance(depth, tuple) else depth) - 1  # after the warm-up
     steps = np.asarray(stats["n_steps"])
     # A step gives one doubling of the tree, n doublings 2 ** n - 1 steps, the last one maybe cut.
     depths = np.frexp(steps)[1]
-    return {**stats, "tree_depth": depths, "reached_max_treedepth": steps >= limit}
-
-
-def _joined(parts: list[Draws], thinning: int) -> Draws:
-    """Arrays of several groups of chains, thinned."""
-    return {
-        name: np.concatenate([part[name] for part in parts])[:, ::thinning] for name in parts[0]
-    }
-
-
-class _Chains:
-    """The two programs of a group of chains."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        given: MCMC | None,
-        warmup: int,
-        params: dict[str, Any],
-        setup_key: Any,
-    ) -> None:
-        self.problem, self.given, self.warmup = problem, given, warmup
-        weights = None if problem.weights is None else jnp.asarray(problem.weights)
-        arrays = jax.tree.map(jnp.asarray, problem.inputs.arrays)
-        self.version = version_of(problem)
-        self.fixed = (setup_key, params, arrays, weights, self._place(given, setup_key))
-        self.program: Callable[..., Any] | None = None
-        self.lock = threading.Lock()
-
-    def _place(self, given: MCMC | None, setup_key: Any) -> dict[str, Any] | None:
-        """Mode and scale of the posterior, for chains by name; an object starts as it says."""
-        if given is not None or not self.problem.spec.latents:
-            return None
-        found = find_start(self.problem, setup_key, jax.random.fold_in(setup_key, 1), self.version)
-        return found.place if found.informed else None
-
-    def start(self, keys: Any, before: Any = None) -> Any:
-        """States of chains before their first transition, or from `before` with other keys."""
-        if before is not None:
-            return before._replace(rng_key=keys)
-
-        def begin(keys: Any, fixed: Any) -> Any:
-            sampler, kwargs, around, _ = self._sampler(fixed)
-
-            def one(key: Any) -> Any:
-                return sampler.init(key, self.warmup, around(key), (), kwargs)
-
-            with RowScale(self.problem, {}, fixed[3]):
-                return jax.vmap(one)(keys)
-
-        arguments = (keys, self.fixed)
-        states = compile_program(begin, *arguments, version=self.version)(*arguments)
-        energy = np.asarray(states.potential_energy)
-        if not np.all(np.isfinite(energy)):
-            raise AimzError(
-                f"No starting point with a finite log density was found ({energy}). The chains "
-                "cannot move. Check the outcome against its distribution's support and the "
-                "priors' scales.",
-                code="fit-diverged",
-            )
-        return states
-
-    def advance(self, states: Any, count: int, bar: Any) -> tuple[Any, tuple[Draws, Draws]]:
-        """Take `count` transitions; the new states, draws and statistics, (chain, draw, ...)."""
-
-        def chunk(states: Any, active: Any, fixed: Any) -> Any:
-            sampler, kwargs, around, constrain = self._sampler(fixed)
-            setup_key = fixed[0]
-            latents = self.problem.spec.latents
-
-            def step(state: Any, on: Any) -> Any:
-                state = jax.lax.cond(
-                    on, lambda s: sampler.sample(s, (), kwargs), lambda s: s, state
-                )
-                stats = {
-                    name: getattr(state, field)
-                    for field, name in _STATS.items()
-                    if hasattr(state, field)
-                }
-                stats["lp"] = -state.potential_energy
-                return state, (state.z, stats)
-
-            with RowScale(self.problem, {}, fixed[3]):
-                sampler.init(setup_key, self.warmup, around(setup_key), (), kwargs)
-                states, (z, stats) = jax.vmap(lambda state: jax.lax.scan(step, state, active))(
-                    states
-                )
-                constrain = constrain or sampler.get_constrain_fn((), kwargs)
-                values = jax.vmap(jax.vmap(constrain))(z)
-            return states, ({name: values[name] for name in latents if name in values}, stats)
-
-        found: list[Any] = []
-        for first in range(0, count, _CHUNK):
-            size = min(_CHUNK, count - first)
-            arguments = (states, np.arange(_CHUNK) < size, self.fixed)
-            with self.lock:  # groups of chains share one program, traced once
-                if self.program is None:
-                    self.program = compile_program(chunk, *arguments, version=self.version)
-            states, part = self.program(*arguments)
-            found.append(jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:, :size], part))
-            bar.update(size)
-        if not found:
-            return states, ({}, {})
-        draws, stats = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *found)
-        return states, (draws, stats)
-
-    def _sampler(self, fixed: Any) -> "_Sampler":
-        """A private sampler; called inside a trace."""
-        setup_key, params, arrays, _, place = fixed
-        model = handlers.substitute(self.problem.kernel, data=params)
-        kwargs = {**arrays, **self.problem.inputs.static}
-        if self.given is not None:
-            return _Sampler(self.given.sampler.wrap_model(lambda _: model), kwargs, _nowhere, None)
-        if place is None:
-            return _Sampler(NUTS(model), kwargs, _nowhere, None)
-        guide = set_up_guide(self.problem, self.problem.inputs.rows, setup_key, arrays)
-        loc, scale = place["loc"], place["scale"]
-
-        seeded = handlers.seed(model, setup_key)
-
-        def around(key: Any) -> Any:
-            return jax.random.normal(jax.random.fold_in(key, 1), loc.shape)
-
-        def latents(white: Any) -> Any:
-            return guide._unpack_latent(loc + scale @ white)
-
-        def energy(white: Any) -> Any:
-            return potential_energy(seeded, (), kwargs, latents(white))
-
-        def constrain(white: Any) -> Any:
-            return constrain_fn(seeded, (), kwargs, latents(white))
-
-        # NumPyro shrinks the mass matrix it learns towards the identity, which is right in
-        # whitened coordinates and ruinous in those of raw covariates.
-        return _Sampler(NUTS(potential_fn=energy, dense_mass=True), kwargs, around, constrain)
-
-
-class _Sampler(NamedTuple):
-    """A sampler, the kernel's arguments, starting points by key, and how to read its states."""
-
-    sampler: Any
-    kwargs: dict[str, Any]
-    around: Callable[[Any], Any]
-    constrain: Callable[[Any], Any] | None
+    return {**stats, "tree_depth": depths, "reached_max_treedepth": steps >= 2**depth - 1}
 
 
 def _run_object(
     key: Any,
     problem: Problem,
     given: Any,
-    plan: _Plan,
+    plan: Plan,
     params: dict[str, Any],
     record: ChainRecord | None,
     progress: bool,  # noqa: FBT001
@@ -408,14 +215,14 @@ def _run_object(
         mcmc.post_warmup_state = record.states
         run_key = jax.random.fold_in(key, record.runs)
     is_hmc = isinstance(given.sampler, HMC) and type(given.sampler).__name__ != "MixedHMC"
-    fields = tuple(_STATS) if is_hmc else ()
+    fields = tuple(STATS) if is_hmc else ()
     arguments = {**problem.inputs.arrays, **problem.inputs.static}
     with TRACE_LOCK, RowScale(problem, {}, problem.weights):
         mcmc.run(run_key, extra_fields=fields, **arguments)
     values = mcmc.get_samples(group_by_chain=True)
     draws = {name: np.asarray(values[name]) for name in problem.spec.latents if name in values}
     extra = mcmc.get_extra_fields(group_by_chain=True)
-    stats = {_STATS[name]: np.asarray(extra[name]) for name in extra if name in _STATS}
+    stats = {STATS[name]: np.asarray(extra[name]) for name in extra if name in STATS}
     runs = 1 if record is None else record.runs + 1
     return draws, stats, ChainRecord(mcmc.last_state, key, params, runs)
 
@@ -470,8 +277,12 @@ def _param_notes(params: dict[str, Any]) -> tuple[Note, ...]:
     return (Note(FitWarning, message, "param-fixed"),)
 
 
-def _nowhere(_: Any) -> None:
-    """No starting point: the sampler looks for its own."""
+def _interrupted_note(chains: int, count: int) -> Note:
+    message = (
+        f"The chains were interrupted: {chains} of them kept {count} draws each. Summaries are "
+        "rougher than was asked for. Call fit again for all draws."
+    )
+    return Note(FitWarning, message, "interrupted")
 
 
 def _bar(total: int, *, shown: bool) -> Any:

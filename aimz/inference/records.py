@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from aimz.kernel import Inputs
+from aimz.presence import Presence
 from aimz.spec import KernelSpec
 
 __all__ = ["Draws", "Engine", "Fit", "Note", "Problem", "Settings"]
@@ -39,16 +40,18 @@ class Problem:
         What the inspection of the kernel on these inputs found.
     weights : array, optional
         One weight per row; multiplies the row's log density.
-    fill : array, optional
-        Where outcomes are missing, NaN: a possible outcome of one row, which stands in for them
-        while they are left out of the likelihood.
+    presence : Presence, optional
+        What is missing of the outcomes, where some are: they are left out of the likelihood.
+    notes : tuple of Note
+        What the user should hear of the data.
     """
 
     kernel: Callable[..., Any]
     inputs: Inputs
     spec: KernelSpec
     weights: Any = None
-    fill: Any = None
+    presence: Presence | None = None
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Settings:
         Show a progress bar.
     whole : bool
         Fit the whole data as one batch, whatever its size.
+    num_chains, num_warmup : int, optional
+        Chains and their warm-up transitions; None keeps what the inference object says.
     """
 
     num_samples: int | None = None
@@ -80,6 +85,8 @@ class Settings:
     shuffle: bool = True
     progress: bool = True
     whole: bool = False
+    num_chains: int | None = None
+    num_warmup: int | None = None
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ from aimz.inference.records import Problem
 from aimz.inference.whitened import WhitenedNormal, find_mode, find_normal, plain_start
 from aimz.programs import TRACE_LOCK, compile_program
 
-__all__ = ["FULL_RANK_DIM", "Start", "find_start", "set_up_guide"]
+__all__ = ["FULL_RANK_DIM", "WHITENED_DIM", "Start", "find_start", "latent_dim", "set_up_guide"]
 
 #: Largest number of latent dimensions that get a full-rank guide.
 FULL_RANK_DIM = 200
+#: Largest number whose curvature is worth its matrices, for chains.
+WHITENED_DIM = 600
 # Rows that the start looks at: curvature costs one gradient per dimension and row.
 _START_ROWS = 65_536
 
@@ -41,11 +43,22 @@ class Start(NamedTuple):
     informed: bool
 
 
-def find_start(problem: Problem, setup_key: Any, start_key: Any, version: str) -> Start:
-    """The posterior's mode and curvature; or its place by natural gradients; or a plain start."""
+def find_start(
+    problem: Problem,
+    setup_key: Any,
+    start_key: Any,
+    version: str,
+    *,
+    limit: int = FULL_RANK_DIM,
+    has_mode: bool = True,
+) -> Start:
+    """The posterior's mode and curvature; or its place by natural gradients; or a plain start.
+
+    `has_mode` False spares the search for a mode that is known not to be one.
+    """
     dim, num_params = _sizes(problem, setup_key)
-    if num_params is not None and dim + num_params <= FULL_RANK_DIM:
-        for search in (_search_mode, _search_normal):
+    if num_params is not None and dim + num_params <= limit:
+        for search in (_search_mode, _search_normal) if has_mode else (_search_normal,):
             place, params = _informed(problem, setup_key, start_key, search, version)
             if bool(place.pop("usable")):
                 return Start(place, params, informed=True)
@@ -66,6 +79,11 @@ def _search_mode(energy: Callable[[Any], Any], begin: Any, dim: int, key: Any) -
 
 def _search_normal(energy: Callable[[Any], Any], begin: Any, dim: int, key: Any) -> dict[str, Any]:
     return find_normal(energy, begin, dim, key)
+
+
+def latent_dim(problem: Problem) -> int:
+    """Number of unconstrained latent dimensions."""
+    return _sizes(problem, jax.random.key(0))[0]
 
 
 def _sizes(problem: Problem, setup_key: Any) -> tuple[int, int | None]:

@@ -6,6 +6,7 @@ set-up computes beyond that is unused, and the compiler removes it.
 """
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpyro import handlers
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.infer.svi import SVIRunResult
+from numpyro.infer.util import potential_energy
 from numpyro.optim import optax_to_numpyro
 
-from aimz.errors import InputError, KernelValidationError
+from aimz.errors import FitWarning, InputError, KernelValidationError
 from aimz.inference import health
 from aimz.inference.binding import (
     RowScale,
@@ -36,8 +39,8 @@ from aimz.inference.binding import (
     version_of,
 )
 from aimz.inference.guides import guide_name, is_point, private_svi, sample_guide
-from aimz.inference.records import Draws, Fit, Problem, Settings
-from aimz.inference.start import FULL_RANK_DIM, find_start
+from aimz.inference.records import Draws, Fit, Note, Problem, Settings
+from aimz.inference.start import find_start
 from aimz.inference.training import (
     CHUNK,
     Course,
@@ -56,8 +59,12 @@ __all__ = ["SVIEngine", "SVIRecord"]
 
 _PARTICLES = 8
 _RATES = (0.05, 0.01, 0.002)
+# Dimensions up to which a full-rank guide takes them as they are.
+_SMALL_DIM = 16
 _STEP_RATE = 0.01
 _DRAWS = 1000
+# Lines through the guide on which the posterior's density is looked at.
+_LINES = 64
 _MAX_STEP_PROGRAMS = 16
 _STEPPED: OrderedDict[Any, tuple[Callable[..., Any], Any, Any]] = OrderedDict()
 
@@ -113,12 +120,15 @@ class SVIEngine:
         record = state if state is not None else _begin(begin_key, task, plan.batch)
         record, course = _train(order_key, task, plan, settings, record)
         num_samples = _DRAWS if settings.num_samples is None else settings.num_samples
-        weighable = _can_weigh(task, record)
-        found = _finish(draw_key, task, record, num_samples, weigh=weighable)
+        absent = _why_unweighed(task)
+        found = _finish(draw_key, task, record, num_samples, weigh=not absent)
         losses = np.concatenate(course.losses).astype(np.float64)
+        evidence = health.Evidence(
+            found.get("log_weights"), found.get("sections"), found.get("sites", ()), absent
+        )
         explicit = plan.steps is not None
-        log_weights = found.get("log_weights")
-        judged = health.judge_svi(losses, log_weights, explicit=explicit, course=course)
+        judged = health.judge_svi(losses, evidence, explicit=explicit, course=course)
+        judged = _with_points(judged, found["draws"])
         bad = (interrupted_note(record.steps),) if course.interrupted else judged.notes
         attrs = {
             **self._attrs(record),
@@ -182,7 +192,11 @@ class SVIEngine:
         return Fit(draws, {}, trace, attrs, None, params)
 
     def _attrs(self, record: SVIRecord) -> dict[str, Any]:
-        return {"engine": self.name, "guide": self.guide_name, "steps": int(record.steps)}
+        return {
+            "engine": SVIEngine.name,
+            "guide": self.guide_name,
+            "steps": int(record.steps),
+        }
 
     def _constrained(self, record: SVIRecord) -> dict[str, Any]:
         """Parameters of guide and kernel, on their own scales where the object knows them."""
@@ -311,14 +325,18 @@ def _phases(task: _Task, plan: Plan, record: SVIRecord) -> list[Phase]:
     epoch = 0 if plan.is_whole else min(-(-plan.rows // plan.batch), 2000)
     if task.given is not None:
         return [Phase(plan.steps, max(500, epoch), max(20_000, 10 * epoch))]
-    last = _RATES[-1]
+    # Adam moves every entry of a matrix by its rate: noise grows with the root of a row's length.
+    shape: tuple[int, ...] = () if record.start is None else record.start["scale"].shape
+    slower = min(1.0, math.sqrt(_SMALL_DIM / shape[0])) if len(shape) > 1 else 1.0
+    rates = [slower * rate for rate in _RATES]
+    last = rates[-1]
     if plan.steps is None:
         slow = 1 if record.informed else 4
         window, most = max(100 * slow, epoch), max(5000 * slow, 10 * epoch)
-        return [Phase(None, window, most, rate, rate == last) for rate in _RATES]
+        return [Phase(None, window, most, rate, rate == last) for rate in rates]
     ends = [round(plan.steps * share) for share in (0.0, 0.4, 0.7, 1.0)]
     counts = [end - begin for begin, end in itertools.pairwise(ends)]
-    phases = zip(counts, _RATES, strict=True)
+    phases = zip(counts, rates, strict=True)
     return [Phase(n, 1, n, rate, rate == last) for n, rate in phases if n]
 
 
@@ -422,6 +440,8 @@ def _finish(
             found["draws"] = {name: values[name] for name in latents if name in values}
         if weigh:
             found["log_weights"] = _log_weights(weigh_key, task, svi, params, kwargs, weights)
+            if task.given is None:
+                found |= _sections(task, svi, params, kwargs, weights)
         return found
 
     fixed = (record.setup_key, record.start)
@@ -432,8 +452,11 @@ def _finish(
     )
     check_draws(latents, found["draws"], SVIEngine.name)
     found["draws"] = {name: np.asarray(value)[None] for name, value in found["draws"].items()}
-    if weigh:
-        found["log_weights"] = np.asarray(found["log_weights"])
+    for name in found.keys() & {"log_weights", "sections"}:
+        found[name] = np.asarray(found[name])
+    if "sections" in found:
+        names = sorted(found["draws"])
+        found["sites"] = [names[number] for number in np.asarray(found["sites"])]
     return found
 
 
@@ -450,18 +473,59 @@ def _log_weights(
     return jax.lax.map(one, jax.random.split(key, _DRAWS), batch_size=20)
 
 
-def _can_weigh(task: _Task, record: SVIRecord) -> bool:
-    """Whether Pareto-k of this guide means something and is affordable."""
+def _sections(
+    task: _Task, svi: SVI, params: Any, kwargs: dict[str, Any], weights: Any
+) -> dict[str, Any]:
+    """Log p on lines through the default guide, and each line's site; called inside a trace."""
+    guide = svi.guide
+    loc, scale = guide.affine(*(params[f"{guide.prefix}_{name}"] for name in ("mu", "scale")))
+    count = min(loc.size, _LINES)
+    lines = np.linspace(0, loc.size - 1, count).astype(np.int32)
+    ways = scale.T[lines] if scale.ndim > 1 else jnp.zeros((count, loc.size))
+    if scale.ndim == 1:
+        ways = ways.at[np.arange(count), lines].set(scale[lines])
+    kernel = handlers.substitute(handlers.seed(svi.model, 0), params)
+
+    def along(way: Any) -> Any:
+        def at(place: Any) -> Any:
+            with RowScale(task.problem, {}, weights):
+                return -potential_energy(
+                    kernel, (), kwargs, guide._unpack_latent(loc + place * way)
+                )
+
+        return jax.lax.map(at, jnp.asarray(health.SECTION, loc.dtype), batch_size=20)
+
+    numbers = [np.full(np.size(v), n) for n, v in enumerate(guide._init_locs.values())]
+    sites = jnp.asarray(np.concatenate(numbers)[lines])
+    return {"sections": jax.lax.map(along, ways), "sites": sites}
+
+
+def _why_unweighed(task: _Task) -> str:
+    """Why the guide's shape cannot be looked at; empty where it can."""
     problem = task.problem
-    if problem.inputs.rows > health.WEIGH_ROWS or not problem.spec.latents:
-        return False
+    if problem.inputs.rows > health.WEIGH_ROWS:
+        return f"more than {health.WEIGH_ROWS:,} rows"
+    if not problem.spec.latents:
+        return "no latents"
     if task.is_mutable or task.is_subsampled:
-        return False
-    if task.given is None:
-        return record.start is not None and record.start["scale"].ndim > 1
-    latents = (problem.spec[name] for name in problem.spec.latents)
-    size = sum(int(np.prod(site.shape)) for site in latents)
-    return size <= FULL_RANK_DIM and not is_point(task.given.guide)
+        return "the kernel's density is random"
+    if task.given is not None and is_point(task.given.guide):
+        return "the guide is a point while it is trained"
+    return ""
+
+
+def _with_points(judged: health.Health, draws: Draws) -> health.Health:
+    """Health that also says which sites are points."""
+    still = health.still_sites(draws)
+    if not still:
+        return judged
+    note = Note(
+        FitWarning,
+        f"All draws of '{still[0]}' are the same: the guide gives a point, so intervals have no "
+        "width. Use a guide with a spread, or inference='nuts'.",
+        "no-intervals",
+    )
+    return health.Health(judged.attrs | {"verdict": "bad: no-intervals"}, (*judged.notes, note))
 
 
 def _with_rate(state: Any, rate: float) -> Any:

@@ -38,6 +38,8 @@ __all__ = [
 CHUNK = 50
 WHOLE_ROWS = 8192
 BATCH_ROWS = 1024
+#: Steps on the whole data as one batch.
+WHOLE_STEPS = 10_000
 #: Nats that a window may still gain when the loss counts as settled.
 SETTLED_NATS = 0.01
 
@@ -106,6 +108,8 @@ def plan_fit(problem: Problem, settings: Settings) -> Plan:
         message = f"{reason} All {rows} rows are fitted at once; batch_size={asked} is not used."
         notes.append(Note(PerformanceWarning, message, "fit-whole"))
     steps = settings.num_steps
+    if steps is None and settings.whole:
+        steps = WHOLE_STEPS
     if steps is None and settings.epochs is not None:
         steps = math.ceil(settings.epochs * rows / batch)
     return Plan(rows, batch, steps, settings.shuffle, tuple(notes))

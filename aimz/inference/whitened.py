@@ -33,9 +33,12 @@ from numpyro.infer.initialization import init_to_uniform
 
 __all__ = ["WhitenedNormal", "find_mode", "find_normal", "plain_start"]
 
-_NEWTON_STEPS = 100
-_NATURAL_STEPS = 80
-_NATURAL_PARTICLES = 8
+# Newton's steps, and dimensions times steps: each step decomposes a matrix.
+_NEWTON_STEPS, _NEWTON_WORK = 100, 20_000
+# Of natural gradients: values of a wide matrix are many, and average over themselves.
+_NATURAL_STEPS, _WIDE_STEPS = 80, 40
+_NATURAL_PARTICLES, _WIDE_PARTICLES = 8, 2
+_WIDE = 64
 # Newton has arrived when the mode is this close, in posterior standard deviations.
 _AT_MODE = 0.05
 _FAR = 1e10
@@ -163,6 +166,7 @@ def _newton(energy: Callable[[Any], Any], begin: Any) -> tuple[Any, Any, Any, An
     """Damped, saddle-free Newton steps: mode, Hessian, distance to it, least eigenvalue."""
     slope, curve = jax.value_and_grad(energy), jax.hessian(energy)
     size, dtype = begin.shape[0], begin.dtype
+    most = min(_NEWTON_STEPS, _NEWTON_WORK // size)
 
     def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         count, z, candidate, *old, damping, _, _ = carry
@@ -188,7 +192,7 @@ def _newton(energy: Callable[[Any], Any], begin: Any) -> tuple[Any, Any, Any, An
 
     def going(carry: tuple[Any, ...]) -> Any:
         count, *_, damping, distance, _ = carry
-        return (count < _NEWTON_STEPS) & (distance > 1e-2 * _AT_MODE) & (damping < _FAR)
+        return (count < most) & (distance > 1e-2 * _AT_MODE) & (damping < _FAR)
 
     far = jnp.asarray(jnp.inf, dtype)
     nothing = (far, jnp.zeros(size, dtype), jnp.eye(size, dtype=dtype))
@@ -204,6 +208,8 @@ def _natural_gradient(
     """Location and precision of a normal fitted by natural-gradient steps; the tail is a point."""
     slope, curve = jax.grad(energy), jax.hessian(energy)
     size = begin.shape[0]
+    steps = _NATURAL_STEPS if size <= _WIDE else _WIDE_STEPS
+    particles = _NATURAL_PARTICLES if size <= _WIDE else _WIDE_PARTICLES
 
     def absolute(matrix: Any) -> Any:
         unit, values, vectors = _eigen(matrix)
@@ -213,7 +219,7 @@ def _natural_gradient(
     def step(carry: tuple[Any, Any], inputs: tuple[Any, Any]) -> tuple[tuple[Any, Any], None]:
         loc, precision = carry
         key, rate = inputs
-        half = jax.random.normal(key, (_NATURAL_PARTICLES // 2, size), loc.dtype)
+        half = jax.random.normal(key, (particles // 2, size), loc.dtype)
         half = half.at[:, dim:].set(0.0)
         points = loc + jnp.concatenate([half, -half]) @ _inverse_root(precision).T
         gradients, hessians = jax.vmap(slope)(points), jax.vmap(curve)(points)
@@ -231,8 +237,8 @@ def _natural_gradient(
         limit = jnp.minimum(rate, jnp.sqrt(1.0 * size) / jnp.maximum(length, 1e-30))
         return (loc - limit * (inverse_root @ whitened), precision), None
 
-    rates = jnp.linspace(0.5, 0.05, _NATURAL_STEPS).astype(begin.dtype)
-    keys = jax.random.split(rng_key, _NATURAL_STEPS)
+    rates = jnp.linspace(0.5, 0.05, steps).astype(begin.dtype)
+    keys = jax.random.split(rng_key, steps)
     begin = _NEAR_ZERO * begin
     (loc, precision), _ = lax.scan(step, (begin, absolute(curve(begin))), (keys, rates))
     return loc, precision[:dim, :dim]

@@ -12,13 +12,16 @@ import numpy as np
 
 from aimz.data import as_array, check_positive
 from aimz.errors import InputError
+from aimz.labels import column_names, lined_up, row_labels
 from aimz.randomness import as_key
 
 __all__ = ["ArrayDataset", "ArrayLoader"]
 
 
 class ArrayDataset:
-    """Named arrays of one length.
+    """Named arrays of one length; those with row labels in the order of the first.
+
+    The names of the columns of frames are kept beside the arrays, in `columns`.
 
     Parameters
     ----------
@@ -42,7 +45,13 @@ class ArrayDataset:
 
     def __init__(self, *, to_jax: bool = False, **arrays: Any) -> None:
         self.to_jax = to_jax
-        self.arrays = {name: as_array(value, name) for name, value in arrays.items()}
+        first = next(iter(arrays), "")
+        leading: Any = arrays.get(first)
+        rows = len(leading) if np.ndim(leading) else 0
+        lined = lined_up(arrays, row_labels(leading), rows, first)
+        self.arrays = {name: as_array(value, name) for name, value in lined.items()}
+        found = {name: column_names(value, name) for name, value in arrays.items()}
+        self.columns = {name: names for name, names in found.items() if names is not None}
         lengths = {n: len(v) if v.ndim else None for n, v in self.arrays.items()}
         if not lengths:
             msg = "A data set needs at least one named array, such as X=..."

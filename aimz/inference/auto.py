@@ -1,0 +1,145 @@
+"""The default engine: a guide where a guide can be right, and chains where it cannot.
+
+A normal guide is learned first; it is kept where its shape holds (`health`). Where it does not, or
+the search for it fails, chains take over, and where no normal guide can be right they are run at
+once: the spread of a latent is a latent, or there are more latents than a full matrix is for. The
+account says which it was and why. A call that asks for steps, epochs or batches gets them.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from aimz.errors import AimzError, InputError
+from aimz.inference.binding import raw_sites, version_of, why_whole
+from aimz.inference.chains import NUTS, ChainRecord
+from aimz.inference.health import WEIGH_ROWS
+from aimz.inference.hierarchy import spread_by_latents
+from aimz.inference.mcmc import MCMCEngine
+from aimz.inference.records import Draws, Fit, Problem, Settings
+from aimz.inference.start import latent_dim
+from aimz.inference.svi import SVIEngine, SVIRecord
+
+__all__ = ["AutoEngine"]
+
+_CHAINS, _WARMUP, _LEAST = 4, 600, 1000
+# Latents that a full-rank guide is learned for: beyond, chains are as fast and right more often.
+_GUIDE_DIM = 64
+_DOUBTS = ("guide-shape", "k-hat", "not-converged")
+# Errors of a guide that chains do not have.
+_REASONS = {
+    "fit-diverged": "The search for a guide failed.",
+    "moving-support": "The support of a latent follows another, which no guide does.",
+}
+
+
+class AutoEngine(SVIEngine):
+    """Fit by variational inference, or by chains where that cannot be right."""
+
+    name = "auto"
+
+    def fit(
+        self,
+        rng_key: Any,
+        problem: Problem,
+        settings: Settings,
+        *,
+        state: SVIRecord | ChainRecord | None = None,
+    ) -> Fit:
+        """Fit by the engine that suits the kernel; see `Engine`."""
+        if isinstance(state, ChainRecord):
+            return self._by_chains(rng_key, problem, settings, "The fit goes on.", state)
+        may_hand_over = state is None and _can_hand_over(problem, settings)
+        reason = _why_chains(problem, settings) if may_hand_over else ""
+        if reason:
+            return self._by_chains(rng_key, problem, settings, reason)
+        try:
+            fit = super().fit(rng_key, problem, settings, state=state)
+        except AimzError as error:
+            why = _REASONS.get(error.code)
+            if why is None or not may_hand_over:
+                raise
+            return self._by_chains(rng_key, problem, settings, why)
+        doubts = [note.message for note in fit.notes if note.code in _DOUBTS]
+        if not doubts or not may_hand_over:
+            return fit
+        chains = self._by_chains(rng_key, problem, settings, doubts[0].split(". ")[0] + ".")
+        return replace(chains, attrs={**chains.attrs, "guide_k_hat": fit.attrs["k_hat"]})
+
+    def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Draws:
+        """More draws, of the guide or of the chains; see `Engine`."""
+        return self.proceed(rng_key, problem, fit, num_samples)[0]
+
+    def proceed(
+        self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int
+    ) -> tuple[Draws, Any]:
+        """More draws, and the state afterwards."""
+        if isinstance(fit.state, ChainRecord):
+            return self._chains().proceed(rng_key, problem, fit, num_samples)
+        return super().draw(rng_key, problem, fit, num_samples), fit.state
+
+    def step(self, rng_key: Any, problem: Problem, state: Any = None) -> tuple[SVIRecord, float]:
+        """One step on the rows of `problem`; chains have none."""
+        if isinstance(state, ChainRecord):
+            msg = (
+                "The fit ran chains, which have no steps to go on with. Use inference='svi', or "
+                "train a new model by steps."
+            )
+            raise InputError(msg, code="no-steps")
+        return super().step(rng_key, problem, state)
+
+    def vi_result(self, fit: Fit) -> Any:
+        """NumPyro's record of the guide's fit."""
+        if isinstance(fit.state, ChainRecord):
+            msg = "The fit ran chains and has no vi_result. Use inference='svi' or an SVI object."
+            raise InputError(msg, code="vi-result")
+        return super().vi_result(fit)
+
+    def _chains(self) -> MCMCEngine:
+        return MCMCEngine(self.kernel, settings=NUTS(_CHAINS, _WARMUP))
+
+    def _by_chains(
+        self,
+        rng_key: Any,
+        problem: Problem,
+        settings: Settings,
+        reason: str,
+        state: ChainRecord | None = None,
+    ) -> Fit:
+        """A fit by chains, with as many draws in all as were asked for."""
+        chains = settings.num_chains or _CHAINS
+        each = -(-(settings.num_samples or 1000) // chains)
+        thinning = -(-_LEAST // each)
+        longer = replace(settings, num_samples=each * thinning)
+        fit = self._chains().fit(rng_key, problem, longer, state=state)
+        draws = {name: value[:, ::thinning] for name, value in fit.draws.items()}
+        stats = {name: value[:, ::thinning] for name, value in fit.stats.items()}
+        attrs = {**fit.attrs, "notes": [f"{reason} Chains were run.", *fit.attrs["notes"]]}
+        return replace(fit, draws=draws, stats=stats, attrs=attrs)
+
+
+def _can_hand_over(problem: Problem, settings: Settings) -> bool:
+    """Whether chains can do what the call asks for, on data that they can carry."""
+    rows, batch = problem.inputs.rows, settings.batch_size
+    asks_for_steps = settings.num_steps is not None or settings.epochs is not None
+    in_batches = batch is not None and batch < rows and not why_whole(problem)
+    learns = any(site["type"] in ("param", "mutable") for site in raw_sites(problem))
+    return (
+        not (asks_for_steps or in_batches)
+        and not learns
+        and bool(problem.spec.latents)
+        and not any(problem.spec[name].discrete for name in problem.spec.latents)
+        and rows <= WEIGH_ROWS
+    )
+
+
+def _why_chains(problem: Problem, settings: Settings) -> str:
+    """Why chains are run at once; empty where a guide may do."""
+    if settings.num_chains is not None or settings.num_warmup is not None:
+        return "The call asks for chains."
+    spread = spread_by_latents(problem, version_of(problem))
+    if spread:
+        return f"The spread of '{min(spread)}' follows other latents, which no normal guide does."
+    dim = latent_dim(problem)
+    if dim > _GUIDE_DIM:
+        return f"There are {dim} latents, more than a full-rank guide is for."
+    return ""

@@ -1,0 +1,126 @@
+"""Latents whose spread is another latent's business: groups, random walks, shrinkage.
+
+No normal guide follows the funnel that such latents make with their spread, and chains walk it
+badly in the latents' own coordinates (Betancourt and Girolami 2015, "Hamiltonian Monte Carlo for
+hierarchical models"). Chains therefore move in standard units of these latents, and read the
+latents off; what is reported is the same posterior.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro import handlers
+from numpyro.infer.reparam import LocScaleReparam, Reparam
+
+from aimz.inference.records import Problem
+from aimz.programs import compile_program
+
+__all__ = ["in_standard_units", "spread_by_latents"]
+
+# Families that a location and a scale move, and their other parameters.
+_LOC_SCALE: dict[type, tuple[str, ...]] = {
+    dist.Cauchy: (),
+    dist.Gumbel: (),
+    dist.Laplace: (),
+    dist.Normal: (),
+    dist.StudentT: ("df",),
+}
+_SEEDS = 3
+
+
+def spread_by_latents(problem: Problem, version: str) -> frozenset[str]:
+    """Latent sites whose distribution, its location apart, follows other latents."""
+    spec = problem.spec
+    latents = frozenset(spec.latents)
+    below = latents & frozenset[str]().union(*(spec.descendants({name}) for name in latents))
+    if not below:
+        return frozenset()
+
+    def shapes(key: Any, arrays: Any) -> dict[str, Any]:
+        with handlers.block():
+            seeded = handlers.seed(problem.kernel, key)
+            sites = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
+        return {name: _shape_parameters(sites[name]["fn"]) for name in below if name in sites}
+
+    arguments = (jax.random.key(0), problem.inputs.arrays)
+    read = compile_program(shapes, *arguments, version=version)
+    first, *others = (
+        jax.tree.map(np.asarray, read(jax.random.key(seed), problem.inputs.arrays))
+        for seed in range(_SEEDS)
+    )
+    return frozenset(
+        name
+        for name, own in first.items()
+        if any(
+            not np.array_equal(mine, theirs, equal_nan=True)
+            for other in others
+            for mine, theirs in zip(own, other[name], strict=True)
+        )
+    )
+
+
+def in_standard_units(problem: Problem, names: frozenset[str]) -> Problem:
+    """The same problem; of these sites those that can be are functions of standard noise."""
+    if not names:
+        return problem
+
+    def reparam_of(site: dict[str, Any]) -> Reparam | None:
+        is_latent = site["type"] == "sample" and not site["is_observed"]
+        return _reparam(site["fn"]) if is_latent and site["name"] in names else None
+
+    kernel: Callable[..., Any] = handlers.reparam(problem.kernel, config=reparam_of)
+    return replace(problem, kernel=kernel)
+
+
+class _Standardised(Reparam):  # type: ignore[misc]  # NumPyro's classes are untyped
+    """A vector as a function of standard normal noise."""
+
+    def __init__(self, value_of: Callable[[Any, Any], Any]) -> None:
+        self.value_of = value_of
+
+    def __call__(self, name: str, fn: Any, obs: Any) -> tuple[None, Any]:
+        del obs
+        base, expand_shape, event_dim = self._unwrap(fn)
+        noise = self._wrap(
+            dist.Normal(jnp.zeros(base.event_shape), 1.0).to_event(1), expand_shape, event_dim
+        )
+        return None, self.value_of(base, numpyro.sample(f"{name}_standard", noise))
+
+
+def _reparam(fn: Any) -> Reparam | None:
+    base = _base(fn)
+    if type(base) in _LOC_SCALE:
+        return LocScaleReparam(0.0, shape_params=_LOC_SCALE[type(base)])
+    if type(base) is dist.MultivariateNormal:
+        return _Standardised(_normal_vector)
+    if type(base) is dist.GaussianRandomWalk:
+        return _Standardised(_walk)
+    return None
+
+
+def _normal_vector(base: Any, noise: Any) -> Any:
+    return base.loc + jnp.squeeze(base.scale_tril @ noise[..., None], axis=-1)
+
+
+def _walk(base: Any, noise: Any) -> Any:
+    return jnp.expand_dims(base.scale, -1) * jnp.cumsum(noise, axis=-1)
+
+
+def _shape_parameters(fn: Any) -> list[Any]:
+    """Arrays that a distribution is made of, without its location."""
+    base = _base(fn)
+    loc = getattr(base, "loc", None)
+    leaves = [leaf for leaf in jax.tree.leaves(base) if leaf is not loc]
+    return [jnp.asarray(leaf) for leaf in leaves if hasattr(leaf, "dtype")]
+
+
+def _base(fn: Any) -> Any:
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    return fn
