@@ -16,9 +16,10 @@ from jax.extend import core
 
 from aimz import programs
 from aimz.coupling import Verdict
-from aimz.structure import Inputs, evaluate, plausible_values
+from aimz.spec import KernelSpec
+from aimz.structure import Inputs, evaluate, given_shapes, plausible_values, read
 
-__all__ = ["disagreement"]
+__all__ = ["disagreement", "foresight"]
 
 _ORDER = np.array([2, 0, 3, 1])
 _SKIPPED = frozenset({"observation", "scale"})
@@ -56,6 +57,47 @@ def disagreement(kernel: Callable[..., Any], inputs: Inputs, verdict: Verdict) -
                 "another place."
             )
     return "" if set(together) == set(alone) else "The kernel has other sites when it sees one row."
+
+
+def foresight(kernel: Callable[..., Any], inputs: Inputs, spec: KernelSpec, first: int) -> str:
+    """Say how the first rows depend on those after them; "" when they do not.
+
+    The structural equations of the first rows must be the same whether others follow or not, with
+    the same values of all sites. Posterior draws of rows that have been fitted hold for longer
+    data only then.
+    """
+    rows = {n: v for n, v in inputs.arrays.items() if n in spec.row_inputs}
+    few = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:first], rows)
+    arrays, key = dict(inputs.arrays), jax.random.key(0)
+    static, plates = inputs.static, spec.row_plates
+    with programs.TRACE_LOCK:
+        try:
+            reading = read(kernel, {**arrays, **few}, static, first, plates)
+            computed = {n for n, s in reading.statements.items() if s.type == "deterministic"}
+            drawn = {n: s for n, s in given_shapes(reading).items() if n not in computed}
+
+            def compare(arrays: dict[str, Any], few: dict[str, Any], key: Any) -> list[_Answers]:
+                values = plausible_values(kernel, static, plates, spec.rows)(arrays, key)
+                begun = jax.tree.map(_first_of, {n: values[n] for n in drawn}, drawn)
+                whole = evaluate(kernel, static, plates, spec.rows)(arrays, key, values)
+                return [whole, evaluate(kernel, static, plates, first)(few, key, begun)]
+
+            answers = _run_once(compare, arrays, {**arrays, **few}, key)
+        except Exception as error:  # noqa: BLE001  # whatever the kernel raises becomes the reason
+            return f"The kernel cannot run on the first {first} rows alone: {_short(error)}"
+    if reading.in_reverse:
+        return "A scan of the kernel runs in reverse, from the last row on."
+    whole, alone = ({n: np.asarray(v) for n, v in each.items()} for each in answers)
+    for name, value in alone.items():
+        compared = name[1] not in _SKIPPED and name in whole and whole[name].ndim == value.ndim
+        if compared and not _equal(_first_of(whole[name], value), value):
+            return f"Site '{name[0]}' has other values in the first {first} rows when more follow."
+    return ""
+
+
+def _first_of(value: Any, like: Any) -> Any:
+    """The first values along every axis, as many as another array has."""
+    return value[tuple(map(slice, like.shape))]
 
 
 def _run_once(compare: Callable[..., Any], *args: Any) -> Any:

@@ -16,14 +16,14 @@ __all__ = ["Inside", "Step", "enter", "leave"]
 
 
 class Step(NamedTuple):
-    """A step of a scan: its place among the results, its turn, and how many there are.
+    """A step of a scan: its place among the results, of how many, and whether they run in reverse.
 
-    They differ in a scan that runs in reverse: the last place has the first turn.
+    NumPyro numbers the values that it puts in a scan as the steps run, from the last place on then.
     """
 
     place: Any
-    turn: Any
     length: int
+    in_reverse: bool
 
 
 class Inside(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
@@ -50,8 +50,7 @@ def enter(msg: dict[str, Any], handler_of: Callable[[Step | None], Inside]) -> N
 
         def stepped(carry: Any, numbered: tuple[Any, Any]) -> tuple[Any, Any]:
             place, x = numbered
-            turn = length - 1 - place if reverse else place
-            with handler_of(Step(place, turn, length)) as handler:
+            with handler_of(Step(place, length, reverse)) as handler:
                 carry, out = body(carry, x)
             return carry, (out, handler.noted)
 

@@ -126,7 +126,7 @@ def replays_of(
 
 def _check_sites(spec: KernelSpec, names: list[str], known: set[str]) -> None:
     for name in names:
-        if not follows_rows(spec[name]):
+        if not follows_rows(spec[name]) or spec[name].rows == "scan":
             msg = (
                 f"Site '{name}' is not one value per row (it is in a scan, or sized otherwise), so "
                 "its noise cannot be replayed. Ask for rung='intervention'."

@@ -136,27 +136,41 @@ def origin_of(request: Request, given: Given) -> Origin:
         origin = Origin(given.rows in (None, fitted.rows), observed=observed)
         return replace(origin, **_changes(fitted, now, None, given))
     rows: np.ndarray | None = None
+    leading = 0
     labels = _own_labels(given.arguments)
     same = (fitted.rows, fitted.fingerprint) == (given.rows, given.fingerprint)
     if not same or _differ(labels, fitted.labels):
         then = fitted.hashes.get(names[0])
         if then is None or then.ndim == 0 or now[names[0]].ndim == 0:
             return Origin(is_known=False, observed=observed)
-        rows = _found(now[names[0]], then, labels, fitted.labels)
-        if rows is None:
+        if fitted.spec.coupled and _go_on(now[names[0]], then, labels, fitted.labels):
+            leading = len(then)
+        else:
+            rows = _found(now[names[0]], then, labels, fitted.labels)
+        if rows is None and not leading:
             return Origin(is_known=False, observed=observed)
     del now[names[0]]
-    return replace(Origin(rows=rows, observed=observed), **_changes(fitted, now, rows, given))
+    origin = Origin(rows=rows, leading=leading, observed=observed)
+    return replace(origin, **_changes(fitted, now, rows, given, leading))
 
 
 def _changes(
-    fitted: Fitted, now: Mapping[str, np.ndarray], rows: np.ndarray | None, given: Given
+    fitted: Fitted,
+    now: Mapping[str, np.ndarray],
+    rows: np.ndarray | None,
+    given: Given,
+    leading: int = 0,
 ) -> dict[str, Any]:
-    """Where each argument is not the fitted one, and which of them are not traced."""
+    """Where each argument is not the fitted one, and which of them are not traced.
+
+    Rows that follow the fitted ones have not changed.
+    """
     changed = {}
     for name in now.keys() & fitted.hashes.keys():
         then, own = fitted.hashes[name], now[name]
         then = then if rows is None or then.ndim == 0 else then[rows]
+        if leading and then.ndim == own.ndim == 1:
+            then = np.concatenate([then, own[leading:]])
         if then.ndim == own.ndim == 1 and then.shape == own.shape:
             changed[name] = then != own
         elif then.shape != own.shape or then != own:
@@ -212,6 +226,16 @@ def _own_labels(arguments: Arguments) -> np.ndarray | None:
 
 def _differ(labels: np.ndarray | None, fitted: np.ndarray | None) -> bool:
     return labels is not None and fitted is not None and not np.array_equal(labels, fitted)
+
+
+def _go_on(
+    now: np.ndarray, then: np.ndarray, labels: np.ndarray | None, fitted_labels: np.ndarray | None
+) -> bool:
+    """Whether the rows begin with the fitted ones, and others follow."""
+    count = len(then)
+    if len(now) <= count or not np.array_equal(now[:count], then):
+        return False
+    return not _differ(None if labels is None else labels[:count], fitted_labels)
 
 
 def _found(

@@ -30,7 +30,14 @@ from aimz.data import (
 from aimz.errors import AimzError, InputError, OutputWarning
 from aimz.inference import Note, Problem
 from aimz.kernel import Inputs, inspect, read_signature
-from aimz.labels import column_names, column_order, columns_ordered, only_counted, row_labels
+from aimz.labels import (
+    column_names,
+    column_order,
+    columns_ordered,
+    lined_up,
+    only_counted,
+    row_labels,
+)
 from aimz.lookups import check_lookups
 from aimz.presence import Presence, presence_of
 from aimz.requests import Request
@@ -457,6 +464,9 @@ def _lined_site(value: Any, name: str, arguments: Arguments, spec: KernelSpec, p
     if name not in spec or not follows_rows(spec[name]) or callable(value):
         return value
     axis, dims = spec[name].row_axis or 0, getattr(value, "dims", ())
+    if not axis and arguments.labels is not None and row_labels(value) is not None:
+        first = min(len(value), arguments.rows)  # a history may end before the rows do
+        return lined_up({name: value}, arguments.labels[:first], first, primary)[name]
     if not axis or len(dims) <= axis:
         return arguments.lined({name: value}, primary)[name] if not axis else value
     turned = value.transpose(dims[axis], ...)

@@ -6,6 +6,7 @@
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,15 +15,18 @@ import numpyro
 import xarray as xr
 
 from aimz._version import __version__
-from aimz.errors import PerformanceWarning
+from aimz.confirm import foresight
+from aimz.continuation import carries_outcome
+from aimz.errors import OutputWarning, PerformanceWarning
 from aimz.execute import Call, Plan, Ready, compile_call, plan_tiles, run_in_threads, run_tiles
 from aimz.inference import Fit, Note, Problem
 from aimz.inputs import Given
+from aimz.kernel import Inputs
 from aimz.labels import only_counted
 from aimz.persist import Scratch, ZarrSink, as_directory, temporary_sink
 from aimz.programs import fingerprint_values
 from aimz.randomness import call_words
-from aimz.requests import Fitted, Request
+from aimz.requests import Fitted, Request, Use
 from aimz.results import (
     Schema,
     aligned,
@@ -35,7 +39,7 @@ from aimz.results import (
     subtract,
 )
 from aimz.sampling import Task, density_spec
-from aimz.scenario import Origin, make_block, reused_draws, scenario_of
+from aimz.scenario import Origin, Scenario, make_block, reused_draws, scenario_of
 from aimz.spec import SiteSpec
 from aimz.store import MemorySink, Sink, Tile, Variable
 from aimz.structure import spread_sites
@@ -82,8 +86,16 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
     """Turn a request on some rows, and where these come from, into a call."""
     arguments, spec, stream = given.arguments, given.spec, given.stream
     scenario = scenario_of(spec, *given.settings)
-    reuse = reused_draws(spec, request.fit, scenario, origin, in_sample=request.in_sample)
-    notes = (*given.notes, *reuse.notes)
+    inputs = Inputs(dict(arguments.arrays), dict(arguments.static), arguments.rows)
+    reuse = reused_draws(
+        spec,
+        request.fit,
+        scenario,
+        origin,
+        in_sample=request.in_sample,
+        foresight=partial(foresight, request.kernel, inputs, spec),
+    )
+    notes = (*given.notes, *reuse.notes, *_history_notes(request, given, scenario))
     if spec.coupled:
         text = f"Rows are predicted together, not in tiles: {spec.reason}"
         notes = (*notes, Note(PerformanceWarning, text, "rows-coupled"))
@@ -114,6 +126,22 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
     plan = plan_tiles(spec, given.rows, request.chains, request.draws)
     call = Call(request.program, request.group, task, block, stream, given.observed)
     return Prepared(call, plan, (int(words[0]), int(words[1])), notes, reuse.redrawn)
+
+
+def _history_notes(request: Request, given: Given, scenario: Scenario) -> tuple[Note, ...]:
+    """What is said of an outcome that follows from its past, which nothing gives."""
+    fitted, spec, output = request.fitted, given.spec, request.names[1]
+    is_fitted = (fitted.rows, fitted.fingerprint) == (given.rows, given.fingerprint)
+    is_known = output in {*scenario.condition, *scenario.do} or request.conditions
+    if request.use is Use.PRIOR or fitted.spec is None or is_fitted or is_known:
+        return ()
+    if not carries_outcome(spec):
+        return ()
+    text = (
+        f"'{output}' follows from its own past, which is not given, so it starts anew in the first "
+        f"row. Pass the rows from the start and condition={{'{output}': ...}} with what is known."
+    )
+    return (Note(OutputWarning, text, "history-missing"),)
 
 
 def carry_out(

@@ -388,15 +388,26 @@ def _row_scores(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax
     return {name: found[name] for name in task.sites}
 
 
-def _site_means(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
-    set_sites = {*task.do, *task.condition}
+def _site_means(task: Task, block: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
     means = {}
     for name in task.sites:
         site = trace[name]
-        is_drawn = site["type"] == "sample" and name not in set_sites
         value = jnp.asarray(site["value"])
+        is_known = name in task.do or name in task.condition
+        is_drawn = site["type"] == "sample" and not is_known
         means[name] = _mean(site["fn"], name, value.shape) if is_drawn else value
+        known: Any = {**block.values, **block.row_values}.get(name)
+        if name in task.condition and jnp.shape(known) != value.shape:
+            means[name] = _mean_after(known, value, _mean(site["fn"], name, value.shape))
     return means
+
+
+def _mean_after(known: Any, value: jax.Array, mean: jax.Array) -> jax.Array:
+    """A mean, with the value in the first rows or steps, where it is known."""
+    first = tuple(slice(0, size) for size in jnp.shape(known))
+    if mean.ndim > value.ndim:
+        value = jax.nn.one_hot(value, mean.shape[-1], dtype=mean.dtype)
+    return mean.at[first].set(value[first])
 
 
 def _mean(fn: Any, name: str, shape: tuple[int, ...]) -> jax.Array:
@@ -466,8 +477,7 @@ class _Answer(Inside):
     def _answer_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
         if name in self.condition:
-            msg["value"] = _as_set(self._setting(self.condition, name), _like(msg))
-            msg["is_observed"] = True
+            self._condition(msg)
             return
         if name in self.given and (not msg["is_observed"] or name in self.task.held):
             msg["value"] = self._given(msg)
@@ -485,18 +495,46 @@ class _Answer(Inside):
             return setting
         return jnp.broadcast_to(setting, self.task.spec[name].shape)[self.step.place]
 
+    def _condition(self, msg: dict[str, Any]) -> None:
+        """Hold a site at what it is known to be; what is known may end before the rows do."""
+        name, value = msg["name"], self.condition[msg["name"]]
+        if self._is_begun(name, value):
+            msg["value"] = self._begun(value, self._natural(msg))
+            return
+        msg["value"] = _as_set(self._setting(self.condition, name), _like(msg))
+        msg["is_observed"] = True
+
     def _given(self, msg: dict[str, Any]) -> Any:
         """The posterior's value of a site, except in rows where it is drawn anew."""
         name = msg["name"]
         value = self.given[name]
+        if self.step is not None and self.step.in_reverse:
+            value = value[::-1]
+        if self._is_begun(name, value):
+            return self._begun(value, self._natural(msg))
         if self.step is not None:
-            return value[self.step.turn]  # NumPyro numbers the steps as they run
+            return value[self.step.place]
         if name not in self.redraw:
             return value
         shape = [1] * jnp.ndim(value)
         shape[_row_axis(self.task.spec, name)] = -1
         anew = jnp.reshape(self.redraw[name], shape)
         return jnp.where(anew, self._natural(msg), value)
+
+    def _is_begun(self, name: str, value: Any) -> bool:
+        """Whether a value is that of the first rows or steps only."""
+        spec = self.task.spec
+        return spec.coupled and jnp.shape(value) != tuple(spec[name].shape)
+
+    def _begun(self, value: Any, natural: Any) -> Any:
+        """A value as far as it is known, and the natural one from there on."""
+        value = value.astype(natural.dtype)
+        if self.step is None:
+            return natural.at[tuple(slice(0, size) for size in value.shape)].set(value)
+        place, known = self.step.place, len(value)
+        here = value[jnp.minimum(place, known - 1)]
+        here = natural.at[tuple(slice(0, size) for size in here.shape)].set(here)
+        return jnp.where(place < known, here, natural)
 
     def _natural(self, msg: dict[str, Any]) -> Any:
         """The value that the site has when nobody sets it."""

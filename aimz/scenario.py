@@ -12,6 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to
 
+from aimz.continuation import (
+    check_history,
+    cut_where_changed,
+    ends_early,
+    is_path,
+    may_go_on,
+    rows_known,
+)
 from aimz.data import Arguments, as_array, as_jax_sees, check_finite
 from aimz.errors import InputError, OutputWarning, nearest
 from aimz.inference.records import Fit, Note
@@ -47,7 +55,8 @@ class Scenario:
 class Origin:
     """Where the rows of a call are among the fitted ones, and which of their arguments changed.
 
-    `rows` is None where they are the fitted ones in order, else their numbers there; `changed` says
+    `rows` is None where they are the fitted ones in order, else their numbers there; `leading` is
+    how many fitted ones the rows begin with, where they go on after these. `changed` says
     for each argument that is not the fitted one in which rows, (rows,) or (). `labels` are those of
     the call's rows. A posterior that was set by hand knows no rows but by the labels of its draws.
     `observed` names the sites that were data of the fit: left out, they are drawn. `static` names
@@ -59,6 +68,7 @@ class Origin:
     labels: np.ndarray | None = None
     draw_labels: Mapping[str, Any] = field(default_factory=dict)
     rows: np.ndarray | None = None
+    leading: int = 0
     changed: Mapping[str, np.ndarray] = field(default_factory=dict)
     observed: frozenset[str] = frozenset()
     static: frozenset[str] = frozenset()
@@ -90,6 +100,8 @@ def scenario_of(
     InputError
         `site-unknown`, `site-shape`, `site-integer`, `site-support`, `site-function`,
         `site-twice`, `site-in-scan`, `not-finite`.
+
+    A condition on rows that interact, or on steps of a scan, may be that of the first of them only.
     """
     do, given = dict(intervention or {}), dict(condition or {})
     twice = sorted(do.keys() & given.keys())
@@ -100,15 +112,18 @@ def scenario_of(
     for name, value in {**do, **given}.items():
         site = _settable(spec, name)
         if callable(value) and name in do:
-            _check_not_in_scan(site)
-            if follows_rows(site) and not spec.coupled:
+            _check_not_in_scan(spec, site)
+            if site.rows == "scan" or (follows_rows(site) and not spec.coupled):
                 _check_row_by_row(site, value)
             continue
-        array = _site_value(site, value)
+        may_end = name in given and spec.coupled
+        array = _site_value(site, value, may_end=may_end)
         _check_inside(site, array, with_edge=name in do)
+        if may_end or (follows_rows(site) and array.ndim):
+            ends = may_end and ends_early(array.shape, site.shape, _first_axis(site))
+            array = array if ends else np.broadcast_to(array, site.shape)
         if follows_rows(site) and array.ndim:
-            full = np.broadcast_to(array, site.shape)
-            row_values[name] = np.moveaxis(full, site.row_axis or 0, 0)
+            row_values[name] = np.moveaxis(array, site.row_axis or 0, 0)
         else:
             values[name] = array
     functions = {name: value for name, value in do.items() if callable(value)}
@@ -155,19 +170,27 @@ def observed_sites(spec: KernelSpec, draws: Mapping[str, Any]) -> tuple[str, ...
 
 
 def reused_draws(
-    spec: KernelSpec, fit: Fit, scenario: Scenario, origin: Origin, *, in_sample: bool
+    spec: KernelSpec,
+    fit: Fit,
+    scenario: Scenario,
+    origin: Origin,
+    *,
+    in_sample: bool,
+    foresight: Callable[[int], str],
 ) -> Reuse:
     """Posterior draws that a scenario reuses; the others are drawn anew, and why is noted.
 
     What an intervention reaches is drawn anew. A changed argument reaches latents that belong to
-    rows, in the rows where it has changed, and never a global one.
+    rows, in the rows where it has changed, and never a global one. Where rows interact and others
+    follow the fitted ones, latents are known for these and drawn for those after them; `foresight`
+    says how so many first rows depend on what follows.
 
     Raises
     ------
     InputError
         `rows-not-fitted`: latents that belong to the fitted rows, and other rows; `draws-shape`,
         `draws-support`, `draws-unknown`: draws that are not the kernel's; `global-carries`;
-        `static-changed`.
+        `static-changed`; `rows-look-ahead`; `history-not-fitted`.
     """
     _check_names(spec, fit.draws)
     if origin.by_hand:
@@ -175,23 +198,57 @@ def reused_draws(
     below = spec.descendants(scenario.do) - set(scenario.do)
     latents = set(spec.latents)
     redrawn = sorted(name for name in below if name in fit.draws and name in latents)
-    reused = {}
+    reused: dict[str, Any] = {}
+    begun = []
     for name, value in fit.draws.items():
         if name not in spec or name in redrawn or spec[name].kind == "deterministic":
             continue  # what the kernel computes is computed again
         if not spec[name].belongs_to_rows:
             reused[name] = value
+        elif _goes_on(spec, spec[name], value, origin):
+            reused[name] = value
+            begun.append(name)
         elif in_sample:
             reused[name] = _of_rows(spec[name], value, origin)
     for name, value in reused.items():
-        _check_shape(spec[name], value)
+        if name not in begun:
+            _check_shape(spec[name], value)
         reused[name] = as_site(spec[name], value)
     redraw = _changed_rows(spec, reused, origin)
+    redrawn += [*cut_where_changed(spec, reused, redraw, foresight), *begun]
+    _check_foresight(spec, begun, reused, foresight)
     for name in [name for name, rows in redraw.items() if rows.all()]:
         del reused[name], redraw[name]
         redrawn.append(name)
+    known = {**scenario.values, **scenario.row_values}
+    history = known.get(spec.output) if spec.output in scenario.condition else None
+    check_history(spec, history, known, reused, redraw)
     notes = _notes(spec, fit, scenario, redrawn, origin.observed, in_sample=in_sample)
     return Reuse(reused, redraw, tuple(sorted({*redrawn, *redraw})), notes)
+
+
+def _goes_on(spec: KernelSpec, site: SiteSpec, value: Any, origin: Origin) -> bool:
+    """Whether draws of a latent of rows are for the first of the rows, and others follow."""
+    return (origin.leading > 0 or origin.by_hand) and may_go_on(
+        spec, site, tuple(np.shape(value)[2:]), origin.leading
+    )
+
+
+def _check_foresight(
+    spec: KernelSpec,
+    begun: Sequence[str],
+    reused: Mapping[str, Any],
+    foresight: Callable[[int], str],
+) -> None:
+    """Refuse to go on where the kernel says something else of the fitted rows than at the fit."""
+    known = [rows_known(spec, spec[n], reused[n]) for n in begun if n in reused]
+    reason = foresight(max(known)) if known else ""
+    if reason:
+        msg = (
+            f"{reason} Rows that follow would change what was fitted. Compute such numbers outside "
+            "of the kernel and pass them, or fit all rows."
+        )
+        raise InputError(msg, code="rows-look-ahead")
 
 
 def _check_names(spec: KernelSpec, draws: Mapping[str, Any]) -> None:
@@ -266,7 +323,8 @@ def _changed_rows(
         every = np.broadcast_to(rows, (spec.rows,))
         for name in reached & reused.keys():
             apart = follows_rows(spec[name]) and not spec.coupled
-            part = every if apart else np.full(spec.rows, every.any())
+            keeps = apart or is_path(spec[name])
+            part = every if keeps else np.full(spec.rows, every.any())
             redraw[name] = redraw.get(name, np.zeros(spec.rows, bool)) | part
     return redraw
 
@@ -321,7 +379,7 @@ def make_block(
 
 def _check_shape(site: SiteSpec, value: Any) -> None:
     shape = tuple(np.shape(value)[2:])
-    if site.rows != "scan" and shape != tuple(site.shape):
+    if shape != tuple(site.shape):
         msg = (
             f"Each posterior draw of '{site.name}' has shape {shape}, but here the site has shape "
             f"{tuple(site.shape)}. Pass the rows and columns that the draws belong to."
@@ -337,17 +395,31 @@ def _settable(spec: KernelSpec, name: str) -> SiteSpec:
     return spec[name]
 
 
-def _check_not_in_scan(site: SiteSpec) -> None:
-    if site.rows == "scan":
+def _check_not_in_scan(spec: KernelSpec, site: SiteSpec) -> None:
+    """Refuse a function of a latent in a scan that follows from itself as it was a step before.
+
+    Its natural value after a step that was changed is not the posterior's.
+    """
+    below = spec.descendants({site.name})
+    reads_itself = site.name in site.parents or site.name in spec.descendants(below)
+    if site.rows == "scan" and site.kind == "latent" and reads_itself:
         msg = (
-            f"Site '{site.name}' is inside a scan, where a function of its natural value cannot be "
-            "applied. Pass its values."
+            f"Site '{site.name}' is inside a scan and follows from its last step, so a function of "
+            "its natural value would meet its own changes. Pass its values."
         )
         raise InputError(msg, code="site-in-scan")
 
 
-def _site_value(site: SiteSpec, value: Any) -> np.ndarray:
-    """A value for a site, refused unless it has the site's shape or broadcasts to it exactly."""
+def _first_axis(site: SiteSpec) -> int:
+    """The axis along which a history goes: the steps of a scan, or the rows."""
+    return 0 if site.rows == "scan" else site.row_axis or 0
+
+
+def _site_value(site: SiteSpec, value: Any, *, may_end: bool) -> np.ndarray:
+    """A value for a site, refused unless it has the site's shape or broadcasts to it exactly.
+
+    One that may end early may be that of the first rows or steps only.
+    """
     array = as_site(site, as_array(value, site.name))
     check_finite({site.name: array})
     shape = tuple(site.shape)
@@ -355,7 +427,7 @@ def _site_value(site: SiteSpec, value: Any) -> np.ndarray:
         fits = np.broadcast_shapes(array.shape, shape) == shape
     except ValueError:
         fits = False
-    if not fits:
+    if not fits and not (may_end and ends_early(array.shape, shape, _first_axis(site))):
         msg = (
             f"The value for site '{site.name}' has shape {array.shape}, but the site has shape "
             f"{shape}. Pass a scalar or an array of that shape."
@@ -418,7 +490,7 @@ def _check_row_by_row(site: SiteSpec, function: Callable[[Any], Any]) -> None:
 
     Rows do not interact, so the rows of the values made up here are as good as any.
     """
-    axis, count = site.row_axis or 0, 5
+    axis, count = _first_axis(site), 5
     shape = [count if place == axis else size for place, size in enumerate(site.shape)]
     noise = np.random.default_rng(len(site.name)).normal(size=shape)
     values = _made_up(site, noise)

@@ -121,6 +121,7 @@ class Reading:
     plates: dict[str, Plate]
     program: Any  # the traced program, for its fingerprint
     states: dict[str, Any] = field(default_factory=dict)
+    in_reverse: bool = False  # whether a scan is
 
 
 @dataclass(frozen=True)
@@ -279,6 +280,7 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
         self.states: dict[str, Any] = {}
         self.in_control_flow: set[str] = set()
         self.inside: dict[str, Any] = {}  # what sites in control flow observe or compute
+        self.in_reverse = False  # whether a scan is
         self.entry: Any = None
         super().__init__(kernel)
 
@@ -294,7 +296,7 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
             observed = self.inside.get(name, msg["value"])
             msg["_observation"] = observed if msg.get("is_observed") else None
         if kind == "control_flow":
-            enter(msg, lambda step: _WatchInside(self.given, step))
+            enter(msg, self._inside)
         elif msg.get("_control_flow_done", False):
             if kind == "deterministic":
                 msg["_natural"] = self.inside[name]
@@ -307,6 +309,10 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
         elif kind == "sample" and msg["value"] is None and _is_plain(msg["fn"]):
             with programs.shared_traces():
                 msg["value"] = msg["fn"](*msg["args"], **msg["kwargs"])
+
+    def _inside(self, step: Step | None) -> "_WatchInside":
+        self.in_reverse |= step is not None and step.in_reverse
+        return _WatchInside(self.given, step)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         kind, name = msg["type"], msg.get("name")
@@ -427,7 +433,7 @@ def read(
 
     program = _guarded(run, dict(arrays))
     (watch,) = watches
-    return Reading(rows, watch.statements, watch.plates, program, watch.states)
+    return Reading(rows, watch.statements, watch.plates, program, watch.states, watch.in_reverse)
 
 
 def equations(

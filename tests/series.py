@@ -127,9 +127,9 @@ def rescorla_wagner(X, reward, y=None):
 
     def step(values, seen):
         gain, choice = seen
-        logits = slope * (values[:, 1] - values[:, 0])
         with subjects:
-            choice = numpyro.sample("y", dist.Bernoulli(logits=logits), obs=choice)
+            pull = numpyro.deterministic("pull", slope * (values[:, 1] - values[:, 0]))
+            choice = numpyro.sample("y", dist.Bernoulli(logits=pull), obs=choice)
         chosen = jnp.stack([1 - choice, choice], axis=-1)
         return values + rate[:, None] * (gain[:, None] - values) * chosen, None
 

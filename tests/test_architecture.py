@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "rows",
         "widening",
     ),
-    ("inference", "laws", "sampling", "effects", "scenario"),
+    ("inference", "laws", "sampling", "effects", "scenario", "continuation"),
     (
         "execute",
         "store",

@@ -107,3 +107,87 @@ def test_missing_outcomes_that_later_steps_read_are_refused():
     y[3] = np.nan
     with pytest.raises(InputError, match=r"site 'mean' computes with them|'y' computes"):
         ImpactModel(series.kernel).fit(**arguments, y=y, missing="mask", progress=False)
+
+
+# ------------------------------------------------------------------ what is set in a scan
+
+PATH = np.linspace(-1.0, 2.0, ROWS)
+
+
+def effect_by_row(im: ImpactModel, baseline: Any, intervention: Any, **arguments: Any) -> Any:
+    effect = im.effect(
+        baseline=baseline,
+        intervention=intervention,
+        estimand="ite",
+        progress=False,
+        **arguments,
+    )
+    return effect.draws
+
+
+@pytest.mark.parametrize("name", ["local_level", "local_trend"])
+def test_a_level_set_step_by_step_is_the_mean(name):
+    series = next(s for s in SERIES if s.name == name)
+    arguments, _ = made_of(series, ROWS)
+    im = ImpactModel(series.kernel).set_posterior_sample(from_prior(series, arguments))
+    got = effect_by_row(im, {"level": PATH}, {"level": PATH**2 + 1}, **arguments)
+    want = np.broadcast_to(PATH**2 + 1 - PATH, (DRAWS, ROWS))
+    np.testing.assert_allclose(got.transpose(..., "obs").values[0], want, atol=1e-5)
+
+
+def test_what_is_computed_in_a_scan_is_set_there(autoregressive):
+    im, X = autoregressive
+    for setting, shift in ((PATH, 0.0), (lambda mean: mean + 1.0, 1.0)):
+        want = [0.0, 0.0]
+        for place in range(ROWS):
+            natural = 0.6 * want[-1] + 0.3 * want[-2] + 1.0 + shift
+            want.append(PATH[place] if shift == 0.0 else natural)
+        got: Any = im.predict_on_batch(X, intervention={"mean": setting}, return_datatree=False)
+        np.testing.assert_allclose(got["y"], np.broadcast_to(want[2:], got["y"].shape), atol=1e-3)
+
+
+def test_an_outcome_set_in_a_scan_is_carried_on(autoregressive):
+    im, X = autoregressive
+    got: Any = im.predict_on_batch(X, intervention={"y": PATH}, return_datatree=False)
+    last = np.concatenate([[0.0, 0.0], PATH])
+    want = 0.6 * last[1:-1] + 0.3 * last[:-2] + 1.0
+    np.testing.assert_allclose(got["mean"], np.broadcast_to(want, got["mean"].shape), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def autoregressive() -> tuple[ImpactModel, np.ndarray]:
+    series = next(s for s in SERIES if s.name == "autoregression")
+    draws = {"first": np.full(3, 0.6), "second": np.full(3, 0.3), "noise": np.full(3, 1e-5)}
+    return ImpactModel(series.kernel).set_posterior_sample(draws), np.zeros((ROWS, 1))
+
+
+def test_a_condition_in_a_scan_is_held_step_by_step():
+    im = ImpactModel(local_level).set_posterior_sample({"level": np.zeros((DRAWS, ROWS))})
+    options: Any = {"return_sites": ["level", "y"], "return_datatree": False}
+    got = im.predict_on_batch(np.zeros((ROWS, 1)), condition={"level": PATH * 100}, **options)
+    np.testing.assert_allclose(got["level"], np.broadcast_to(PATH * 100, (DRAWS, ROWS)), rtol=1e-6)
+    assert np.abs(got["y"] - got["level"]).max() < 4
+
+
+def test_subjects_are_intervened_on_in_each_trial():
+    series = next(s for s in SERIES if s.by_subject)
+    arguments, _ = made_of(series, 20)
+    im = ImpactModel(series.kernel).set_posterior_sample(from_prior(series, arguments))
+    pull = np.random.default_rng(4).normal(size=(7, 20))
+    got = effect_by_row(im, {"pull": 0.0}, {"pull": pull}, **arguments)
+    share = 1 / (1 + np.exp(-pull)) - 0.5
+    values = got.transpose("chain", "draw", "y_dim_0", "subjects").values[0]
+    np.testing.assert_allclose(values, np.broadcast_to(share, values.shape), atol=1e-5)
+
+
+def test_a_function_of_a_level_that_follows_from_itself_is_refused():
+    im = ImpactModel(local_level).set_posterior_sample({"level": np.zeros((DRAWS, ROWS))})
+    with pytest.raises(InputError, match="'level' is inside a scan and follows from its last step"):
+        im.predict_on_batch(np.zeros((ROWS, 1)), intervention={"level": lambda v: v + 1})
+
+
+def test_a_counterfactual_through_a_scan_is_refused():
+    im = ImpactModel(local_level).set_posterior_sample({"level": np.zeros((DRAWS, ROWS))})
+    X, y = np.zeros((ROWS, 1)), np.zeros(ROWS)
+    with pytest.raises(InputError, match="its noise cannot be replayed"):
+        im.effect(X, {}, {"level": 1.0}, rung="counterfactual", y=y, progress=False)
