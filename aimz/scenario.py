@@ -198,22 +198,7 @@ def reused_draws(
     below = spec.descendants(scenario.do) - set(scenario.do)
     latents = set(spec.latents)
     redrawn = sorted(name for name in below if name in fit.draws and name in latents)
-    reused: dict[str, Any] = {}
-    begun = []
-    for name, value in fit.draws.items():
-        if name not in spec or name in redrawn or spec[name].kind == "deterministic":
-            continue  # what the kernel computes is computed again
-        if not spec[name].belongs_to_rows:
-            reused[name] = value
-        elif _goes_on(spec, spec[name], value, origin):
-            reused[name] = value
-            begun.append(name)
-        elif in_sample:
-            reused[name] = _of_rows(spec[name], value, origin)
-    for name, value in reused.items():
-        if name not in begun:
-            _check_shape(spec[name], value)
-        reused[name] = as_site(spec[name], value)
+    reused, begun = _known_draws(spec, fit.draws, origin, redrawn, in_sample=in_sample)
     redraw = _changed_rows(spec, reused, origin)
     redrawn += [*cut_where_changed(spec, reused, redraw, foresight), *begun]
     _check_foresight(spec, begun, reused, foresight)
@@ -225,6 +210,34 @@ def reused_draws(
     check_history(spec, history, known, reused, redraw)
     notes = _notes(spec, fit, scenario, redrawn, origin.observed, in_sample=in_sample)
     return Reuse(reused, redraw, tuple(sorted({*redrawn, *redraw})), notes)
+
+
+def _known_draws(
+    spec: KernelSpec,
+    draws: Mapping[str, Any],
+    origin: Origin,
+    redrawn: Sequence[str],
+    *,
+    in_sample: bool,
+) -> tuple[dict[str, Any], list[str]]:
+    """Draws that the rows of a call have, and names of those that end before the rows do."""
+    known: dict[str, Any] = {}
+    begun = []
+    for name, value in draws.items():
+        if name not in spec or name in redrawn or spec[name].kind == "deterministic":
+            continue  # what the kernel computes is computed again
+        if not spec[name].belongs_to_rows:
+            known[name] = value
+        elif _goes_on(spec, spec[name], value, origin):
+            known[name] = value
+            begun.append(name)
+        elif in_sample:
+            known[name] = _of_rows(spec[name], value, origin)
+    for name, value in known.items():
+        if name not in begun:
+            _check_shape(spec[name], value)
+        known[name] = as_site(spec[name], value)
+    return known, begun
 
 
 def _goes_on(spec: KernelSpec, site: SiteSpec, value: Any, origin: Origin) -> bool:
