@@ -124,7 +124,8 @@ def run_chains(
     if record is not None:
         before, setup_key, warmup, runs = record.states, record.setup_key, 0, record.runs + 1
     chains = _Chains(problem, given, plan, params, setup_key)
-    groups = [_Group(chains, keys, state) for keys, state in zip(parts, before, strict=True)]
+    numbers = np.split(np.arange(plan.chains), len(parts))  # chains start at different modes
+    groups = [_Group(chains, *own) for own in zip(parts, numbers, before, strict=True)]
     _run_groups(groups, warmup, plan, bar)
     kept = _worth_keeping(groups)
     if not kept:
@@ -186,6 +187,7 @@ class _Group:
 
     chains: "_Chains"
     keys: Any
+    numbers: np.ndarray
     state: Any
     found: list[Any] = field(default_factory=list)
     count: int = 0
@@ -194,7 +196,7 @@ class _Group:
         self, warmup: int, samples: int, bar: Callable[[int], Any], stop: threading.Event
     ) -> None:
         """Warm up and draw, chunk by chunk."""
-        self.state = self.chains.start(self.keys, self.state)
+        self.state = self.chains.start(self.keys, self.numbers, self.state)
         size, done, total = 1, 0, warmup + samples
         while done < total and not stop.is_set():
             size = min(size, (warmup if done < warmup else total) - done, _CHUNK)
@@ -253,23 +255,23 @@ class _Chains:
             limit=WHITENED_DIM,
             has_mode=not self.spread,
         )
-        return found.place if found.informed else None
+        return {**found.place, "starts": found.starts} if found.informed else None
 
-    def start(self, keys: Any, before: Any = None) -> Any:
+    def start(self, keys: Any, numbers: np.ndarray, before: Any = None) -> Any:
         """States of chains before their first transition, or from `before` with other keys."""
         if before is not None:
             return before._replace(rng_key=keys)
 
-        def begin(keys: Any, fixed: Any) -> Any:
+        def begin(keys: Any, numbers: Any, fixed: Any) -> Any:
             sampler, kwargs, around, _ = self._sampler(fixed)
 
-            def one(key: Any) -> Any:
-                return sampler.init(key, self.plan.warmup, around(key), (), kwargs)
+            def one(key: Any, number: Any) -> Any:
+                return sampler.init(key, self.plan.warmup, around(key, number), (), kwargs)
 
             with RowScale(self.problem, {}, fixed[3]):
-                return jax.vmap(one)(keys)
+                return jax.vmap(one)(keys, numbers)
 
-        arguments = (keys, self.fixed)
+        arguments = (keys, numbers, self.fixed)
         states = compile_program(begin, *arguments, version=self.version)(*arguments)
         energy = np.asarray(states.potential_energy)
         if not np.all(np.isfinite(energy)):
@@ -301,7 +303,7 @@ class _Chains:
 
             with RowScale(self.problem, {}, fixed[3]):
                 setup_key = fixed[0]
-                sampler.init(setup_key, self.plan.warmup, around(setup_key), (), kwargs)
+                sampler.init(setup_key, self.plan.warmup, around(setup_key, 0), (), kwargs)
                 states, (z, stats) = jax.vmap(lambda state: jax.lax.scan(step, state, active))(
                     states
                 )
@@ -338,8 +340,11 @@ class _Chains:
         guide = set_up_guide(self.problem, self.problem.inputs.rows, setup_key, arrays)
         loc, scale = place["loc"], place["scale"]
 
-        def around(key: Any) -> Any:
-            return jax.random.normal(jax.random.fold_in(key, 1), loc.shape)
+        modes = jax.scipy.linalg.solve_triangular(scale, (place["starts"] - loc).T, lower=True).T
+
+        def around(key: Any, number: Any) -> Any:
+            mode = modes[number % len(modes)]
+            return mode + jax.random.normal(jax.random.fold_in(key, 1), loc.shape)
 
         def latents(white: Any) -> Any:
             return guide._unpack_latent(loc + scale @ white)
@@ -358,13 +363,13 @@ class _Chains:
 
 
 class _Sampler(NamedTuple):
-    """A sampler, the kernel's arguments, starting points by key, and how to read its states."""
+    """A sampler, the kernel's arguments, starts by key and chain, and how to read its states."""
 
     sampler: Any
     kwargs: dict[str, Any]
-    around: Callable[[Any], Any]
+    around: Callable[[Any, Any], Any]
     constrain: Callable[[Any], Any] | None
 
 
-def _nowhere(_: Any) -> None:
+def _nowhere(_: Any, __: Any) -> None:
     """No starting point: the sampler looks for its own."""

@@ -193,7 +193,7 @@ def judge_chains(draws: dict[str, Any], stats: dict[str, Any]) -> Health:
             Note(
                 FitWarning,
                 f"{count} of {diverging.size} draws diverged. The chains may miss part of the "
-                "posterior. Raise target_accept_prob, or reparametrise (LocScaleReparam).",
+                "posterior. Try inference=NUTS(target_accept_prob=0.95), or LocScaleReparam.",
                 "divergences",
             )
         )
@@ -236,11 +236,14 @@ def _convergence(draws: dict[str, Any]) -> _Mixing:
             half = array.shape[1] // 2
             array = np.concatenate([array[:, :half], array[:, half : 2 * half]])
         flat = array.reshape(*array.shape[:2], -1)
-        moving = ~(np.ptp(flat, axis=(0, 1)) == 0)
+        moving = flat.min(axis=(0, 1)) != flat.max(axis=(0, 1))
         if array.shape[1] < 4 or not moving.any():
             continue
         columns = flat[:, :, moving]
         count = columns.shape[0] * columns.shape[1]
+        if not np.all(np.isfinite(columns)):  # ranks would take an infinite draw for a large one
+            worst = least = math.nan
+            continue
         with np.errstate(invalid="ignore", divide="ignore"):
             r_hat = np.asarray(array_stats.rhat(columns, chain_axis=0, draw_axis=1))
             ess = np.asarray(array_stats.ess(columns, chain_axis=0, draw_axis=1))

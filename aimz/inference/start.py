@@ -1,6 +1,7 @@
 """Where a fit starts: mode and curvature of the posterior, on real data and in double precision."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,16 +32,24 @@ __all__ = ["FULL_RANK_DIM", "WHITENED_DIM", "Start", "find_start", "latent_dim",
 FULL_RANK_DIM = 200
 #: Largest number whose curvature is worth its matrices, for chains.
 WHITENED_DIM = 600
+_NEAR_ZERO = 0.01
+# Other starts of the search for a mode: as many, as far, and while it costs little.
+_FAR_STARTS, _FAR_RADIUS, _FAR_DIM, _FAR_WORK = 5, 2.0, 32, 400_000
 # Rows that the start looks at: curvature costs one gradient per dimension and row.
 _START_ROWS = 65_536
 
 
 class Start(NamedTuple):
-    """What the guide is learned relative to, and values of the kernel's `param` sites."""
+    """What the guide is learned relative to, and values of the kernel's `param` sites.
+
+    `rival` is the evidence of another mode against that of both, `starts` (mode, latent) the modes.
+    """
 
     place: dict[str, Any]
     params: dict[str, Any]
     informed: bool
+    rival: float = 0.0
+    starts: Any = None
 
 
 def find_start(
@@ -58,10 +67,15 @@ def find_start(
     """
     dim, num_params = _sizes(problem, setup_key)
     if num_params is not None and dim + num_params <= limit:
-        for search in (_search_mode, _search_normal) if has_mode else (_search_normal,):
+        cheap = dim <= _FAR_DIM and dim * problem.inputs.rows <= _FAR_WORK
+        modes = partial(_search_mode, far_starts=_FAR_STARTS if cheap else 0)
+        for search in (modes, _search_normal) if has_mode else (_search_normal,):
             place, params = _informed(problem, setup_key, start_key, search, version)
             if bool(place.pop("usable")):
-                return Start(place, params, informed=True)
+                rival, starts, loc = float(place.pop("rival")), place.pop("starts"), place["loc"]
+                others = starts[np.any(np.asarray(starts != loc), axis=1)]
+                starts = jnp.concatenate([loc[None], others])
+                return Start(place, params, informed=True, rival=rival, starts=starts)
 
     def plain(key: Any, arrays: Any) -> Any:
         guide = set_up_guide(problem, problem.inputs.rows, key, arrays)
@@ -72,13 +86,17 @@ def find_start(
     return Start(place, {}, informed=False)
 
 
-def _search_mode(energy: Callable[[Any], Any], begin: Any, dim: int, key: Any) -> dict[str, Any]:
-    del key
-    return find_mode(energy, begin, dim)
+def _search_mode(
+    energy: Callable[[Any], Any], begin: Any, dim: int, key: Any, *, far_starts: int
+) -> dict[str, Any]:
+    """Climb from close to zero (with raw covariates half a unit is a long way) and from afar."""
+    shape = (far_starts, begin.size)
+    far = jax.random.uniform(key, shape, begin.dtype, -_FAR_RADIUS, _FAR_RADIUS)
+    return find_mode(energy, jnp.concatenate([_NEAR_ZERO * begin[None], far]), dim)
 
 
 def _search_normal(energy: Callable[[Any], Any], begin: Any, dim: int, key: Any) -> dict[str, Any]:
-    return find_normal(energy, begin, dim, key)
+    return find_normal(energy, _NEAR_ZERO * begin, dim, key)
 
 
 def latent_dim(problem: Problem) -> int:

@@ -77,6 +77,7 @@ class SVIRecord(NamedTuple):
     start: dict[str, Any] | None
     steps: int
     informed: bool = False
+    rival: float = 0.0
 
 
 class SVIEngine:
@@ -128,7 +129,7 @@ class SVIEngine:
         )
         explicit = plan.steps is not None
         judged = health.judge_svi(losses, evidence, explicit=explicit, course=course)
-        judged = _with_points(judged, found["draws"])
+        judged = _with_modes(_with_points(judged, found["draws"]), record)
         bad = (interrupted_note(record.steps),) if course.interrupted else judged.notes
         attrs = {
             **self._attrs(record),
@@ -289,9 +290,10 @@ def _begin(rng_key: Any, task: _Task, rows: int) -> SVIRecord:
     index = None if rows == problem.inputs.rows else np.arange(rows, dtype=np.int32)
     place: dict[str, Any] | None = None
     values: dict[str, Any] = {}
-    informed = False
+    informed, rival = False, 0.0
     if task.given is None and problem.spec.latents:
-        place, values, informed = find_start(problem, setup_key, start_key, task.version)
+        found = find_start(problem, setup_key, start_key, task.version)
+        place, values, informed, rival, _ = found
 
     def begin(setup_key: Any, place: Any, values: Any, arrays: Any) -> Any:
         svi = task.svi(rows, place)
@@ -299,7 +301,7 @@ def _begin(rng_key: Any, task: _Task, rows: int) -> SVIRecord:
 
     arguments = (setup_key, place, values, problem.inputs.arrays)
     state = compile_program(begin, *arguments, version=task.version)(*arguments)
-    return SVIRecord(state, setup_key, place, 0, informed)
+    return SVIRecord(state, setup_key, place, 0, informed, rival)
 
 
 def _train(
@@ -512,6 +514,19 @@ def _why_unweighed(task: _Task) -> str:
     if task.given is not None and is_point(task.given.guide):
         return "the guide is a point while it is trained"
     return ""
+
+
+def _with_modes(judged: health.Health, record: SVIRecord) -> health.Health:
+    """Health that also says that there is another mode."""
+    if not record.rival:
+        return judged
+    note = Note(
+        FitWarning,
+        f"The posterior has another mode, with about {record.rival:.0%} of the evidence, and the "
+        "guide describes one. Tell the modes apart by priors or constraints, or use a mixture.",
+        "modes",
+    )
+    return health.Health(judged.attrs | {"verdict": "bad: modes"}, (*judged.notes, note))
 
 
 def _with_points(judged: health.Health, draws: Draws) -> health.Health:

@@ -45,8 +45,9 @@ _FAR = 1e10
 # Smallest eigenvalue, of a curvature with a unit diagonal, that still says something.
 _FLAT = 1e-10
 _INIT_RADIUS = 0.5
-# Newton sets out from close to zero: with raw covariates, half a unit can be a long way.
-_NEAR_ZERO = 0.01
+# Modes: standard deviations that part two, nats by which one is seen to be better than another,
+# and a share of the evidence that is not worth a word.
+_OTHER_MODE, _SAME_NATS, _NO_RIVAL = 4.0, 1e-3, 0.01
 _INIT_SCALE = 0.1
 
 
@@ -138,22 +139,38 @@ def plain_start(loc: Any, *, full: bool) -> dict[str, Any]:
     return {"loc": loc, "scale": jnp.diag(ones) if full else ones}
 
 
-def find_mode(energy: Callable[[Any], Any], begin: Any, dim: int) -> dict[str, Any]:
-    """Laplace approximation of exp(-energy): its mode, and the scale of the first `dim` entries.
+def find_mode(energy: Callable[[Any], Any], begins: Any, dim: int) -> dict[str, Any]:
+    """Laplace approximation of exp(-energy) at its best mode, and the scale of `dim` entries there.
 
-    Pure, and to be traced in double precision. "usable" says whether there is such a mode.
+    Pure, and to be traced in double precision. "usable" says whether there is such a mode, "starts"
+    where each of `begins` led, and "rival" the evidence of another mode against that of both.
     """
-    mode, hessian, distance, least = _newton(energy, begin)
-    scale = _inverse_root(hessian[:dim, :dim])
-    found = (distance < _AT_MODE) & (least > _FLAT)
-    return {"vector": mode, "scale": scale, "usable": found & _is_sound(mode, scale)}
+
+    def climb(begin: Any) -> tuple[Any, ...]:
+        mode, hessian, distance, least = _newton(energy, begin)
+        scale = _inverse_root(hessian[:dim, :dim])
+        usable = (distance < _AT_MODE) & (least > _FLAT) & _is_sound(mode, scale)
+        evidence = -energy(mode) + jnp.sum(jnp.log(jnp.abs(jnp.diag(scale))))
+        return mode, scale, usable, jnp.where(usable, evidence, -jnp.inf)
+
+    modes, scales, usable, evidence = lax.map(climb, begins)
+    # Of ways to one mode the first counts: the others differ by rounding.
+    best = jnp.argmax(evidence - _SAME_NATS * jnp.arange(len(begins)))
+    mode, scale = modes[best], scales[best]
+    apart = jax.scipy.linalg.solve_triangular(scale, (modes - mode)[:, :dim].T, lower=True).T
+    is_other = jnp.isfinite(evidence) & (jnp.sum(apart**2, axis=1) > _OTHER_MODE**2)
+    chances = jnp.where(is_other, jax.nn.sigmoid(evidence - evidence[best]), 0.0)
+    starts = jnp.where((chances > _NO_RIVAL)[:, None], modes, mode)[:, :dim]
+    found = {"vector": mode, "scale": scale, "usable": usable[best]}
+    return {**found, "starts": starts, "rival": jnp.max(chances)}
 
 
 def find_normal(energy: Callable[[Any], Any], begin: Any, dim: int, rng_key: Any) -> dict[str, Any]:
     """The same from natural-gradient steps, for densities without a usable mode."""
     vector, precision = _natural_gradient(energy, begin, dim, rng_key)
     scale = _inverse_root(precision)
-    return {"vector": vector, "scale": scale, "usable": _is_sound(vector, scale)}
+    found = {"vector": vector, "scale": scale, "usable": _is_sound(vector, scale)}
+    return {**found, "starts": vector[None, :dim], "rival": jnp.zeros((), vector.dtype)}
 
 
 def _normal(loc: Any, scale: Any) -> Any:
@@ -196,7 +213,6 @@ def _newton(energy: Callable[[Any], Any], begin: Any) -> tuple[Any, Any, Any, An
 
     far = jnp.asarray(jnp.inf, dtype)
     nothing = (far, jnp.zeros(size, dtype), jnp.eye(size, dtype=dtype))
-    begin = _NEAR_ZERO * begin
     first = (0, begin, begin, *nothing, jnp.asarray(1e-2, dtype), far, far)
     _, z, _, _, _, hessian, _, distance, least = lax.while_loop(going, step, first)
     return z, hessian, distance, least
@@ -239,7 +255,6 @@ def _natural_gradient(
 
     rates = jnp.linspace(0.5, 0.05, steps).astype(begin.dtype)
     keys = jax.random.split(rng_key, steps)
-    begin = _NEAR_ZERO * begin
     (loc, precision), _ = lax.scan(step, (begin, absolute(curve(begin))), (keys, rates))
     return loc, precision[:dim, :dim]
 

@@ -1,0 +1,223 @@
+"""What a fit says of itself: never good where nothing was looked at, nor where it is wrong."""
+
+import math
+
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro import optim
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoDelta
+
+from aimz import FitWarning, ImpactModel
+from aimz.inference.health import SECTION, Evidence, judge_chains, judge_shape, pareto_k
+
+RNG = np.random.default_rng(0)
+HARMLESS = 0.05 * RNG.normal(size=1000)
+NORMAL_LINE = -(SECTION**2) / 2
+HEAVY_LINE = -2.0 * np.log1p((1.26 * SECTION) ** 2 / 3.0)
+SHIFTED_LINE = -((SECTION - 0.5) ** 2) / 2
+NO_LINE = np.full(len(SECTION), -np.inf)
+
+
+def with_values(values):
+    weights = HARMLESS.copy()
+    weights[: len(values)] = values
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("weights", "lines", "code"),
+    [
+        (HARMLESS, [NORMAL_LINE], ""),
+        (3.0 * RNG.standard_t(2, size=1000), [NORMAL_LINE], "k-hat"),
+        (with_values([np.nan]), [NORMAL_LINE], "k-hat"),
+        (with_values([np.inf]), [NORMAL_LINE], "k-hat"),
+        (with_values([-np.inf]), [NORMAL_LINE], "k-hat"),
+        (with_values([1e4]), [NORMAL_LINE], "k-hat"),
+        (1e22 * RNG.normal(size=1000), [NORMAL_LINE], "k-hat"),
+        (HARMLESS, [NORMAL_LINE, SHIFTED_LINE], "guide-shape"),
+        (HARMLESS, [NORMAL_LINE * 0.5], "guide-shape"),
+        (HARMLESS, [NORMAL_LINE * 2.0], "guide-shape"),
+        (HARMLESS, [NORMAL_LINE, NO_LINE], "guide-shape"),
+        (0.19 * RNG.standard_t(3, size=1000), [HEAVY_LINE], "k-hat"),
+        (0.19 * RNG.standard_cauchy(size=1000), None, "k-hat"),
+        (HARMLESS, None, ""),
+    ],
+)
+def test_a_guide_of_another_shape_is_not_good(weights, lines, code):
+    sections = None if lines is None else np.array(lines)
+    judged = judge_shape(Evidence(weights, sections, ["a", "b"]))
+    assert [note.code for note in judged.notes if note.code == code] == ([code] if code else [])
+    assert judged.attrs["verdict"] == (f"bad: {code}" if code else "good")
+    assert all(len(note.message) < 240 for note in judged.notes)
+
+
+def test_a_guide_that_was_not_looked_at_is_not_good():
+    judged = judge_shape(Evidence(absent="more than 8,192 rows"))
+    assert judged.attrs["verdict"] == "not checked: more than 8,192 rows"
+    assert math.isnan(judged.attrs["k_hat"])
+
+
+@pytest.mark.parametrize("weights", [1e8 * RNG.normal(size=500), with_values([700.0, -700.0])])
+def test_pareto_k_of_weights_beyond_double_precision_is_infinite(weights):
+    assert pareto_k(weights) == math.inf
+
+
+def chains_of(kind):
+    draws = RNG.normal(size=(4, 500, 2))
+    if kind == "apart":
+        draws[2:] += 3.0
+    elif kind == "trend in one":
+        draws = draws[:1] + np.linspace(0.0, 5.0, 500)[None, :, None]
+    elif kind == "slow in one":
+        draws = np.cumsum(RNG.normal(size=(1, 500, 2)), axis=1)
+    elif kind == "nan":
+        draws[0, 3, 0] = np.nan
+    elif kind == "infinite":
+        draws[0, 3, 0] = np.inf
+    elif kind == "one":
+        draws = draws[:1]
+    elif kind == "short":
+        draws = draws[:, :3]
+    return draws
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict"),
+    [
+        ("mixed", "good"),
+        ("one", "good"),
+        ("apart", "bad: r-hat"),
+        ("trend in one", "bad: r-hat"),
+        ("slow in one", "bad: r-hat"),
+        ("nan", "bad: r-hat"),
+        ("infinite", "bad: r-hat"),
+        ("short", "not checked: too few draws"),
+    ],
+)
+def test_chains_are_good_only_where_they_mixed(kind, verdict):
+    judged = judge_chains({"a": chains_of(kind)}, {})
+    assert judged.attrs["verdict"] == verdict
+    assert [note.code for note in judged.notes] == (["r-hat"] if "bad" in verdict else [])
+
+
+ROWS = np.zeros((20, 1), np.float32)
+
+
+def two_modes(X, y=None):
+    root = numpyro.sample("root", dist.Normal(0.0, 2.0))
+    numpyro.sample("y", dist.Normal(root**2 + X[:, 0], 1.0), obs=y)
+
+
+def test_two_modes_are_not_one_silently():
+    with pytest.warns(FitWarning, match="another mode, with about 50%"):
+        im = ImpactModel(two_modes).fit(ROWS, np.ones(20), progress=False)
+    assert im.diagnostics_["verdict"] == "bad: modes"
+
+
+@pytest.mark.slow
+def test_chains_start_at_different_modes():
+    with pytest.warns(FitWarning, match="have not mixed"):
+        im = ImpactModel(two_modes, inference="nuts").fit(ROWS, np.ones(20), progress=False)
+    assert im.posterior["root"].min() < 0 < im.posterior["root"].max()
+
+
+def test_a_point_says_that_it_has_no_intervals():
+    def kernel(X, y=None):
+        mean = numpyro.sample("mean", dist.Normal())
+        numpyro.sample("y", dist.Normal(mean + X[:, 0], 1.0), obs=y)
+
+    svi = SVI(kernel, AutoDelta(kernel), optim.Adam(0.1), Trace_ELBO())
+    with pytest.warns(FitWarning, match="All draws of 'mean' are the same"):
+        im = ImpactModel(kernel, inference=svi).fit(ROWS, np.ones(20), progress=False, epochs=500)
+    assert im.diagnostics_["verdict"] == "bad: no-intervals"
+
+
+def prior_of(law):
+    def kernel(X, y=None):
+        value = numpyro.sample("value", law)
+        numpyro.sample("y", dist.Normal(0.0 * value + X[:, 0], 1.0), obs=y)
+
+    return kernel
+
+
+def arms(X, y=None):
+    a, b = numpyro.sample("ab", dist.Normal(0.0, 5.0).expand([2]).to_event(1))
+    numpyro.sample("y", dist.Bernoulli(logits=a + b * X[:, 0]), obs=y)
+
+
+def grid_moments(X, y, width=5.0):
+    a, b = np.meshgrid(np.linspace(-12, 5, 600), np.linspace(-30, 10, 800), indexing="ij")
+    logs = -(a**2 + b**2) / 2 / width**2
+    for x, one in zip(X[:, 0], y, strict=True):
+        logs -= np.logaddexp(0.0, np.where(one, -1.0, 1.0) * (a + b * x))
+    weights = np.exp(logs - logs.max())
+    weights /= weights.sum()
+    mean = (weights * b).sum()
+    return mean, np.sqrt((weights * b**2).sum() - mean**2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("law", "mean", "sd"),
+    [
+        (dist.StudentT(3.0), 0.0, math.sqrt(3.0)),
+        (dist.Exponential(), 1.0, 1.0),
+        (dist.Gamma(0.5, 1.0), 0.5, math.sqrt(0.5)),
+        (dist.Gumbel(), 0.5772, math.pi / math.sqrt(6.0)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_posteriors_with_other_tails_are_right(law, mean, sd):
+    im = ImpactModel(prior_of(law)).fit(ROWS, np.zeros(20), progress=False)
+    value = im.posterior["value"]
+    assert abs(value.mean() - mean) < 0.25 * sd
+    assert abs(value.std() / sd - 1.0) < 0.25
+
+
+@pytest.mark.slow
+def test_an_arm_without_events_keeps_its_long_tail():
+    X = np.repeat([0.0, 1.0], 150)[:, None]
+    y = np.r_[np.arange(150) % 10 == 0, np.zeros(150, bool)].astype(np.int32)
+    im = ImpactModel(arms).fit(X, y, progress=False)
+    mean, sd = grid_moments(X, y)
+    b = im.posterior["ab"][:, 1]
+    assert abs(b.mean() - mean) < 0.25 * sd
+    assert abs(b.std() / sd - 1.0) < 0.2
+
+
+@pytest.mark.slow
+def test_columns_of_any_size_are_right():
+    rng = np.random.default_rng(0)
+    X = 1e-6 * rng.normal(size=(100, 2))
+    y = 3e5 + X @ [1e11, -2e12] + 1e5 * rng.normal(size=100)
+
+    def kernel(X, y=None):
+        a = numpyro.sample("a", dist.Normal(0.0, 1e7))
+        b = numpyro.sample("b", dist.Normal(0.0, 1e13).expand([2]).to_event(1))
+        sigma = numpyro.sample("sigma", dist.HalfNormal(1e6))
+        numpyro.sample("y", dist.Normal(a + X @ b, sigma), obs=y)
+
+    im = ImpactModel(kernel).fit(X, y, progress=False)
+    design = np.column_stack([np.ones(100), X])
+    mean = np.linalg.lstsq(design, y, rcond=None)[0][1:]
+    sd = 1e5 * np.sqrt(np.diag(np.linalg.inv(design.T @ design)))[1:]
+    assert np.all(np.abs(im.posterior["b"].mean(axis=0) - mean) < 0.3 * sd)
+    np.testing.assert_allclose(im.posterior["b"].std(axis=0), sd, rtol=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_healthy_regressions_raise_no_alarm(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(200, 3))
+    y = rng.random(200) < 1.0 / (1.0 + np.exp(-X @ [0.5, -1.0, 0.2]))
+
+    def kernel(X, y=None):
+        slope = numpyro.sample("slope", dist.Normal(0.0, 2.0).expand([3]).to_event(1))
+        numpyro.sample("y", dist.Bernoulli(logits=X @ slope), obs=y)
+
+    im = ImpactModel(kernel).fit(X, y.astype(np.int32), progress=False)
+    assert im.diagnostics_["verdict"] == "good"
