@@ -67,6 +67,7 @@ def replays_of(
     changes: Mapping[Any, Split],
     reached: Mapping[Any, frozenset[str]],
     outcome: np.ndarray,
+    absent: Mapping[str, np.ndarray],
 ) -> Replays:
     """Plan the replay of scenarios.
 
@@ -84,6 +85,8 @@ def replays_of(
         Sites that each scenario may reach.
     outcome : array, shape (rows, ...)
         Observed outcomes.
+    absent : mapping of arrays, shape (rows, ...)
+        Where nothing was observed of a site: it is drawn in the world that was, and then replayed.
 
     Raises
     ------
@@ -111,6 +114,8 @@ def replays_of(
     held = np.asarray(outcome, spec[output].dtype)
     values = {output: np.broadcast_to(held, (total, *held.shape))}
     evidence = _holding(natural.call, values, (output,))
+    redraw = {**evidence.block.redraw, **absent}
+    evidence = replace(evidence, block=evidence.block._replace(redraw=redraw))
     task = replace(evidence.task, sites=tuple(names), results=spec)
     stages, last = {}, {}
     for name, prepared in scenarios.items():

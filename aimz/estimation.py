@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from aimz.counterfactual import Replays, replays_of
-from aimz.data import as_array, as_jax_sees, check_exact, check_finite
+from aimz.data import as_array, as_jax_sees, check_exact, check_outcome
 from aimz.effects import (
     Compared,
     Natural,
@@ -34,6 +34,7 @@ from aimz.prediction import Prepared, prepare
 from aimz.requests import Request
 from aimz.sampling import follows_rows, predict_block
 from aimz.scenario import Origin, as_site
+from aimz.scoring import presence_in
 
 __all__ = ["CROSSED", "Scenarios", "about", "scenarios_of"]
 
@@ -49,8 +50,9 @@ class Scenarios:
     the name of the first of them, and `values` these inputs as they were given, labelled ones in
     the order of the rows. `mediator` draws the mediator under the reference, for the last scenario,
     which keeps it. `arms` has for each scenario the rows in which it is what was, where that is
-    asked, `outcome` what was observed; `replays` is the plan of counterfactuals. `compared`
-    are the scenarios in words.
+    asked, `outcome` what was observed, where it is not `absent`: for each observed site with such
+    elements, (row, ...) of bool. `replays` is the plan of counterfactuals. `compared` are the
+    scenarios in words.
     """
 
     primary: str
@@ -63,6 +65,7 @@ class Scenarios:
     mediator: Call | None = None
     arms: Mapping[Any, np.ndarray] = field(default_factory=dict)
     outcome: np.ndarray | None = None
+    absent: Mapping[str, np.ndarray] = field(default_factory=dict)
     replays: Replays | None = None
 
 
@@ -369,16 +372,16 @@ def about(
         raise InputError(msg, code="scenario-incomplete")
     made = replace(scenarios, arms=arms)
     if needs_outcome:
-        made = replace(made, outcome=_outcome(question, made, given["y"]))
+        outcome, absent = _outcome(question, made, given["y"])
+        made = replace(made, outcome=outcome, absent=absent)
     if question.rung == "counterfactual":
         assert made.outcome is not None  # noqa: S101
         reached = {
             name: change.reach(own.spec, own.arguments.arrays)
             for name, change in made.changes.items()
         }
-        plan = replays_of(
-            question.site, made.own, made.prepared, made.changes, reached, made.outcome
-        )
+        worlds = made.own, made.prepared, made.changes
+        plan = replays_of(question.site, *worlds, reached, made.outcome, made.absent)
         made = replace(made, replays=plan)
     counts = _who_counts(question, made)
     chosen = rows_of(
@@ -399,15 +402,16 @@ def _who_counts(question: Question, scenarios: Scenarios) -> np.ndarray | None:
     outcome = scenarios.outcome
     assert outcome is not None  # noqa: S101  # they need it
     is_output = question.site == scenarios.natural.spec.output
-    if not is_output or outcome.ndim != 1 or not np.isin(outcome, (0, 1)).all():
+    seen = ~scenarios.absent.get(question.site, np.zeros(len(outcome), bool))
+    if not is_output or outcome.ndim != 1 or not np.isin(outcome[seen], (0, 1)).all():
         msg = f"estimand='{question.estimand}' is about outcomes of 0 and 1, one for each row."
         raise InputError(msg, code="not-probability")
     if any(question.site in {*c.sites, *c.condition} for c in scenarios.changes.values()):
         msg = f"A scenario sets '{question.site}' itself, so nothing is left to chance there."
         raise InputError(msg, code="rung-mismatch")
     subsets: dict[str, np.ndarray] = {
-        "necessity": new & (outcome == 1),
-        "sufficiency": old & (outcome == 0),
+        "necessity": new & (outcome == 1) & seen,
+        "sufficiency": old & (outcome == 0) & seen,
         "benefit": old | new,
     }
     if question.estimand == "benefit" and not subsets["benefit"].all():
@@ -416,8 +420,10 @@ def _who_counts(question: Question, scenarios: Scenarios) -> np.ndarray | None:
     return subsets[question.estimand]
 
 
-def _outcome(question: Question, scenarios: Scenarios, given: Any) -> np.ndarray:
-    """What was observed, one per row."""
+def _outcome(
+    question: Question, scenarios: Scenarios, given: Any
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What was observed, one per row, and where sites have nothing: missing, or masked."""
     spec = scenarios.natural.spec
     is_replayed = question.rung == "counterfactual"
     what = "rung='counterfactual'" if is_replayed else "population='finite'"
@@ -429,10 +435,31 @@ def _outcome(question: Question, scenarios: Scenarios, given: Any) -> np.ndarray
         raise InputError(msg, code="rows-mismatch")
     output = spec[spec.output]
     values = np.asarray(as_array(given, "y"))
-    check_finite({"y": values})
+    there = check_outcome(values, "mask", "y")
+    if there is not None:
+        values = np.where(there, values, values[there][0])
     values = as_site(output, values)
     shape = (spec.rows, *np.delete(output.shape, output.row_axis or 0).astype(int).tolist())
     if values.shape != shape:
         msg = f"y= has shape {values.shape}, but '{spec.output}' is {shape}. Pass one per row."
         raise InputError(msg, code="rows-mismatch")
-    return values
+    return values, _absent(scenarios, there, values.shape)
+
+
+def _absent(
+    scenarios: Scenarios, there: np.ndarray | None, shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """Where observed sites have nothing: outcomes that are not `there`, and what is masked."""
+    spec = scenarios.natural.spec
+    absent = {} if there is None else {spec.output: ~there}
+    masked = tuple(s.name for s in spec.sites if s.masked and s.kind == "observed")
+    for name, counts in presence_in(scenarios.own.call, masked).items() if masked else ():
+        axes = tuple(range(counts.ndim, counts.ndim + spec[name].event_dim))
+        without = ~np.expand_dims(counts, axes)
+        if name == spec.output:
+            without = np.broadcast_to(absent.get(name, False) | without, shape)
+        absent[name] = without
+    if spec.output in absent and absent[spec.output].all():
+        msg = "No outcome counts: all are missing or masked. Pass some."
+        raise InputError(msg, code="nothing-observed")
+    return {name: where for name, where in absent.items() if where.any()}

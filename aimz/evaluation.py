@@ -260,7 +260,7 @@ def _run(
             return
         if question.population == "finite":
             for name, there in scenarios.arms.items():
-                values[name] = _kept(values[name], there[tile.rows], scenarios.outcome, tile)
+                values[name] = _kept(values[name], there[tile.rows], scenarios, tile)
         weights = None if weigh is None else weigh(row_tile, tile, device)[_POPULATION]
         found.reduction.add(tile.number, draws, found.reduction.share(tile.rows, values, weights))
         if found.summary is not None:
@@ -330,13 +330,15 @@ def _by_row(question: Question, values: Mapping[Any, np.ndarray], pair: tuple[An
     return compared(question, new, old)
 
 
-def _kept(
-    values: np.ndarray, there: np.ndarray, outcome: np.ndarray | None, tile: Tile
-) -> np.ndarray:
+def _kept(values: np.ndarray, there: np.ndarray, scenarios: Scenarios, tile: Tile) -> np.ndarray:
     """Values (row, draw, ...) with the observed outcome in the rows where it was observed."""
-    assert outcome is not None  # noqa: S101  # checked with the question
-    own = outcome[tile.rows][:, None]
-    return np.where(there.reshape(-1, *[1] * (values.ndim - 1)), own, values)
+    assert scenarios.outcome is not None  # noqa: S101  # checked with the question
+    own = scenarios.outcome[tile.rows]
+    kept = np.broadcast_to(there.reshape(-1, *[1] * (own.ndim - 1)), own.shape)
+    absent = scenarios.absent.get(scenarios.natural.spec.output)
+    if absent is not None:
+        kept = kept & ~absent[tile.rows]
+    return np.where(kept[:, None], own[:, None], values)
 
 
 def _population_call(call: Call) -> Call:
@@ -365,12 +367,16 @@ def _events(scenarios: Scenarios, replayed: Replayed, tile: Tile) -> dict[str, n
     old, new = (success_of(replayed.laws.get(name, factual)) for name in replayed.values)
     is_new = list(scenarios.arms.values())[-1][tile.rows][:, None]
     is_one = np.asarray(scenarios.outcome)[tile.rows][:, None] == 1
-    first, last = np.where(is_one, 1 - was, 0.0), np.where(is_one, 1.0, 1 - was)
+    absent = scenarios.absent.get(scenarios.natural.spec.output, np.zeros(tile.rows.stop, bool))
+    is_open = absent[tile.rows][:, None]  # nothing was observed, so that nothing is left out
+    first = np.where(is_one & ~is_open, 1 - was, 0.0)
+    last = np.where(is_one | is_open, 1.0, 1 - was)
     with np.errstate(divide="ignore", invalid="ignore"):
         event = np.minimum(1 - old, last) - np.maximum(1 - new, first)
         event = np.maximum(event, 0.0) / (last - first)
-        upper = np.minimum(new, 1 - old) / np.where(is_one, was, 1 - was)
-    upper = np.where(is_one == is_new, upper, 0.0)  # else the event is already ruled out
+        chance = np.where(is_open, 1.0, np.where(is_one, was, 1 - was))
+        upper = np.minimum(new, 1 - old) / chance
+    upper = np.where(is_open | (is_one == is_new), upper, 0.0)  # else the event is ruled out
     is_bounded = np.allclose(was, np.where(is_new, new, old), atol=1e-6)
     if replayed.has_other_couplings or not is_bounded:
         upper = np.full_like(upper, np.nan)

@@ -5,6 +5,7 @@ distribution of several elements is replaced by that of the elements that are th
 exactly where the family allows it. What the kernel masks is read from its distributions.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from aimz.structure import Inputs
 __all__ = [
     "MISSING",
     "Presence",
+    "completed",
     "densities_of",
     "filled",
     "has_parts",
@@ -145,6 +147,35 @@ def _log_marginal(fn: Any, value: Any, there: Any) -> Any:
         own = part_of(fn.base_dist, there).log_prob(value)
         return own - jacobian.sum(_last(fn.event_dim))
     return _MARGINALS[type(fn)](fn, value, there)
+
+
+def completed(fn: Any, there: Any, value: Any, drawn: Any) -> Any:
+    """A value whose missing elements are drawn, given those that are `there`.
+
+    `drawn` is a whole draw of the distribution. A family whose elements depend on one another in a
+    way that is not known loses the whole event.
+    """
+    if fn.event_dim == 0:
+        return jnp.where(there, value, drawn)
+    if isinstance(fn, _WRAPPERS):
+        return completed(fn.base_dist, there, value, drawn)
+    if isinstance(fn, dist.TransformedDistribution) and has_parts(fn):
+        value, drawn = (functools.reduce(_undo, reversed(fn.transforms), v) for v in (value, drawn))
+        whole = completed(fn.base_dist, there, jnp.where(there, value, drawn), drawn)
+        return functools.reduce(lambda v, transform: transform(v), fn.transforms, whole)
+    if not isinstance(fn, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
+        whole = there.all(_last(fn.event_dim))
+        return jnp.where(jnp.expand_dims(whole, _last(fn.event_dim)), value, drawn)
+    # A draw moves by the regression on what its observed elements are off (Matheron's rule).
+    off = jnp.where(there, value - drawn, 0.0)
+    root = _root(fn, there)
+    weights = jax.scipy.linalg.cho_solve((root, True), off[..., None])
+    moved = drawn + (fn.covariance_matrix @ weights)[..., 0]
+    return jnp.where(there, value, moved)
+
+
+def _undo(value: Any, transform: Any) -> Any:
+    return transform.inv(value)
 
 
 def _normal(fn: Any, value: Any, there: Any) -> Any:

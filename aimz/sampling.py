@@ -25,7 +25,7 @@ from aimz.control_flow import Inside, Step, enter, leave
 from aimz.errors import InputError
 from aimz.kernel import row_plates
 from aimz.laws import Evidence, Law, law_of
-from aimz.presence import densities_of
+from aimz.presence import completed, densities_of
 from aimz.randomness import NO_ROW, Draw, as_stock_key, draw_words, pair_words, site_key
 from aimz.spec import KernelSpec, SiteSpec
 from aimz.structure import base_distribution
@@ -66,7 +66,7 @@ class Block(NamedTuple):
     row_posterior: dict[str, Any]  # (draw, row, ...): the row axis comes second
     values: dict[str, Any]  # interventions and conditions that are the same for all rows
     row_values: dict[str, Any]  # (row, ...): those that belong to rows
-    redraw: dict[str, Any]  # (row,) of bool: where a latent of rows is drawn anew
+    redraw: dict[str, Any]  # (row,) of bool, or (row, ...): where a site of rows is drawn anew
 
 
 @dataclass(frozen=True)
@@ -481,6 +481,8 @@ class _Answer(Inside):
             return
         if name in self.given and (not msg["is_observed"] or name in self.task.held):
             msg["value"] = self._given(msg)
+        elif msg["is_observed"] and name in self.redraw:
+            msg["value"] = self._anew(msg, msg["value"])
         if name in self.do:
             setting = self._setting(self.do, name)
             natural = self._natural(msg) if callable(setting) else _like(msg)
@@ -514,12 +516,21 @@ class _Answer(Inside):
             return self._begun(value, self._natural(msg))
         if self.step is not None:
             return value[self.step.place]
-        if name not in self.redraw:
-            return value
-        shape = [1] * jnp.ndim(value)
-        shape[_row_axis(self.task.spec, name)] = -1
-        anew = jnp.reshape(self.redraw[name], shape)
-        return jnp.where(anew, self._natural(msg), value)
+        return self._anew(msg, value) if name in self.redraw else value
+
+    def _anew(self, msg: dict[str, Any], value: Any) -> Any:
+        """A site's value, drawn anew where that is asked for: in rows, or element by element."""
+        name, rank = msg["name"], jnp.ndim(value)
+        anew, axis = self.redraw[name], _row_axis(self.task.spec, name)
+        drawn = self._natural({**msg, "value": None})
+        is_whole = self.task.spec.coupled
+        if jnp.ndim(anew) + (not is_whole) == rank:
+            anew = jnp.moveaxis(anew, 0, axis) if is_whole else jnp.expand_dims(anew, axis)
+            if name in self.task.held or msg["is_observed"]:  # some of an event may be known
+                return completed(msg["fn"], ~anew, value, drawn)
+        shape = [1] * rank
+        shape[axis] = -1
+        return jnp.where(jnp.reshape(anew, shape) if jnp.ndim(anew) < rank else anew, drawn, value)
 
     def _is_begun(self, name: str, value: Any) -> bool:
         """Whether a value is that of the first rows or steps only."""
