@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["OWN", "RULES", "Flow", "Mixes", "Rule", "join_like", "stays"]
+__all__ = ["OWN", "RULES", "Flow", "Mixes", "Pools", "Rule", "join_like", "stays"]
 
 # The axis of a value that belongs to the one row at hand, inside a loop over the rows.
 OWN = -1
@@ -38,6 +38,10 @@ class Flow:
 
 class Mixes(Exception):  # noqa: N818  # a fact about the rows, not a failure
     """Rows meet; the message says how."""
+
+
+class Pools(Mixes):
+    """Rows are put together in a statistic, such as their mean or their order."""
 
 
 Rule = Callable[[Any, Sequence[Flow]], list[Flow]]
@@ -295,7 +299,7 @@ def _reduce(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     dims = eqn.params["axes"] if "axes" in eqn.params else eqn.params["dimensions"]
     spread = [flow for flow in flows if flow.shape]
     if any(flow.axis in dims for flow in spread):
-        raise Mixes(f"{name} combines rows")
+        raise Pools(f"{name} combines rows")
     joined = join_like(name, spread, spread[0].shape) if spread else flows[0]
     out = stays(joined, _shape(eqn), _without(len(joined.shape), dims), name)
     return [replace(out, index=None, fill=None)] * len(eqn.outvars)
@@ -309,7 +313,8 @@ def _along(parameter: str) -> Rule:
         spread = [flow for flow in flows if flow.shape]
         dim = eqn.params[parameter] % len(spread[0].shape)
         if any(flow.axis == dim for flow in spread):
-            raise Mixes(f"{name} runs along the rows")
+            how = f"{name} runs along the rows"
+            raise Pools(how) if name == "sort" else Mixes(how)
         out = join_like(name, spread, spread[0].shape)
         same = out.same - {dim}
         return [replace(out, shape=_shape(eqn, i), same=same) for i in range(len(eqn.outvars))]
@@ -321,13 +326,17 @@ def _top_k(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     dim = eqn.params.get("axis", eqn.params.get("reduction_dimension", -1))
     dim %= len(flows[0].shape)
     if flows[0].axis == dim:
-        raise Mixes(f"{eqn.primitive.name} ranks the rows")
+        raise Pools(f"{eqn.primitive.name} ranks the rows")
     out = replace(flows[0], same=flows[0].same - {dim}, index=None, fill=None, parts=())
     return [replace(out, shape=_shape(eqn, i)) for i in range(len(eqn.outvars))]
 
 
 def _dot(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
-    (_, batch), sides = eqn.params["dimension_numbers"], _dot_sides(eqn, flows)
+    contract, batch = eqn.params["dimension_numbers"]
+    meets = [flow.axis in summed for flow, summed in zip(flows, contract, strict=True)]
+    if all(meets) or (any(meets) and _is_plain_sum(flows, contract, meets)):
+        raise Pools("dot_general sums over the rows")
+    sides = _dot_sides(eqn, flows)
     axes = {side.axis for side in sides} - {None}
     if len(axes) > 1:
         raise Mixes("dot_general sets every row against every row")
@@ -338,6 +347,13 @@ def _dot(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     left, right = (side.same for side in sides)
     same = (left & right) | ((left | right) - set(shared))
     return [Flow(_shape(eqn), axis, same - {axis})]
+
+
+def _is_plain_sum(flows: Sequence[Flow], contract: Any, meets: Sequence[bool]) -> bool:
+    """Whether the weights of a sum over rows are the same for all of them."""
+    rows = meets.index(True)
+    place = [int(a) for a in contract[rows]].index(flows[rows].axis or 0)
+    return flows[1 - rows].is_same(int(contract[1 - rows][place]))
 
 
 def _dot_sides(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:

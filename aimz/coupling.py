@@ -5,10 +5,11 @@ in one axis follows the rows there; `aimz.flow` then says which outputs keep row
 density is among the outputs because only it shows how a distribution reads its own parameters.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from aimz.flow import Flow, follow, following, whole
+from aimz.flow import Flow, follow, following, pooled_in, whole
 from aimz.structure import Equations, Reading, Statement
 
 __all__ = ["Found", "Verdict", "follows", "judge"]
@@ -32,12 +33,16 @@ class Found:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Sites, and which arguments and plates are rows; `reason` is "" when rows keep apart."""
+    """Sites, and which arguments and plates are rows; `reason` is "" when rows keep apart.
+
+    `pooled` names the arguments and sites of which the kernel computes a statistic over the rows.
+    """
 
     sites: dict[str, Found]
     row_inputs: frozenset[str]
     row_plates: frozenset[str]
     reason: str
+    pooled: frozenset[str] = frozenset()
 
 
 def follows(verdict: Verdict, name: str) -> bool:
@@ -55,22 +60,25 @@ def judge(
     *,
     cut: frozenset[str],
     plates: frozenset[str],
+    squares: frozenset[str] = frozenset(),
     known_rows: int | None = None,
+    output: str = "",
 ) -> Verdict | None:
     """Follow the rows through the equations; None where the two readings do not match.
 
-    With `known_rows` the equations could be traced at that number only, and the axes of rows are
-    taken from plates and, for sites that the kernel computes or observes, from the leading length.
+    `squares` are arguments that are rows along two axes. With `known_rows` the equations could be
+    traced at that number only, and the axes of rows are taken from plates and, for the output and
+    what the kernel computes or observes, from the leading length.
     """
     if list(here.statements) != list(there.statements):
         return None
     places = {
-        name: _by_length(site, known_rows)
+        name: _by_length(site, known_rows, is_output=name == output)
         if known_rows is not None
         else _place(site, there.statements[name], here.rows, there.rows)
         for name, site in here.statements.items()
     }
-    flows = follow(traced.program, list(_given(traced, places, cut)))
+    flows = follow(traced.program, list(_given(traced, places, cut, squares)))
     roles: dict[str, dict[str, Flow]] = {name: {} for name in here.statements}
     for (name, role), flow in zip(traced.outputs, flows, strict=True):
         roles[name][role] = flow
@@ -88,7 +96,14 @@ def judge(
         )
         for name, site in here.statements.items()
     }
-    return Verdict(sites, cut, plates, next((r for r in reasons if r), ""))
+    return Verdict(sites, cut, plates, next((r for r in reasons if r), ""), _pooled(roles))
+
+
+def _pooled(roles: Mapping[str, Mapping[str, Flow]]) -> frozenset[str]:
+    """Arguments and sites of which a statistic over the rows goes into what sites are made of."""
+    read = (f for own in roles.values() for role, f in own.items() if role != "density")
+    names = (name for flow in read for name in pooled_in(flow.sources))
+    return frozenset(name.removeprefix(_ARGUMENT) for name in names)
 
 
 def _place(here: Statement, there: Statement, rows: int, probe: int) -> tuple[str, int | None]:
@@ -105,8 +120,11 @@ def _place(here: Statement, there: Statement, rows: int, probe: int) -> tuple[st
     return ("sized", None) if axis is None else ("leading", axis)
 
 
-def _by_length(site: Statement, rows: int) -> tuple[str, int | None]:
-    """The same for a kernel that runs at one number of rows only."""
+def _by_length(site: Statement, rows: int, *, is_output: bool) -> tuple[str, int | None]:
+    """The same for a kernel that runs at one number of rows only.
+
+    Of a latent whose size may be that of the rows it is not known that it does not follow them.
+    """
     if site.in_control_flow:
         return "scan", 0 if site.shape[:1] == (rows,) else None
     event_dim = getattr(site.fn, "event_dim", 0)
@@ -114,8 +132,12 @@ def _by_length(site: Statement, rows: int) -> tuple[str, int | None]:
         axis = len(site.shape) - event_dim + frame.dim
         if frame.size == rows and 0 <= axis < len(site.shape):
             return "leading", axis
-    computed = site.type == "deterministic" or site.observation is not None
-    return ("leading", 0) if computed and site.shape[:1] == (rows,) else ("none", None)
+    computed = is_output or site.type == "deterministic" or site.observation is not None
+    if computed and site.shape[:1] == (rows,):
+        return "leading", 0
+    sizes = {*site.shape, math.prod(site.shape)}
+    may_follow = site.type == "sample" and not computed and sizes & {rows, rows - 1} - {0, 1}
+    return ("sized" if may_follow else "none"), None
 
 
 def _is_sized(
@@ -128,14 +150,19 @@ def _is_sized(
 
 
 def _given(
-    traced: Equations, places: Mapping[str, tuple[str, int | None]], cut: frozenset[str]
+    traced: Equations,
+    places: Mapping[str, tuple[str, int | None]],
+    cut: frozenset[str],
+    squares: frozenset[str],
 ) -> Iterable[Flow]:
     """What is known of each input of the equations."""
     for (kind, name), aval in zip(traced.inputs, traced.program.in_avals, strict=True):
         shape = tuple(aval.shape)
         rows, axis = places.get(name, ("none", None)) if kind == "site" else ("none", None)
-        if kind == "argument":
-            source = f"{_ARGUMENT}{name}"
+        source = f"{_ARGUMENT}{name}"
+        if kind == "argument" and name in squares:
+            yield Flow(shape, mixed=f"'{name}' joins rows", sources=frozenset({source}))
+        elif kind == "argument":
             yield following(shape, 0, source) if name in cut else whole(shape, source)
         elif rows in ("sized", "scan"):
             yield Flow(shape, mixed=f"'{name}' holds several rows", sources=frozenset({name}))

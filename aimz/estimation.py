@@ -29,7 +29,7 @@ from aimz.fitted import changed_rows, origin_of
 from aimz.inference import Note
 from aimz.inputs import Given, as_head_of, gather
 from aimz.kernel import read_signature
-from aimz.labels import columns_ordered
+from aimz.labels import column_names, columns_ordered
 from aimz.prediction import Prepared, prepare
 from aimz.requests import Request
 from aimz.sampling import follows_rows, predict_block
@@ -95,6 +95,13 @@ def scenarios_of(
             "of rows, or compare the posterior itself."
         )
         raise InputError(msg, code="site-rows")
+    if own.kept is not None and (question.mediator or question.rung == "counterfactual"):
+        what = f"mediator='{question.mediator}'" if question.mediator else "rung='counterfactual'"
+        msg = (
+            f"{what} needs all rows of a kernel whose rows interact, and these are some of the "
+            "fitted ones. Ask about all of them, in their order, and weigh those you mean."
+        )
+        raise InputError(msg, code="rows-together")
     of_rows = {n: v for n, v in natural.items() if n in own.spec.row_inputs - {primary}}
     natural = {**natural, **own.arguments.lined(of_rows, primary)}
     origin, key = origin_of(request, own), key_of(own)
@@ -131,7 +138,7 @@ def _prepared(
     asked = replace(request, intervention=split.sites, condition=split.condition)
     if own.stream is not None:
         split = replace(split, arguments=_lined(split.arguments, own, request.names[0]))
-    replaced = {n: _over_rows(value, own, n) for n, value in split.arguments.items()}
+    replaced = {n: _over_rows(name, value, own, n) for n, value in split.arguments.items()}
     given = _given(name, asked, own, start.values, replaced)
     if given.spec.coupled != own.spec.coupled:
         msg = f"Scenario '{name}' makes rows interact, or not, unlike what is natural: no noise "
@@ -189,7 +196,7 @@ def _given(
     if rows != own.rows:
         msg = f"Scenario '{name}' has {rows} rows, but there are {own.rows}. Keep them."
         raise InputError(msg, code="rows-mismatch")
-    return gather(request, {**natural, **replaced})
+    return gather(request, {**natural, **replaced}, natural=own)
 
 
 def _check_by_piece(
@@ -288,18 +295,32 @@ def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
     return replace(scenarios, prepared={**scenarios.prepared, CROSSED: crossed}, mediator=drawn)
 
 
-def _over_rows(value: Any, own: Given, name: str) -> Any:
-    """A scalar for an argument of rows, spread over them in a dtype that holds both."""
-    if name not in own.spec.row_inputs or np.ndim(value) or isinstance(value, str):
+def _over_rows(scenario: Any, value: Any, own: Given, name: str) -> Any:
+    """One value for an argument of rows, a number or one row, spread over them."""
+    natural: Any = own.arguments.arrays.get(name)
+    if name not in own.spec.row_inputs or isinstance(value, str) or isinstance(natural, dict):
         return value
-    natural = own.arguments.arrays[name]
-    if np.ndim(natural) != 1:
-        return value
-    if natural.dtype == bool and value in (0, 1):
-        value = bool(value)
-    check_exact(value, name)
-    single = np.asarray(value)
-    return np.full(len(natural), single, np.result_type(natural.dtype, single.dtype))
+    shape, one_row = np.shape(value), np.shape(natural)[1:]
+    if shape == () or (one_row and shape in (one_row, (1, *one_row))):
+        check_exact(value, name)
+        return _spread(value, own.arguments.rows, np.asarray(natural))
+    if shape[1:] != one_row and column_names(value, name) is None:
+        msg = (
+            f"Scenario '{scenario}' sets '{name}' to an array of shape {shape}, but the rows have "
+            f"shape {(own.arguments.rows, *one_row)}. Pass that shape, one row, or a number."
+        )
+        raise InputError(msg, code="rows-mismatch")
+    return value
+
+
+def _spread(value: Any, rows: int, natural: np.ndarray) -> np.ndarray:
+    """A number or a row over all rows, in a dtype that holds it and what is natural."""
+    given = np.asarray(value)
+    if natural.dtype == bool and np.isin(given, (0, 1)).all():
+        given = given.astype(bool)
+    whole = np.empty((rows, *natural.shape[1:]), np.result_type(natural.dtype, given.dtype))
+    whole[:] = given
+    return whole
 
 
 def _path_notes(name: str, change: Split, question: Question, own: Given) -> tuple[Note, ...]:
@@ -313,6 +334,26 @@ def _path_notes(name: str, change: Split, question: Question, own: Given) -> tup
             "Set something that it depends on."
         )
         return (Note(OutputWarning, text, "no-effect"),)
+    return (*_statistic_notes(name, change, own), *_blocked_notes(name, change, question, own))
+
+
+def _statistic_notes(name: str, change: Split, own: Given) -> tuple[Note, ...]:
+    """What is said of a change in all rows, of which the kernel takes a statistic."""
+    pooled = [argument for argument in change.arguments if argument in own.spec.pooled]
+    if not pooled:
+        return ()
+    text = (
+        f"Scenario '{name}' changes '{pooled[0]}', of which the kernel computes a statistic over "
+        "the rows: it changes along, and may cancel a shift. If it is to stay, compute it before, "
+        "and pass the result."
+    )
+    return (Note(OutputWarning, text, "rows-statistic"),)
+
+
+def _blocked_notes(name: str, change: Split, question: Question, own: Given) -> tuple[Note, ...]:
+    """What is said of data that keep a change from parts of what lies below it."""
+    spec, listed = own.spec, ", ".join(change.names)
+    reach = change.reach(spec, own.arguments.arrays) | change.sites.keys()
     below = reach - {question.site, *change.sites}
     new = change.arguments.keys()
     held = sorted(
@@ -439,7 +480,10 @@ def _outcome(
     if there is not None:
         values = np.where(there, values, values[there][0])
     values = as_site(output, values)
-    shape = (spec.rows, *np.delete(output.shape, output.row_axis or 0).astype(int).tolist())
+    shape = (
+        scenarios.natural.rows,
+        *np.delete(output.shape, output.row_axis or 0).astype(int).tolist(),
+    )
     if values.shape != shape:
         msg = f"y= has shape {values.shape}, but '{spec.output}' is {shape}. Pass one per row."
         raise InputError(msg, code="rows-mismatch")

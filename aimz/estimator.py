@@ -16,7 +16,7 @@ import xarray as xr
 from aimz.archive import read_archive, write_archive
 from aimz.capture import fetched, kept, kept_account
 from aimz.copying import Portable
-from aimz.data import Arguments, check_names, check_positive, draw_count
+from aimz.data import Arguments, Known, check_names, check_positive, draw_count
 from aimz.errors import AimzWarning, InputError, NotFittedError, OutputWarning, StoreError
 from aimz.fitted import check_same_data, fitted_on, support_seen
 from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine, check_settings
@@ -245,7 +245,8 @@ class Estimator(Routed, Portable):
         Raises
         ------
         InputError
-            `no-steps`: the engine does not train by steps.
+            `no-steps`: the engine does not train by steps; `columns-mismatch`: rows of another
+            shape than those of the steps before.
 
         Examples
         --------
@@ -264,9 +265,10 @@ class Estimator(Routed, Portable):
         {'chain': 1, 'draw': 10}
         """
         engine = self._stepping_engine()
-        problem, arguments = self._problem(X, y, None, missing, kwargs)
         last: Fitted | None = getattr(self, "_fitted", None)
         before = last if last is not None and last.fit.state is not None else None
+        known = before.known if before else None
+        problem, arguments = self._problem(X, y, None, missing, kwargs, known)
         steps = before.steps if before else 0
         key = self._derived_key(rng_key, Use.STEP, steps)
         state, loss = engine.step(key, problem, before.fit.state if before else None)
@@ -653,8 +655,9 @@ class Estimator(Routed, Portable):
             check_positive(getattr(settings, name), name)
         engine = as_engine(self.inference, self.kernel)
         check_settings(engine, settings)
-        problem, arguments = self._problem(X, y, weights, missing, kwargs)
         state = self._fitted.fit.state if self.warm_start and self.is_fitted() else None
+        known = None if state is None else self._fitted.known
+        problem, arguments = self._problem(X, y, weights, missing, kwargs, known)
         fit = engine.fit(self._derived_key(rng_key, Use.FIT), problem, settings, state=state)
         fitted = fitted_on(problem, arguments, fit)
         self._fitted = replace(fitted, seen=support_seen(problem, arguments))
@@ -662,11 +665,17 @@ class Estimator(Routed, Portable):
         return self
 
     def _problem(
-        self, X: Any, y: Any, weights: Any, missing: str, kwargs: Mapping[str, Any]
+        self,
+        X: Any,
+        y: Any,
+        weights: Any,
+        missing: str,
+        kwargs: Mapping[str, Any],
+        known: Known | None = None,
     ) -> tuple[Problem, Arguments]:
         """The kernel with its data, checked and inspected."""
         given = {self.param_input: X, self.param_output: y, **kwargs}
-        return problem_of(self.kernel, self._names, given, weights, missing)
+        return problem_of(self.kernel, self._names, given, weights, missing, known)
 
     def _schema(
         self, draws: Mapping[str, Any], labels: np.ndarray | None, num_draws: int = 0

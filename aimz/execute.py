@@ -115,7 +115,9 @@ class Call:
         """Arrays of a tile's rows, by argument."""
         rows, own = row_tile.rows, self.block.row_inputs
         if self.stream is None:
-            held: dict[str, Any] = jax.tree.map(lambda v: np.asarray(v)[rows], own)
+            kept = self.block.kept
+            index = rows if kept is None else kept[rows]
+            held: dict[str, Any] = jax.tree.map(lambda v: np.asarray(v)[index], own)
             return held
         read = {n: v for n, v in row_tile.arrays.items() if n not in self.replaced}
         cut = {n: v[rows] for n, v in self.replaced.items() if v is not None}
@@ -150,7 +152,7 @@ def plan_tiles(spec: KernelSpec, rows: int | None, chains: int, draws: int) -> P
     per_row, total = max(per_row, 4), chains * draws
     if spec.coupled:
         rows = rows or spec.rows
-        most = max(1, min(MAX_WHOLE_DRAWS, TILE_BYTES // (per_row * rows)))
+        most = max(1, min(MAX_WHOLE_DRAWS, TILE_BYTES // (per_row * max(rows, spec.rows))))
         return Plan(rows, chains, draws, rows, _even(total, draws, most), whole=True)
     tile_rows = min(MAX_ROWS, max(MIN_ROWS, _power_of_two(TILE_BYTES // (per_row * total))))
     tile_draws = _even(total, draws, max(1, TILE_BYTES // (per_row * tile_rows)))
@@ -378,7 +380,7 @@ def _shared(block: Block, tile: Tile, plan: Plan) -> Block:
     whole = plan.whole
     return block._replace(
         draws=cut(block.draws),
-        rows=np.arange(plan.rows or 0, dtype=np.uint32) if whole else np.uint32(0),
+        rows=block.rows if whole else np.uint32(0),
         row_inputs=block.row_inputs if whole else {},
         posterior=jax.tree.map(cut, block.posterior),
         row_posterior=jax.tree.map(cut, block.row_posterior) if whole else {},

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aimz.alongside import differ, found, own_labels
 from aimz.data import Arguments, Known, row_fingerprint, row_hashes
 from aimz.errors import InputError
 from aimz.execute import Call
@@ -115,8 +116,8 @@ def _hash(value: Any) -> np.ndarray:
 
 
 def _has_rows(spec: KernelSpec) -> bool:
-    """Whether latents belong to rows, so that a fit must know its rows again."""
-    return any(site.kind == "latent" and site.rows != "none" for site in spec.sites)
+    """Whether latents belong to rows, or rows interact, so that a fit must know its rows again."""
+    return spec.coupled or any(site.kind == "latent" and site.rows != "none" for site in spec.sites)
 
 
 def origin_of(request: Request, given: Given) -> Origin:
@@ -130,6 +131,8 @@ def origin_of(request: Request, given: Given) -> Origin:
         labels = given.arguments.labels
         return Origin(by_hand=True, labels=labels, draw_labels=fitted.draw_labels)
     observed = frozenset(s.name for s in fitted.spec.sites if s.kind == "observed")
+    if given.kept is not None:
+        given = replace(given, arguments=replace(given.arguments, rows=given.spec.rows))
     now = argument_hashes(given.arguments, fitted.spec, names, request.kernel)
     if given.stream is not None:  # its own rows are compared while they are read
         now = {n: v for n, v in now.items() if n not in given.stream.names}
@@ -137,16 +140,18 @@ def origin_of(request: Request, given: Given) -> Origin:
         return replace(origin, **_changes(fitted, now, None, given))
     rows: np.ndarray | None = None
     leading = 0
-    labels = _own_labels(given.arguments)
+    labels = own_labels(given.arguments)
+    if given.kept is not None:  # all fitted rows run, in their order
+        labels = fitted.labels
     same = (fitted.rows, fitted.fingerprint) == (given.rows, given.fingerprint)
-    if not same or _differ(labels, fitted.labels):
+    if not same or differ(labels, fitted.labels):
         then = fitted.hashes.get(names[0])
         if then is None or then.ndim == 0 or now[names[0]].ndim == 0:
             return Origin(is_known=False, observed=observed)
         if fitted.spec.coupled and _go_on(now[names[0]], then, labels, fitted.labels):
             leading = len(then)
         else:
-            rows = _found(now[names[0]], then, labels, fitted.labels)
+            rows = found(now[names[0]], then, labels, fitted.labels)
         if rows is None and not leading:
             return Origin(is_known=False, observed=observed)
     del now[names[0]]
@@ -217,17 +222,6 @@ def check_fitted_rows(fitted: Fitted, call: Call) -> None:
         raise InputError(msg, code="rows-not-fitted")
 
 
-def _own_labels(arguments: Arguments) -> np.ndarray | None:
-    """Labels of the rows, unless they only count them."""
-    labels = arguments.labels
-    counts = labels is not None and np.array_equal(labels, np.arange(arguments.rows))
-    return None if counts else labels
-
-
-def _differ(labels: np.ndarray | None, fitted: np.ndarray | None) -> bool:
-    return labels is not None and fitted is not None and not np.array_equal(labels, fitted)
-
-
 def _go_on(
     now: np.ndarray, then: np.ndarray, labels: np.ndarray | None, fitted_labels: np.ndarray | None
 ) -> bool:
@@ -235,16 +229,4 @@ def _go_on(
     count = len(then)
     if len(now) <= count or not np.array_equal(now[:count], then):
         return False
-    return not _differ(None if labels is None else labels[:count], fitted_labels)
-
-
-def _found(
-    now: np.ndarray, then: np.ndarray, labels: np.ndarray | None, fitted_labels: np.ndarray | None
-) -> np.ndarray | None:
-    """Where each row of `now` is in `then`; None where one is not, or may be in two places."""
-    if labels is None or fitted_labels is None:
-        return None
-    keys = list(zip(fitted_labels.tolist(), then.tolist(), strict=True))
-    places = {key: number for number, key in enumerate(keys)}
-    found = [places.get(key) for key in zip(labels.tolist(), now.tolist(), strict=True)]
-    return None if len(places) < len(keys) or None in found else np.array(found)
+    return not differ(None if labels is None else labels[:count], fitted_labels)

@@ -9,7 +9,7 @@ A value is one of: *whole* (no row in it), *following* (`axis` is the row axis),
 loop over the rows: it belongs to the row at hand) or *mixed* (several rows meet in it).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +18,10 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from aimz.axes import OWN, RULES, Flow, Mixes, join_like
+from aimz.axes import OWN, RULES, Flow, Mixes, Pools, join_like
 from aimz.indexing import INDEXING
 
-__all__ = ["Flow", "constant", "follow", "following", "whole"]
+__all__ = ["Flow", "constant", "follow", "following", "pooled_in", "whole"]
 
 _RULES = RULES | INDEXING
 # Primitives that only run a program on all their operands, and where they keep it.
@@ -41,6 +41,7 @@ _CALLS = frozenset(
         "xla_metadata_call",
     }
 )
+_POOLED = "pooled "  # before the name of a source of which a statistic over rows is taken
 _PROGRAMS = ("jaxpr", "call_jaxpr", "fun_jaxpr", "expanded")
 
 
@@ -131,7 +132,12 @@ def _equation(eqn: Any, flows: list[Flow]) -> list[Flow]:
     else:
         outputs = _ruled(eqn, flows)
     sources = frozenset[str]().union(*(flow.sources for flow in flows))
-    return [replace(flow, sources=sources) for flow in outputs]
+    return [replace(flow, sources=sources | flow.sources) for flow in outputs]
+
+
+def pooled_in(sources: Iterable[str]) -> frozenset[str]:
+    """Names of the sources of which a statistic over the rows is taken on the way."""
+    return frozenset(s.removeprefix(_POOLED) for s in sources if s.startswith(_POOLED))
 
 
 def _mixed_before(name: str, flows: Sequence[Flow]) -> str:
@@ -174,7 +180,10 @@ def _ruled(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
         if rule is not None:
             return rule(eqn, flows)
     except Mixes as meeting:
-        return _all(eqn, mixed=str(meeting))
+        of_rows = [flow.sources for flow in flows if flow.axis is not None]
+        pooled = frozenset[str]().union(*of_rows) if isinstance(meeting, Pools) else ()
+        tags = frozenset(_POOLED + name for name in pooled if not name.startswith(_POOLED))
+        return [replace(flow, sources=tags) for flow in _all(eqn, mixed=str(meeting))]
     if any(flow.axis is not None for flow in flows):
         return _all(eqn, mixed=f"what '{eqn.primitive.name}' does to rows is not known")
     return _all(eqn)

@@ -7,7 +7,7 @@ are: then row i reads, or writes, row i. Any other index into the row axis reads
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from aimz.axes import Flow, Mixes, Rule
+from aimz.axes import Flow, Mixes, Pools, Rule
 
 __all__ = ["INDEXING"]
 
@@ -102,7 +102,9 @@ def _scatter(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
             axis, by_number | to, flows, columns, spots
         ):
             return [Flow(tuple(eqn.outvars[0].aval.shape), axis)]
-    raise Mixes(f"{eqn.primitive.name} writes to rows by number")
+    gathers = operand.axis is None and eqn.primitive.name not in ("scatter", "scatter_set")
+    how = f"{eqn.primitive.name} writes to rows by number"
+    raise Pools(how) if gathers else Mixes(how)
 
 
 def _rows_by_number(

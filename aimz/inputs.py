@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from aimz import programs
+from aimz.alongside import among_the_fitted, as_fitted, rejoined, rows_notes
 from aimz.data import (
     Arguments,
     Known,
@@ -39,6 +40,7 @@ from aimz.labels import (
     row_labels,
 )
 from aimz.lookups import check_lookups
+from aimz.misfits import check_outcome_rows, in_words
 from aimz.presence import Presence, presence_of
 from aimz.requests import Request
 from aimz.rows import Stream, is_lazy, load, open_stream
@@ -61,7 +63,8 @@ __all__ = [
 class Given:
     """The inputs of a call as the kernel sees them: all rows, or their head and a stream.
 
-    `settings` are the interventions and the conditions, in the order of the rows.
+    `settings` are the interventions and the conditions, in the order of the rows. Where the fitted
+    rows run along, `kept` are the numbers of the call's rows among them; the arrays are of all.
     """
 
     arguments: Arguments
@@ -72,6 +75,7 @@ class Given:
     observed: np.ndarray | None = None
     notes: tuple[Note, ...] = ()
     missing: bool = False  # whether outcomes that are data may be missing
+    kept: np.ndarray | None = None
 
     @cached_property
     def fingerprint(self) -> int:
@@ -103,28 +107,26 @@ def inspected(
     `names` are those of the primary input and of the outcome; `specs` has what the same call has
     found out before, and is added to.
     """
-    signature = read_signature(kernel, *names)
     if given.get(names[0]) is None:
         msg = f"'{names[0]}' is None: there are no rows. Pass one row per observation."
         raise InputError(msg, code="no-rows")
     always = tuple(name for name in names if given.get(name) is not None)
 
     def bound(by_row: frozenset[str]) -> tuple[Arguments, Inputs]:
-        arguments = bind(
-            {n: v for n, v in given.items() if n != names[1] or v is not None},
-            names=signature.names,
-            required=signature.required,
-            known=known,
-            always_rows=always,
-            by_row=by_row,
-        )
+        arguments = _bound(kernel, names, given, known, by_row)
         arrays, static = dict(arguments.arrays), dict(arguments.static)
         return arguments, Inputs(arrays, static, arguments.rows, always, known.spread)
 
     arguments, inputs = bound(frozenset())
     specs = {} if specs is None else specs
     structure = _structure(inputs)
-    spec = specs[structure] = specs.get(structure) or inspect(kernel, inputs, names[1])
+    try:
+        spec = specs[structure] = specs.get(structure) or inspect(kernel, inputs, names[1])
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        meant = None if isinstance(error, AimzError) else in_words(error, inputs, names)
+        if meant is None:
+            raise
+        raise meant from error
     _check_static_numbers(kernel, inputs)
     fresh = spec.row_inputs - known.row_inputs - set(always)
     if any(row_labels(given[name]) is not None for name in fresh):
@@ -150,6 +152,24 @@ def _check_static_numbers(kernel: Callable[..., Any], inputs: Inputs) -> None:
             raise rounding_refused(name, value, rounded)
 
 
+def _bound(
+    kernel: Callable[..., Any],
+    names: tuple[str, str],
+    given: Mapping[str, Any],
+    known: Known,
+    by_row: frozenset[str],
+) -> Arguments:
+    signature = read_signature(kernel, *names)
+    return bind(
+        {n: v for n, v in given.items() if n != names[1] or v is not None},
+        names=signature.names,
+        required=signature.required,
+        known=known,
+        always_rows=tuple(name for name in names if given.get(name) is not None),
+        by_row=by_row,
+    )
+
+
 def _structure(inputs: Inputs) -> Any:
     """All of the inputs but the values of arrays."""
     leaves, form = jax.tree.flatten(dict(inputs.arrays))
@@ -158,11 +178,16 @@ def _structure(inputs: Inputs) -> Any:
 
 
 def gather(
-    request: Request, given: Mapping[str, Any], *, whole: frozenset[str] = frozenset()
+    request: Request,
+    given: Mapping[str, Any],
+    *,
+    whole: frozenset[str] = frozenset(),
+    natural: Given | None = None,
 ) -> Given:
     """The inputs of a streamed call; rows that are not in memory stay where they are.
 
-    Where rows interact they are loaded: each needs the others.
+    Where rows interact they are loaded: each needs the others. `natural` are the inputs of which
+    these are a scenario, on the same rows.
 
     Raises
     ------
@@ -176,7 +201,7 @@ def gather(
         given, primary, batch_size=request.to.batch_size, whole=whole, columns=columns_known
     )
     if stream is None:
-        return _in_memory(request, given)
+        return _in_memory(request, given, natural)
     columns = {**columns, **stream.columns}
     arguments, spec, notes = _read_head(request, given, stream)
     arguments = replace(arguments, columns={**columns, **arguments.columns})
@@ -249,8 +274,11 @@ def problem_of(
     given: Mapping[str, Any],
     weights: Any,
     missing: str,
+    known: Known | None = None,
 ) -> tuple[Problem, Arguments]:
     """The kernel with the data of a fit, in memory, checked and inspected.
+
+    `known` is what an earlier fit, which goes on, has seen of the arguments.
 
     Raises
     ------
@@ -262,7 +290,7 @@ def problem_of(
     if given[output] is None:
         msg = f"Fitting needs outcomes: '{output}' is None. Pass one per row."
         raise InputError(msg, code="outcome-missing")
-    arguments, inputs, spec = inspected(kernel, names, given, Known())
+    arguments, inputs, spec = inspected(kernel, names, given, known or Known())
     check_finite({n: v for n, v in arguments.arrays.items() if n != output}, arguments.columns)
     check_lookups(spec.lookups, arguments.arrays)
     there = check_outcome(arguments.arrays[output], missing, output)
@@ -419,16 +447,20 @@ def _check_by_piece(
         msg = f"'{primary}' is read by the piece, so '{name}' must be: name it in the batches."
         raise InputError(msg, code="batch-names")
     if output in stream.names:
-        _check_outcomes(stream.head[output], spec)
+        _check_outcomes(stream.head[output], spec, len(stream.head[output]))
 
 
-def _in_memory(request: Request, given: Mapping[str, Any]) -> Given:
+def _in_memory(request: Request, given: Mapping[str, Any], natural: Given | None = None) -> Given:
     primary, output = request.names
     _check_outcome_given(request, given)
-    kept = {n: v for n, v in given.items() if n != output or request.conditions}
-    arguments, inputs, spec = inspected(
-        request.kernel, request.names, kept, request.fitted.known, request.seen_specs
+    named = {n: v for n, v in given.items() if n != output or request.conditions}
+    places, arguments = _rejoined(request, named, natural)
+    own = {**arguments.arrays, **arguments.static} if arguments else named
+    bound, inputs, spec = inspected(
+        request.kernel, request.names, own, request.fitted.known, request.seen_specs
     )
+    arguments = arguments or bound
+    check_outcome_rows(spec, arguments, request.names, is_fitted=request.fitted.spec is not None)
     presence = _check_values(request, inputs, spec, arguments.columns)
     check_lookups(spec.lookups, arguments.arrays)
     outcome = given.get(output)
@@ -436,16 +468,36 @@ def _in_memory(request: Request, given: Mapping[str, Any]) -> Given:
         outcome = columns_ordered(outcome, request.fitted.known.columns.get(output), output)
         outcome = arguments.lined({output: outcome}, primary)[output]
         outcome = np.asarray(as_jax_sees(as_array(outcome, output), output))
-        _check_outcomes(outcome, spec)
+        _check_outcomes(outcome, spec, arguments.rows)
+    notes = _notes(request, arguments)
+    if places is None and natural is None:
+        notes = (*notes, *rows_notes(request, arguments, spec))
     return Given(
         arguments,
         spec,
         arguments.arrays[primary],
         _settings(request, arguments, spec),
         observed=outcome if output in spec else None,
-        notes=(*(_left_out(presence) if presence else ()), *_notes(request, arguments)),
+        notes=(*(_left_out(presence) if presence else ()), *notes),
         missing=presence is not None,
+        kept=places,
     )
+
+
+def _rejoined(
+    request: Request, given: Mapping[str, Any], natural: Given | None
+) -> tuple[np.ndarray | None, Arguments | None]:
+    """Numbers of the call's rows among the fitted ones, and arguments of all of these; or None."""
+    fitted = request.fitted
+    if fitted.spec is None or not fitted.spec.coupled or given.get(request.names[0]) is None:
+        return None, None
+    by_row = fitted.spec.row_inputs - as_fitted(request, given)
+    known = replace(fitted.known, row_inputs=by_row)
+    own = _bound(request.kernel, request.names, given, known, by_row)
+    places = among_the_fitted(request, own) if natural is None else natural.kept
+    if places is None:
+        return None, None
+    return places, replace(own, arrays=rejoined(request, own, places))
 
 
 def _settings(
@@ -487,14 +539,17 @@ def _notes(request: Request, arguments: Arguments) -> tuple[Note, ...]:
     return (Note(OutputWarning, text, "columns-unnamed"),)
 
 
-def _check_outcomes(outcomes: np.ndarray, spec: KernelSpec) -> None:
+def _check_outcomes(outcomes: np.ndarray, spec: KernelSpec, rows: int) -> None:
     """Refuse outcomes that are not shaped like the site that they are kept beside."""
     if spec.output not in spec:
         return
     site = spec[spec.output]
-    if not follows_rows(site) or np.moveaxis(outcomes, 0, site.row_axis or 0).shape != site.shape:
+    shape = list(site.shape)
+    if follows_rows(site):
+        shape[site.row_axis or 0] = rows
+    if not follows_rows(site) or np.moveaxis(outcomes, 0, site.row_axis or 0).shape != (*shape,):
         msg = (
-            f"'{site.name}' has shape {outcomes.shape}, but the site has shape {site.shape}. Pass "
+            f"'{site.name}' has shape {outcomes.shape}, but the site has shape {(*shape,)}. Pass "
             "one outcome per row, of the site's shape."
         )
         raise InputError(msg, code="shape")

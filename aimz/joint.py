@@ -26,7 +26,7 @@ __all__ = ["JointRun"]
 
 # Rows that are added in the precision of the values; sums of these are added in double precision.
 _ADDED = 32
-_SAME = ("words", "draws", "rows")
+_SAME = ("words", "draws", "rows", "kept")
 _SHARED = tuple(name for name in Block._fields if name not in _SAME)
 
 type Places = Mapping[str, Mapping[str, str]]  # field of a block -> name -> name in the joint block

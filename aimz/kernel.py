@@ -12,6 +12,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from aimz.confirm import disagreement
 from aimz.coupling import Verdict, follows, judge
 from aimz.errors import InputError, KernelValidationError, nearest
 from aimz.lookups import lookups_of
+from aimz.misfits import column_hint
 from aimz.signature import Signature, read_signature
 from aimz.spec import KernelSpec, spec_of
 from aimz.structure import (
@@ -46,6 +48,7 @@ __all__ = [
 
 _MAX_SPECS = 256
 _FEW_ROWS = 4  # as many as `disagreement` looks at
+_IDLE = 2  # rank of a verdict in which rows keep apart, but have no outcome each
 _MAX_SUBSETS = 5  # sets of arguments or plates are tried exhaustively up to this size
 
 
@@ -58,16 +61,19 @@ class _Call:
     output: str
     natural: Reading
 
-    def at(self, rows: int, cut: Collection[str]) -> dict[str, Any]:
-        """Shapes of the arguments when those in `cut` have another number of rows."""
+    def at(self, rows: int, cut: Collection[str], squares: Collection[str] = ()) -> dict[str, Any]:
+        """Shapes of the arguments when those in `cut` have another number of rows.
+
+        Those in `squares` have it along their first two axes.
+        """
+
+        def resized(leaf: Any, axes: int) -> jax.ShapeDtypeStruct:
+            shape = (*[rows] * axes, *jnp.shape(leaf)[axes:])
+            return jax.ShapeDtypeStruct(shape, jnp.result_type(leaf))
+
+        axes = {**dict.fromkeys(cut, 1), **dict.fromkeys(squares, 2)}
         return {
-            name: jax.tree.map(
-                lambda leaf, cut_it=name in cut: jax.ShapeDtypeStruct(
-                    (rows, *jnp.shape(leaf)[1:]) if cut_it else jnp.shape(leaf),
-                    jnp.result_type(leaf),
-                ),
-                value,
-            )
+            name: jax.tree.map(partial(resized, axes=axes.get(name, 0)), value)
             for name, value in self.inputs.arrays.items()
         }
 
@@ -192,7 +198,7 @@ def _check_observations(call: _Call) -> None:
     """Refuse an observation that NumPyro would broadcast against its site."""
     for site in _misfits(call.natural):
         if jnp.shape(site.observation) != () or site.name == call.output:
-            raise _misfit(site)
+            raise _misfit(site, call.inputs)
 
 
 def _misfits(reading: Reading) -> Iterator[Statement]:
@@ -204,28 +210,49 @@ def _misfits(reading: Reading) -> Iterator[Statement]:
             yield site
 
 
-def _misfit(site: Statement) -> InputError:
+def _misfit(site: Statement, inputs: Inputs) -> InputError:
     seen, own = tuple(jnp.shape(site.observation)), tuple(site.fn.shape())
-    return InputError(
-        f"Site '{site.name}' has shape {own} but its observed value has shape {seen}. They "
-        f"would be broadcast against each other. Pass it with shape {own}, or drop or add an "
-        "axis where the kernel computes the site.",
-        code="shape",
-    )
+    msg = f"Site '{site.name}' has shape {own} but its observed value has shape {seen}. "
+    primary = inputs.always_rows[0] if inputs.always_rows else ""
+    columns = [n for n, v in inputs.arrays.items() if jnp.shape(v) == (inputs.rows, 1)]
+    if seen == (inputs.rows,) and set(columns) - {primary}:
+        msg += f"A column met a line. {column_hint(inputs.arrays, inputs.rows, primary)}"
+    elif len(own) > 1 and own[0] == own[1] == inputs.rows:
+        msg += (
+            "Two of its axes are rows, because a column met a line. Give all parameters the shape "
+            "of the outcome, for example by X[:, 0] in place of X."
+        )
+    else:
+        msg += (
+            f"They would be broadcast against each other. Pass it with shape {own}, or drop or add "
+            "an axis where the kernel computes the site."
+        )
+    return InputError(msg, code="shape")
 
 
 def _decide(call: _Call) -> KernelSpec:
     """Try which arguments and plates are rows until rows keep apart; else call them coupled."""
-    fallback: Verdict | None = None
-    idle: Verdict | None = None
-    for verdict in _verdicts(call):
-        if verdict.reason:
-            fallback = fallback or verdict
-        elif follows(verdict, call.output):
-            return _spec(call, verdict)
-        else:
-            idle = idle or verdict
-    return _spec(call, idle or fallback or _last_resort(call))
+    best: Verdict | None = None
+    rank = 4
+    for probe, squares in _probes(call):
+        for verdict in _verdicts(call, probe, squares):
+            # Rows apart; rows that meet, but an outcome for each; apart, but no outcome for each.
+            has_outcomes = follows(verdict, call.output)
+            own = (0 if has_outcomes else _IDLE) + bool(verdict.reason)
+            if not own:
+                return _spec(call, verdict)
+            if own < rank:
+                best, rank = verdict, own
+        if rank < _IDLE:
+            break
+    if best is None or (rank == _IDLE and _is_as_long_as_rows(call)):
+        best = _last_resort(call)
+    return _spec(call, best)
+
+
+def _is_as_long_as_rows(call: _Call) -> bool:
+    site = call.natural.statements.get(call.output)
+    return site is not None and site.shape[:1] == (call.inputs.rows,)
 
 
 def _spec(call: _Call, verdict: Verdict) -> KernelSpec:
@@ -233,7 +260,33 @@ def _spec(call: _Call, verdict: Verdict) -> KernelSpec:
     reason = verdict.reason or _counts_rows(call, verdict)
     reason = reason or disagreement(call.kernel, call.inputs, verdict)
     _check_found(call, verdict)
+    _check_single(call, verdict)
     return spec_of(replace(verdict, reason=reason), call.natural, call.inputs.arrays, call.output)
+
+
+def _check_single(call: _Call, verdict: Verdict) -> None:
+    """Refuse one value in an array where a value per row would do the same: it was broadcast."""
+    rows, arrays = call.inputs.rows, call.inputs.arrays
+    for name in sorted(arrays) if rows > 1 else ():
+        if name in call.inputs.always_rows or not _leads_with(arrays[name], 1):
+            continue
+        shapes = call.at(rows, verdict.row_inputs | {name})
+        natural = _try_read(call, shapes, rows, verdict.row_plates)
+        if natural is None or _shapes(natural) != _shapes(call.natural):
+            continue
+        spread = replace(call, inputs=replace(call.inputs, arrays=shapes), natural=natural)
+        probe, cut = _probe_rows(call.inputs), verdict.row_inputs | {name}
+        other = _verdict(spread, probe, cut, verdict.row_plates, frozenset())
+        if other is not None and other.reason == verdict.reason:
+            raise InputError(
+                f"'{name}' has shape {jnp.shape(arrays[name])}, which would be broadcast over "
+                f"{rows} rows. Pass {rows} values, or a number in place of an array.",
+                code="rows-mismatch",
+            )
+
+
+def _shapes(reading: Reading) -> dict[str, tuple[int, ...]]:
+    return {name: site.shape for name, site in reading.statements.items()}
 
 
 def _counts_rows(call: _Call, verdict: Verdict) -> str:
@@ -243,10 +296,10 @@ def _counts_rows(call: _Call, verdict: Verdict) -> str:
         return ""
     found = []
     for rows in counts:
-        reading = _try_read(call, rows, verdict.row_inputs, verdict.row_plates)
+        shapes, static = call.at(rows, verdict.row_inputs), call.inputs.static
+        reading = _try_read(call, shapes, rows, verdict.row_plates)
         if reading is None:
             return f"The kernel cannot run on {rows} rows."
-        shapes, static = call.at(rows, verdict.row_inputs), call.inputs.static
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             traced = equations(call.kernel, shapes, static, rows, reading, verdict.row_plates)
@@ -257,15 +310,40 @@ def _counts_rows(call: _Call, verdict: Verdict) -> str:
     return f"The kernel computes with another number among few rows than among all ({number:g})."
 
 
-def _verdicts(call: _Call) -> Iterator[Verdict]:
+def _probes(call: _Call) -> Iterator[tuple[int, frozenset[str]]]:
+    """Numbers of rows to trace at, and arguments that are rows by rows there; the plainest first.
+
+    A panel runs at multiples of its rows only, and areas with the matrix that joins them.
+    """
+    rows, probe = call.inputs.rows, _probe_rows(call.inputs)
+    yield probe, frozenset()
+    yield 2 * rows, frozenset()
+    squares = _squares(call)
+    if squares:
+        yield probe, squares
+
+
+def _squares(call: _Call) -> frozenset[str]:
+    """Arguments of rows by rows, which may join them."""
+    rows, arrays = call.inputs.rows, call.inputs.arrays
+    leaves = {n: jax.tree.leaves(arrays[n]) for n in arrays.keys() - set(call.inputs.always_rows)}
+    return frozenset(
+        name
+        for name, own in leaves.items()
+        if rows > 1 and own and all(jnp.shape(leaf)[:2] == (rows, rows) for leaf in own)
+    )
+
+
+def _verdicts(call: _Call, probe: int, squares: frozenset[str]) -> Iterator[Verdict]:
     """Verdicts under one assumption after the other, the plainest first."""
     rows = call.inputs.rows
-    probe = _probe_rows(call.inputs)
-    candidates = [n for n, v in call.inputs.arrays.items() if _leads_with(v, rows)]
+    candidates = [
+        n for n, v in call.inputs.arrays.items() if _leads_with(v, rows) and n not in squares
+    ]
     optional = sorted(set(candidates) - set(call.inputs.always_rows))
     for cut_out in _subsets(optional):
         cut = frozenset(candidates) - frozenset(cut_out)
-        natural = _try_read(call, probe, cut, frozenset())
+        natural = _try_read(call, call.at(probe, cut, squares), probe)
         following_plates = _following_plates(call, natural, probe)
         numbered = [
             name
@@ -273,7 +351,7 @@ def _verdicts(call: _Call) -> Iterator[Verdict]:
             if rows in (plate.size, plate.subsample_size) and name not in following_plates
         ]
         for extra in _subsets(sorted(numbered)):
-            verdict = _verdict(call, probe, cut, following_plates | set(extra))
+            verdict = _verdict(call, probe, cut, following_plates | set(extra), squares)
             if verdict is not None:
                 yield verdict
 
@@ -297,13 +375,13 @@ def _leads_with(value: Any, rows: int) -> bool:
 
 
 def _try_read(
-    call: _Call, rows: int, cut: Collection[str], plates: Collection[str]
+    call: _Call, shapes: dict[str, Any], rows: int, plates: Collection[str] = ()
 ) -> Reading | None:
     """A reading at another number of rows, or None where the kernel cannot run so."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return read(call.kernel, call.at(rows, cut), call.inputs.static, rows, plates)
+            return read(call.kernel, shapes, call.inputs.static, rows, plates)
         except Exception:  # noqa: BLE001  # the kernel may raise anything at a size it never meets
             return None
 
@@ -326,24 +404,26 @@ def _following_plates(call: _Call, probe: Reading | None, rows: int) -> frozense
 
 
 def _verdict(
-    call: _Call, probe: int, cut: frozenset[str], plates: frozenset[str] | set[str]
+    call: _Call,
+    probe: int,
+    cut: frozenset[str],
+    plates: frozenset[str] | set[str],
+    squares: frozenset[str],
 ) -> Verdict | None:
     """The verdict under one assumption, or None where the kernel cannot run so."""
-    rows = call.inputs.rows
-    plates = frozenset(plates)
-    here = _try_read(call, rows, cut, plates) if plates else call.natural
-    there = _try_read(call, probe, cut, plates)
+    rows, plates = call.inputs.rows, frozenset(plates)
+    shapes = call.at(probe, cut, squares)
+    here = _try_read(call, call.at(rows, cut), rows, plates) if plates else call.natural
+    there = _try_read(call, shapes, probe, plates)
     if here is None or there is None or not _fits(there):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            traced = equations(
-                call.kernel, call.at(probe, cut), call.inputs.static, probe, there, plates
-            )
+            traced = equations(call.kernel, shapes, call.inputs.static, probe, there, plates)
         except Exception:  # noqa: BLE001  # as in `_try_read`
             return None
-    return judge(here, there, traced, cut=cut, plates=plates)
+    return judge(here, there, traced, cut=cut, plates=plates, squares=squares)
 
 
 def _fits(reading: Reading) -> bool:
@@ -366,16 +446,24 @@ def _check_spread(call: _Call, probe: Reading | None) -> None:
 
 def _last_resort(call: _Call) -> Verdict:
     """Verdict on a kernel that runs at one number of rows only: plates and lengths must do."""
-    rows = call.inputs.rows
-    cut = frozenset(n for n, v in call.inputs.arrays.items() if _leads_with(v, rows))
-    _check_spread(call, _try_read(call, _probe_rows(call.inputs), cut, frozenset()))
+    rows, probe, squares = call.inputs.rows, _probe_rows(call.inputs), _squares(call)
+    leading = frozenset(n for n, v in call.inputs.arrays.items() if _leads_with(v, rows))
+    _check_spread(call, _try_read(call, call.at(probe, leading), probe))
+    cut = leading - squares
     traced = equations(call.kernel, call.inputs.arrays, call.inputs.static, rows, call.natural)
     verdict = judge(
-        call.natural, call.natural, traced, cut=cut, plates=frozenset(), known_rows=rows
+        call.natural,
+        call.natural,
+        traced,
+        cut=cut,
+        plates=frozenset(),
+        squares=squares,
+        known_rows=rows,
+        output=call.output,
     )
     assert verdict is not None  # noqa: S101  # one reading matches itself
     reason = f"The kernel can be traced at {rows} rows only: a size in it does not follow the rows."
-    return Verdict(verdict.sites, cut, frozenset(), reason)
+    return replace(verdict, row_plates=frozenset(), reason=reason)
 
 
 def _check_found(call: _Call, verdict: Verdict) -> None:

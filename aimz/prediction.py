@@ -15,6 +15,7 @@ import numpyro
 import xarray as xr
 
 from aimz._version import __version__
+from aimz.alongside import check_settings
 from aimz.confirm import foresight
 from aimz.continuation import carries_outcome
 from aimz.errors import OutputWarning, PerformanceWarning
@@ -85,8 +86,10 @@ class Prepared:
 def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> Prepared:
     """Turn a request on some rows, and where these come from, into a call."""
     arguments, spec, stream = given.arguments, given.spec, given.stream
+    if given.kept is not None:
+        check_settings(spec, {**given.settings[0], **given.settings[1]})
     scenario = scenario_of(spec, *given.settings)
-    inputs = Inputs(dict(arguments.arrays), dict(arguments.static), arguments.rows)
+    inputs = Inputs(dict(arguments.arrays), dict(arguments.static), spec.rows)
     reuse = reused_draws(
         spec,
         request.fit,
@@ -119,6 +122,7 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
         request.fit.params,
         words=words,
         num_draws=request.chains * request.draws,
+        kept=given.kept,
     )
     if stream is not None:
         kept = {n: v for n, v in block.row_inputs.items() if n not in stream.names}
@@ -245,7 +249,7 @@ def _identity(prepared: Prepared, ready: Ready, variables: Sequence[Variable]) -
     parts = {
         "kernel": ready.run.identity,
         "posterior": (block.posterior, block.row_posterior, block.params, block.redraw),
-        "inputs": (block.inputs, rows, prepared.call.observed),
+        "inputs": (block.inputs, rows, prepared.call.observed, block.kept),
         "interventions or conditions": (block.values, block.row_values),
         "key": prepared.words,
         "versions": (__version__, jax.__version__, numpyro.__version__),

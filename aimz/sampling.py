@@ -67,6 +67,7 @@ class Block(NamedTuple):
     values: dict[str, Any]  # interventions and conditions that are the same for all rows
     row_values: dict[str, Any]  # (row, ...): those that belong to rows
     redraw: dict[str, Any]  # (row,) of bool, or (row, ...): where a site of rows is drawn anew
+    kept: Any = None  # numbers of the rows to return, where others run along; None for all
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,8 @@ def population_block(task: Task, block: Block) -> dict[str, jax.Array]:
         return jax.random.exponential(site_key(draw_words(block.words, draw), name, row))
 
     by_draw = jax.vmap(weigh, in_axes=(None, 0))
-    return {name: jax.vmap(by_draw, in_axes=(0, None))(block.rows, block.draws)}
+    rows = block.rows if block.kept is None else block.rows[block.kept]
+    return {name: jax.vmap(by_draw, in_axes=(0, None))(rows, block.draws)}
 
 
 _Read = Callable[[Task, Block, Mapping[str, Any]], dict[str, Any]]
@@ -292,6 +294,8 @@ def _draw_whole(task: Task, read: _Read, block: Block) -> dict[str, Any]:
     for name in values.keys() & {n for n in task.sites if follows_rows(task.results[n])}:
         first = partial(_move, source=_row_axis(task.results, name), target=0)
         values[name] = jax.tree.map(first, values[name])
+        if block.kept is not None:
+            values[name] = jax.tree.map(lambda value: value[block.kept], values[name])
     return values
 
 

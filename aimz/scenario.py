@@ -200,6 +200,7 @@ def reused_draws(
     redrawn = sorted(name for name in below if name in fit.draws and name in latents)
     reused, begun = _known_draws(spec, fit.draws, origin, redrawn, in_sample=in_sample)
     redraw = _changed_rows(spec, reused, origin)
+    joined = (*_joined_notes(spec, origin, redraw), *_statistic_notes(spec, scenario))
     redrawn += [*cut_where_changed(spec, reused, redraw, foresight), *begun]
     _check_foresight(spec, begun, reused, foresight)
     for name in [name for name, rows in redraw.items() if rows.all()]:
@@ -209,7 +210,34 @@ def reused_draws(
     history = known.get(spec.output) if spec.output in scenario.condition else None
     check_history(spec, history, known, reused, redraw)
     notes = _notes(spec, fit, scenario, redrawn, origin.observed, in_sample=in_sample)
-    return Reuse(reused, redraw, tuple(sorted({*redrawn, *redraw})), notes)
+    return Reuse(reused, redraw, tuple(sorted({*redrawn, *redraw})), (*notes, *joined))
+
+
+def _statistic_notes(spec: KernelSpec, scenario: Scenario) -> tuple[Note, ...]:
+    """What is said of a site that is set, of which the kernel takes a statistic over the rows."""
+    pooled = [name for name in scenario.do if name in spec.pooled]
+    if not pooled or spec.output not in spec.descendants(scenario.do):
+        return ()
+    text = (
+        f"Site '{pooled[0]}' is set, and the kernel computes a statistic of it over the rows: it "
+        "changes along, and may cancel a shift. If it is to stay, compute it before."
+    )
+    return (Note(OutputWarning, text, "rows-statistic"),)
+
+
+def _joined_notes(
+    spec: KernelSpec, origin: Origin, redraw: Mapping[str, np.ndarray]
+) -> tuple[Note, ...]:
+    """What is said of what joins rows, such as a map, where another one is passed than fitted."""
+    whole = sorted(name for name, rows in origin.changed.items() if not np.ndim(rows))
+    below = spec.descendants(arguments=set(whole) - spec.row_inputs) & redraw.keys()
+    if not spec.coupled or not below:
+        return ()
+    text = (
+        f"'{whole[0]}' is not the fitted one, so {_listed(sorted(below))} below it is drawn anew "
+        "in all rows, and its posterior is not used. Pass the fitted one to keep it."
+    )
+    return (Note(OutputWarning, text, "rows-redrawn"),)
 
 
 def _known_draws(
@@ -232,7 +260,7 @@ def _known_draws(
             known[name] = value
             begun.append(name)
         elif in_sample:
-            known[name] = _of_rows(spec[name], value, origin)
+            known[name] = _of_rows(spec[name], value, origin, coupled=spec.coupled)
     for name, value in known.items():
         if name not in begun:
             _check_shape(spec[name], value)
@@ -293,8 +321,8 @@ def _check_supports(spec: KernelSpec, draws: Mapping[str, Any]) -> None:
             raise InputError(msg, code="draws-support")
 
 
-def _of_rows(site: SiteSpec, value: Any, origin: Origin) -> Any:
-    """Draws of a latent of rows for the rows of a call."""
+def _of_rows(site: SiteSpec, value: Any, origin: Origin, *, coupled: bool) -> Any:
+    """Draws of a latent of rows for the rows of a call; where rows interact, only as they were."""
     axis = 2 + (site.row_axis or 0)
     rows, is_known = origin.rows, origin.is_known
     own = origin.draw_labels.get(site.name, {}).get(axis)
@@ -302,6 +330,8 @@ def _of_rows(site: SiteSpec, value: Any, origin: Origin) -> Any:
         places = {label: number for number, label in enumerate(own.tolist())}
         found = [places.get(label, -1) for label in origin.labels.tolist()]
         rows, is_known = np.array(found), min(found) >= 0 and len(places) == len(own)
+        if coupled:
+            is_known = np.array_equal(rows, np.arange(len(own)))
     if not is_known or (rows is not None and not follows_rows(site)):
         msg = (
             f"Site '{site.name}' has one value per fitted row, and these are other rows. Pass "
@@ -363,6 +393,7 @@ def make_block(
     *,
     words: Any,
     num_draws: int,
+    kept: np.ndarray | None = None,
 ) -> Block:
     """All the arrays of one result, rows and draws complete."""
     spec = task.spec
@@ -378,7 +409,7 @@ def make_block(
     return Block(
         words=words,
         draws=np.arange(num_draws, dtype=np.uint32),
-        rows=np.arange(arguments.rows, dtype=np.uint32),
+        rows=np.arange(task.spec.rows, dtype=np.uint32),
         inputs=whole,
         row_inputs=rows,
         params=dict(params),
@@ -387,6 +418,7 @@ def make_block(
         values=dict(scenario.values),
         row_values=dict(scenario.row_values),
         redraw=dict(reuse.redraw),
+        kept=kept,
     )
 
 

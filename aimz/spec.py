@@ -132,6 +132,8 @@ class KernelSpec:
         Whether a row's values may depend on other rows.
     reason : str
         Why, in a sentence; "" when separable.
+    pooled : frozenset of str
+        Arguments and sites of which the kernel computes a statistic over the rows, such as a mean.
     version : str
         Fingerprint of what the kernel computes, the values that it reads included.
     lookups : tuple of Lookup
@@ -158,6 +160,7 @@ class KernelSpec:
     output: str
     coupled: bool
     reason: str = ""
+    pooled: frozenset[str] = frozenset()
     version: str = field(default="", compare=False, repr=False)
     lookups: tuple[Lookup, ...] = field(default=(), compare=False, repr=False)
 
@@ -266,6 +269,7 @@ def spec_of(
         output=output,
         coupled=bool(verdict.reason),
         reason=verdict.reason,
+        pooled=verdict.pooled & (set(arguments) | verdict.sites.keys()),
     )
 
 

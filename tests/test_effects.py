@@ -307,7 +307,7 @@ def test_interacting_rows_have_effects_too(X, t):
         b = numpyro.sample("b", dist.Normal(0.0, 1.0))
         numpyro.sample("y", dist.Normal(b * t * t.mean() + X[:, 0], 1.0), obs=y)
 
-    with pytest.warns(match="predicted together"):
+    with pytest.warns(match="predicted together"), pytest.warns(match="a statistic over the rows"):
         got = effect(model(kernel), X[:90], t[:90])
     close(got.draws, B.astype(float))
 

@@ -374,6 +374,13 @@ def rows_of(
     if by is None:
         return Rows(weight)
     groups, labels = _groups(by, natural, rows)
+    totals = np.bincount(groups, weight, len(labels))
+    if not totals.all():
+        msg = (
+            f"Group {labels[int(np.argmin(totals))]!s:.40} of by= has weight 0, so it has no "
+            "average. Leave its rows out, or give it weight."
+        )
+        raise InputError(msg, code="no-rows")
     return Rows(weight, groups.astype(np.int32), labels)
 
 

@@ -1,0 +1,110 @@
+"""What does not fit, in words: arguments of another length than the rows, by name.
+
+JAX says "incompatible shapes" from deep inside a kernel, or says nothing and broadcasts. Here the
+arguments are looked at by name, so that the message tells which one, and what to pass.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aimz.data import Arguments
+from aimz.errors import AimzError, InputError, KernelValidationError
+from aimz.spec import KernelSpec
+from aimz.structure import Inputs
+
+__all__ = ["check_outcome_rows", "column_hint", "in_words"]
+
+_ABOUT_SHAPES = ("shape", "broadcast", "dimension", "size", "axis")
+
+
+def check_outcome_rows(
+    spec: KernelSpec, arguments: Arguments, names: tuple[str, str], *, is_fitted: bool
+) -> None:
+    """Refuse an outcome that has rows along two axes, or as many values as another argument.
+
+    A kernel that was fitted has shown that its outcomes are so.
+
+    Raises
+    ------
+    InputError
+        `shape`, `rows-mismatch`.
+    """
+    primary, output = names
+    if is_fitted or output not in spec or spec.rows < 2:
+        return
+    site, rows = spec[output], spec.rows
+    twice = [axis for axis, size in enumerate(site.shape) if size == rows]
+    whole = {n for n in site.inputs - spec.row_inputs if n in arguments.arrays}
+    lines = {n for n in whole if np.shape(arguments.arrays[n]) in ((rows,), (rows, 1))}
+    is_square = len(twice) > 1 and (site.rows == "sized" or lines)
+    if is_square and not all(site.dims[axis] for axis in twice):
+        msg = (
+            f"Two axes of site '{output}' are rows: it has shape {site.shape}, because a column "
+            f"met a line. {column_hint(arguments.arrays, rows, primary)}"
+        )
+        raise InputError(msg, code="shape")
+    if site.rows != "none" or not site.shape or site.shape[0] == rows:
+        return
+    for name, value in arguments.arrays.items():
+        if name in site.inputs and np.shape(value)[:1] == site.shape[:1]:
+            msg = (
+                f"Site '{output}' has {site.shape[0]} values, as many as '{name}', but '{primary}' "
+                f"has {rows} rows. Pass '{primary}' and '{name}' with the same rows."
+            )
+            raise InputError(msg, code="rows-mismatch")
+
+
+def in_words(error: Exception, inputs: Inputs, names: tuple[str, str]) -> AimzError | None:
+    """What a kernel's error means, by the arguments that it was called with; None if unknown."""
+    arrays, rows, (primary, output) = inputs.arrays, inputs.rows, names
+    text = " ".join(str(error).split())
+    if output not in arrays and "NoneType" in text:
+        return KernelValidationError(
+            f"The kernel computes with '{output}', which is None in a prediction ({text:.60}). "
+            f"Take sizes from the input, as by {primary}.shape[0]; '{output}' belongs in obs=.",
+            code="output-read",
+        )
+    if "ndexer must have integer" in text or "ndices must be integer" in text:
+        return _float_index({n: v for n, v in arrays.items() if n != output}, primary)
+    if not isinstance(error, TypeError | ValueError | IndexError):
+        return None
+    if not any(word in text.lower() for word in _ABOUT_SHAPES):
+        return None
+    lengths = {
+        name: len(value)
+        for name, value in arrays.items()
+        if name != primary and np.ndim(value) and len(value) != rows
+    }
+    if not lengths:
+        return None
+    name, length = max(lengths.items(), key=lambda item: item[1])
+    return InputError(
+        f"The kernel does not run ({text:.70}): '{primary}' has {rows} rows and '{name}' has "
+        f"{length} values along its first axis. Pass as many as the kernel joins.",
+        code="rows-mismatch",
+    )
+
+
+def column_hint(arrays: Mapping[str, Any], rows: int, primary: str) -> str:
+    """Which argument is a column, and how to make it a line."""
+    columns = [n for n, v in arrays.items() if np.shape(v) == (rows, 1)]
+    name = next((n for n in columns if n != primary), primary)
+    if name == primary:
+        return f"Take {name}[:, 0] in the kernel where one value per row is meant."
+    return f"'{name}' has shape ({rows}, 1): pass it with shape ({rows},)."
+
+
+def _float_index(arrays: Mapping[str, Any], primary: str) -> InputError:
+    """An index that is made of numbers with a point."""
+    floats = {n: np.asarray(v) for n, v in arrays.items() if not isinstance(v, dict)}
+    whole = [n for n, v in floats.items() if v.dtype.kind == "f" and np.all(v == np.round(v))]
+    name = next((n for n in whole if n != primary), primary)
+    how = f"a column of '{primary}'" if name == primary else f"'{name}'"
+    fix = "Write .astype(int) in the kernel." if name == primary else f"Pass {name}.astype(int)."
+    return InputError(
+        f"The kernel takes {how} for an index, and it holds floating-point numbers. An index is a "
+        f"whole number. {fix}",
+        code="index-float",
+    )
