@@ -17,16 +17,16 @@ from tqdm.auto import tqdm
 from aimz.data import as_array, check_positive, draw_count
 from aimz.effects import Effect, changes_of, question_of
 from aimz.errors import InputError, OutputWarning
-from aimz.estimation import about, scenarios_of
+from aimz.estimation import about, between, scenarios_of
 from aimz.estimator import Estimator, show
 from aimz.evaluation import effect_of
 from aimz.fitted import check_fitted_rows, origin_of
-from aimz.inference import Fit
+from aimz.inference import Fit, Note
 from aimz.inputs import Given, gather, row_numbers
 from aimz.kernel import read_signature
 from aimz.labels import lined_up, row_labels
 from aimz.persist import Scratch
-from aimz.prediction import Result, carry_out, difference, prepare
+from aimz.prediction import Result, carry_out, difference, prepare, why_unpaired
 from aimz.requests import Delivery, Fitted, Request, Use
 from aimz.results import (
     constant_dataset,
@@ -35,6 +35,7 @@ from aimz.results import (
     row_dimension,
     tree_of,
 )
+from aimz.rows import is_lazy
 from aimz.sampling import (
     expectation_block,
     log_likelihood_block,
@@ -484,7 +485,8 @@ class ImpactModel(Estimator):
         Warns
         -----
         OutputWarning
-            `unpaired`: the two were drawn with different keys.
+            `unpaired`: the two were drawn with different keys, or are of different models;
+            `rows-statistic`, `latents-kept`: what the scenarios differ in.
 
         Examples
         --------
@@ -516,16 +518,15 @@ class ImpactModel(Estimator):
                 msg = f"args_baseline lacks '{self.param_input}'. Pass all arguments of predict."
                 raise InputError(msg, code="argument-missing")
             options["rng_key"] = self._shared_key(given[0][self.param_input])
+        if len(given) == 2:
+            show(self._between(*given), level=3)
         baseline, intervention = (
             tree if tree is not None else self.predict(**{**options, **dict(arguments or {})})
             for tree, arguments in pairs
         )
-        if baseline.attrs.get("words") != intervention.attrs.get("words"):
-            text = (
-                "The two predictions are unpaired: they were drawn with different keys or rows. "
-                "Pass the same rng_key= to both, so that noise cancels draw by draw."
-            )
-            warnings.warn(OutputWarning(text, code="unpaired"), stacklevel=2)
+        unpaired = why_unpaired(baseline, intervention)
+        if unpaired:
+            warnings.warn(OutputWarning(unpaired, code="unpaired"), stacklevel=2)
         return difference(baseline, intervention, self._scratch())
 
     def effect(
@@ -814,6 +815,16 @@ class ImpactModel(Estimator):
         if counts is None:
             return tree
         return without_rows(tree, counts, row_dim, (request.group, "observed_data"))
+
+    def _between(self, *scenarios: Mapping[str, Any]) -> tuple[Note, ...]:
+        """What is said of the arguments in which two predictions differ."""
+        names = read_signature(self.kernel, *self._names).names
+        given = [{n: v for n, v in own.items() if n in names} for own in scenarios]
+        rows = [own.get(self.param_input) for own in given]
+        if any(is_lazy(X) or not (hasattr(X, "shape") or isinstance(X, list)) for X in rows):
+            return ()
+        first, second = map(self._in_memory, given)
+        return between(first, second, self._fitted_state())
 
     def _in_memory(self, given: Mapping[str, Any]) -> Given:
         """The inputs of a prediction as the kernel sees them."""

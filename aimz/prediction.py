@@ -56,6 +56,7 @@ __all__ = [
     "kernel_name",
     "more_draws",
     "prepare",
+    "why_unpaired",
 ]
 
 
@@ -203,6 +204,34 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratc
     pair = aligned(baseline, intervention, group)
     attrs = {str(k): v for k, v in intervention.attrs.items()}
     return _difference_on_disk(*pair, group, temporary_sink(scratch, "estimate_effect"), attrs)
+
+
+def why_unpaired(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
+    """Why two predictions do not belong together, as a sentence; "" where they do."""
+    kernels = [str(tree.attrs.get("kernel", "?")) for tree in (baseline, intervention)]
+    if kernels[0] != kernels[1] or not _is_one_posterior(baseline, intervention):
+        return (
+            f"The two predictions are unpaired: they are of different models (kernels {kernels[0]}"
+            f" and {kernels[1]}), so more than the scenario differs. Predict both with one."
+        )
+    if baseline.attrs.get("words") != intervention.attrs.get("words"):
+        return (
+            "The two predictions are unpaired: they were drawn with different keys or rows. Pass "
+            "the same rng_key= to both, so that noise cancels draw by draw."
+        )
+    return ""
+
+
+def _is_one_posterior(first: xr.DataTree, second: xr.DataTree) -> bool:
+    """Whether the first draws of two posteriors are the same; True where one is not told."""
+    if not all("posterior" in tree.children for tree in (first, second)):
+        return True
+    one, other = (tree["posterior"].to_dataset() for tree in (first, second))
+    if one.data_vars.keys() != other.data_vars.keys():
+        return False
+    firsts = ({d: 0 for d in ("chain", "draw") if d in ds.dims} for ds in (one, other))
+    pairs = [ds.isel(place) for ds, place in zip((one, other), firsts, strict=True)]
+    return all(np.array_equal(pairs[0][n].values, pairs[1][n].values) for n in one.data_vars)
 
 
 def _difference_on_disk(

@@ -4,7 +4,7 @@ An intervention reaches through latents that the posterior holds: its descendant
 Everything here is pure; what the user should hear comes back as notes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ __all__ = [
     "Reuse",
     "Scenario",
     "as_site",
+    "check_carried",
     "make_block",
     "observed_sites",
     "reused_draws",
@@ -356,13 +357,7 @@ def _changed_rows(
         raise InputError(msg, code="static-changed")
     for argument, rows in origin.changed.items():
         reached = spec.descendants(arguments={argument}, held=held)
-        if spec.output not in reached and spec.output in spec.descendants(arguments={argument}):
-            msg = (
-                f"'{argument}' is not the fitted one, and only global latents of the posterior "
-                "carry its change to the outcome. They are never drawn anew for an argument: set "
-                "them by intervention=, or fit again."
-            )
-            raise InputError(msg, code="global-carries")
+        check_carried(spec, argument, held, "is not the fitted one")
         every = np.broadcast_to(rows, (spec.rows,))
         for name in reached & reused.keys():
             apart = follows_rows(spec[name]) and not spec.coupled
@@ -370,6 +365,18 @@ def _changed_rows(
             part = every if keeps else np.full(spec.rows, every.any())
             redraw[name] = redraw.get(name, np.zeros(spec.rows, bool)) | part
     return redraw
+
+
+def check_carried(spec: KernelSpec, argument: str, held: Collection[str], how: str) -> None:
+    """Refuse a change that only latents which are `held`, being global, carry to the outcome."""
+    reached = spec.descendants(arguments={argument}, held=held)
+    if spec.output not in reached and spec.output in spec.descendants(arguments={argument}):
+        msg = (
+            f"'{argument}' {how}, and only global latents of the posterior carry its change to the "
+            "outcome. They are never drawn anew for an argument: set them by intervention=, or fit "
+            "again."
+        )
+        raise InputError(msg, code="global-carries")
 
 
 def rows_set(spec: KernelSpec, draws: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:

@@ -1,0 +1,72 @@
+"""Differences of two predictions: the same as an effect, or said why not."""
+
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from aimz import ImpactModel, InputError, OutputWarning
+
+X = np.zeros((4, 1))
+
+
+def pooled_prior(X, dose, y=None):
+    b = numpyro.sample("b", dist.Normal(dose.mean(), 1.0))
+    numpyro.sample("y", dist.Normal(b + X[:, 0], 1.0), obs=y)
+
+
+def mediated(X, dose, y=None):
+    with numpyro.plate("rows", len(X)):
+        z = numpyro.sample("z", dist.Normal(dose, 0.1))
+        numpyro.sample("y", dist.Normal(z + X[:, 0], 1.0), obs=y)
+
+
+def plain(X, dose, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    numpyro.sample("y", dist.Normal(b * dose + X[:, 0], 1.0), obs=y)
+
+
+def other(X, dose, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    numpyro.sample("y", dist.Normal(2 * b * dose + X[:, 0], 1.0), obs=y)
+
+
+def compare(im, old=0.0, new=1.0):
+    scenarios = [{"X": X, "dose": np.full(4, dose)} for dose in (old, new)]
+    return im.estimate_effect(
+        args_baseline=scenarios[0], args_intervention=scenarios[1], on_batch=True
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Rows are predicted together")
+def test_what_only_a_global_latent_carries_is_refused_as_in_an_effect():
+    im = ImpactModel(pooled_prior).set_posterior_sample({"b": np.ones(5)})
+
+    with pytest.raises(InputError, match="'dose' is not the same in both scenarios") as refused:
+        compare(im)
+    with pytest.raises(InputError) as effect:
+        im.effect(X, {"dose": 0.0}, {"dose": 1.0}, dose=np.zeros(4), progress=False)
+    assert refused.value.code == effect.value.code == "global-carries"
+    assert not compare(im, 1.0, 1.0).posterior_predictive["y"].any()
+
+
+def test_a_latent_of_rows_that_keeps_its_draws_is_told():
+    im = ImpactModel(mediated).set_posterior_sample({"z": np.ones((5, 4))})
+
+    with pytest.warns(OutputWarning, match="'z' below it keeps its draws in both") as told:
+        compare(im)
+    assert told[0].message.code == "latents-kept"
+
+
+def test_predictions_of_two_models_are_unpaired():
+    draws = {"b": np.ones(5)}
+    im = ImpactModel(plain).set_posterior_sample(draws)
+    first = im.predict_on_batch(X, dose=np.zeros(4))
+    own = im.predict_on_batch(X, dose=np.ones(4))
+    another = ImpactModel(other).set_posterior_sample(draws).predict_on_batch(X, dose=np.ones(4))
+    refitted = ImpactModel(plain).set_posterior_sample({"b": np.full(5, 2.0)})
+
+    im.estimate_effect(first, own)
+    for tree in (another, refitted.predict_on_batch(X, dose=np.ones(4))):
+        with pytest.warns(OutputWarning, match="different models \\(kernels .*plain and .*\\)"):
+            im.estimate_effect(first, tree)
