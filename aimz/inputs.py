@@ -29,6 +29,7 @@ from aimz.data import (
     row_hashes,
 )
 from aimz.errors import AimzError, InputError, OutputWarning
+from aimz.groups import with_larger_plates
 from aimz.inference import Note, Problem
 from aimz.kernel import Inputs, inspect, read_signature
 from aimz.labels import (
@@ -76,6 +77,7 @@ class Given:
     notes: tuple[Note, ...] = ()
     missing: bool = False  # whether outcomes that are data may be missing
     kept: np.ndarray | None = None
+    kernel: Callable[..., Any] | None = None  # with plates of more groups than it wrote
 
     @cached_property
     def fingerprint(self) -> int:
@@ -460,9 +462,14 @@ def _in_memory(request: Request, given: Mapping[str, Any], natural: Given | None
         request.kernel, request.names, own, request.fitted.known, request.seen_specs
     )
     arguments = arguments or bound
+    larger = None
+    if request.new_groups:
+        larger = with_larger_plates(request.kernel, spec, arguments.arrays)
+    if larger is not None:
+        _, inputs, spec = inspected(larger, request.names, own, request.fitted.known)
     check_outcome_rows(spec, arguments, request.names, is_fitted=request.fitted.spec is not None)
     presence = _check_values(request, inputs, spec, arguments.columns)
-    check_lookups(spec.lookups, arguments.arrays)
+    check_lookups(spec.lookups, arguments.arrays, way_out="new_groups='prior' to draw new groups")
     outcome = given.get(output)
     if outcome is not None:
         outcome = columns_ordered(outcome, request.fitted.known.columns.get(output), output)
@@ -481,6 +488,7 @@ def _in_memory(request: Request, given: Mapping[str, Any], natural: Given | None
         notes=(*(_left_out(presence) if presence else ()), *notes),
         missing=presence is not None,
         kept=places,
+        kernel=larger,
     )
 
 

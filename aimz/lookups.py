@@ -6,7 +6,7 @@ as `where(i < 0, i + size, i)` before it gathers; this module finds those steps 
 program, computes each i that follows from the arguments alone, and refuses one outside 0..size-1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from jax.extend import core
 
 from aimz.errors import InputError
 
-__all__ = ["Lookup", "check_lookups", "lookups_of"]
+__all__ = ["Lookup", "check_lookups", "lookups_of", "needed_sizes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,32 @@ def lookups_of(program: core.ClosedJaxpr, names: Sequence[str | None]) -> tuple[
     return tuple(found.values())
 
 
-def check_lookups(lookups: Sequence[Lookup], arrays: Mapping[str, Any], first: int = 0) -> None:
+def needed_sizes(lookups: Sequence[Lookup], arrays: Mapping[str, Any]) -> dict[int, int]:
+    """Sizes of tables that arguments lead beyond, and the sizes that they would need."""
+    needed: dict[int, int] = {}
+    for lookup, index in _indices(lookups, arrays):
+        most = int(index.max(initial=-1)) + 1
+        if most > lookup.size and index.min(initial=0) >= 0:
+            needed[lookup.size] = max(most, needed.get(lookup.size, 0))
+    return needed
+
+
+def _indices(
+    lookups: Sequence[Lookup], arrays: Mapping[str, Any]
+) -> Iterator[tuple[Lookup, np.ndarray]]:
+    """The lookups with the indices that arguments give."""
+    leaves = [leaf for name in sorted(arrays) for leaf in jax.tree.leaves(arrays[name])]
+    known: dict[_Node, list[Any]] = {}
+    for lookup in lookups:
+        yield lookup, np.asarray(_value(lookup.index, leaves, known))
+
+
+def check_lookups(
+    lookups: Sequence[Lookup],
+    arrays: Mapping[str, Any],
+    first: int = 0,
+    way_out: str = "clip the index in the kernel",
+) -> None:
     """Refuse arguments that lead beyond a table; `first` is the number of the first row.
 
     Raises
@@ -63,10 +88,7 @@ def check_lookups(lookups: Sequence[Lookup], arrays: Mapping[str, Any], first: i
     InputError
         `index-range`.
     """
-    leaves = [leaf for name in sorted(arrays) for leaf in jax.tree.leaves(arrays[name])]
-    known: dict[_Node, list[Any]] = {}
-    for lookup in lookups:
-        index = np.asarray(_value(lookup.index, leaves, known))
+    for lookup, index in _indices(lookups, arrays):
         outside = (index < 0) | (index >= lookup.size)
         if not outside.any():
             continue
@@ -76,7 +98,7 @@ def check_lookups(lookups: Sequence[Lookup], arrays: Mapping[str, Any], first: i
         msg = (
             f"'{named}' leads to index {index[tuple(where)]}{place} of a table of {lookup.size} "
             f"entries, and JAX would take the last one. Pass codes from 0 to {lookup.size - 1}, or "
-            "clip the index in the kernel."
+            f"{way_out}."
         )
         raise InputError(msg, code="index-range")
 

@@ -21,6 +21,7 @@ from aimz.estimation import about, between, scenarios_of
 from aimz.estimator import Estimator, show
 from aimz.evaluation import effect_of
 from aimz.fitted import check_fitted_rows, origin_of
+from aimz.groups import check_new_groups
 from aimz.inference import Fit, Note
 from aimz.inputs import Given, gather, row_numbers
 from aimz.kernel import read_signature
@@ -97,6 +98,7 @@ class ImpactModel(Estimator):
         condition: Mapping[str, Any] | None = None,
         rng_key: Any = None,
         in_sample: bool = True,
+        new_groups: str = "refuse",
         return_sites: Sequence[str] | str | None = None,
         shard_axis: str = "obs",
         batch_size: int | None = None,
@@ -121,6 +123,10 @@ class ImpactModel(Estimator):
         in_sample : bool
             True puts the result in `posterior_predictive` and reuses latents that belong to the
             fitted rows; False puts it in `predictions` and draws those latents anew.
+        new_groups : {"refuse", "prior"}
+            What to do with groups that the fit did not see: codes after those of its plates. They
+            are an error, or their latents are drawn given the posterior of all else, while the
+            groups of the fit keep theirs.
         return_sites : str or sequence of str, optional
             Sites to return; default the output and the deterministic sites.
         shard_axis : {"obs", "draw"}
@@ -192,6 +198,7 @@ class ImpactModel(Estimator):
             sites=lambda spec: sites_to_return(spec, return_sites),
             rng_key=rng_key,
             in_sample=in_sample,
+            new_groups=check_new_groups(new_groups),
             intervention=intervention,
             condition=condition,
         )
@@ -550,6 +557,7 @@ class ImpactModel(Estimator):
         y: Any = None,
         inputs: Mapping[str, Any] | None = None,
         in_sample: bool = True,
+        new_groups: str = "refuse",
         rng_key: Any = None,
         progress: bool = True,
         **kwargs: Any,
@@ -610,7 +618,7 @@ class ImpactModel(Estimator):
             Observed outcomes, for `population="finite"` and `rung="counterfactual"`.
         inputs : mapping, optional
             Arguments of the kernel whose names are options here.
-        in_sample : bool
+        in_sample, new_groups
             As in `predict`.
         rng_key : int or Array, optional
             Replaces the key derived from the model's key and the rows.
@@ -671,6 +679,7 @@ class ImpactModel(Estimator):
             sites=lambda spec: sites_to_return(spec, asked),
             rng_key=rng_key,
             in_sample=in_sample,
+            new_groups=check_new_groups(new_groups),
         )
 
         def key_of(own: Given) -> jax.Array:

@@ -20,6 +20,7 @@ from aimz.confirm import foresight
 from aimz.continuation import carries_outcome
 from aimz.errors import OutputWarning, PerformanceWarning
 from aimz.execute import Call, Plan, Ready, compile_call, plan_tiles, run_in_threads, run_tiles
+from aimz.groups import groups_kept
 from aimz.inference import Fit, Note, Problem
 from aimz.inputs import Given
 from aimz.kernel import Inputs
@@ -87,6 +88,7 @@ class Prepared:
 def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> Prepared:
     """Turn a request on some rows, and where these come from, into a call."""
     arguments, spec, stream = given.arguments, given.spec, given.stream
+    kernel = given.kernel or request.kernel
     if given.kept is not None:
         check_settings(spec, {**given.settings[0], **given.settings[1]})
     scenario = scenario_of(spec, *given.settings)
@@ -97,14 +99,16 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
         scenario,
         origin,
         in_sample=request.in_sample,
-        foresight=partial(foresight, request.kernel, inputs, spec),
+        foresight=partial(foresight, kernel, inputs, spec),
+        grows=request.new_groups,
     )
-    notes = (*given.notes, *reuse.notes, *_history_notes(request, given, scenario))
+    groups = () if request.in_sample or request.new_groups else groups_kept(spec, reuse.draws)
+    notes = (*given.notes, *reuse.notes, *groups, *_history_notes(request, given, scenario))
     if spec.coupled:
         text = f"Rows are predicted together, not in tiles: {spec.reason}"
         notes = (*notes, Note(PerformanceWarning, text, "rows-coupled"))
     task = Task(
-        spread_sites(request.kernel, spec.spread, request.names[0]),
+        spread_sites(kernel, spec.spread, request.names[0]),
         spec,
         density_spec(spec) if request.conditions else spec,
         dict(arguments.static),
@@ -137,6 +141,7 @@ def _history_notes(request: Request, given: Given, scenario: Scenario) -> tuple[
     """What is said of an outcome that follows from its past, which nothing gives."""
     fitted, spec, output = request.fitted, given.spec, request.names[1]
     is_fitted = (fitted.rows, fitted.fingerprint) == (given.rows, given.fingerprint)
+    is_fitted |= given.kept is not None  # all fitted rows run
     is_known = output in {*scenario.condition, *scenario.do} or request.conditions
     if request.use is Use.PRIOR or fitted.spec is None or is_fitted or is_known:
         return ()

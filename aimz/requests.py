@@ -101,6 +101,7 @@ class Request:
     intervention: Mapping[str, Any] | None = None
     condition: Mapping[str, Any] | None = None
     missing: str = "raise"
+    new_groups: bool = False  # whether latents of groups that the fit did not see are drawn
     seen_specs: dict[Any, KernelSpec] | None = None  # what one call has found out, by structure
 
     @property

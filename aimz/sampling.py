@@ -538,8 +538,9 @@ class _Answer(Inside):
 
     def _is_begun(self, name: str, value: Any) -> bool:
         """Whether a value is that of the first rows or steps only."""
-        spec = self.task.spec
-        return spec.coupled and jnp.shape(value) != tuple(spec[name].shape)
+        spec, site = self.task.spec, self.task.spec[name]
+        may_be = spec.coupled or not site.belongs_to_rows  # groups may follow those of the fit
+        return may_be and jnp.shape(value) != tuple(site.shape)
 
     def _begun(self, value: Any, natural: Any) -> Any:
         """A value as far as it is known, and the natural one from there on."""

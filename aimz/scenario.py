@@ -178,13 +178,15 @@ def reused_draws(
     *,
     in_sample: bool,
     foresight: Callable[[int], str],
+    grows: bool = False,
 ) -> Reuse:
     """Posterior draws that a scenario reuses; the others are drawn anew, and why is noted.
 
     What an intervention reaches is drawn anew. A changed argument reaches latents that belong to
     rows, in the rows where it has changed, and never a global one. Where rows interact and others
     follow the fitted ones, latents are known for these and drawn for those after them; `foresight`
-    says how so many first rows depend on what follows.
+    says how so many first rows depend on what follows. With `grows`, latents of groups are known
+    for the first of them and drawn for those that the fit did not see.
 
     Raises
     ------
@@ -200,7 +202,10 @@ def reused_draws(
     latents = set(spec.latents)
     redrawn = sorted(name for name in below if name in fit.draws and name in latents)
     reused, begun = _known_draws(spec, fit.draws, origin, redrawn, in_sample=in_sample)
-    redraw = _changed_rows(spec, reused, origin)
+    grown = [name for name, value in reused.items() if _more_groups(spec[name], value)]
+    for name in [name for name in reused if name not in begun and not (grows and name in grown)]:
+        _check_shape(spec[name], reused[name], may_grow=name in grown)
+    redraw = _changed_rows(spec, reused, origin, grown if grows else ())
     joined = (*_joined_notes(spec, origin, redraw), *_statistic_notes(spec, scenario))
     redrawn += [*cut_where_changed(spec, reused, redraw, foresight), *begun]
     _check_foresight(spec, begun, reused, foresight)
@@ -211,7 +216,21 @@ def reused_draws(
     history = known.get(spec.output) if spec.output in scenario.condition else None
     check_history(spec, history, known, reused, redraw)
     notes = _notes(spec, fit, scenario, redrawn, origin.observed, in_sample=in_sample)
-    return Reuse(reused, redraw, tuple(sorted({*redrawn, *redraw})), (*notes, *joined))
+    redrawn_names = tuple(sorted({*redrawn, *redraw, *grown}))
+    return Reuse(reused, redraw, redrawn_names, (*notes, *joined))
+
+
+def _more_groups(site: SiteSpec, value: Any) -> bool:
+    """Whether a site has groups after those that its draws are of."""
+    shape, batch = np.shape(value)[2:], len(site.shape) - site.event_dim
+    if site.belongs_to_rows or site.rows == "scan" or len(shape) != len(site.shape):
+        return False
+    pairs = list(zip(shape, site.shape, strict=True))
+    return (
+        shape[batch:] == site.shape[batch:]
+        and shape != site.shape
+        and all(old <= new for old, new in pairs)
+    )
 
 
 def _statistic_notes(spec: KernelSpec, scenario: Scenario) -> tuple[Note, ...]:
@@ -263,8 +282,6 @@ def _known_draws(
         elif in_sample:
             known[name] = _of_rows(spec[name], value, origin, coupled=spec.coupled)
     for name, value in known.items():
-        if name not in begun:
-            _check_shape(spec[name], value)
         known[name] = as_site(spec[name], value)
     return known, begun
 
@@ -343,10 +360,10 @@ def _of_rows(site: SiteSpec, value: Any, origin: Origin, *, coupled: bool) -> An
 
 
 def _changed_rows(
-    spec: KernelSpec, reused: Mapping[str, Any], origin: Origin
+    spec: KernelSpec, reused: Mapping[str, Any], origin: Origin, grown: Collection[str]
 ) -> dict[str, np.ndarray]:
     """Rows in which each latent of rows lies below a changed argument."""
-    held = frozenset(name for name in reused if not spec[name].belongs_to_rows)
+    held = frozenset(name for name in reused if not spec[name].belongs_to_rows) - set(grown)
     redraw: dict[str, np.ndarray] = {}
     of_rows = [name for name in reused if spec[name].belongs_to_rows]
     for argument in sorted(origin.static) if of_rows else ():
@@ -429,12 +446,13 @@ def make_block(
     )
 
 
-def _check_shape(site: SiteSpec, value: Any) -> None:
+def _check_shape(site: SiteSpec, value: Any, *, may_grow: bool = False) -> None:
     shape = tuple(np.shape(value)[2:])
     if shape != tuple(site.shape):
+        more = " New groups can be drawn: new_groups='prior'." if may_grow else ""
         msg = (
             f"Each posterior draw of '{site.name}' has shape {shape}, but here the site has shape "
-            f"{tuple(site.shape)}. Pass the rows and columns that the draws belong to."
+            f"{tuple(site.shape)}. Pass the rows and columns that the draws belong to.{more}"
         )
         raise InputError(msg, code="draws-shape")
 

@@ -22,6 +22,7 @@ RESERVED = frozenset(
         "in_sample",
         "intervention",
         "missing",
+        "new_groups",
         "num_samples",
         "num_steps",
         "output_dir",

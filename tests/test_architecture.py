@@ -54,6 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "routing",
         "inputs",
         "alongside",
+        "groups",
         "fitted",
         "prediction",
         "counterfactual",
