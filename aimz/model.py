@@ -26,7 +26,7 @@ from aimz.inference import Fit, Note
 from aimz.inputs import Given, gather, row_numbers
 from aimz.kernel import read_signature
 from aimz.labels import lined_up, row_labels
-from aimz.persist import Scratch
+from aimz.places import Scratch
 from aimz.prediction import Result, carry_out, difference, prepare, why_unpaired
 from aimz.requests import Delivery, Fitted, Request, Use
 from aimz.results import (

@@ -9,17 +9,16 @@ every chunk is written.
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 import threading
 import time
 import uuid
 import warnings
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from zarr.storage import LocalStore
 
 from aimz.errors import InputError, OutputWarning, StoreError
 from aimz.inference.records import Note
+from aimz.places import Scratch, hold, let_go, writing
 from aimz.programs import TRACE_LOCK
 from aimz.reading import (
     FORMAT_VERSION,
@@ -47,7 +47,7 @@ from aimz.reading import (
 )
 from aimz.store import Groups, Key, Tile, Variable
 
-__all__ = ["Scratch", "ZarrSink", "as_directory", "temporary_sink"]
+__all__ = ["ZarrSink", "as_directory", "temporary_sink"]
 
 #: Letters of the longest name of a stored variable.
 LONGEST_NAME = 200
@@ -56,26 +56,23 @@ RECORD_SECONDS = 1.0
 #: Rows that an array of unknown length starts with, in tiles.
 FIRST_TILES = 64
 
+#: What is said to be kept where a store cannot be written.
+KEPT = "What is there is no result yet, and nothing else is lost."
+
 _SUFFIX = ".incomplete"
 _PACK_BITS = numcodecs.PackBits()
 
 
-class Scratch:
-    """A private temporary directory that goes when its last user does.
+def _at_its_place[**P, R](method: Callable[P, R]) -> Callable[P, R]:
+    """A method of a sink that says where its errors of the system were."""
 
-    Whoever keeps the object keeps the directory; `parent`, a directory around it, stays as long.
-    """
+    @functools.wraps(method)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        sink: Any = args[0]
+        with writing(sink.directory, KEPT):
+            return method(*args, **kwargs)
 
-    def __init__(self, parent: "Scratch | None" = None) -> None:
-        self.parent = parent
-        self.path: Path = Path(
-            tempfile.mkdtemp(prefix="aimz-", dir=parent.path if parent else None)
-        )
-        self._finalizer = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-    def remove(self) -> None:
-        """Delete the directory now."""
-        self._finalizer()
+    return guarded
 
 
 def as_directory(output_dir: Any) -> Path:
@@ -123,6 +120,7 @@ class ZarrSink:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _recorded: float = 0.0
 
+    @_at_its_place
     def begin(self, variables: Sequence[Variable]) -> None:
         self.variables = {variable.key: variable for variable in variables}
         for variable in variables:
@@ -144,6 +142,7 @@ class ZarrSink:
             for key, variable in self.variables.items()
         )
 
+    @_at_its_place
     def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> None:
         self._check_place()
         with self._lock:
@@ -169,6 +168,7 @@ class ZarrSink:
             if time.monotonic() - self._recorded >= RECORD_SECONDS:
                 self._record()
 
+    @_at_its_place
     def commit(self, groups: Groups, attrs: Mapping[str, Any], rows: int) -> xr.DataTree:
         self._check_place()
         for key, variable in self.variables.items():
@@ -234,7 +234,7 @@ class ZarrSink:
         newborn = self.directory / f".{uuid.uuid4().hex}"
         newborn.mkdir()
         try:
-            self._held = _hold(newborn)
+            self._held = hold(newborn)
             self._record(newborn)
             while not self._name or self._path.exists() or self._final.exists():
                 now = datetime.datetime.now(datetime.UTC)
@@ -266,7 +266,7 @@ class ZarrSink:
         paths = sorted(self.directory.glob(f"*_{self.method}{_SUFFIX}"), reverse=True)
         for path in (path for path in paths if not path.is_symlink()):
             try:
-                held = _hold(path)
+                held = hold(path)
             except (StoreError, FileNotFoundError):
                 continue
             manifest = _manifest_of(path)
@@ -278,7 +278,7 @@ class ZarrSink:
                     partial.unlink()
                 self._record()
                 return True
-            _let_go(held)
+            let_go(held)
             differs = differs or _differences(manifest.get("identity"), self.identity)
         if differs:
             text = (
@@ -299,7 +299,7 @@ class ZarrSink:
 
     def _release(self) -> None:
         if self._held is not None:
-            _let_go(self._held)
+            let_go(self._held)
             self._held = None
 
 
@@ -483,29 +483,3 @@ def _set_bytes(store: LocalStore, key: str, value: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(value)
     partial.replace(path)
-
-
-def _hold(path: Path) -> int | None:
-    """Lock a directory for this writer; the system lets go when the process ends, however it ends.
-
-    Raises
-    ------
-    StoreError
-        `store-held`: somebody else is writing there.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks: unfinished stores are not shared there
-        return None
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise StoreError(f"Another writer holds {path}.", code="store-held") from error
-    return handle
-
-
-def _let_go(handle: int | None) -> None:
-    if handle is not None:
-        os.close(handle)

@@ -25,7 +25,8 @@ from aimz.inference import Fit, Note, Problem
 from aimz.inputs import Given
 from aimz.kernel import Inputs
 from aimz.labels import only_counted
-from aimz.persist import Scratch, ZarrSink, as_directory, temporary_sink
+from aimz.persist import ZarrSink, as_directory, temporary_sink
+from aimz.places import Scratch
 from aimz.programs import fingerprint_values
 from aimz.randomness import call_words
 from aimz.requests import Fitted, Request, Use

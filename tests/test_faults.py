@@ -2,6 +2,7 @@
 result, and the model is still usable. The disk, the signals and the other writers are real."""
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -22,7 +23,8 @@ import pytest
 
 import aimz
 from aimz import ImpactModel, InputError, StoreError, persist
-from tests.store_worker import make_model, make_rows
+from aimz.places import Scratch
+from tests.store_worker import linear, make_model, make_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = 5 * 1024
@@ -119,6 +121,46 @@ def test_a_disk_that_cannot_be_written_is_named(model, X, undisturbed, tmp_path)
     np.testing.assert_array_equal(drawn(model, X), undisturbed)
 
 
+@pytest.mark.parametrize("options", ["size=16k", "ro"])
+def test_a_model_is_saved_elsewhere_where_a_disk_cannot_take_it(options, tmp_path):
+    reason = "No space left on device" if "size" in options else "Read-only file system"
+    model = ImpactModel(linear).set_posterior_sample({"b": np.ones(20_000)})
+    with mounted(tmp_path / "small", options) as disk:
+        with pytest.raises(StoreError, match=f"cannot be written: {reason}. .* is as it was") as e:
+            model.save(disk / "model")
+        assert (e.value.code, list(disk.iterdir())) == ("store-unwritable", [])
+    model.save(tmp_path / "model")
+    assert ImpactModel.load(tmp_path / "model").is_fitted()
+
+
+def test_a_full_disk_says_what_is_kept_and_the_way_on(model, X, tmp_path):
+    with mounted(tmp_path / "small", "size=200k") as disk:
+        with pytest.raises(StoreError, match="Free some space, or choose another place") as caught:
+            model.predict(X, output_dir=disk, progress=False)
+        assert str(disk) in str(caught.value)
+        assert (caught.value.code, caught.value.errno) == ("store-unwritable", errno.ENOSPC)
+        assert "the same call with the same output_dir goes on" in caught.value.__notes__[0]
+
+
+def test_a_file_in_the_way_is_named(model, X, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StoreError, match=r"file.* cannot be written: Not a directory") as caught:
+        model.predict(X, output_dir=tmp_path / "file" / "results", progress=False)
+    assert caught.value.code == "store-unwritable"
+    with pytest.raises(StoreError, match="The model is not saved") as caught:
+        model.save(tmp_path / "file" / "model")
+    assert caught.value.code == "store-unwritable"
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_no_place_for_temporary_results_is_said(X, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    with pytest.raises(StoreError, match="Set TMPDIR, or pass output_dir=") as caught:
+        make_model().predict(X, progress=False)
+    assert caught.value.code == "store-unwritable"
+
+
 # ------------------------------------------------------------------ directories
 
 
@@ -190,6 +232,43 @@ def test_a_signal_leaves_no_result_and_says_why(number, X, tmp_path):
         drawn(make_model(), X, rng_key=0, store="memory"),
     )
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
+def test_what_a_killed_process_left_is_removed_by_the_next(number, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    code = """
+import time
+from aimz.places import Scratch
+scratch = Scratch()
+(scratch.path / "result").write_text("0" * 100)
+print("here", flush=True)
+time.sleep(60)
+"""
+    command = [sys.executable, "-c", code]
+    killed, other = (
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    )
+    for worker in (killed, other):
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "here\n"
+    assert len(list(tmp_path.iterdir())) == 2
+    killed.send_signal(number)
+    killed.communicate(timeout=60)
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / "aimz-run-mine").symlink_to(tmp_path.parent)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    scratch = Scratch()
+    left = {path for path in tmp_path.iterdir() if not path.is_symlink()}
+    assert len(left) == 2  # its own, and that of the process that still runs
+    assert scratch.path in left
+    assert (left - {scratch.path}).pop().joinpath("result").exists()
+    other.kill()
+    other.communicate(timeout=60)
+    scratch.remove()
+    assert tmp_path.parent.exists()
 
 
 @pytest.mark.parametrize("tile", [0, 2, 4])

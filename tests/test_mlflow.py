@@ -364,6 +364,76 @@ def test_a_server_that_is_gone_does_not_stop_a_fit(autologging, monkeypatch):
         mlflow.set_tracking_uri(before)
 
 
+# ------------------------------------------------------------------ from a notebook
+
+CELLS = (
+    """
+import dataclasses, jax, mlflow, numpy as np, numpyro, numpyro.distributions as dist, optax
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
+import aimz.mlflow
+from aimz import ImpactModel
+
+mlflow.set_tracking_uri({url!r})
+mlflow.set_experiment({name!r})
+aimz.mlflow.autolog(log_datasets=False)
+SHIFT = np.array([0.5, -0.5], np.float32)
+""",
+    """
+@dataclasses.dataclass
+class Prior:
+    scale: float
+
+
+PRIOR = Prior(10.0)
+
+
+@jax.jit
+def centred(X):
+    return X - SHIFT
+
+
+def kernel(X, t, y=None):
+    a = numpyro.sample("a", dist.Normal(0.0, PRIOR.scale))
+    b = numpyro.sample("b", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with numpyro.plate("person", X.shape[0]):
+        numpyro.sample("y", dist.Normal(a + centred(X) @ b + t, 1.0), obs=y)
+""",
+    """
+rng = np.random.default_rng(0)
+X, t = rng.normal(size=(40, 2)).astype(np.float32), np.arange(40.0) % 2
+svi = SVI(kernel, AutoNormal(kernel), optax.adam(0.01), Trace_ELBO())
+with mlflow.start_run() as run:
+    im = ImpactModel(kernel, inference=svi, num_samples=10)
+    im.fit_on_batch(X, X[:, 0] + t, t=t, num_steps=20, progress=False)
+    effect = im.effect(X, {{"t": 0}}, {{"t": 1}}, t=t, progress=False)
+    aimz.mlflow.log_effect(effect)
+tree = im.predict_on_batch(X, t=t, in_sample=False)
+np.savez({file!r}, X=X, t=t, y=tree.predictions["y"].values, run=run.info.run_id)
+""",
+)
+
+
+def test_a_notebook_logs_its_model_and_another_process_predicts_the_same(server, tmp_path):
+    import mlflow
+    import nbformat
+    from nbclient import NotebookClient
+
+    names = {"url": server.url, "name": "notebook", "file": str(tmp_path / "done.npz")}
+    cells = [nbformat.v4.new_code_cell(cell.format(**names)) for cell in CELLS]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    done = np.load(tmp_path / "done.npz")
+    (run,) = [run for run in runs_of("notebook") if run.outputs.model_outputs]
+    again = aimz.mlflow.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
+    tree: Any = again.predict_on_batch(done["X"], t=done["t"], in_sample=False)
+    np.testing.assert_array_equal(tree.predictions["y"].values, done["y"])
+    captured = again.describe()["kernel_kept"]["captured"]
+    assert {"kernel", "Prior"} < set(captured["definitions"])
+    assert captured["constants"]["SHIFT"] == "float32[2]"
+    assert mlflow.get_run(str(done["run"])).data.metrics["effect/mean"] == pytest.approx(1.0)
+
+
 # ------------------------------------------------------------------ what a request may ask
 
 

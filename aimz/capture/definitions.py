@@ -8,6 +8,7 @@ script or a cell that ran twice cannot put other code in its place.
 import __future__
 
 import ast
+import bisect
 import copy
 import dis
 import inspect
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _FUTURE = __future__.annotations.compiler_flag  # which a code carries from its source
+_PREPARE = ("PUSH_NULL", "CACHE", "NOP")
 # Classes that captured files have made: their source and their module, which nobody can import.
 _MADE: "WeakKeyDictionary[type, tuple[Sequence[str], dict[str, Any]]]" = WeakKeyDictionary()
 type Span = tuple[tuple[int, int], tuple[int, int]]
@@ -214,18 +216,35 @@ def globals_read(code: types.CodeType) -> set[str]:
 
 def is_alike(one: types.CodeType, other: types.CodeType) -> bool:
     """Whether two codes do the same, wherever they are written."""
-    parts = ("co_name", "co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars")
+    parts = ("co_name", "co_varnames", "co_freevars", "co_cellvars")
     counts = ("co_argcount", "co_posonlyargcount", "co_kwonlyargcount")
     if any(getattr(one, name) != getattr(other, name) for name in (*parts, *counts)):
         return False
-    if len(one.co_consts) != len(other.co_consts):
+    if _steps(one) != _steps(other):
         return False
-    return all(
-        is_alike(a, b)
-        if isinstance(a, types.CodeType) and isinstance(b, types.CodeType)
-        else type(a) is type(b) and (a == b if isinstance(a, frozenset) else repr(a) == repr(b))
-        for a, b in zip(one.co_consts, other.co_consts, strict=True)
-    )
+    inner = ([c for c in own.co_consts if isinstance(c, types.CodeType)] for own in (one, other))
+    return all(is_alike(a, b) for a, b in zip(*inner, strict=True))
+
+
+def _steps(code: types.CodeType) -> list[tuple[str, Any]]:
+    """Instructions of a code.
+
+    A method of a module is called in two ways, which depend on where the module was imported, so
+    that what prepares the call does not count.
+    """
+    kept = [own for own in dis.get_instructions(code) if own.opname not in _PREPARE]
+    offsets = [own.offset for own in kept]
+    steps: list[tuple[str, Any]] = []
+    for own in kept:
+        value: Any = own.argval
+        if own.opcode in dis.hasjrel or own.opcode in dis.hasjabs:
+            value = bisect.bisect_left(offsets, value)
+        elif isinstance(value, types.CodeType):
+            value = value.co_name
+        elif not isinstance(value, frozenset):
+            value = (type(value), repr(value))
+        steps.append((own.opname, value))
+    return steps
 
 
 def register_source(name: str, source: str, scope: dict[str, Any]) -> None:
