@@ -48,9 +48,25 @@ class Portable(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stub
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         kept = dict(state)
-        packed = kept.pop(_BY_VALUE, None)
-        parts = {} if packed is None else pickle.loads(packed)  # noqa: S301  # of this very pickle
-        super().__setstate__({**kept, **parts})
+        super().__setstate__({**kept, **kept.pop(_BY_VALUE, {})})
+
+
+class _ByValue:
+    """Parts that a pickle holds by value; once it is read they are in this object's place."""
+
+    def __init__(self, pickled: bytes) -> None:
+        self.pickled = pickled
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.loads, (self.pickled,)
+
+    def __getstate__(self) -> Any:
+        # Formats that promise to run nothing, such as skops, ask for the state of each object.
+        msg = (
+            "The model's kernel or inference object has no import path, so that only a pickle "
+            "holds it. Move it to a module, or choose cloudpickle."
+        )
+        raise InputError(msg, code="not-pickled")
 
 
 def _is_numpyro(inference: Any) -> bool:
@@ -76,7 +92,7 @@ def _packed(parts: Mapping[str, Any]) -> dict[str, Any]:
         return dict(parts)
     packed = _pickled(wrap_non_picklable_objects(dict(parts), keep_wrapper=False))
     if isinstance(packed, bytes):
-        return {_BY_VALUE: packed}
+        return {_BY_VALUE: _ByValue(packed)}
     for name, value in parts.items():
         error = _pickled(wrap_non_picklable_objects({name: value}, keep_wrapper=False))
         if not isinstance(error, bytes):

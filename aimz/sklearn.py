@@ -128,7 +128,7 @@ class _Impact(Portable):
 
     def _expected(self, rows: Any) -> np.ndarray:
         """Mean outcomes, (draw, row, ...): what `effect` compares, before it compares."""
-        natural: Any = {_SCENARIO: {}, "the same": {}}
+        natural: Any = {_SCENARIO: {self.param_input: rows}, "the same": {}}
         with warnings.catch_warnings():
             # Said of scenarios that are compared, not of a prediction.
             warnings.filterwarnings("ignore", f"Scenario '({_SCENARIO}|the same)'")

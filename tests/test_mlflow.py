@@ -198,6 +198,32 @@ def test_an_effect_is_logged_with_its_draws_its_picture_and_its_numbers(
     assert kept.metrics["effects/all/mean"] == pytest.approx(float(table["mean"].iloc[0]))
     assert kept.metrics["effects/all/p_above_0"] == 1.0
     assert kept.tags["effects/all.estimand"] == "ate"
+    assert kept.params["effects/all.scenarios"] == "t=1 against t=0"
+    assert kept.params["effects/all.scenario.baseline"] == "t=0"
+    assert kept.params["effects/all.rows"] == "40"
+    assert kept.params["effects/all.fit.engine"] == "svi"
+    assert draws.attrs["scenarios"] == "t=1 against t=0"
+    assert "t=1 against t=0" in (Path(files) / "summary.txt").read_text()
+
+
+def test_a_run_does_not_mix_two_questions_under_one_name(model, frame, server):
+    import mlflow
+
+    asked = {"t": frame["t"], "in_sample": False, "progress": False}
+    one, other = (
+        model.effect(frame[["u", "v"]], {"t": 0}, {"t": dose}, **asked) for dose in (1, 2)
+    )
+    with mlflow.start_run() as run:
+        aimz.mlflow.log_effect(one)
+        aimz.mlflow.log_effect(one)  # the same again is harmless
+        with pytest.raises(InputError, match="holds another effect as 'effect'") as caught:
+            aimz.mlflow.log_effect(other)
+        aimz.mlflow.log_effect(other, "two")
+    assert caught.value.code == "effect-name"
+    kept = mlflow.get_run(run.info.run_id).data
+    assert kept.metrics["effect/mean"] == pytest.approx(1.0)
+    assert kept.metrics["two/mean"] == pytest.approx(2.0)
+    assert kept.params["two.scenarios"] == "t=2 against t=0"
 
 
 def test_an_effect_of_groups_keeps_their_labels(model, frame):

@@ -368,7 +368,7 @@ def test_the_newest_unfinished_store_is_taken_up(tmp_path):
 
 def test_a_newborn_store_of_another_writer_is_no_unfinished_result(tmp_path, monkeypatch):
     """Another writer may look into a directory between its making and its locking."""
-    hold, others = persist._hold, []
+    hold, others = persist.hold, []
 
     def late(path):
         if not others:
@@ -376,7 +376,7 @@ def test_a_newborn_store_of_another_writer_is_no_unfinished_result(tmp_path, mon
             others[0] = begun(tmp_path)
         return hold(path)
 
-    monkeypatch.setattr(persist, "_hold", late)
+    monkeypatch.setattr(persist, "hold", late)
     sink = begun(tmp_path)
     assert [note.code for each in (sink, others[0]) for note in each.notes] == []
     for each in (sink, others[0]):
@@ -385,7 +385,7 @@ def test_a_newborn_store_of_another_writer_is_no_unfinished_result(tmp_path, mon
 
 def test_looking_into_a_newborn_store_does_not_stop_its_writer(tmp_path, monkeypatch):
     """Another writer may hold a directory for a moment, to see what it is."""
-    hold, look = persist._hold, persist._manifest_of
+    hold, look = persist.hold, persist._manifest_of
     made, seen = threading.Event(), threading.Event()
 
     def hold_late(path):
@@ -407,7 +407,7 @@ def test_looking_into_a_newborn_store_does_not_stop_its_writer(tmp_path, monkeyp
         except aimz.StoreError as error:
             failures.append(error)
 
-    monkeypatch.setattr(persist, "_hold", hold_late)
+    monkeypatch.setattr(persist, "hold", hold_late)
     monkeypatch.setattr(persist, "_manifest_of", look_slowly)
     lane = threading.Thread(target=begin_in_lane)
     lane.start()

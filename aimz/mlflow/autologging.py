@@ -55,8 +55,8 @@ def autolog(
     Parameters
     ----------
     log_models : bool
-        Log the fitted model. A kernel that cannot be imported by name, such as one written in a
-        notebook, needs `save_model_kwargs`; without it the model is left out, and the log says so.
+        Log the fitted model, the kernel included, also one of a notebook. Where the kernel reads
+        what no file can hold, the model is left out, and the log says so.
     log_datasets : bool
         Log schema, size and digest of the data; never the rows.
     disable : bool
@@ -85,7 +85,7 @@ def autolog(
     >>> import mlflow
     >>> import aimz.mlflow
     >>> mlflow.set_tracking_uri("sqlite:///runs.db")  # doctest: +SKIP
-    >>> aimz.mlflow.autolog(save_model_kwargs={"code_paths": ["kernels.py"]})  # doctest: +SKIP
+    >>> aimz.mlflow.autolog()  # doctest: +SKIP
     >>> ImpactModel(kernel).fit(X, y)  # doctest: +SKIP
 
     See Also

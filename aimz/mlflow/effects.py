@@ -18,6 +18,7 @@ __all__ = ["dataset_of", "log_effect", "metrics_of"]
 
 # So many rows of the table become metrics; all of them are in the table.
 MAX_ROWS = 25
+_LENGTH = 500  # of a parameter, as the server takes it
 _QUESTION = ("estimand", "comparison", "target", "population", "rung", "site")
 _UNSAFE = re.compile(r"[^\w./ -]+")
 
@@ -34,7 +35,9 @@ def log_effect(
     Artifacts below `name`: `summary.csv` and `summary.txt`, the table and the account in words;
     `draws.nc`, draws of the effect and averages of the scenarios, which `xarray.open_dataset` opens
     and nothing executes; `effect.png`, where Matplotlib is installed. Metrics `name/mean`,
-    `name/sd` and so on are the table's first 25 rows; tags say what the effect is of.
+    `name/sd` and so on are the table's first 25 rows. Parameters and tags say what the
+    effect is of: the question, what each scenario sets (`name.scenarios` is `t=1 against t=0`), and
+    the fit behind it.
 
     Parameters
     ----------
@@ -48,7 +51,8 @@ def log_effect(
     Raises
     ------
     InputError
-        `mlflow-missing`; `effect-name`: a name that cannot name artifacts and metrics.
+        `mlflow-missing`; `effect-name`: a name that cannot name artifacts and metrics, or that the
+        run has given to another effect.
 
     Examples
     --------
@@ -62,6 +66,8 @@ def log_effect(
     if not name or _UNSAFE.search(name) or {"", ".", ".."} & set(name.split("/")):
         msg = f"An effect cannot be logged as {name!r:.60}. Use letters, digits, _, - and '.'."
         raise InputError(msg, code="effect-name")
+    question, fit = _question(effect), _fit(effect)
+    _log_parameters(question, fit, name)
     table = effect.summary(ci_prob=ci_prob, ci_kind=ci_kind)
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
@@ -71,8 +77,41 @@ def log_effect(
         dataset_of(effect).to_netcdf(directory / "draws.nc", engine="scipy")
         _draw(effect, directory / "effect.png", {"ci_prob": ci_prob, "ci_kind": ci_kind})
         mlflow.log_artifacts(scratch, artifact_path=name)
-    mlflow.set_tags({f"{name}.{key}": str(getattr(effect.question, key)) for key in _QUESTION})
+    mlflow.set_tags({f"{name}.{key}": value for key, value in (question | fit).items()})
     mlflow.log_metrics(metrics_of(table, name))
+
+
+def _question(effect: Effect) -> dict[str, str]:
+    """What was asked, in words: the estimand and its terms, and what each scenario sets."""
+    words = {key: str(getattr(effect.question, key)) for key in _QUESTION}
+    compared = effect.scenarios
+    each = {f"scenario.{name}": compared.of(name) for name in compared.settings}
+    return {**words, "scenarios": str(compared), **each} if each else words
+
+
+def _fit(effect: Effect) -> dict[str, str]:
+    """Rows that were asked about, and the account of the fit behind the effect."""
+    found = {n: v for n, v in effect.diagnostics.items() if isinstance(v, str | bool | int | float)}
+    return {"rows": str(effect.rows), **{f"fit.{n}": str(value) for n, value in found.items()}}
+
+
+def _log_parameters(question: Mapping[str, str], fit: Mapping[str, str], name: str) -> None:
+    """Log parameters below a name. MLflow keeps the first value of each: tags have the last."""
+    mlflow = import_mlflow()
+    run = mlflow.active_run() or mlflow.start_run()  # as MLflow's own functions do
+    there = mlflow.MlflowClient().get_run(run.info.run_id).data.params
+    made, more = (
+        {_UNSAFE.sub("_", f"{name}.{key}"): text[:_LENGTH] for key, text in values.items()}
+        for values in (question, fit)
+    )
+    differs = [key for key, text in made.items() if there.get(key, text) != text]
+    if differs:
+        msg = (
+            f"The run holds another effect as {name!r:.40} ({differs[0]:.60} differs). Pass "
+            "another name, so that each keeps its question."
+        )
+        raise InputError(msg, code="effect-name")
+    mlflow.log_params(made | {key: text for key, text in more.items() if key not in there})
 
 
 def dataset_of(effect: Effect) -> xr.Dataset:
@@ -86,8 +125,9 @@ def dataset_of(effect: Effect) -> xr.Dataset:
         {name: plain[str(name)] for name in data.data_vars},
         {name: plain[str(name)] for name in data.coords},
     )
-    question = {name: str(getattr(effect.question, name)) for name in _QUESTION}
-    return data.assign_attrs(question, rows=effect.rows, account=repr(effect).splitlines()[1])
+    return data.assign_attrs(
+        _question(effect), rows=effect.rows, account=repr(effect).splitlines()[1]
+    )
 
 
 def _plain(variable: xr.Variable) -> xr.Variable:

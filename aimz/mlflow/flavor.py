@@ -29,6 +29,7 @@ from aimz.mlflow.kernels import (
     write_kernel,
 )
 from aimz.mlflow.scoring import Scorer, parameter_schema
+from aimz.mlflow.wrapped import check_estimator, log_estimator, save_estimator
 
 __all__ = ["FLAVOR_NAME", "load_model", "load_pyfunc", "log_model", "save_model"]
 
@@ -39,7 +40,7 @@ _AWAIT_SECONDS = 300  # MLflow's own default
 
 
 def save_model(
-    model: ImpactModel,
+    model: Any,
     path: Any,
     conda_env: Any = None,
     code_paths: list[str] | None = None,
@@ -57,9 +58,11 @@ def save_model(
 
     Parameters
     ----------
-    model : ImpactModel
-        The model. A kernel that has an import path is kept by it; any other is kept as code, with
-        what it reads, or comes by `kernel_code`, or is pickled.
+    model : ImpactModel or estimator
+        The model. A pipeline, an `ImpactRegressor` or another estimator of scikit-learn's with a
+        model inside is written in MLflow's flavor `sklearn`, by skops where it can be. A kernel
+        that has an import path is kept by it; any other is kept as code, with what it reads, or
+        comes by `kernel_code`, or is pickled.
     path : path
         A directory that does not exist yet, or is empty.
     conda_env, pip_requirements, extra_pip_requirements : optional
@@ -108,6 +111,11 @@ def save_model(
     log_model : The same, into a run.
     load_model : Back.
     """
+    if not isinstance(model, ImpactModel):
+        check_estimator(model)
+        given = {n: v for n, v in locals().items() if n not in ("model", "path")}
+        save_estimator(model, path, given)
+        return
     utils = import_mlflow("mlflow.utils.model_utils")
     environment = import_mlflow("mlflow.utils.environment")
     environment._validate_env_arguments(conda_env, pip_requirements, extra_pip_requirements)  # noqa: SLF001  # as MLflow's own flavors
@@ -137,7 +145,7 @@ def save_model(
 
 
 def log_model(
-    model: ImpactModel,
+    model: Any,
     artifact_path: str | None = None,
     conda_env: Any = None,
     code_paths: list[str] | None = None,
@@ -188,6 +196,10 @@ def log_model(
     InputError
         As `save_model`.
     """
+    if not isinstance(model, ImpactModel):
+        check_estimator(model)
+        given = {n: v for n, v in locals().items() if n not in ("model", "kwargs")}
+        return log_estimator(model, {**given, **kwargs})
     if kernel_code is None and serialization_format == ARCHIVE:
         check_kept(model)  # before MLflow makes a model that would stay empty
     optional = {"params": params, "tags": tags, "model_type": model_type, "model_id": model_id}
@@ -220,7 +232,7 @@ def load_model(
     *,
     kernel: Callable[..., Any] | None = None,
     inference: Any = None,
-) -> ImpactModel:
+) -> Any:
     """Load a model that `save_model` or `log_model` wrote.
 
     Arrays and JSON execute nothing. The kernel is code: loading imports its module, or runs its
@@ -239,7 +251,7 @@ def load_model(
 
     Returns
     -------
-    ImpactModel
+    ImpactModel or estimator
         It predicts bit for bit what the saved one did. See `save_model` for an example.
 
     Raises
@@ -250,8 +262,11 @@ def load_model(
         `pickle-refused`: no kernel.
     """
     artifacts = import_mlflow("mlflow.artifacts")
-    local = artifacts.download_artifacts(artifact_uri=str(model_uri), dst_path=dst_path)
-    return _load(Path(local), kernel, inference)
+    local = Path(artifacts.download_artifacts(artifact_uri=str(model_uri), dst_path=dst_path))
+    flavors = _flavors(local)
+    if kernel is None and FLAVOR_NAME not in flavors and "sklearn" in flavors:
+        return import_mlflow("mlflow.sklearn").load_model(str(local))
+    return _load(local, kernel, inference)
 
 
 def load_pyfunc(path: str) -> Scorer:
@@ -262,18 +277,24 @@ def load_pyfunc(path: str) -> Scorer:
 def _load(
     root: Path, kernel: Callable[..., Any] | None = None, inference: Any = None
 ) -> ImpactModel:
-    check_inside(root)
-    document = import_mlflow("mlflow.models").Model.load(str(root))
-    stored = document.flavors.get(FLAVOR_NAME)
+    flavors = _flavors(root)
+    stored = flavors.get(FLAVOR_NAME)
     if not isinstance(stored, dict):
         msg = f"{root.name!r:.60} is no MLflow model of the flavor 'aimz'."
         raise StoreError(msg, code="store-foreign")
-    pyfunc = document.flavors.get("python_function", {})
+    pyfunc = flavors.get("python_function", {})
     for name in (stored.get("data"), stored.get("code"), pyfunc.get("code"), pyfunc.get("data")):
         if name is not None:
             inside(root, name)
     found = kernel if kernel is not None else load_kernel(root, stored)
     return ImpactModel.load(inside(root, stored.get("data")), found, inference=inference)
+
+
+def _flavors(root: Path) -> Mapping[str, Any]:
+    """What the MLmodel file says of each flavor."""
+    check_inside(root)
+    flavors: Mapping[str, Any] = import_mlflow("mlflow.models").Model.load(str(root)).flavors
+    return flavors
 
 
 def _signature_of(
