@@ -59,13 +59,19 @@ def with_larger_plates(
 
 
 def groups_kept(spec: KernelSpec, reused: Mapping[str, Any]) -> tuple[Note, ...]:
-    """What is said of new rows whose groups are those of the fit."""
-    kept = [n for n in reused if n in spec and set(spec[n].plates) - spec.row_plates]
+    """What is said of new rows whose groups, by a code that they bring, are those of the fit."""
+    sizes = {lookup.size for lookup in spec.lookups}
+    kept = [
+        (site.name, plate)
+        for site in spec.sites
+        for plate, size in zip(site.dims, site.shape, strict=True)
+        if site.name in reused and plate not in (None, *spec.row_plates) and size in sizes
+    ]
     if not kept:
         return ()
-    plate = next(name for name in spec[kept[0]].plates if name not in spec.row_plates)
+    name, plate = kept[0]
     text = (
-        f"'{kept[0]}' keeps its posterior draws: a code of plate '{plate}' means the group of the "
+        f"'{name}' keeps its posterior draws: a code of plate '{plate}' means the group of the "
         "fit. Give new groups codes after those, and pass new_groups='prior' to draw them."
     )
     return (Note(OutputWarning, text, "groups-kept"),)

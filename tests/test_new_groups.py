@@ -168,3 +168,14 @@ def test_new_rows_of_fitted_groups_are_told_that_these_keep_their_draws():
     with pytest.warns(OutputWarning, match="a code of plate 'group' means the group of the fit"):
         im.predict_on_batch(X, in_sample=False, **known)
     im.predict_on_batch(X, in_sample=False, new_groups="prior", **known)
+
+
+def test_coefficients_in_a_plate_are_no_groups():
+    def kernel(X, y=None):
+        with numpyro.plate("column", X.shape[1]):
+            a = numpyro.sample("a", dist.Normal())
+        observed(X, X @ a, y)
+
+    im = ImpactModel(kernel).set_posterior_sample({"a": np.ones((5, 2))})
+
+    im.predict_on_batch(np.ones((4, 2)), in_sample=False)
