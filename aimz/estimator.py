@@ -30,19 +30,32 @@ from aimz.requests import Fitted, Use
 from aimz.results import (
     Schema,
     as_draws,
+    check_labels,
     draw_labels,
     draws_dataset,
     flat_draws,
     tree_of,
 )
 from aimz.routing import Routed
+from aimz.signature import unknown_argument
 from aimz.spec import KernelSpec
 
 __all__ = ["Estimator", "show"]
 
 
+# What is said of a fit once, not at every call of a service that sends the same.
+_SAID_ONCE = frozenset({"columns-unnamed"})
+
+
 class _NoResultError(InputError, AttributeError):
     """An engine has no such record; an AttributeError, so that looking through attributes works."""
+
+
+class _UnknownError(InputError, TypeError):
+    """A parameter that there is not; a TypeError too, as Python's own."""
+
+    def __init__(self, name: str, owner: str, valid: list[str]) -> None:
+        super().__init__(str(unknown_argument(name, owner, (), valid)), code="argument-unknown")
 
 
 class Estimator(Routed, Portable):
@@ -63,7 +76,10 @@ class Estimator(Routed, Portable):
         warm_start: bool = False,
         coords: Mapping[str, Sequence[Any]] | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
+        **unknown: Any,
     ) -> None:
+        for name in unknown:
+            raise _UnknownError(name, type(self).__name__, list(self._get_param_names()))
         self.kernel = kernel
         self.rng_key = rng_key
         self.inference = inference
@@ -265,6 +281,7 @@ class Estimator(Routed, Portable):
         {'chain': 1, 'draw': 10}
         """
         engine = self._stepping_engine()
+        self._check_known("train_on_batch", kwargs)
         last: Fitted | None = getattr(self, "_fitted", None)
         before = last if last is not None and last.fit.state is not None else None
         known = before.known if before else None
@@ -350,6 +367,7 @@ class Estimator(Routed, Portable):
         if kwargs:
             weights, missing = kwargs.pop("sample_weight", None), kwargs.pop("missing", "raise")
             X, y = (kwargs.pop(name, None) for name in self._names)
+            self._check_known("sample", kwargs)
             problem, arguments = self._problem(X, y, weights, missing, kwargs)
             check_same_data(fitted, problem, arguments)
         key = self._derived_key(rng_key, Use.SAMPLE, fitted.steps)
@@ -620,6 +638,7 @@ class Estimator(Routed, Portable):
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
+        state.pop("_told", None)
         state.pop("_temporary", None)  # a copy elsewhere does not own these files
         if state.get("_fitted") is not None:
             state["_fitted"] = replace(state["_fitted"], problem=None)
@@ -655,6 +674,7 @@ class Estimator(Routed, Portable):
             check_positive(getattr(settings, name), name)
         engine = as_engine(self.inference, self.kernel)
         check_settings(engine, settings)
+        self._check_known("fit_on_batch" if settings.whole else "fit", kwargs)
         state = self._fitted.fit.state if self.warm_start and self.is_fitted() else None
         known = None if state is None else self._fitted.known
         problem, arguments = self._problem(X, y, weights, missing, kwargs, known)
@@ -675,13 +695,23 @@ class Estimator(Routed, Portable):
     ) -> tuple[Problem, Arguments]:
         """The kernel with its data, checked and inspected."""
         given = {self.param_input: X, self.param_output: y, **kwargs}
-        return problem_of(self.kernel, self._names, given, weights, missing, known)
+        problem, arguments = problem_of(self.kernel, self._names, given, weights, missing, known)
+        check_labels(problem.spec, self._schema({}, None))
+        return problem, arguments
 
     def _schema(
         self, draws: Mapping[str, Any], labels: np.ndarray | None, num_draws: int = 0
     ) -> Schema:
         chains, per_chain = draw_count(draws) if draws else (1, num_draws)
         return Schema(chains, per_chain, labels, self.coords or {}, self.dims or {})
+
+    def _news(self, notes: Sequence[Note]) -> tuple[Note, ...]:
+        """Notes without those that are said once of a fit, and have been."""
+        fitted = getattr(self, "_fitted", None)
+        has_told = fitted is not None and getattr(self, "_told", None) is fitted
+        if any(note.code in _SAID_ONCE for note in notes):
+            self._told = fitted
+        return tuple(n for n in notes if not (has_told and n.code in _SAID_ONCE))
 
     def _fit_groups(
         self, fit: Fit, fitted: Fitted, attrs: Mapping[str, Any]

@@ -222,7 +222,7 @@ def _attributes(question: Question, scenarios: Scenarios) -> dict[str, Any]:
         "target": question.target,
         "population": question.population,
         "rung": question.rung,
-        "words": list(scenarios.own.words),
+        "words": " ".join(map(str, scenarios.own.words)),
     }
 
 

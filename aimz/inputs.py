@@ -41,10 +41,10 @@ from aimz.labels import (
     row_labels,
 )
 from aimz.lookups import check_lookups
-from aimz.misfits import check_outcome_rows, in_words
+from aimz.misfits import check_outcome_rows, in_words, misread
 from aimz.presence import Presence, presence_of
 from aimz.requests import Request
-from aimz.rows import Stream, is_lazy, load, open_stream
+from aimz.rows import Stream, is_lazy, load, materialised, open_stream
 from aimz.sampling import follows_rows
 from aimz.scenario import rows_set
 from aimz.spec import KernelSpec
@@ -125,7 +125,9 @@ def inspected(
     try:
         spec = specs[structure] = specs.get(structure) or inspect(kernel, inputs, names[1])
     except (AttributeError, IndexError, TypeError, ValueError) as error:
-        meant = None if isinstance(error, AimzError) else in_words(error, inputs, names)
+        meant = misread(error, arguments, names)
+        if meant is None and not isinstance(error, AimzError):
+            meant = in_words(error, inputs, names)
         if meant is None:
             raise
         raise meant from error
@@ -197,7 +199,7 @@ def gather(
         `batch-names`, and what `bind`, `check_finite` and `open_stream` raise.
     """
     primary = request.names[0]
-    given, columns = _in_fitted_order(request, given)
+    given, columns = _in_fitted_order(request, materialised(given))
     columns_known = request.fitted.known.columns
     stream = open_stream(
         given, primary, batch_size=request.to.batch_size, whole=whole, columns=columns_known
@@ -264,9 +266,10 @@ def row_numbers(value: Any, primary: str) -> tuple[int, ...]:
     if isinstance(value, Iterator):
         msg = f"'{primary}' can be read once only, so its key is not known before. Pass rng_key=."
         raise InputError(msg, code="rng-key")
-    stream = open_stream({primary: value}, primary, batch_size=None, whole=frozenset())
+    given = materialised({primary: value})
+    stream = open_stream(given, primary, batch_size=None, whole=frozenset())
     if stream is None:
-        return (row_fingerprint(as_jax_sees(as_array(value, primary), primary)),)
+        return (row_fingerprint(as_jax_sees(as_array(given[primary], primary), primary)),)
     return (row_fingerprint(stream.head[primary]), stream.count or 0)
 
 
@@ -288,7 +291,7 @@ def problem_of(
         `outcome-missing`, `missing-outcomes`, and what `bind` and the checks of values raise.
     """
     primary, output = names
-    given = load(given, primary)
+    given = load(materialised(given), primary)
     if given[output] is None:
         msg = f"Fitting needs outcomes: '{output}' is None. Pass one per row."
         raise InputError(msg, code="outcome-missing")

@@ -4,9 +4,11 @@ JAX says "incompatible shapes" from deep inside a kernel, or says nothing and br
 arguments are looked at by name, so that the message tells which one, and what to pass.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from aimz.data import Arguments
@@ -14,8 +16,9 @@ from aimz.errors import AimzError, InputError, KernelValidationError
 from aimz.spec import KernelSpec
 from aimz.structure import Inputs
 
-__all__ = ["check_outcome_rows", "column_hint", "in_words"]
+__all__ = ["check_outcome_rows", "column_hint", "in_words", "misread"]
 
+_OF_FRAMES = ("columns", "iloc", "loc", "to_numpy", "values")
 _ABOUT_SHAPES = ("shape", "broadcast", "dimension", "size", "axis")
 
 
@@ -85,6 +88,32 @@ def in_words(error: Exception, inputs: Inputs, names: tuple[str, str]) -> AimzEr
         f"{length} values along its first axis. Pass as many as the kernel joins.",
         code="rows-mismatch",
     )
+
+
+def misread(error: Exception, arguments: Arguments, names: tuple[str, str]) -> AimzError | None:
+    """What a kernel's error says of how it takes its arguments; None where it is another."""
+    indexed = re.search(r"string indexing; got idx='(.*)'", str(error))
+    of_tracer = isinstance(getattr(error, "obj", None), jax.core.Tracer)
+    asked = indexed[1] if indexed else getattr(error, "name", None) if of_tracer else None
+    places = [(n, own.index(asked)) for n, own in arguments.columns.items() if asked in own]
+    if asked is not None and (indexed or places or asked in _OF_FRAMES):
+        argument, place = places[0] if places else (names[0], 0)
+        what = f"['{asked}']" if indexed else f".{asked}"
+        msg = (
+            f"The kernel takes {argument}{what}, but its arguments are arrays, which have no names "
+            f"of columns. Write {argument}[:, {place}]"
+        )
+        msg += f" for column '{asked}'." if places else ", with the number of the column."
+        return KernelValidationError(msg, code="column-by-name")
+    ranks = [np.ndim(arguments.arrays.get(name, 0)) for name in names]
+    if ranks == [1, 2] and not (isinstance(error, AimzError) and error.code != "shape"):
+        shapes = [np.shape(arguments.arrays[name]) for name in names]
+        msg = (
+            f"The kernel fails where '{names[0]}' has shape {shapes[0]} and '{names[1]}' "
+            f"{shapes[1]}. If they are swapped, the rows come first: fit({names[0]}, {names[1]})."
+        )
+        return InputError(msg, code="shape")
+    return None
 
 
 def column_hint(arrays: Mapping[str, Any], rows: int, primary: str) -> str:

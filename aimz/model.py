@@ -3,6 +3,7 @@
 Its parameters, its fit and its files are `aimz.estimator`'s.
 """
 
+import inspect
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
@@ -30,13 +31,14 @@ from aimz.places import Scratch
 from aimz.prediction import Result, carry_out, difference, prepare, why_unpaired
 from aimz.requests import Delivery, Fitted, Request, Use
 from aimz.results import (
+    check_labels,
     constant_dataset,
     flat_arrays,
     import_dask,
     row_dimension,
     tree_of,
 )
-from aimz.rows import is_lazy
+from aimz.rows import is_lazy, materialised
 from aimz.sampling import (
     expectation_block,
     log_likelihood_block,
@@ -655,16 +657,16 @@ class ImpactModel(Estimator):
         >>> effect.summary()[["mean", "P(effect > 0)"]].round(2).values.tolist()
         [[2.0, 1.0]]
         """
+        self._check_ambiguous({**locals()}, kwargs)
         y = kwargs.get(self.param_output) if y is None else y
-        given = {"treatment": treatment, "by": by, "weights": weights, "y": y}
-        options = {**given, "mediator": mediator, "site": site}
-        natural = {self.param_input: X, **kwargs, **(inputs or {})}
+        given = materialised({"treatment": treatment, "by": by, "weights": weights, "y": y})
+        natural = materialised({self.param_input: X, **kwargs, **(inputs or {})})
+        self._check_known("effect", natural)
         changes = changes_of(baseline, intervention, scenarios)
-        asked = site or self.param_output
+        asked = self.param_output if site is None else site
         question = question_of(
             asked, estimand, comparison, target, population, mediator, rung, row_summary
         )
-        self._check_ambiguous(options, inputs or {})
         fit = self._fitted_state().fit
         chains, draws = self._draws_of(fit)
         request = self._request(
@@ -687,8 +689,10 @@ class ImpactModel(Estimator):
 
         ready = scenarios_of(request, question, natural, changes, key_of)
         rows, ready = about(question, ready, given)
-        show(tuple(dict.fromkeys(n for p in ready.prepared.values() for n in p.notes)), level=3)
+        noted = tuple(dict.fromkeys(n for p in ready.prepared.values() for n in p.notes))
+        show(self._news(noted), level=3)
         schema = self._schema(fit.draws, ready.natural.arguments.labels, draws)
+        check_labels(ready.natural.spec, schema)
         with tqdm(total=ready.natural.rows, unit="row", disable=not progress) as bar:
             effect, notes = effect_of(
                 question, rows, ready, schema, fit.attrs, request.fitted.seen, bar.update
@@ -751,10 +755,11 @@ class ImpactModel(Estimator):
             sites=lambda spec: observed_sites(spec, fit.draws),
             missing=missing,
         )
+        self._check_known("score", kwargs)
         inputs = gather(request, {self.param_input: X, self.param_output: y, **kwargs})
         key = self._derived_key(None, request.use, *inputs.key_numbers)
         prepared = prepare(request, inputs, origin_of(request, inputs), key)
-        show(prepared.notes, level=3)
+        show(self._news(prepared.notes), level=3)
         scores = row_scores(prepared, lambda _: None)
         check_fitted_rows(request.fitted, prepared.call)
         if sample_weight is None:
@@ -802,16 +807,18 @@ class ImpactModel(Estimator):
         """The one road of every streamed result."""
         import_dask()
         fitted = request.fitted
+        self._check_known(request.method, given)
         inputs = gather(request, given)
         key = self._derived_key(request.rng_key, request.use, *inputs.key_numbers)
         prepared = prepare(request, inputs, origin_of(request, inputs), key)
-        show(prepared.notes)
+        show(self._news(prepared.notes))
         attrs = self._attrs(request.group)
-        attrs["words"] = list(prepared.words)
+        attrs["words"] = " ".join(map(str, prepared.words))
         attrs["rung"] = "intervention" if request.intervention else "association"
         attrs["redrawn"] = list(prepared.redrawn)
         attrs["row_dim"] = row_dimension(prepared.call.task.results)
         schema = self._schema(request.fit.draws, inputs.arguments.labels, request.draws)
+        check_labels(inputs.spec, schema)
         groups = self._fit_groups(request.fit, fitted, attrs) if request.fit.draws else {}
         result = Result(schema, groups, attrs, lambda: check_fitted_rows(fitted, prepared.call))
         with tqdm(total=inputs.rows, unit="row", disable=not request.to.progress) as bar:
@@ -852,11 +859,18 @@ class ImpactModel(Estimator):
         )
         return gather(request, given)
 
-    def _check_ambiguous(self, given: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-        """Refuse an option that may be meant for an argument of the kernel."""
-        names = read_signature(self.kernel, *self._names).names
-        for name, value in given.items():
-            if value is not None and name in names and name not in (*inputs, self.param_output):
+    def _check_ambiguous(self, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+        """Refuse an option of `effect` that may be meant for an argument of the kernel."""
+        inputs = options["inputs"]
+        if inputs is not None and not isinstance(inputs, Mapping):
+            msg = "inputs= is a dict of the kernel's arguments by name. Pass inputs={'name': ...}."
+            raise InputError(msg, code="option-unknown")
+        signature = read_signature(self.kernel, *self._names)
+        own = inspect.signature(type(self).effect).parameters
+        clear = {*(inputs or {}), *self._names, "X"}
+        for name in sorted(own.keys() & set(signature.names) - clear):
+            is_missing = name in signature.required and name not in arguments
+            if is_missing or (name != "inputs" and options[name] is not own[name].default):
                 msg = (
                     f"'{name}' is an option of effect and an argument of the kernel. Pass the "
                     f"kernel's as inputs={{'{name}': ...}}."

@@ -47,7 +47,7 @@ from aimz.reading import (
 )
 from aimz.store import Groups, Key, Tile, Variable
 
-__all__ = ["ZarrSink", "as_directory", "temporary_sink"]
+__all__ = ["ZarrSink", "as_directory", "check_names_storable", "temporary_sink"]
 
 #: Letters of the longest name of a stored variable.
 LONGEST_NAME = 200
@@ -124,7 +124,7 @@ class ZarrSink:
     def begin(self, variables: Sequence[Variable]) -> None:
         self.variables = {variable.key: variable for variable in variables}
         for variable in variables:
-            _check_storable(variable)
+            _check_dtype(variable)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.resumed = bool(self.identity) and self._take_over()
         if not self.resumed:
@@ -374,17 +374,28 @@ def _chunk_path(store: LocalStore, array: Any, place: tuple[slice, ...]) -> Path
     return path
 
 
-def _check_storable(variable: Variable) -> None:
-    """Refuse a name that cannot be a directory's, or a dtype that a store does not have."""
+def check_names_storable(variables: Sequence[Variable], groups: Groups) -> None:
+    """Refuse names of sites and dimensions that cannot be those of directories.
+
+    Raises
+    ------
+    InputError
+        `site-name`.
+    """
+    names = {name for group in groups.values() for name in map(str, group.variables)}
+    for name in sorted(names.union(*({v.name, *v.dims} for v in variables))):
+        reserved = name in ("", ".", "..", "zarr.json") or name.startswith("__")
+        if reserved or set(name) & set("/\\\0") or len(name.encode()) > LONGEST_NAME:
+            msg = (
+                f"A site or plate '{name:.60}' cannot be stored under its name. Rename it in the "
+                "kernel, or use store='memory'."
+            )
+            raise InputError(msg, code="site-name")
+
+
+def _check_dtype(variable: Variable) -> None:
+    """Refuse a dtype that a store does not have."""
     name = variable.name
-    reserved = (
-        name in ("", ".", "..", "zarr.json") or name.startswith("__") or set(name) & set("\\\0")
-    )
-    if reserved or len(name) > LONGEST_NAME:
-        msg = (
-            f"Site '{name:.60}' cannot be stored under its name. Rename it, or use store='memory'."
-        )
-        raise InputError(msg, code="site-name")
     if variable.stored.kind not in "biufc":
         msg = f"Site '{name:.60}' holds {variable.stored}, which no store has. Use store='memory'."
         raise InputError(msg, code="site-dtype")

@@ -25,7 +25,7 @@ from aimz.inference import Fit, Note, Problem
 from aimz.inputs import Given
 from aimz.kernel import Inputs
 from aimz.labels import only_counted
-from aimz.persist import ZarrSink, as_directory, temporary_sink
+from aimz.persist import ZarrSink, as_directory, check_names_storable, temporary_sink
 from aimz.places import Scratch
 from aimz.programs import fingerprint_values
 from aimz.randomness import call_words
@@ -174,6 +174,8 @@ def carry_out(
         variables = (*variables, observed_layout(call, outcome, plan, result.schema))
     check_layout(variables, result.groups)
     sink: Sink = MemorySink()
+    if request.to.store == "persistent":
+        check_names_storable(variables, result.groups)
     if request.to.output_dir is not None:
         identity = _identity(prepared, ready, variables)
         sink = ZarrSink(as_directory(request.to.output_dir), request.method, identity)

@@ -50,6 +50,9 @@ LABEL_DTYPE = "label_dtype"
 #: A result up to this size opens without Dask.
 RESULT_BYTES = 2 * 2**30
 
+# Words of xarray for the units of durations.
+_UNITS = {"nanoseconds": "ns", "microseconds": "us", "milliseconds": "ms", "seconds": "s"}
+_UNITS |= {"minutes": "m", "hours": "h", "days": "D"}
 _UNSIGNED = rb"\"signature\": \"\""
 _SIGNED = re.compile(rb'\\"signature\\": \\"([0-9a-f]{32})\\"')
 _OPENING = threading.Lock()
@@ -115,7 +118,12 @@ def open_tree(root: Path, owner: Any = None) -> xr.DataTree:
         with _OPENING, zarr.config.set({"array.read_missing_chunks": False}):
             times: Any = xr.coders.CFDatetimeCoder(time_unit="us")
             tree = xr.open_datatree(
-                store, engine="zarr", chunks=None, cache=False, decode_times=times
+                store,
+                engine="zarr",
+                chunks=None,
+                cache=False,
+                decode_times=times,
+                decode_timedelta=False,
             )
     except Exception as error:  # labels are read here, and whatever a store may raise
         raise StoreError(
@@ -130,6 +138,9 @@ def open_tree(root: Path, owner: Any = None) -> xr.DataTree:
         groups = {name: _chunked(group) for name, group in groups.items()}
     opened = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
     opened.attrs.update({k: v for k, v in tree.attrs.items() if k != MANIFEST})
+    for group in opened.subtree:  # where the store is, wherever it was written
+        if "artifact_path" in group.attrs:
+            group.attrs["artifact_path"] = str(root)
     return opened
 
 
@@ -165,7 +176,11 @@ def verify(path: Any) -> list[Damage]:
 
 def local_path(value: Any, name: str) -> Path:
     """Absolute path that a path or a file URL names."""
-    text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    try:
+        text = os.fsdecode(value)
+    except (TypeError, UnicodeError) as error:
+        msg = f"{name} is {value!r:.60}, which is no path. Pass a path or a file:// URL."
+        raise InputError(msg, code="output-dir") from error
     scheme, host = urlsplit(text)[:2] if "://" in text else ("", "")
     if scheme not in ("", "file") or host not in ("", "localhost"):
         msg = f"{name} {text!r:.80} is not a local directory. Pass a path or a file:// URL."
@@ -222,9 +237,9 @@ def _guarded(group: xr.Dataset, root: Path, owner: Any) -> xr.Dataset:
     variables = {}
     for name, variable in group.variables.items():
         if name in group.coords:
-            kind = variable.attrs.get(LABEL_DTYPE)
-            if kind is not None:
-                group = group.assign_coords({name: (variable.dims, variable.values.astype(kind))})
+            labels = _exact_labels(variable)
+            if labels is not None:
+                group = group.assign_coords({name: (variable.dims, labels)})
             continue
         attrs = dict(variable.attrs)
         dtype = np.dtype(attrs.pop("site_dtype", variable.dtype))
@@ -232,6 +247,16 @@ def _guarded(group: xr.Dataset, root: Path, owner: Any) -> xr.Dataset:
         data = indexing.LazilyIndexedArray(array)
         variables[name] = xr.Variable(variable.dims, data, attrs, variable.encoding)
     return group.assign(variables)
+
+
+def _exact_labels(variable: xr.Variable) -> np.ndarray | None:
+    """Labels in the resolution that they were written from; None where they have no other."""
+    kind, unit = variable.attrs.get("dtype", ""), variable.attrs.get("units", "")
+    if kind.startswith("timedelta64") and unit in _UNITS:
+        durations: np.ndarray = variable.values.astype(f"m8[{_UNITS[unit]}]").astype(kind)
+        return durations
+    kind = variable.attrs.get(LABEL_DTYPE)
+    return None if kind is None else variable.values.astype(kind)
 
 
 def _chunked(group: xr.Dataset) -> xr.Dataset:

@@ -104,6 +104,13 @@ class Request:
     new_groups: bool = False  # whether latents of groups that the fit did not see are drawn
     seen_specs: dict[Any, KernelSpec] | None = None  # what one call has found out, by structure
 
+    def __post_init__(self) -> None:
+        for option in ("intervention", "condition"):
+            value = getattr(self, option)
+            if value is not None and not isinstance(value, Mapping):
+                msg = f"{option}= is {value!r:.40}, but it must be a dict, such as {{'site': 1.0}}."
+                raise InputError(msg, code="scenario-form")
+
     @property
     def conditions(self) -> bool:
         """Whether the outcome is data of the kernel, rather than kept beside its draws."""

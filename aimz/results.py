@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from aimz.data import as_array, check_finite, check_positive
-from aimz.errors import InputError
+from aimz.errors import InputError, nearest
 from aimz.execute import Call, Plan, Ready
 from aimz.sampling import follows_rows
 from aimz.spec import KernelSpec, SiteSpec
@@ -27,6 +27,7 @@ __all__ = [
     "Schema",
     "aligned",
     "as_draws",
+    "check_labels",
     "check_layout",
     "constant_dataset",
     "difference_dtype",
@@ -135,6 +136,37 @@ def observed_layout(call: Call, outcomes: np.ndarray, plan: Plan, schema: Schema
         row_axis=axis,
         has_draws=False,
     )
+
+
+def check_labels(spec: KernelSpec, schema: Schema) -> None:
+    """Refuse `dims` and `coords` of sites and dimensions that the kernel does not have.
+
+    Raises
+    ------
+    InputError
+        `labels-unknown`; `dims-conflict`: labels of another number than there are.
+    """
+    sites = [site for site in spec.sites if site.kind != "factor"]
+    for name in schema.dims:
+        if name not in {site.name for site in sites}:
+            msg = f"dims= names a site '{name}', which the kernel does not have. "
+            raise InputError(msg + nearest(str(name), spec.names), code="labels-unknown")
+    row_dim = row_dimension(spec)
+    sizes: dict[str, int | None] = dict.fromkeys(("chain", "draw", "obs", "category", row_dim))
+    for site in sites:
+        dims = site_dims(site, len(site.shape), schema, row_dim)
+        sizes |= {dim: n for dim, n in zip(dims, site.shape, strict=True) if dim != row_dim}
+    for name, labels in schema.coords.items():
+        if name not in sizes:
+            msg = f"coords= labels a dimension '{name}', which no site has. "
+            raise InputError(msg + nearest(str(name), sizes), code="labels-unknown")
+        size = sizes[name]
+        if size is not None and len(labels) != size:
+            msg = (
+                f"coords= gives {len(labels)} labels to dimension '{name}', which has {size}. Pass "
+                "one for each."
+            )
+            raise InputError(msg, code="dims-conflict")
 
 
 def check_layout(variables: Sequence[Variable], groups: Mapping[str, xr.Dataset]) -> None:
@@ -428,7 +460,7 @@ def flat_draws(draws: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _as_variable(name: str) -> str:
-    """Name of a site's variable: a tree takes no '/' (modules name sites `net/kernel`)."""
+    """Name of a variable or a dimension: a tree takes no '/' (modules name sites `net/kernel`)."""
     return name.replace("/", ".")
 
 
@@ -453,7 +485,7 @@ def row_dimension(spec: KernelSpec) -> str:
     ordered = sorted(spec.sites, key=lambda site: site.name != spec.output)
     for site in ordered:
         if follows_rows(site) and site.dims[site.row_axis or 0]:
-            return str(site.dims[site.row_axis or 0])
+            return _as_variable(str(site.dims[site.row_axis or 0]))
     return "obs"
 
 
@@ -474,7 +506,7 @@ def site_dims(site: SiteSpec, rank: int, schema: Schema, row_dim: str) -> list[s
         if follows_rows(site) and axis == site.row_axis:
             dims.append(row_dim)
         else:
-            dims.append(plate or f"{_as_variable(site.name)}_dim_{axis}")
+            dims.append(_as_variable(plate or f"{site.name}_dim_{axis}"))
     return dims
 
 

@@ -7,7 +7,7 @@ that scikit-learn's `clone` copies.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import sklearn
@@ -16,6 +16,7 @@ from sklearn.utils.metadata_routing import UNCHANGED, MetadataRequest
 from aimz.data import check_names
 from aimz.errors import InputError
 from aimz.kernel import read_signature
+from aimz.signature import unknown_argument
 
 __all__ = ["Routed"]
 
@@ -118,6 +119,15 @@ class Routed:
                 raise InputError(msg, code="option-unknown") from error
         self._metadata_request = routing
         return self
+
+    def _check_known(self, method: str, given: Mapping[str, Any]) -> None:
+        """Refuse keywords that neither a method nor the kernel takes."""
+        names = read_signature(self.kernel, self.param_input, self.param_output).names
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            own = inspect.signature(getattr(type(self), method)).parameters.values()
+            options = [p.name for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
+            raise unknown_argument(unknown[0], method, names, options)
 
     def _routable(self, method: str) -> tuple[str, ...]:
         """Names that can be sent to a method: the kernel's arguments and its own keywords."""

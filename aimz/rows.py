@@ -19,7 +19,7 @@ from aimz.data import as_array, as_jax_sees, canonical_rows
 from aimz.errors import InputError
 from aimz.labels import column_names, columns_ordered, lined_up, row_labels
 
-__all__ = ["HEAD_ROWS", "RowTile", "Stream", "is_lazy", "load", "open_stream"]
+__all__ = ["HEAD_ROWS", "RowTile", "Stream", "is_lazy", "load", "materialised", "open_stream"]
 
 #: Rows of the head of a stream.
 HEAD_ROWS = 1024
@@ -195,6 +195,18 @@ def load(given: Mapping[str, Any], primary: str) -> dict[str, Any]:
     joined: dict[str, Any] = dict(_joined(parts))
     named = {n: pd.DataFrame(joined[n], columns=list(names)) for n, names in columns.items()}
     return {**given, **joined, **named}
+
+
+def materialised(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with frames and series of Dask in memory: they do not know their rows before."""
+    return {
+        name: value.compute() if hasattr(value, "npartitions") and _is_frame(value) else value
+        for name, value in given.items()
+    }
+
+
+def _is_frame(value: Any) -> bool:
+    return hasattr(value, "compute") and hasattr(value, "index")
 
 
 def is_lazy(value: Any) -> bool:

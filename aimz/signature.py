@@ -4,14 +4,29 @@ A kernel takes the rows by one argument without a default, the outcome by one th
 None, and everything else by name, so that every call can be written down as keywords.
 """
 
+import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from aimz.errors import KernelValidationError, nearest
+from aimz.errors import InputError, KernelValidationError, nearest
 
-__all__ = ["RESERVED", "Signature", "read_signature"]
+__all__ = ["RESERVED", "Signature", "read_signature", "unknown_argument"]
+
+_SEED = "rng_key= is the seed of everything random: an int, or a JAX key."
+_CHAINS = "It is a setting of chains: pass it to fit, or to numpyro.infer.MCMC as inference=."
+#: What other libraries call things that have another name here.
+_ELSEWHERE = {
+    **dict.fromkeys(("seed", "random_state", "random_seed", "key", "rng"), _SEED),
+    **dict.fromkeys(("num_warmup", "warmup", "tune", "num_chains", "chains"), _CHAINS),
+    **dict.fromkeys(("target_accept", "target_accept_prob"), _CHAINS),
+    **dict.fromkeys(
+        ("draws", "num_draws", "n_samples", "n_draws"), "num_samples= is the number of draws."
+    ),
+    **dict.fromkeys(("sample_weights", "weight"), "sample_weight= are weights of rows."),
+    **dict.fromkeys(("steps", "n_steps", "n_iter", "max_iter"), "num_steps= are steps of SVI."),
+}
 
 #: Keywords of the fit and predict methods, which a kernel's argument cannot be called.
 RESERVED = frozenset(
@@ -23,8 +38,10 @@ RESERVED = frozenset(
         "intervention",
         "missing",
         "new_groups",
+        "num_chains",
         "num_samples",
         "num_steps",
+        "num_warmup",
         "output_dir",
         "progress",
         "return_datatree",
@@ -106,6 +123,24 @@ def read_signature(kernel: Callable[..., Any], param_input: str, param_output: s
             n: p.default for n, p in parameters.items() if p.default is not inspect.Parameter.empty
         },
     )
+
+
+def unknown_argument(
+    name: str, method: str, arguments: Collection[str], options: Collection[str]
+) -> InputError:
+    """The error of a keyword that neither a method nor the kernel takes.
+
+    `arguments` are the kernel's, none where the method passes it nothing.
+    """
+    own = f"There is no argument '{name}' of the kernel, and no such option of {method}. "
+    if not arguments:
+        own = f"{method} has no parameter '{name}'. "
+    close = difflib.get_close_matches(name, [*arguments, *options], n=1, cutoff=0.75)
+    hint = f"Did you mean '{close[0]}'?" if close else _ELSEWHERE.get(name)
+    if hint is None:
+        listed = f"Arguments: {', '.join(arguments):.60}; options" if arguments else "Parameters"
+        hint = f"{listed}: {', '.join(options):.100}."
+    return InputError(own + hint, code="argument-unknown")
 
 
 def _parameters(kernel: Any) -> dict[str, inspect.Parameter]:

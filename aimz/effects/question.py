@@ -173,10 +173,10 @@ def question_of(
     site: str,
     estimand: str | Derived,
     comparison: str | Comparison,
-    target: str | None,
-    population: str,
-    mediator: str | None = None,
-    rung: str = "intervention",
+    target: Any,
+    population: Any,
+    mediator: Any = None,
+    rung: Any = "intervention",
     row_summary: Any = None,
 ) -> Question:
     """Check the options of an effect; the default target follows from the rung.
@@ -187,7 +187,7 @@ def question_of(
         `option-unknown`; `finite-expectation`: observed outcomes cannot stand in for means;
         `rung-mismatch`: options that the rung does not have.
     """
-    target = target or ("prediction" if rung == "counterfactual" else "expectation")
+    target = _default_target(rung) if target is None else target
     derive = estimand if callable(estimand) else None
     name = _name_of(estimand)
     if derive is not None and name in ESTIMANDS:
@@ -203,9 +203,10 @@ def question_of(
         ),
     }
     for option, (value, valid) in options.items():
-        if value not in valid:
+        if not isinstance(value, str) or value not in valid:
             msg = f"There is no {option} {value!r:.40}. {nearest(str(value), list(valid))}"
             raise InputError(msg, code="option-unknown")
+    _check_kinds(site, mediator, row_summary)
     if (mediator is None) != (name not in ("nde", "nie", "total")):
         msg = "estimand='nde', 'nie' and 'total' need mediator=, a site, and no other does."
         raise InputError(msg, code="mediator-missing")
@@ -223,6 +224,22 @@ def question_of(
     return Question(
         name, how, target, population, site, compare, null, mediator, rung, derive, asked
     )
+
+
+def _default_target(rung: Any) -> str:
+    is_replayed = isinstance(rung, str) and rung == "counterfactual"
+    return "prediction" if is_replayed else "expectation"
+
+
+def _check_kinds(site: Any, mediator: Any, row_summary: Any) -> None:
+    """Refuse options that are no names of sites, or no dict, such as data of the same name."""
+    if not (row_summary is None or isinstance(row_summary, bool | Mapping)):
+        msg = f"row_summary= is True, or a dict of quantiles= and threshold=: {row_summary!r:.40}."
+        raise InputError(msg, code="option-unknown")
+    for option, given in (("site", site), ("mediator", mediator)):
+        if not (given is None or isinstance(given, str)):
+            msg = f"{option}= is the name of a site of the kernel, not {given!r:.40}."
+            raise InputError(msg, code="option-unknown")
 
 
 def _name_of(option: Any) -> str:
