@@ -151,6 +151,10 @@ def check_labels(spec: KernelSpec, schema: Schema) -> None:
         if name not in {site.name for site in sites}:
             msg = f"dims= names a site '{name}', which the kernel does not have. "
             raise InputError(msg + nearest(str(name), spec.names), code="labels-unknown")
+    slashed = [dim for dims in schema.dims.values() for dim in dims if "/" in str(dim)]
+    if slashed:
+        msg = f"dims= names a dimension '{slashed[0]}'. Leave out the '/', which parts groups."
+        raise InputError(msg, code="site-name")
     row_dim = row_dimension(spec)
     sizes: dict[str, int | None] = dict.fromkeys(("chain", "draw", "obs", "category", row_dim))
     for site in sites:
