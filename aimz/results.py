@@ -147,14 +147,7 @@ def check_labels(spec: KernelSpec, schema: Schema) -> None:
         `labels-unknown`; `dims-conflict`: labels of another number than there are.
     """
     sites = [site for site in spec.sites if site.kind != "factor"]
-    for name in schema.dims:
-        if name not in {site.name for site in sites}:
-            msg = f"dims= names a site '{name}', which the kernel does not have. "
-            raise InputError(msg + nearest(str(name), spec.names), code="labels-unknown")
-    slashed = [dim for dims in schema.dims.values() for dim in dims if "/" in str(dim)]
-    if slashed:
-        msg = f"dims= names a dimension '{slashed[0]}'. Leave out the '/', which parts groups."
-        raise InputError(msg, code="site-name")
+    _check_dims(spec, schema)
     row_dim = row_dimension(spec)
     sizes: dict[str, int | None] = dict.fromkeys(("chain", "draw", "obs", "category", row_dim))
     for site in sites:
@@ -171,6 +164,18 @@ def check_labels(spec: KernelSpec, schema: Schema) -> None:
                 "one for each."
             )
             raise InputError(msg, code="dims-conflict")
+
+
+def _check_dims(spec: KernelSpec, schema: Schema) -> None:
+    names = [site.name for site in spec.sites if site.kind != "factor"]
+    for name, dims in schema.dims.items():
+        if name not in names:
+            msg = f"dims= names a site '{name}', which the kernel does not have. "
+            raise InputError(msg + nearest(str(name), names), code="labels-unknown")
+        slashed = [dim for dim in dims if "/" in str(dim)]
+        if slashed:
+            msg = f"dims= names a dimension '{slashed[0]}'. Leave out the '/', which parts groups."
+            raise InputError(msg, code="site-name")
 
 
 def check_layout(variables: Sequence[Variable], groups: Mapping[str, xr.Dataset]) -> None:
