@@ -11,12 +11,15 @@ __all__ = ["ROUNDING", "ColumnTable", "row_count", "standardised"]
 #: Differences relative to a column's size that single precision cannot tell apart.
 ROUNDING = 2.0**-22
 PIECE = 65_536
+#: Levels of a code up to which its order may tell one category from another.
+CODE_LEVELS = 10
 
 
 class ColumnTable:
     """Rows, column by column, and in units of their columns' spread as they are needed.
 
-    `complete` are the rows without a value that is not finite.
+    `complete` are the rows without a value that is not finite. `codes`, by argument the columns
+    that number categories, are no quantities: with many levels they have no spread to measure by.
     """
 
     def __init__(
@@ -25,6 +28,7 @@ class ColumnTable:
         columns: Mapping[str, Sequence[str]],
         leave_out: Collection[str],
         levels: Sequence[float],
+        codes: Mapping[str, Collection[int]] | None = None,
     ) -> None:
         self.used = _tables(arrays, leave_out)
         named = {name: _column_names(name, array, columns) for name, array in self.used.items()}
@@ -36,6 +40,11 @@ class ColumnTable:
         summary = summary.reshape(len(self.views), 4 + len(levels)).T
         self.low, self.high, self.mean, self.scale = summary[:4]
         self.quantiles = summary[4:]
+        offsets = np.cumsum([0, *(len(group) for group in named.values())])
+        for first, name in zip(offsets, named, strict=False):
+            for column in (codes or {}).get(name, ()):
+                if len(np.unique(self.views[first + column])) > CODE_LEVELS:
+                    self.scale[first + column] = 0.0
         self.complete = _complete_rows(self.views, self.rows)
 
     def binary(self, treatments: Collection[str] | None) -> list[int]:

@@ -167,6 +167,8 @@ class Estimator(Routed, Portable):
         >>> round(float(im.posterior["mean"].mean()), 1)
         3.0
         """
+        called = {"num_steps": num_steps, "epochs": epochs}
+        self._check_settings(called | {"num_chains": num_chains, "num_warmup": num_warmup})
         settings = Settings(
             num_samples=self._setting("num_samples", num_samples),
             epochs=self._setting("epochs", epochs),
@@ -223,6 +225,7 @@ class Estimator(Routed, Portable):
         >>> im.diagnostics_["steps"]
         500
         """
+        self._check_settings({"num_chains": num_chains, "num_warmup": num_warmup})
         settings = Settings(
             num_samples=self._setting("num_samples", num_samples),
             num_steps=self._setting("num_steps", num_steps),
@@ -463,6 +466,24 @@ class Estimator(Routed, Portable):
         return tree_of(self._fit_groups(fitted.fit, fitted, attrs), attrs)
 
     @property
+    def inference_(self) -> Any:
+        """NumPyro's own object with the result of the last fit; the one that was passed has none.
+
+        Chains: an `MCMC` with `get_samples`, `get_extra_fields` and `print_summary`, in which sites
+        that are not latent are missing. A guide: an `SVI` whose `guide` has seen the data, for the
+        state and the parameters in `vi_result`.
+        """
+        engine: Any = as_engine(self.inference, self.kernel)
+        if not hasattr(engine, "fitted_object"):
+            msg = f"Engine '{engine.name}' has no object of NumPyro's. Use posterior_tree."
+            raise _NoResultError(msg, code="no-object")
+        fitted = self._fitted_state()
+        if "engine" not in fitted.fit.attrs:
+            msg = "The draws were set by hand, so no engine holds them. Use posterior_tree."
+            raise _NoResultError(msg, code="no-object")
+        return engine.fitted_object(fitted.fit, fitted.problem)
+
+    @property
     def vi_result(self) -> Any:
         """NumPyro's `SVIRunResult` of the last SVI fit; set it to use one run elsewhere."""
         engine: Any = as_engine(self.inference, self.kernel)
@@ -670,10 +691,9 @@ class Estimator(Routed, Portable):
         kwargs: dict[str, Any],
     ) -> Self:
         check_positive(settings.num_samples, "num_samples")
-        for name in ("epochs", "batch_size", "num_steps"):
+        for name in ("epochs", "batch_size", "num_steps", "num_chains"):
             check_positive(getattr(settings, name), name)
         engine = as_engine(self.inference, self.kernel)
-        check_settings(engine, settings)
         self._check_known("fit_on_batch" if settings.whole else "fit", kwargs)
         state = self._fitted.fit.state if self.warm_start and self.is_fitted() else None
         known = None if state is None else self._fitted.known
@@ -683,6 +703,9 @@ class Estimator(Routed, Portable):
         self._fitted = replace(fitted, seen=support_seen(problem, arguments))
         show((*problem.notes, *fit.notes))
         return self
+
+    def _check_settings(self, called: Mapping[str, Any]) -> None:
+        check_settings(as_engine(self.inference, self.kernel), called)
 
     def _problem(
         self,

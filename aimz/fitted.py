@@ -14,6 +14,7 @@ from aimz.execute import Call
 from aimz.inference import Fit, Problem
 from aimz.inputs import Given
 from aimz.kernel import read_signature
+from aimz.lookups import coded_columns
 from aimz.programs import fingerprint_values
 from aimz.requests import Fitted, Request
 from aimz.scenario import Origin
@@ -37,7 +38,8 @@ def support_seen(problem: Problem, arguments: Arguments) -> Support:
     by_row = (spec.row_inputs | set(inputs.always_rows)) & inputs.arrays.keys()
     arrays = {n: inputs.arrays[n] for n in inputs.arrays if n in by_row}
     plain = {n: np.asarray(v) for n, v in arrays.items() if not isinstance(v, dict)}
-    return support_of(plain, arguments.columns, leave_out=spec.observed_arguments)
+    codes = coded_columns(spec.lookups, arguments.arrays)
+    return support_of(plain, arguments.columns, leave_out=spec.observed_arguments, codes=codes)
 
 
 def fitted_on(problem: Problem, arguments: Arguments, fit: Fit, steps: int = 0) -> Fitted:

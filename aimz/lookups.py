@@ -16,7 +16,7 @@ from jax.extend import core
 
 from aimz.errors import InputError
 
-__all__ = ["Lookup", "check_lookups", "lookups_of", "needed_sizes"]
+__all__ = ["Lookup", "check_lookups", "coded_columns", "lookups_of", "needed_sizes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +101,26 @@ def check_lookups(
             f"{way_out}."
         )
         raise InputError(msg, code="index-range")
+
+
+def coded_columns(
+    lookups: Sequence[Lookup], arrays: Mapping[str, Any]
+) -> dict[str, frozenset[int]]:
+    """Columns of arguments that are indices of a table: codes of categories, not quantities.
+
+    An argument of one value per row has column 0.
+    """
+    leaves = [leaf for name in sorted(arrays) for leaf in jax.tree.leaves(arrays[name])]
+    known: dict[_Node, list[Any]] = {}
+    found: dict[str, set[int]] = {}
+    for lookup in lookups:
+        index = np.asarray(_value(lookup.index, leaves, known)).ravel()
+        for name in lookup.arguments:
+            values = np.asarray(arrays[name]) if not isinstance(arrays[name], dict) else index
+            columns = values.reshape(len(values), -1).T if values.ndim in (1, 2) else ()
+            same = {k for k, column in enumerate(columns) if np.array_equal(column, index)}
+            found.setdefault(name, set()).update(same)
+    return {name: frozenset(columns) for name, columns in found.items() if columns}
 
 
 def _walk(

@@ -18,6 +18,7 @@ from aimz.estimation import Scenarios
 from aimz.execute import Call
 from aimz.inference import Note
 from aimz.inputs import Given
+from aimz.lookups import coded_columns
 from aimz.rows import RowTile
 from aimz.support import Outside, Support, merged, outside, scores_of, sentence
 
@@ -144,7 +145,8 @@ def _scored_here(own: Given, worlds: Mapping[Any, _World], treatments: frozenset
         if name in own.spec.row_inputs and not isinstance(value, dict)
     }
     hidden = own.spec.observed_arguments - shown
-    return scores_of(arrays, own.arguments.columns, treatments, leave_out=hidden)
+    codes = coded_columns(own.spec.lookups, own.arguments.arrays)
+    return scores_of(arrays, own.arguments.columns, treatments, leave_out=hidden, codes=codes)
 
 
 def _world(name: Any, scenarios: Scenarios) -> _World:

@@ -104,6 +104,7 @@ def support_of(
     *,
     treatments: Collection[str] | None = None,
     leave_out: Collection[str] = (),
+    codes: Mapping[str, Collection[int]] | None = None,
 ) -> Support:
     """Describe where the fitted rows lie.
 
@@ -119,6 +120,8 @@ def support_of(
         default every argument that has one value per row and two distinct ones.
     leave_out : collection of str
         Arguments that say nothing about a row's place: the outcome, mediators.
+    codes : mapping of str to collection of int, optional
+        By argument, columns that number categories; of many only the range counts.
 
     Returns
     -------
@@ -135,7 +138,7 @@ def support_of(
     >>> found.columns, found.low.tolist(), found.high.tolist()
     (('age',), [20.0], [70.0])
     """
-    table = ColumnTable(arrays, columns, leave_out, LEVELS)
+    table = ColumnTable(arrays, columns, leave_out, LEVELS, codes)
     varied = np.flatnonzero(table.scale)
     scored = table.binary(treatments)
     whitening = _whitening(table, np.setdiff1d(varied, scored))
@@ -160,12 +163,13 @@ def scores_of(
     treatments: Collection[str],
     *,
     leave_out: Collection[str] = (),
+    codes: Mapping[str, Collection[int]] | None = None,
 ) -> Support:
     """Scores alone, of rows that are no data of a fit: ranges and distances exclude no row.
 
     Parameters
     ----------
-    arrays, columns, leave_out
+    arrays, columns, leave_out, codes
         As in `support_of`.
     treatments : collection of str
         Columns to score; names of others, and columns of other than two values, are passed over.
@@ -180,7 +184,7 @@ def scores_of(
     >>> [score.treatment for score in scores_of(rows, {}, ["t", "dose"]).scores]
     ['t']
     """
-    table = ColumnTable(arrays, columns, leave_out, ())
+    table = ColumnTable(arrays, columns, leave_out, (), codes)
     scored = table.binary(set(treatments) & set(table.names))
     every = np.full(len(table.names), np.inf)
     return Support(

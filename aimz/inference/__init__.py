@@ -10,7 +10,7 @@
 'mcmc'
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numpyro.infer import MCMC, SVI
@@ -101,7 +101,8 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
         return MCMCEngine(kernel, inference)
     if isinstance(inference, MCMCKernel):
         own = NUTS()
-        mcmc = MCMC(inference, num_warmup=own.warmup, num_samples=1000, num_chains=own.chains)
+        mcmc = MCMC(inference, num_warmup=own.warmup, num_samples=1000, chain_method="sequential")
+        mcmc.num_chains = own.chains
         return MCMCEngine(kernel, mcmc)
     if isinstance(inference, NUTS):
         return MCMCEngine(kernel, settings=inference)
@@ -127,22 +128,27 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
     )
 
 
-def check_settings(engine: Engine, settings: Settings) -> None:
-    """Refuse settings that an engine has no use for, and name their place.
+def check_settings(engine: Engine, called: Mapping[str, Any]) -> None:
+    """Refuse settings of a call that its engine has no use for, and name their place.
 
     Raises
     ------
     InputError
         `settings`.
     """
-    if settings.num_warmup is not None and settings.num_warmup < 0:
-        msg = f"num_warmup={settings.num_warmup} is negative. Pass 0 or more, or leave it out."
+    if (called.get("num_warmup") or 0) < 0:
+        msg = f"num_warmup={called['num_warmup']} is negative. Pass 0 or more, or leave it out."
         raise InputError(msg, code="settings")
-    for name in ("num_chains", "num_warmup"):
-        value = getattr(settings, name)
-        if value is not None and not isinstance(engine, MCMCEngine | AutoEngine):
-            msg = (
-                f"{name}={value} is for chains, and engine '{engine.name}' has none. Pass "
-                "inference='nuts', or leave it out."
-            )
-            raise InputError(msg, code="settings")
+    for name, value in called.items():
+        of_chains = name in ("num_chains", "num_warmup")
+        users = (AutoEngine, MCMCEngine) if of_chains else (SVIEngine,)
+        if value is None or isinstance(engine, users):
+            continue
+        if not isinstance(engine, MCMCEngine | SVIEngine):  # of somebody else, who may have a use
+            continue
+        kind, place = ("chains", "nuts") if of_chains else ("training by steps", "svi")
+        msg = (
+            f"{name}={value} is for {kind}, which engine '{engine.name}' does not do. Pass "
+            f"inference='{place}', or leave it out (chains have num_samples and num_warmup)."
+        )
+        raise InputError(msg, code="settings")

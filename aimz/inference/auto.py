@@ -94,6 +94,12 @@ class AutoEngine(SVIEngine):
             raise InputError(msg, code="vi-result")
         return super().vi_result(fit)
 
+    def fitted_object(self, fit: Fit, problem: Problem | None) -> Any:
+        """NumPyro's object of the fit: an `SVI`, or an `MCMC` where chains were run."""
+        if "chains" in fit.attrs:
+            return self._chains().fitted_object(fit, problem)
+        return super().fitted_object(fit, problem)
+
     def _chains(self) -> MCMCEngine:
         return MCMCEngine(self.kernel, settings=NUTS(_CHAINS, _WARMUP))
 

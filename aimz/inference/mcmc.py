@@ -7,9 +7,11 @@ user's `MCMC` object. In both cases the user's object is read and never changed.
 import copy
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers, infer
 from numpyro.infer import HMC, MCMC
@@ -116,6 +118,30 @@ class MCMCEngine:
         key = as_key(rng_key)
         draws, _, after = self._run(key, problem, plan, record.params, record, progress=False)
         return draws, after
+
+    def fitted_object(self, fit: Fit, problem: Problem | None) -> MCMC:
+        """A NumPyro `MCMC` object that holds the draws of a fit, as if it had run."""
+        del problem
+        given = self.given
+        sampler = infer.NUTS(self.kernel) if given is None else given.sampler
+        arrays = next(iter(fit.draws.values()))
+        mcmc = MCMC(
+            copy.copy(sampler),
+            num_warmup=fit.attrs["warmup"],
+            num_samples=arrays.shape[1],
+            num_chains=arrays.shape[0],
+            chain_method="sequential",  # any other is said to lack devices
+            progress_bar=False,
+        )
+        names = {name: field for field, name in STATS.items()} | {"lp": "potential_energy"}
+        extra = {names[name]: jnp.asarray(v) for name, v in fit.stats.items() if name in names}
+        if "potential_energy" in extra:
+            extra["potential_energy"] = -extra["potential_energy"]
+        draws = {name: jnp.asarray(value) for name, value in fit.draws.items()}
+        mcmc._states = {mcmc._sample_field: draws, **extra}
+        last = {name: value[:, -1] for name, value in draws.items()}
+        mcmc._last_state = SimpleNamespace(**{mcmc._sample_field: last})
+        return mcmc
 
     def _plan(self, asked: Settings) -> Plan:
         """Lengths of the chains: as the call says, or else the object or the settings."""

@@ -52,7 +52,7 @@ from aimz.inference.training import (
     run_phases,
 )
 from aimz.inference.whitened import WhitenedNormal
-from aimz.programs import compile_program
+from aimz.programs import TRACE_LOCK, compile_program
 from aimz.randomness import as_key
 
 __all__ = ["SVIEngine", "SVIRecord"]
@@ -172,6 +172,19 @@ class SVIEngine:
         losses = jnp.asarray(fit.trace.get("loss", ()))
         state = fit.state.svi
         return SVIRunResult(self._constrained(fit.state), state, losses)
+
+    def fitted_object(self, fit: Fit, problem: Problem | None) -> SVI:
+        """A NumPyro `SVI` object whose guide has seen the data, for the states of `vi_result`."""
+        if problem is None or fit.state is None:
+            msg = (
+                "A guide is set up by the data of the fit, which this model does not hold: it was "
+                "loaded, or its draws were set. Fit again."
+            )
+            raise InputError(msg, code="no-data")
+        task, record = self._task(problem), fit.state
+        with TRACE_LOCK:
+            fixed = (record.setup_key, record.start)
+            return task.set_up(problem.inputs.rows, fixed, task.kwargs(problem.inputs.arrays))
 
     def fit_from(self, rng_key: Any, result: SVIRunResult, num_samples: int | None = None) -> Fit:
         """The fit that a run of the user's own `SVI` object stands for, with draws.
