@@ -58,7 +58,10 @@ def test_small_tiles_equal_the_whole_data_answer(entry: Kernel, monkeypatch):
         if name != "y" or entry.name in NO_ORACLE:
             np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-5, err_msg=name)
     for name, value in density.items():
-        wanted = np.reshape(expected[1][name], value.shape)
+        wanted = np.reshape(expected[1][name], (DRAWS, -1))
+        if wanted.size != value.size:  # rows that the kernel masks are left out, not 0
+            wanted = wanted[:, wanted.any(axis=0)]
+        wanted = wanted.reshape(value.shape)
         np.testing.assert_allclose(value, wanted, rtol=2e-4, atol=2e-4, err_msg=name)
 
 
