@@ -9,6 +9,7 @@ import enum
 import functools
 import math
 import sys
+from collections import namedtuple
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -195,6 +196,40 @@ def scanned(X, y=None):
     numpyro.sample("y", dist.Normal(levels, 1.0), obs=y)
 
 
+Pair = namedtuple("Pair", "one other")  # noqa: PYI024  # as users write them
+PAIR = Pair(1.5, np.ones(2, np.float32))
+by_row = jax.vmap(lambda x: x + SCALE)
+slope = jax.grad(helper, argnums=1)
+
+
+class Shifted(dist.Distribution):  # type: ignore[misc]  # NumPyro is untyped
+    """A distribution of the user's own."""
+
+    support = dist.constraints.real
+    arg_constraints = {"loc": dist.constraints.real}
+
+    def __init__(self, loc, *, validate_args=None):
+        self.loc = loc
+        super().__init__(batch_shape=jnp.shape(loc), validate_args=validate_args)
+
+    def sample(self, key, sample_shape=()):
+        return self.loc + jax.random.normal(key, sample_shape + self.batch_shape)
+
+    def log_prob(self, value):
+        return Normal(self.loc, 1.0).log_prob(value)
+
+
+def of_library_closures(X, y=None):
+    from numpyro import distributions
+
+    shift = slope(2.0, 1.0) + PAIR.one + PAIR.other.sum()
+    numpyro.sample("y", distributions.Normal(by_row(X[:, 0]) + shift, 1.0), obs=y)
+
+
+def of_its_own_distribution(X, y=None):
+    numpyro.sample("y", Shifted(X[:, 0]), obs=y)
+
+
 SPACE = Columns(np.array([0.1, 0.2]), np.array([1.0, 2.0]))
 KERNELS: dict[str, Any] = {
     "all that it reads": reads_much,
@@ -213,6 +248,8 @@ KERNELS: dict[str, Any] = {
     "scan": scanned,
     "reparam": handlers.reparam(make(1.0, TABLE), config={"b": LocScaleReparam(0.0)}),
     "condition": handlers.condition(make(1.0, TABLE), data={"b": jnp.ones(())}),
+    "library closures": of_library_closures,
+    "own distribution": of_its_own_distribution,
     "linear": LinearKernel(SPACE, 1.0, 2.0),
     "logistic": LogisticKernel(SPACE, 3),
 }

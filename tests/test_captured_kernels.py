@@ -121,6 +121,22 @@ def test_functions_of_a_module_beside_the_notebook_are_captured(helpers, tmp_pat
     )
 
 
+def test_an_import_inside_a_kernel_counts(helpers, tmp_path):
+    def kernel(X, y=None):
+        import own_helpers  # type: ignore[import-not-found]  # of this test
+
+        numpyro.sample("y", dist.Normal(own_helpers.shifted(X[:, 0]), 1.0), obs=y)
+
+    assert kept(kernel).entry["captured"]["local_imports"] == ["own_helpers"]
+
+    def relative(X, y=None):
+        from .own_helpers import shifted  # type: ignore[import-untyped]  # nowhere
+
+        numpyro.sample("y", dist.Normal(shifted(X[:, 0]), 1.0), obs=y)
+
+    assert "it imports '.own_helpers' relatively" in kept(relative).absent
+
+
 def test_a_module_beside_the_notebook_is_named_where_it_is_missing(helpers, tmp_path):
     def kernel(X, y=None):
         numpyro.sample("y", dist.Normal(helpers.shifted(X[:, 0]), 1.0), obs=y)

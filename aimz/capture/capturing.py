@@ -84,7 +84,7 @@ def captured(kernel: Callable[..., Any]) -> Captured:
         writer.arrays,
         name,
         (module, qualname),
-        tuple(writer.modules),
+        tuple(sorted(writer.modules)),
         tuple(writer.definitions),
         writer.constants,
     )

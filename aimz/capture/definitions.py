@@ -29,6 +29,7 @@ __all__ = [
     "class_scope",
     "definition_of",
     "globals_read",
+    "imports_inside",
     "is_alike",
     "register_source",
     "span_of",
@@ -104,6 +105,17 @@ class Definition:
             head = data[start[0] - 1][: start[1]]
             data[start[0] - 1 : end[0]] = [head + new.encode() + tail, *[b""] * (end[0] - start[0])]
         return b"".join(data[first - 1 : node.end_lineno]).decode().rstrip("\n") + "\n"
+
+    def assigned(self, name: str) -> ast.expr | None:
+        """What the module that holds the definition has last assigned to a name."""
+        tree = ast.parse("".join(self.lines))
+        found = [
+            node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            and [ast.unparse(target) for target in node.targets] == [name]
+        ]
+        return found[-1] if found else None
 
     def indented(self, text: str) -> str:
         """A text of the definition, four columns further in; strings of several lines stay."""
@@ -212,6 +224,19 @@ def globals_read(code: types.CodeType) -> set[str]:
     read = {"LOAD_GLOBAL", "LOAD_NAME"}
     names = {str(own.argval) for own in dis.get_instructions(code) if own.opname in read}
     return names.union(*(globals_read(c) for c in code.co_consts if isinstance(c, types.CodeType)))
+
+
+def imports_inside(code: types.CodeType) -> set[str]:
+    """Modules that a function imports when it runs; a relative one begins with a dot."""
+    names: set[str] = set()
+    level = 0
+    for own in dis.get_instructions(code):
+        if own.opname == "IMPORT_NAME":
+            names.add("." * level + str(own.argval))
+        if own.opname in ("LOAD_CONST", "LOAD_SMALL_INT") and isinstance(own.argval, int):
+            level = own.argval
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return names.union(*(imports_inside(c) for c in inner))
 
 
 def is_alike(one: types.CodeType, other: types.CodeType) -> bool:

@@ -55,6 +55,8 @@ def kept(kernel: Callable[..., Any]) -> Kept:
         found = captured(kernel)
     except NotCapturedError as error:
         return Kept({"absent": str(error)})
+    except Exception as error:  # noqa: BLE001  # of objects of any kind; `save` says it
+        return Kept({"absent": f"what it reads: writing it down raised {error!r:.80}"})
     files = {CODE: found.source.encode()}
     if found.arrays:
         buffer = io.BytesIO()

@@ -27,7 +27,8 @@ def rebuilt(
         made.__setstate__(state)
         return made
     plain, slots = state if isinstance(state, tuple) else (state, None)
-    made.__dict__.update(plain or {})
+    if plain:
+        made.__dict__.update(plain)
     for key, value in (slots or {}).items():
         object.__setattr__(made, key, value)
     return made

@@ -26,6 +26,7 @@ from aimz.capture.definitions import (
     class_scope,
     definition_of,
     globals_read,
+    imports_inside,
     span_of,
 )
 from aimz.capture.names import import_path, is_installed, is_of_library
@@ -344,6 +345,11 @@ class Writer:
         if isinstance(inner, types.FunctionType) and is_of_library(value):
             return self._wrapped(value, path, wanted)
         definition = _written(definition_of, value, path)
+        for module in sorted(imports_inside(value.__code__)):
+            if module.startswith("."):
+                msg = f"it imports {module!r} relatively, from where it is"
+                raise NotCapturedError(msg, path)
+            self.modules[module] = None
         is_lambda = isinstance(definition.node, ast.Lambda)
         name = self._free_name(wanted if is_lambda else value.__name__)
         self._bind(name, value)
@@ -438,7 +444,10 @@ class Writer:
         definition = _written(definition_of, inner, path)
         if definition.is_decorated:
             return self._decorated(value, inner, definition, path)
-        msg = f"a function that {_maker(value)} has wrapped without a decorator"
+        assigned = definition.assigned(wanted)
+        if assigned is not None:
+            return self._assigned(value, assigned, inner.__globals__, path, wanted)
+        msg = f"a function that {_maker(value)} has wrapped out of sight"
         raise NotCapturedError(msg, path)
 
     def _compiled(self, value: Any, path: Sequence[str], wanted: str) -> str:
@@ -458,6 +467,25 @@ class Writer:
             options = "".join(f", {n}={v!r}" for n, v in given.items())
             text = f"{self._module('jax')}.jit({own}{options})"
         self.statements.append(f"{name} = {text}")
+        return name
+
+    def _assigned(
+        self, value: Any, node: ast.expr, scope: Mapping[str, Any], path: Sequence[str], wanted: str
+    ) -> str:
+        """What a line of the module has assigned, such as jax.vmap(step), by that line."""
+        name = self._free_name(wanted)
+        self._bind(name, value)
+        self._pending.append(id(value))
+        given: dict[str, str] = {}
+        for word in sorted(_words(node) & scope.keys()):
+            found = self._read(word, scope[word], path)
+            given |= {} if found is None else {word: found}
+        self._pending.pop()
+        self._submodules(node, scope)
+        text = ast.unparse(node)
+        line = f"{name} = {text}"
+        self.statements.append(_made_by(name, f"    return {text}\n", given) if given else line)
+        self.definitions.append(name)
         return name
 
     def _decorated(
@@ -492,6 +520,13 @@ class Writer:
         imported = self._importable(value)
         if imported is not None:
             return imported
+        fields = getattr(value, "_fields", None)
+        if (
+            fields is not None
+            and value.__bases__ == (tuple,)
+            and "__annotations__" not in vars(value)
+        ):
+            return f"{self._module('collections')}.namedtuple({value.__name__!r}, {fields!r})"
         definition = _written(class_definition, value, path)
         if definition.indent:
             msg = f"the class '{value.__name__}' is made inside a function"
