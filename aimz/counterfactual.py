@@ -111,7 +111,9 @@ def replays_of(
     ]
     _check_sites(spec, names, known)
     total = natural.plan.chains * natural.plan.draws
-    held = np.asarray(outcome, spec[output].dtype)
+    held = np.asarray(outcome)
+    if held.dtype.kind != "f" or spec[output].dtype.kind != "f":
+        held = held.astype(spec[output].dtype)
     values = {output: np.broadcast_to(held, (total, *held.shape))}
     evidence = _holding(natural.call, values, (output,))
     redraw = {**evidence.block.redraw, **absent}
@@ -166,7 +168,8 @@ def _blanks(spec: KernelSpec, names: list[str], total: int) -> dict[str, np.ndar
     blanks = {}
     for name in names:
         shape = np.delete(spec[name].shape, spec[name].row_axis or 0)
-        blank = np.zeros((), spec[name].dtype)
+        dtype = np.dtype(spec[name].dtype)  # noise of large values is small
+        blank = np.zeros((), np.float64 if dtype == np.float32 else dtype)
         blanks[name] = np.broadcast_to(blank, (total, spec.rows, *map(int, shape)))
     return blanks
 

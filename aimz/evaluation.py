@@ -232,7 +232,7 @@ def _attributes(question: Question, scenarios: Scenarios) -> dict[str, Any]:
 def _run(
     question: Question, scenarios: Scenarios, found: _Pass, on_rows: Callable[[int], None]
 ) -> _Pass:
-    first, plan = scenarios.own.call, scenarios.own.plan
+    first, plan = scenarios.own.call, _plan(scenarios, found)
     replays = None if scenarios.replays is None else Replay(scenarios.replays, plan)
     worlds = None
     if replays is None:
@@ -270,6 +270,12 @@ def _run(
     found.rows = each_tile(first, plan, work, on_rows)
     found.couplings = {} if replays is None else replays.couplings
     return found
+
+
+def _plan(scenarios: Scenarios, found: _Pass) -> Plan:
+    """The grid, and the rows that are asked about."""
+    weights = found.reduction.weights
+    return replace(scenarios.own.plan, asked=None if weights is None else weights > 0)
 
 
 class _SideBySide:

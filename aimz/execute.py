@@ -9,22 +9,37 @@ A few threads take one tile after another: each computes it on its device, copie
 to the sink, so that the three overlap and no more tiles are in memory than there are threads.
 """
 
+import contextlib
 import math
 import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from aimz.errors import AimzError, InputError
+from aimz.families import Faults, fault_of
 from aimz.programs import TRACE_LOCK, Bound, compile_program
 from aimz.rows import RowTile, Stream
-from aimz.sampling import Block, Task, follows_rows, predict_block, predict_pairs
+from aimz.sampling import (
+    Block,
+    Found,
+    Task,
+    evidence_block,
+    expectation_block,
+    follows_rows,
+    law_block,
+    log_likelihood_block,
+    predict_block,
+    predict_pairs,
+    score_block,
+)
 from aimz.spec import KernelSpec
 from aimz.store import Sink, Tile, Variable
 
@@ -54,7 +69,10 @@ PAIRED_VALUES = 2**18
 #: Threads of a device that is not the CPU: one computes while the other copies and writes.
 THREADS_PER_ACCELERATOR = 2
 
-Program = Callable[[Task, Block], dict[str, Any]]
+Program = Callable[[Task, Block], Found]
+# What is computed in double precision: densities of large counts, means of which small differences
+# are asked, noise behind values. Draws are in single precision everywhere, and the same.
+_WIDE = (evidence_block, expectation_block, law_block, log_likelihood_block, score_block)
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,8 @@ class Plan:
     """The grid of one result: sizes of its tiles and how many rows and draws it covers.
 
     `rows` is None while their number is not known; `draws` counts those of one chain, `tile_draws`
-    those of one tile: all of them, or a part of one chain.
+    those of one tile: all of them, or a part of one chain. `asked` are the rows, (row,) of bool, of
+    which a fault stops the call; None are all.
     """
 
     rows: int | None
@@ -71,6 +90,7 @@ class Plan:
     tile_rows: int
     tile_draws: int
     whole: bool
+    asked: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def row_slices(self) -> Iterator[slice]:
         """Rows of each tile, in order."""
@@ -111,6 +131,11 @@ class Call:
     observed: np.ndarray | None = None  # outcomes to keep beside the draws, (row, ...)
     replaced: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether its program computes in double precision."""
+        return self.program in _WIDE
+
     def arrays(self, row_tile: RowTile) -> dict[str, Any]:
         """Arrays of a tile's rows, by argument."""
         rows, own = row_tile.rows, self.block.row_inputs
@@ -138,6 +163,7 @@ class Ready:
     shapes: Mapping[str, Any]
     dtypes: Mapping[str, np.dtype]
     in_pairs: bool = False
+    is_wide: bool = False
 
 
 def plan_tiles(spec: KernelSpec, rows: int | None, chains: int, draws: int) -> Plan:
@@ -169,28 +195,56 @@ def compile_call(call: Call, plan: Plan) -> Ready:
     tile = Tile(0, slice(0, 1), slice(0, 1), slice(0, 1))
     block = _shared(call.block, tile, plan)
     block = _with_rows(block, call, RowTile(slice(0, 1), rows), plan)
-    shapes = jax.tree.map(_as_jax_types, block)
-    dtypes: dict[str, np.dtype] = {}
     if _in_pairs(call, plan):
+        shapes = jax.tree.map(_as_jax_types, block)
         with TRACE_LOCK:
             run = compile_program(
                 partial(predict_pairs, call.task), shapes, version=call.task.spec.version
             )
         full = jax.ShapeDtypeStruct((plan.tile_rows, plan.tile_draws), bool)
-        own = {n: np.dtype(call.task.results[n].dtype) for n in run.shapes}
-        return Ready(run, dict.fromkeys(run.shapes, full), own, in_pairs=True)
+        own = {n: np.dtype(call.task.results[n].dtype) for n in run.shapes.values}
+        return Ready(run, dict.fromkeys(own, full), own, in_pairs=True)
+    if call.is_wide and not jax.config.jax_enable_x64:
+        try:
+            return _compiled(call, block, is_wide=True)
+        except (TypeError, ValueError) as error:  # a kernel that fixes its own dtypes
+            if isinstance(error, AimzError):
+                raise
+    return _compiled(call, block, is_wide=False)
 
-    def narrow(block: Block) -> dict[str, Any]:
-        values = call.program(call.task, block)
-        for name, value in values.items():
+
+def _compiled(call: Call, block: Block, *, is_wide: bool) -> Ready:
+    """Compile a program, in double precision or in JAX's own."""
+    dtypes: dict[str, np.dtype] = {}
+
+    def narrow(block: Block) -> Found:
+        task = replace(call.task, is_wide=is_wide)
+        found = call.program(task, _widened(block) if is_wide else block)
+        for name, value in found.values.items():
             if isinstance(value, jax.Array):  # and no record of arrays
                 dtypes[name] = np.dtype(value.dtype)
-                values[name] = value.astype(narrowest(call, name, dtypes[name]))
-        return values
+                found.values[name] = value.astype(narrowest(call, name, dtypes[name]))
+        return found
 
-    with TRACE_LOCK:
+    with _precision(is_wide=is_wide), TRACE_LOCK:
+        shapes = jax.tree.map(_as_jax_types, block)
         run = compile_program(narrow, shapes, version=call.task.spec.version)
-    return Ready(run, run.shapes, dtypes)
+    return Ready(run, run.shapes.values, dtypes, is_wide=is_wide)
+
+
+def _precision(*, is_wide: bool) -> AbstractContextManager[Any]:
+    return jax.enable_x64(True) if is_wide else contextlib.nullcontext()
+
+
+def _widened(block: Block) -> Block:
+    """A block whose floating-point numbers are in double precision."""
+
+    def wide(leaf: Any) -> Any:
+        is_single = jax.dtypes.issubdtype(leaf.dtype, np.floating)
+        return leaf.astype(np.float64) if is_single else leaf
+
+    widened: Block = jax.tree.map(wide, block)
+    return widened
 
 
 def run_tiles(
@@ -245,7 +299,10 @@ class TileRun:
             full[: len(value), : value.shape[1]] = value
             held[name] = full.swapaxes(0, 1)
         block = block._replace(row_posterior=held)
-        results: dict[str, Any] = self.ready.run(block)  # where its shared part is
+        with _precision(is_wide=self.ready.is_wide):
+            found: Found = self.ready.run(block)  # where its shared part is
+        results = found.values
+        _check_faults(found.faults, tile.rows, self.plan.asked)
         if self.ready.in_pairs:
             results = {n: np.asarray(v).view(bool) for n, v in results.items()}
         rows, draws = _length(tile.rows), num_draws(tile)
@@ -258,6 +315,34 @@ class TileRun:
             name: jax.tree.map(partial(cut, by_row=owned[name]), value)
             for name, value in results.items()
         }
+
+
+def _check_faults(faults: Mapping[str, Faults], rows: slice, asked: np.ndarray | None) -> None:
+    """Refuse what comes of parameters that a distribution cannot have."""
+    for name, own in faults.items():
+        found = fault_of(own, _length(rows), None if asked is None else asked[rows])
+        if found is None:
+            continue
+        row, (family, parameter, value) = found
+        where = "" if row is None else f" in row {rows.start + row}"
+        site = name.rpartition("\0")[2]
+        if parameter == "draws":
+            msg = (
+                f"Draws of site '{site}' from {family} may reach {value:.3g}{where}, which whole "
+                "numbers of 32 bits cannot hold. Count in larger units, or set jax_enable_x64."
+            )
+            raise InputError(msg, code="cast-overflow")
+        if parameter == "log density":
+            msg = (
+                f"The log density of site '{site}' is {value}{where}: its outcome says nothing, or "
+                "lies where the density of its distribution has no limit. Check the outcome."
+            )
+            raise InputError(msg, code="density")
+        msg = (
+            f"Site '{site}' is drawn from {family} with {parameter} = {value:.6g}{where}, which it "
+            "cannot have. Check the scenario, or put the parameter through a link in the kernel."
+        )
+        raise InputError(msg, code="parameters")
 
 
 def each_tile(

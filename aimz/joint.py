@@ -18,7 +18,7 @@ import numpy as np
 
 from aimz.execute import Call, Plan, TileRun, compile_call, is_binary, narrowest
 from aimz.rows import RowTile
-from aimz.sampling import Block, Task, expectation_block
+from aimz.sampling import Block, Found, Task, expectation_block
 from aimz.spec import SiteSpec
 from aimz.store import Tile
 
@@ -89,6 +89,11 @@ class _JointCall(Call):
     """A call whose rows are those of its parts."""
 
     parts: tuple[_Part, ...] = ()
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its parts compute in double precision."""
+        return all(part.call.is_wide for part in self.parts)
 
     def arrays(self, row_tile: RowTile) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -182,27 +187,31 @@ def _is_same_array(one: Any, other: Any) -> bool:
     )
 
 
-def _run(parts: tuple[_Part, ...], form: _Form, _: Task, block: Block) -> dict[str, jax.Array]:
+def _run(parts: tuple[_Part, ...], form: _Form, task: Task, block: Block) -> Found:
     """The program of a joint call."""
-    found = {}
+    found: dict[str, jax.Array] = {}
+    faults: dict[str, Any] = {}
     for part in parts:
         own = {
             field: {name: getattr(block, field)[key] for name, key in places.items()}
             for field, places in part.places.items()
         }
-        values = part.call.program(part.call.task, block._replace(**own))
-        ((site, value),) = values.items()
+        its = replace(part.call.task, is_wide=task.is_wide)
+        ran = part.call.program(its, block._replace(**own))
+        ((site, value),) = ran.values.items()
+        faults |= {f"{part.name}\0{name}": fault for name, fault in ran.faults.items()}
         found[part.name] = value.astype(narrowest(part.call, site, np.dtype(value.dtype)))
     if form is _Form.VALUES:
-        return found
+        return Found(found, faults)
     # The last tile is padded with its first row.
     is_own = (jnp.arange(len(block.rows)) == 0) | (block.rows != block.rows[0])
     if form is _Form.SUMS:
-        return {name: _sums(value, is_own) for name, value in found.items()}
-    return {
+        return Found({name: _sums(value, is_own) for name, value in found.items()}, faults)
+    packed = {
         pair[0]: _packed([found[name] for name in pair], is_own)
         for pair in itertools.batched(found, 2)
     }
+    return Found(packed, faults)
 
 
 def _sums(values: jax.Array, is_own: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ from numpyro import handlers
 from numpyro.infer import init_to_feasible
 
 from aimz.errors import InputError
+from aimz.families import density_of
 from aimz.programs import compile_program
 from aimz.spec import KernelSpec, SiteSpec
 from aimz.structure import Inputs
@@ -244,7 +245,7 @@ def densities_of(fn: Any, value: Any, site: SiteSpec, *, missing: bool) -> tuple
         counts = counts & (events.any(-1) if has_parts(fn) else events.all(-1))
         fn = part_of(fn, there)
     shape = jnp.shape(value)[:rank]
-    return jnp.broadcast_to(fn.log_prob(value), shape), jnp.broadcast_to(counts, shape)
+    return jnp.broadcast_to(density_of(fn, value), shape), jnp.broadcast_to(counts, shape)
 
 
 # ------------------------------------------------------------------ outcomes of a call

@@ -137,7 +137,8 @@ def trace(
             _forget_traces()
         with set_xla_metadata(trace=version or f"trace {number}"):
             closed, shapes = jax.make_jaxpr(lambda *inputs: fn(*inputs), return_shape=True)(*args)
-    consts = [_in_this_precision(value) for value in closed.consts]
+    held = zip(closed.jaxpr.constvars, closed.consts, strict=True)
+    consts = [_as_traced(value, variable.aval) for variable, value in held]
     return core.ClosedJaxpr(closed.jaxpr, consts), shapes
 
 
@@ -147,12 +148,13 @@ def shared_traces() -> AbstractContextManager[Any]:
     return context
 
 
-def _in_this_precision(constant: Any) -> Any:
-    """A constant as JAX sees it now: while a program of the other precision lives, JAX gives it so.
+def _as_traced(constant: Any, aval: Any) -> Any:
+    """A constant in the precision in which it was traced, or in JAX's own where that is less.
 
-    Arrays of JAX have a precision of their own.
+    While a program of the other precision lives, JAX gives a constant in that one. Arrays of JAX
+    have a precision of their own.
     """
-    dtype = jax.dtypes.canonicalize_dtype(constant.dtype)
+    dtype = jax.dtypes.canonicalize_dtype(aval.dtype)
     if not isinstance(constant, np.ndarray) or constant.dtype == dtype:
         return constant
     return np.asarray(constant, dtype)
@@ -294,11 +296,14 @@ def _is_float_literal(atom: Any) -> bool:
 
 
 def _float_literals(jaxpr: Any) -> list[Any]:
-    """Values of the top-level float literals in reading order, weak types kept."""
+    """Values of the top-level float literals in reading order; weak types of its precision kept."""
+    own = jax.dtypes.canonicalize_dtype(np.float64)
     atoms: list[Any] = [atom for eqn in jaxpr.eqns for atom in eqn.invars]
     atoms += jaxpr.outvars
     return [
-        float(atom.val) if atom.aval.weak_type else np.asarray(atom.val, atom.aval.dtype)
+        float(atom.val)
+        if atom.aval.weak_type and atom.aval.dtype == own
+        else np.asarray(atom.val, atom.aval.dtype)
         for atom in atoms
         if _is_literal(atom) and _is_float_literal(atom)
     ]

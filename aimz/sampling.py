@@ -10,7 +10,7 @@ No input or output, no choice of device and no warning happens here.
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from numpyro import handlers
 
 from aimz.control_flow import Inside, Step, enter, leave
 from aimz.errors import InputError
+from aimz.families import Faults, faults_of, first_fault, mean_of, with_tails
 from aimz.kernel import row_plates
 from aimz.laws import Evidence, Law, law_of
 from aimz.presence import completed, densities_of
@@ -34,6 +35,7 @@ __all__ = [
     "DENSITY",
     "WEIGHT",
     "Block",
+    "Found",
     "Task",
     "density_spec",
     "evidence_block",
@@ -51,6 +53,13 @@ __all__ = [
 
 # Results of `score_block`.
 DENSITY, WEIGHT = "aimz:density", "aimz:weight"
+
+
+class Found(NamedTuple):
+    """What a program returns: values by site, and by site where its distribution cannot be."""
+
+    values: dict[str, Any]
+    faults: dict[str, Faults]
 
 
 class Block(NamedTuple):
@@ -84,6 +93,7 @@ class Task:
     functions: tuple[tuple[str, Callable[..., Any]], ...] = ()
     held: tuple[str, ...] = ()  # sites that keep the block's values though the call observes them
     missing: bool = False  # whether outcomes may be missing
+    is_wide: bool = False  # in double precision but for draws, which are those of single precision
 
 
 def follows_rows(site: SiteSpec) -> bool:
@@ -100,12 +110,12 @@ def density_spec(spec: KernelSpec) -> KernelSpec:
     return replace(spec, sites=tuple(_density_site(site) for site in spec.sites))
 
 
-def predict_block(task: Task, block: Block) -> dict[str, jax.Array]:
+def predict_block(task: Task, block: Block) -> Found:
     """Values of `task.sites`: (row, draw, ...) for sites of rows, else (draw, ...)."""
     return _run_block(task, block, _site_values)
 
 
-def predict_pairs(task: Task, block: Block) -> dict[str, jax.Array]:
+def predict_pairs(task: Task, block: Block) -> Found:
     """`predict_block` of sites of 0 and 1, two draws in the bytes of a uint16: (row, draw / 2).
 
     The draws are an even number of them and begin at an even one. Both of a pair are drawn in one
@@ -114,7 +124,7 @@ def predict_pairs(task: Task, block: Block) -> dict[str, jax.Array]:
     pair = Draw.numbered(block.draws[::2]).pair
 
     @jax.jit  # both halves by one trace of the kernel
-    def draw_half(block: Block) -> dict[str, jax.Array]:
+    def draw_half(block: Block) -> Found:
         return _run_block(task, block, _site_values)
 
     def half_of(half: int) -> Block:
@@ -125,13 +135,19 @@ def predict_pairs(task: Task, block: Block) -> dict[str, jax.Array]:
         return block._replace(draws=draws, posterior=posterior, row_posterior=row_posterior)
 
     first, second = draw_half(half_of(0)), draw_half(half_of(1))
-    return {
-        name: first[name].astype(np.uint16) | second[name].astype(np.uint16) << np.uint16(8)
+    values = {
+        name: first.values[name].astype(np.uint16)
+        | second.values[name].astype(np.uint16) << np.uint16(8)
         for name in task.sites
     }
+    faults = {
+        name: first_fault(jax.tree.map(lambda *v: jnp.stack(v, -1), own, second.faults[name]))
+        for name, own in first.faults.items()
+    }
+    return Found(values, faults)
 
 
-def log_likelihood_block(task: Task, block: Block) -> dict[str, jax.Array]:
+def log_likelihood_block(task: Task, block: Block) -> Found:
     """Log density of the observed sites in `task.sites`, shaped like `predict_block`'s values.
 
     What is missing, or masked by the kernel, has none: NaN.
@@ -139,12 +155,12 @@ def log_likelihood_block(task: Task, block: Block) -> dict[str, jax.Array]:
     return _run_block(task, block, _site_densities)
 
 
-def presence_block(task: Task, block: Block) -> dict[str, jax.Array]:
+def presence_block(task: Task, block: Block) -> Found:
     """Which densities of `log_likelihood_block` count, shaped like them."""
     return _run_block(task, block, _site_presence)
 
 
-def score_block(task: Task, block: Block) -> dict[str, jax.Array]:
+def score_block(task: Task, block: Block) -> Found:
     """Log density of each row over all its data, and what the row counts: (row, draw) each.
 
     A row counts what the kernel scales it by, and 0 where all its data are missing or masked.
@@ -176,7 +192,7 @@ def scored(task: Task) -> Task:
     return replace(task, results=results, sites=tuple(parts))
 
 
-def expectation_block(task: Task, block: Block) -> dict[str, jax.Array]:
+def expectation_block(task: Task, block: Block) -> Found:
     """Means of the distributions of `task.sites`, shaped like `predict_block`'s values.
 
     A categorical outcome has a probability per category, in a last axis. A site that is set, or
@@ -190,7 +206,7 @@ def expectation_block(task: Task, block: Block) -> dict[str, jax.Array]:
     return _run_block(task, block, _site_means)
 
 
-def law_block(task: Task, block: Block) -> dict[str, Law]:
+def law_block(task: Task, block: Block) -> Found:
     """Laws of `task.sites`, whose arrays are shaped like `predict_block`'s values.
 
     Raises
@@ -198,11 +214,10 @@ def law_block(task: Task, block: Block) -> dict[str, Law]:
     InputError
         `family-unknown`
     """
-    laws: dict[str, Law] = _run_block(task, block, _site_laws)
-    return laws
+    return _run_block(task, block, _site_laws)
 
 
-def evidence_block(task: Task, block: Block) -> dict[str, Evidence]:
+def evidence_block(task: Task, block: Block) -> Found:
     """Laws and values of `task.sites`, with uniforms in (0, 1) that are keyed like sites.
 
     Raises
@@ -210,11 +225,10 @@ def evidence_block(task: Task, block: Block) -> dict[str, Evidence]:
     InputError
         `family-unknown`
     """
-    evidence: dict[str, Evidence] = _run_block(task, block, _site_evidence)
-    return evidence
+    return _run_block(task, block, _site_evidence)
 
 
-def population_block(task: Task, block: Block) -> dict[str, jax.Array]:
+def population_block(task: Task, block: Block) -> Found:
     """Exponential weights, (row, draw), under the one name in `task.sites`: keyed like a site.
 
     Weights that are exponential and independent make a Bayesian bootstrap of the rows (Rubin, 1981,
@@ -227,13 +241,13 @@ def population_block(task: Task, block: Block) -> dict[str, jax.Array]:
 
     by_draw = jax.vmap(weigh, in_axes=(None, 0))
     rows = block.rows if block.kept is None else block.rows[block.kept]
-    return {name: jax.vmap(by_draw, in_axes=(0, None))(rows, block.draws)}
+    return Found({name: jax.vmap(by_draw, in_axes=(0, None))(rows, block.draws)}, {})
 
 
 _Read = Callable[[Task, Block, Mapping[str, Any]], dict[str, Any]]
 
 
-def _run_block(task: Task, block: Block, read: _Read) -> dict[str, Any]:
+def _run_block(task: Task, block: Block, read: _Read) -> Found:
     """Vectorise one draw of the rows over the block's draws.
 
     Rows lead the results: a row's covariates times each draw's coefficients come out in that order,
@@ -244,7 +258,9 @@ def _run_block(task: Task, block: Block, read: _Read) -> dict[str, Any]:
     outs = {name: 1 if follows_rows(task.results[name]) else 0 for name in task.sites}
     if not isinstance(block.draws, Draw):
         block = block._replace(draws=Draw.numbered(block.draws))
-    return jax.vmap(run, in_axes=(axes,), out_axes=outs)(block)
+    last: Any = -1
+    found: Found = jax.vmap(run, in_axes=(axes,), out_axes=Found(outs, last))(block)
+    return found._replace(faults={name: first_fault(own) for name, own in found.faults.items()})
 
 
 def _density_site(site: SiteSpec) -> SiteSpec:
@@ -261,42 +277,50 @@ def _mapped(*fields: str) -> Any:
     return Block(**axes)
 
 
-def _draw_by_row(task: Task, read: _Read, block: Block) -> dict[str, Any]:
+def _draw_by_row(task: Task, read: _Read, block: Block) -> Found:
     """One draw of rows that do not interact: one row at a time, vectorised."""
     owned = {name for name in task.sites if follows_rows(task.results[name])}
 
-    def one_row(block: Block) -> tuple[dict[str, Any], dict[str, Any]]:
+    def one_row(block: Block) -> tuple[Found, Found]:
         single = block._replace(
             row_inputs={name: jnp.expand_dims(v, 0) for name, v in block.row_inputs.items()},
             row_posterior=_with_row_axis(task.spec, block.row_posterior),
             row_values=_with_row_axis(task.spec, block.row_values),
         )
-        values = read(task, single, _trace(task, single, 1))
-        rows = {}
+        trace, drawn = _trace(task, single, 1)
+        values, faults = read(task, single, trace), _site_faults(task, read, trace, drawn)
+        rows, row_faults = {}, {}
         for name in sorted(owned):
             squeeze = partial(jnp.squeeze, axis=_row_axis(task.results, name))
             rows[name] = jax.tree.map(squeeze, values.pop(name))
-        return rows, values
+        for name in [name for name in faults if follows_rows(task.spec[name])]:
+            row_faults[name] = jax.tree.map(lambda leaf: leaf.reshape(()), faults.pop(name))
+        return Found(rows, row_faults), Found(values, faults)
 
     axes = _mapped("rows", "row_inputs", "row_posterior", "row_values", "redraw")
     rows, others = jax.vmap(one_row, in_axes=(axes,), out_axes=(0, None))(block)
-    return rows | others
+    return Found(rows.values | others.values, rows.faults | others.faults)
 
 
-def _draw_whole(task: Task, read: _Read, block: Block) -> dict[str, Any]:
+def _draw_whole(task: Task, read: _Read, block: Block) -> Found:
     """One draw of rows that interact: all of them, in order."""
     spec = task.spec
     natural = block._replace(
         row_posterior={n: _move(v, 0, _row_axis(spec, n)) for n, v in block.row_posterior.items()},
         row_values={n: _move(v, 0, _row_axis(spec, n)) for n, v in block.row_values.items()},
     )
-    values = read(task, natural, _trace(task, natural, len(block.rows)))
+    trace, drawn = _trace(task, natural, len(block.rows))
+    values = read(task, natural, trace)
     for name in values.keys() & {n for n in task.sites if follows_rows(task.results[n])}:
         first = partial(_move, source=_row_axis(task.results, name), target=0)
         values[name] = jax.tree.map(first, values[name])
         if block.kept is not None:
             values[name] = jax.tree.map(lambda value: value[block.kept], values[name])
-    return values
+    faults = _site_faults(task, read, trace, drawn)
+    if block.kept is not None:
+        for name in [name for name, own in faults.items() if own.code.ndim]:
+            faults[name] = jax.tree.map(lambda leaf: leaf[block.kept], faults[name])
+    return Found(values, faults)
 
 
 def _move(value: jax.Array, source: int, target: int) -> jax.Array:
@@ -311,8 +335,11 @@ def _with_row_axis(spec: KernelSpec, values: dict[str, Any]) -> dict[str, Any]:
     return {n: jnp.expand_dims(v, _row_axis(spec, n)) for n, v in values.items()}
 
 
-def _trace(task: Task, block: Block, num_rows: int) -> Mapping[str, Any]:
-    """Run the kernel once under the block's values and keys; returns NumPyro's trace."""
+def _trace(task: Task, block: Block, num_rows: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Run the kernel once under the block's values and keys.
+
+    Returns NumPyro's trace, and the sites that were drawn: None, or in which rows.
+    """
     set_values = block.values | block.row_values
     kernel = row_plates(task.kernel, task.spec.row_plates, num_rows)
     answer = _Answer(
@@ -326,7 +353,48 @@ def _trace(task: Task, block: Block, num_rows: int) -> Mapping[str, Any]:
     arguments = {**task.static, **block.inputs, **block.row_inputs}
     with handlers.trace() as trace, answer:
         kernel(**arguments)
-    return dict(trace)
+    return dict(trace), answer.drawn
+
+
+def _site_faults(
+    task: Task, read: _Read, trace: Mapping[str, Any], drawn: Mapping[str, Any]
+) -> dict[str, Faults]:
+    """Faults of the distributions that what is asked for is drawn from, or read of."""
+    faults = {}
+    set_sites = {*task.do, *task.condition}
+    asked = task.spec.data_sites if read is _row_scores else task.sites
+    for name in _above(task.spec, asked):
+        site = trace.get(name)
+        if site is None or site["type"] != "sample" or task.spec[name].kind == "factor":
+            continue
+        is_read = read is not _site_values and name in asked and name not in set_sites
+        if name not in drawn and not is_read:
+            continue
+        axis = _row_axis(task.spec, name) if follows_rows(task.spec[name]) else None
+        density = None
+        if read in (_site_densities, _row_scores):
+            own, counts = _density(task, trace, name)
+            density = jnp.where(counts, own, 0.0)
+        found = faults_of(
+            site["fn"],
+            jnp.shape(site["value"]),
+            axis,
+            where=None if is_read else drawn[name],
+            is_drawn=name in drawn and not is_read,
+            density=density,
+        )
+        if found is not None:
+            faults[name] = found
+    return faults
+
+
+def _above(spec: KernelSpec, names: Collection[str]) -> list[str]:
+    """Some sites, and those that they depend on."""
+    found, new = set(names), set(names)
+    while new:
+        new = {p for name in new if name in spec for p in spec[name].parents} - found
+        found |= new
+    return [name for name in spec.names if name in found]
 
 
 def _site_values(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -358,7 +426,7 @@ def _site_evidence(task: Task, block: Block, trace: Mapping[str, Any]) -> dict[s
 
 def _uniform(words: jax.Array, name: str, shape: tuple[int, ...], row: Any) -> jax.Array:
     """Numbers between 0 and 1, neither of them included."""
-    return jax.random.uniform(site_key(words, name, row), shape) + 2.0**-25
+    return jax.random.uniform(site_key(words, name, row), shape, np.float32) + 2.0**-25
 
 
 def _site_densities(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -399,10 +467,10 @@ def _site_means(task: Task, block: Block, trace: Mapping[str, Any]) -> dict[str,
         value = jnp.asarray(site["value"])
         is_known = name in task.do or name in task.condition
         is_drawn = site["type"] == "sample" and not is_known
-        means[name] = _mean(site["fn"], name, value.shape) if is_drawn else value
+        means[name] = mean_of(site["fn"], name, value.shape) if is_drawn else value
         known: Any = {**block.values, **block.row_values}.get(name)
         if name in task.condition and jnp.shape(known) != value.shape:
-            means[name] = _mean_after(known, value, _mean(site["fn"], name, value.shape))
+            means[name] = _mean_after(known, value, mean_of(site["fn"], name, value.shape))
     return means
 
 
@@ -410,28 +478,10 @@ def _mean_after(known: Any, value: jax.Array, mean: jax.Array) -> jax.Array:
     """A mean, with the value in the first rows or steps, where it is known."""
     first = tuple(slice(0, size) for size in jnp.shape(known))
     if mean.ndim > value.ndim:
-        value = jax.nn.one_hot(value, mean.shape[-1], dtype=mean.dtype)
+        is_code = jnp.issubdtype(value.dtype, jnp.integer)
+        angle = jnp.stack([jnp.cos(value), jnp.sin(value)], -1)
+        value = jax.nn.one_hot(value, mean.shape[-1], dtype=mean.dtype) if is_code else angle
     return mean.at[first].set(value[first])
-
-
-def _mean(fn: Any, name: str, shape: tuple[int, ...]) -> jax.Array:
-    """Mean of a distribution; of a categorical one, the probability of each category."""
-    base = base_distribution(fn)
-    if isinstance(base, dist.CategoricalProbs | dist.CategoricalLogits):
-        logits = isinstance(base, dist.CategoricalLogits)
-        shares = jax.nn.softmax(base.logits) if logits else base.probs
-        return jnp.broadcast_to(shares, (*shape, shares.shape[-1]))
-    mean = None
-    if not isinstance(base, dist.Cauchy | dist.HalfCauchy):
-        with contextlib.suppress(NotImplementedError):
-            mean = fn.mean
-    if mean is None:
-        msg = (
-            f"Site '{name}' has no mean that is known ({type(base).__name__}). Ask for "
-            "target='prediction', which compares draws."
-        )
-        raise InputError(msg, code="no-mean")
-    return jnp.broadcast_to(mean, shape)
 
 
 class _Answer(Inside):
@@ -458,6 +508,7 @@ class _Answer(Inside):
         self.place: Any = NO_ROW
         self.prefix = ""
         self.step: Step | None = None
+        self.drawn: dict[str, Any] = {}  # None, or in which rows
 
     def process_message(self, msg: dict[str, Any]) -> None:
         kind, name = msg["type"], str(msg.get("name"))
@@ -534,7 +585,8 @@ class _Answer(Inside):
                 return completed(msg["fn"], ~anew, value, drawn)
         shape = [1] * rank
         shape[axis] = -1
-        return jnp.where(jnp.reshape(anew, shape) if jnp.ndim(anew) < rank else anew, drawn, value)
+        self.drawn[name] = jnp.reshape(anew, shape) if jnp.ndim(anew) < rank else anew
+        return jnp.where(self.drawn[name], drawn, value)
 
     def _is_begun(self, name: str, value: Any) -> bool:
         """Whether a value is that of the first rows or steps only."""
@@ -558,14 +610,17 @@ class _Answer(Inside):
             return msg["value"]
         name, shape = msg["name"], msg["kwargs"].get("sample_shape", ())
         site = self.task.spec[name]
+        draw = _narrow_draw if self.task.is_wide else _draw
+        self.drawn[name] = None
         if not follows_rows(site) or site.rows == "scan":
-            return _draw(msg["fn"], site_key(self.words, name, self.place), shape, name)
+            return draw(msg["fn"], site_key(self.words, name, self.place), shape, name)
         if not self.task.spec.coupled:
             key = site_key(self.words, name, self.rows)
             if isinstance(base_distribution(msg["fn"]), _HALF_A_BLOCK):
                 key = site_key(self.pair, name, self.rows, self.half)
-            return _draw(msg["fn"], key, shape, name)
-        return _draw_rows(msg["fn"], partial(site_key, self.words, name), self.rows, site, shape)
+            return draw(msg["fn"], key, shape, name)
+        keyed = partial(site_key, self.words, name)
+        return _draw_rows(draw, msg["fn"], keyed, self.rows, site, shape)
 
     def _answer_unnamed(self, msg: dict[str, Any], kind: str) -> None:
         ordinal = self.ordinals.get(kind, 0)
@@ -618,17 +673,27 @@ def _as_set(setting: Any, natural: Any) -> jax.Array:
 
 def _draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
     """One draw of a distribution with one of our keys."""
-    try:
-        try:
-            return fn(rng_key=key, sample_shape=shape)
-        except NotImplementedError:
-            return fn(rng_key=as_stock_key(key), sample_shape=shape)
-    except NotImplementedError as error:
-        message = (
-            f"Site '{name}' cannot be drawn from {type(fn).__name__}, which has no sampler. "
-            "Fit the model first, or give the site a proper prior."
-        )
-        raise InputError(message, code="no-sampler") from error
+    fn = with_tails(fn)
+    for own in (key, as_stock_key(key)):
+        with contextlib.suppress(NotImplementedError, AssertionError):
+            return fn(rng_key=own, sample_shape=shape)
+    message = (
+        f"Site '{name}' cannot be drawn from {type(fn).__name__}, which has no sampler. "
+        "Fit the model first, or give the site a proper prior."
+    )
+    raise InputError(message, code="no-sampler")
+
+
+def _narrow_draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
+    """The draw that single precision gives, for a program in double precision."""
+
+    def narrowed(leaf: Any) -> Any:
+        narrow = {"float64": np.float32, "int64": np.int32}.get(str(getattr(leaf, "dtype", "")))
+        return leaf if narrow is None else leaf.astype(narrow)
+
+    with jax.enable_x64(False):
+        value = _draw(jax.tree.map(narrowed, fn), key, shape, name)
+    return value.astype(np.float64) if value.dtype == np.float32 else value
 
 
 # Families of which draws share their random bits two and two: a value takes half of a block.
@@ -646,13 +711,18 @@ _NEIGHBOURLY = (
 
 
 def _draw_rows(
-    fn: Any, key: Callable[..., jax.Array], rows: Any, site: SiteSpec, shape: tuple[int, ...]
+    draw: Callable[..., Any],
+    fn: Any,
+    key: Callable[..., jax.Array],
+    rows: Any,
+    site: SiteSpec,
+    shape: tuple[int, ...],
 ) -> Any:
     """Draw all rows of a site at once, each by its own key where the sampler would mix them."""
     base = base_distribution(fn)
     family = next((kind for kind in _NEIGHBOURLY if isinstance(base, kind)), None)
     if family is None or shape:
-        return _draw(fn, key(NO_ROW), shape, site.name)
+        return draw(fn, key(NO_ROW), shape, site.name)
     batch = fn.batch_shape + fn.event_shape[: fn.event_dim - base.event_dim]
     axis = site.row_axis or 0
     from_right = len(batch) - axis
@@ -661,7 +731,7 @@ def _draw_rows(
 
     def one_row(parameters: dict[str, Any], row: Any) -> Any:
         single = family(**parameters, **_settings(base, family, parameters))
-        return _draw(single.expand(rest), key(row), (), site.name)
+        return draw(single.expand(rest), key(row), (), site.name)
 
     values = jax.vmap(one_row, in_axes=(axes, 0))(parameters, rows)
     return jnp.moveaxis(values, 0, axis)

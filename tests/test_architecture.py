@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "signature",
         "structure",
         "control_flow",
+        "families",
         "presence",
         "coupling",
         "confirm",

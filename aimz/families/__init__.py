@@ -1,0 +1,18 @@
+"""What is known of families of distributions beyond their own code: limits, densities, means."""
+
+from aimz.families.densities import density_of
+from aimz.families.limits import Faults, Point, fault_of, faults_of, first_fault, is_inside
+from aimz.families.means import mean_of
+from aimz.families.truncated import with_tails
+
+__all__ = [
+    "Faults",
+    "Point",
+    "density_of",
+    "fault_of",
+    "faults_of",
+    "first_fault",
+    "is_inside",
+    "mean_of",
+    "with_tails",
+]

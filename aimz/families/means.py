@@ -1,0 +1,118 @@
+"""Means of distributions, as what an average of many draws tends to."""
+
+import contextlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.special import erf, i0e, i1e
+from numpyro.distributions import transforms
+
+from aimz.errors import InputError
+from aimz.families.truncated import cut_normal
+from aimz.structure import base_distribution
+
+__all__ = ["mean_of"]
+
+_NONE = (dist.Cauchy, dist.HalfCauchy, dist.Levy)
+_CENSORED = (dist.LeftCensoredDistribution, dist.RightCensoredDistribution)
+
+
+def mean_of(fn: Any, name: str, shape: tuple[int, ...]) -> jax.Array:
+    """Mean of a distribution, in the shape of its values.
+
+    Of a categorical one it is the probability of each category, in a last axis; of an angle the
+    mean of its cosine and sine; of a censored one that of what is censored, as it is drawn.
+
+    Parameters
+    ----------
+    fn : Distribution
+        With its masks, expansions and event dimensions.
+    name : str
+        Name of the site, for the error.
+    shape : tuple of int
+        Shape of its values.
+
+    Raises
+    ------
+    InputError
+        `no-mean`: there is none, or it is not known.
+
+    Examples
+    --------
+    >>> mean_of(dist.Categorical(probs=jnp.array([0.25, 0.75])), "y", ()).tolist()
+    [0.25, 0.75]
+    """
+    base = base_distribution(fn)
+    mean = _mean(base)
+    if mean is None:
+        msg = (
+            f"Site '{name}' has no mean that is known ({type(base).__name__}). Ask for "
+            "target='prediction', which compares draws."
+        )
+        raise InputError(msg, code="no-mean")
+    more = _own_axes(base)
+    return jnp.broadcast_to(mean, (*shape, *mean.shape[mean.ndim - more :]))
+
+
+def _own_axes(base: Any) -> int:
+    """Axes that a mean has and a value has not."""
+    return int(isinstance(base, (dist.CategoricalProbs, dist.CategoricalLogits, dist.VonMises)))
+
+
+def _mean(fn: Any) -> jax.Array | None:
+    """Mean of a distribution without wrappers; None where it is not known."""
+    fn = base_distribution(fn)
+    if isinstance(fn, _NONE):
+        return None
+    if isinstance(fn, dist.CategoricalLogits):
+        return jax.nn.softmax(fn.logits)
+    if isinstance(fn, dist.CategoricalProbs):
+        return jnp.asarray(fn.probs)
+    if isinstance(fn, dist.VonMises):
+        length = i1e(fn.concentration) / i0e(fn.concentration)
+        angle = jnp.broadcast_to(fn.loc, fn.batch_shape)
+        return length[..., None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
+    if isinstance(fn, dist.ProjectedNormal):
+        return _projected_mean(jnp.asarray(fn.concentration))
+    if isinstance(fn, _CENSORED):
+        return _mean(fn.base_dist)
+    if isinstance(fn, dist.IntervalCensoredDistribution):
+        return None
+    cut = cut_normal(fn)
+    if cut is not None:
+        return jnp.asarray(cut.mean)
+    if isinstance(fn, dist.TransformedDistribution):
+        return _transformed_mean(fn)
+    with contextlib.suppress(NotImplementedError):
+        return jnp.asarray(fn.mean)
+    return None
+
+
+def _transformed_mean(fn: Any) -> jax.Array | None:
+    """Mean of a transformed distribution that NumPyro knows, or of an affine one."""
+    with contextlib.suppress(NotImplementedError):
+        return jnp.asarray(fn.mean)
+    mean = _mean(fn.base_dist)
+    for step in fn.transforms:
+        if mean is None or type(step) is not transforms.AffineTransform:
+            return None
+        mean = step(mean)
+    return mean
+
+
+def _projected_mean(concentration: jax.Array) -> jax.Array | None:
+    """Mean of a normal vector of unit variance that is projected on a circle or a sphere."""
+    size = jnp.sqrt((concentration**2).sum(axis=-1, keepdims=True))
+    safe = jnp.where(size > 0, size, 1.0)
+    if concentration.shape[-1] == 2:
+        part = safe**2 / 4
+        length = jnp.sqrt(jnp.pi / 8) * size * (i0e(part) + i1e(part))
+    elif concentration.shape[-1] == 3:
+        bulk = (1 - 1 / safe**2) * erf(safe / jnp.sqrt(2.0))
+        whole = bulk + jnp.sqrt(2 / jnp.pi) * jnp.exp(-(safe**2) / 2) / safe
+        length = jnp.where(size < 0.05, 2 / 3 * jnp.sqrt(2 / jnp.pi) * size, whole)
+    else:
+        return None
+    return length * concentration / safe

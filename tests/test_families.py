@@ -1,0 +1,269 @@
+"""Families of distributions: densities, means, draws and limits, against SciPy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import scipy.stats as st
+
+from aimz import ImpactModel, InputError
+from aimz.families import density_of, faults_of, mean_of, with_tails
+
+X = np.zeros((3, 1))
+
+
+def single(number: Any) -> Any:
+    """What single precision makes of a number, in double."""
+    return np.float32(number).astype(np.float64)
+
+
+def around(mean: float, sd: float, *, whole: bool = True) -> np.ndarray:
+    values = mean + sd * np.linspace(-2.5, 3.0, 12)
+    return np.unique(np.clip(np.round(values), 0, None)) if whole else single(values)
+
+
+COUNTS = [
+    *[(dist.Poisson(r), st.poisson(r), around(r, r**0.5)) for r in (0.5, 50.0, 1e5, 1e7)],
+    *[
+        (dist.Binomial(n, probs=single(p)), st.binom(n, single(p)), around(n * p, (n * p) ** 0.5))
+        for n, p in ((1000, 0.01), (10**6, 0.3), (2 * 10**7, 0.25))
+    ],
+    (
+        dist.Binomial(2 * 10**7, logits=single(-1.0)),
+        st.binom(2 * 10**7, 1 / (1 + np.e)),
+        around(2e7 / (1 + np.e), 2e3),
+    ),
+    (
+        dist.BetaBinomial(1e4, 3e4, total_count=10**5),
+        st.betabinom(10**5, 1e4, 3e4),
+        around(25_000, 250),
+    ),
+    (dist.BetaBinomial(2.0, 3.0, total_count=9), st.betabinom(9, 2, 3), np.arange(10)),
+    (dist.NegativeBinomial2(1e7, 64.0), st.nbinom(64, 64 / (64 + 1e7)), around(1e7, 1e6)),
+    (dist.NegativeBinomial2(5.0, 5e6), st.nbinom(5e6, 5e6 / (5 + 5e6)), np.arange(12)),
+]
+CONTINUOUS = [
+    *[
+        (dist.Gamma(a, 2.0), st.gamma(a, scale=0.5), around(a / 2, a**0.5 / 2, whole=False))
+        for a in (9.0, 1e5)
+    ],
+    (dist.Gamma(0.5, 2.0), st.gamma(0.5, scale=0.5), single(np.array([0.01, 1.0, 3.0]))),
+    (dist.Beta(1e5, 2e5), st.beta(1e5, 2e5), around(1 / 3, 9e-4, whole=False)),
+    (dist.Beta(0.5, 1e4), st.beta(0.5, 1e4), single(np.array([1e-6, 1e-4, 3e-4]))),
+    *[(dist.StudentT(v, 1.0, 2.0), st.t(v, 1, 2), np.arange(-6.0, 7.0)) for v in (4.0, 1e5, 1e7)],
+    *[
+        (
+            dist.TruncatedNormal(0.0, 1.0, low=low, high=high),
+            st.truncnorm(low, high),
+            single(np.linspace(low, min(high, low + 1), 5)),
+        )
+        for low, high in ((-1.0, 2.0), (13.0, 99.0), (25.0, 26.0), (-26.0, -25.0))
+    ],
+]
+
+
+@pytest.mark.parametrize(("fn", "truth", "values"), [*COUNTS, *CONTINUOUS])
+def test_log_densities_are_those_of_scipy_in_single_precision(fn, truth, values):
+    expected = truth.logpmf(values) if fn.support.is_discrete else truth.logpdf(values)
+    values = values.astype(int if fn.support.is_discrete else np.float32)
+    np.testing.assert_allclose(density_of(fn, jnp.asarray(values)), expected, atol=1e-3, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fn", "value", "expected"),
+    [
+        (dist.Exponential(2.0), 0.0, np.log(2.0)),
+        (dist.HalfNormal(1.0), 0.0, st.halfnorm.logpdf(0)),
+        (dist.HalfCauchy(1.0), 0.0, st.halfcauchy.logpdf(0)),
+        (dist.Gamma(2.0, 1.0), 0.0, -np.inf),
+        (dist.Beta(2.0, 3.0), 1.0, -np.inf),
+        (dist.Beta(1.0, 3.0), 0.0, np.log(3.0)),
+        (dist.LogNormal(0.0, 1.0), 0.0, -np.inf),
+        (dist.InverseGamma(2.0, 1.0), 0.0, -np.inf),
+        (dist.Exponential(1.0), -1.0, -np.inf),
+        (dist.Uniform(0.0, 1.0), 3.0, -np.inf),
+        (dist.Poisson(1.0), 2.5, -np.inf),
+        (dist.Binomial(3, probs=0.5), 5, -np.inf),
+        (dist.Bernoulli(probs=0.5), 2, -np.inf),
+        (dist.Exponential(1.0).expand([2]).to_event(1), [0.0, 1.0], -1.0),
+        (dist.Exponential(1.0).mask(False), -1.0, 0.0),
+    ],
+)
+def test_log_densities_on_and_beyond_the_border(fn, value, expected):
+    density = jax.jit(lambda value: density_of(fn, value))(jnp.asarray(value))
+    np.testing.assert_allclose(density, expected, rtol=1e-6)
+
+
+def test_exact_densities_have_the_right_gradients():
+    counts = jnp.array([0, 3, 10])
+    by_rate = jax.grad(lambda rate: density_of(dist.Poisson(rate), counts).sum())
+    by_logit = jax.grad(lambda x: density_of(dist.Binomial(10, logits=x), counts).sum())
+    np.testing.assert_allclose(by_rate(5.0), 13 / 5 - 3, rtol=1e-5)
+    np.testing.assert_allclose(by_logit(0.5), 13 - 30 / (1 + np.exp(-0.5)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1.0, 2.0), (13.0, np.inf), (25.0, np.inf), (25.0, 26.0), (-np.inf, -20.0)]
+)
+def test_truncated_normals_are_right_in_their_tails(low, high):
+    ends = [None if np.isinf(end) else end for end in (low, high)]
+    fn, truth = dist.TruncatedNormal(0.0, 1.0, low=ends[0], high=ends[1]), st.truncnorm(low, high)
+    draws = np.asarray(with_tails(fn.expand([4000]))(rng_key=jax.random.key(1)), np.float64)
+    assert st.kstest(draws, truth.cdf).pvalue > 1e-4
+    with jax.enable_x64(True):
+        exact = dist.TruncatedNormal(0.0, 1.0, low=ends[0], high=ends[1])
+        np.testing.assert_allclose(mean_of(exact, "y", ()), truth.mean(), rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("fn", "expected"),
+    [
+        (dist.Categorical(logits=jnp.log(jnp.array([1.0, 3.0]))), [0.25, 0.75]),
+        (dist.RightCensoredDistribution(dist.Weibull(2.0, 1.0), jnp.array(1)), 2.0),
+        (dist.HurdlePoisson(0.25, 2.0), 0.75 * 2 / (1 - np.exp(-2))),
+        (dist.VonMises(3.0, 1e6), [np.cos(3.0), np.sin(3.0)]),
+        (dist.ProjectedNormal(jnp.array([1e3, 0.0])), [1.0, 0.0]),
+        (dist.ProjectedNormal(jnp.array([3.0, 1.0])), [0.8960, 0.2987]),
+        (dist.ProjectedNormal(jnp.array([1.0, 2.0, -0.5])), [0.3570, 0.7131, -0.1783]),
+        (
+            dist.TransformedDistribution(
+                dist.Exponential(0.5), dist.transforms.AffineTransform(1.0, 3.0)
+            ),
+            7.0,
+        ),
+        (dist.Poisson(2.0).mask(False).expand([2]), [2.0, 2.0]),
+    ],
+)
+def test_means_are_what_averages_of_draws_tend_to(fn, expected):
+    found = mean_of(fn, "y", fn.shape())
+    np.testing.assert_allclose(found, expected, rtol=3e-3, atol=1e-6)
+
+
+FAULTS: list[tuple[Callable[[Any], Any], Any, list[int]]] = [
+    (lambda v: dist.Normal(0.0, v), [1.0, -1.0, np.nan], [0, 1, 1]),
+    (lambda v: dist.Normal(v, 1.0), [1.0, np.nan, np.inf], [0, 1, 0]),
+    (lambda v: dist.Normal(0.0, v), [1.0, 0.0, 1e-30], [0, 0, 0]),
+    (lambda v: dist.Poisson(v), [0.0, -1e-9, 3.0], [0, 1, 0]),
+    (lambda v: dist.Bernoulli(probs=v), [1.4, 1.000001, -1e-7], [1, 0, 0]),
+    (lambda v: dist.Bernoulli(logits=v), [np.inf, np.nan, -np.inf], [0, 1, 0]),
+    (lambda v: dist.LogNormal(0.0, v), [1.0, -2.0, 1.0], [0, 1, 0]),
+    (lambda v: dist.NegativeBinomial2(v, 3.0), [1.0, -2.0, 1.0], [0, 1, 0]),
+    (lambda v: dist.ZeroInflatedPoisson(0.3, v), [1.0, -1.0, 1.0], [0, 1, 0]),
+    (lambda v: dist.HurdlePoisson(v, 2.0), [0.5, -1.0, 1.5], [0, 1, 1]),
+    (lambda v: dist.TruncatedNormal(0.0, v, low=0.0), [1.0, -1.0, 1.0], [0, 1, 0]),
+    (lambda v: dist.Uniform(v, 1.0), [0.0, 2.0, 1.0], [0, 1, 0]),
+    (lambda v: dist.Binomial(v, probs=0.5), [3.0, -1.0, 2.5], [0, 1, 1]),
+    (lambda v: dist.Normal(0.0, v).mask(v > 0), [1.0, -1.0, 2.0], [0, 0, 0]),
+    (lambda v: dist.Categorical(probs=v), [[0.5, 0.5], [0.7, 0.5], [0.3333, 0.6667]], [0, 1, 0]),
+    (lambda v: dist.OrderedLogistic(jnp.zeros(3), v), [[1.0, 2], [2, 1], [1, 1]], [0, 1, 0]),
+    (lambda v: dist.Normal(0.0, v).to_event(1), [[1.0, 2], [1, -1], [1, 1]], [0, 1, 0]),
+    (
+        lambda v: dist.MixtureSameFamily(dist.Categorical(jnp.ones(2) / 2), dist.Normal(0.0, v)),
+        [[1.0, 2], [1, -1], [1, 1]],
+        [0, 1, 0],
+    ),
+    (
+        lambda v: dist.MultivariateNormal(jnp.zeros((3, 2)), covariance_matrix=v),
+        [np.eye(2), -np.eye(2), 2 * np.eye(2)],
+        [0, 1, 0],
+    ),
+]
+
+
+def test_parameters_outside_their_constraints_are_found_row_by_row():
+    def look(values: list[Any]) -> list[Any]:
+        made = [make(v) for (make, *_), v in zip(FAULTS, values, strict=True)]
+        return [faults_of(fn, fn.shape(), 0).code > 0 for fn in made]
+
+    found = jax.jit(look)([jnp.asarray(np.array(values)) for _, values, _ in FAULTS])
+    for got, (_, values, expected) in zip(found, FAULTS, strict=True):
+        assert got.tolist() == [bool(n) for n in expected], values
+
+
+# ------------------------------------------------------------------ through the library
+
+
+def model(make: Callable[[Any, Any], Any], **draws: Any) -> ImpactModel:
+    """A kernel whose outcome is `make(b, t)`, and draws of b."""
+
+    def kernel(X, t, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", make(b, t), obs=y)
+
+    return ImpactModel(kernel).set_posterior_sample(draws or {"b": np.ones(4)})
+
+
+def calls(im: ImpactModel, t: np.ndarray) -> dict[str, Callable[[], Any]]:
+    scenarios: dict[str, Any] = {"none": {"t": 0.5}, "some": {"t": t}}
+    options: dict[str, Any] = {"store": "memory", "progress": False, "t": t}
+    return {
+        "predict": lambda: im.predict(X, **options),
+        "prior": lambda: im.sample_prior_predictive(X, **options),
+        "density": lambda: im.log_likelihood(X, np.ones(3), **options),
+        "score": lambda: im.score(X, np.ones(3), t=t),
+        "mean": lambda: im.effect(X, scenarios=scenarios, t=t, progress=False),
+        "outcomes": lambda: im.effect(
+            X, scenarios=scenarios, t=t, progress=False, target="prediction"
+        ),
+    }
+
+
+@pytest.mark.parametrize("call", ["predict", "prior", "density", "score", "mean", "outcomes"])
+def test_a_scale_below_zero_is_refused_wherever_it_is_used(call):
+    im = model(lambda b, t: dist.Normal(b, t))
+    with pytest.raises(InputError, match=r"'y' .* scale = -2 in row 1") as caught:
+        calls(im, np.array([1.0, -2.0, 1.0]))[call]()
+    assert caught.value.code == "parameters"
+    calls(im, np.array([1.0, 2.0, 0.5]))[call]()
+
+
+def test_rows_that_are_not_asked_about_may_have_any_parameters():
+    im, t = model(lambda b, t: dist.Normal(b * t, t)), np.array([1.0, -2.0, 1.0])
+    scenarios = {"none": {"t": np.abs(t)}, "some": {"t": t}}
+    effect = im.effect(X, scenarios=scenarios, weights=[1.0, 0.0, 1.0], t=t, progress=False)
+    np.testing.assert_array_equal(effect.draws, 0.0)
+
+
+def test_sites_that_are_not_asked_for_are_not_checked():
+    def kernel(X, t, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        mu = numpyro.deterministic("mu", b * t)
+        numpyro.sample("y", dist.Normal(mu, t), obs=y)
+
+    im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(4)})
+    tree = im.predict_on_batch(X, t=np.array([1.0, -2.0, 1.0]), return_sites=["mu"])
+    assert tree.posterior_predictive["mu"].values[0, 0].tolist() == [1.0, -2.0, 1.0]
+
+
+def test_effects_keep_the_digits_that_single_precision_has_not():
+    im, t = model(lambda b, t: dist.Normal(1e7 + 0.3 * b * t, 1.0)), np.array([0.0, 1.0, 0.0])
+    effect = im.effect(X, {"t": 0}, {"t": 1}, t=t, progress=False)
+    np.testing.assert_allclose(effect.draws, 0.3, rtol=1e-6)
+    replayed = im.effect(
+        X, {"t": 0}, {"t": 1}, t=t, y=np.full(3, 1e7), rung="counterfactual", progress=False
+    )
+    np.testing.assert_allclose(replayed.draws, 0.3, rtol=1e-6)
+
+
+def test_log_likelihoods_of_large_counts_are_exact():
+    im = model(lambda b, t: dist.Poisson(jnp.exp(b + 0.0 * t)), b=np.full(2, np.log(1e7)))
+    y, rate = np.array([9_990_000, 10_000_000, 10_008_000]), np.exp(single(np.log(1e7)))
+    tree = im.log_likelihood(X, y, t=np.zeros(3), store="memory", progress=False)
+    found = tree.log_likelihood["y"].values[0]
+    np.testing.assert_allclose(found, [st.poisson(rate).logpmf(y)] * 2, atol=1e-4)
+
+
+def test_draws_beyond_32_bits_are_refused():
+    fn = dist.NegativeBinomial2(jnp.array([10.0, 5e8, 3e9]), 0.5)
+    found = jax.jit(lambda fn: faults_of(fn, (3,), 0, is_drawn=True).code)(fn)
+    assert found.tolist()[0] == 0
+    assert all(code > 0 for code in found.tolist()[1:])
+    im = model(lambda b, t: dist.Geometric(probs=b * 1e-9 + 0.0 * t))
+    with pytest.raises(InputError, match="32 bits") as caught:
+        im.predict_on_batch(X, t=np.zeros(3))
+    assert caught.value.code == "cast-overflow"
