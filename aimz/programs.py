@@ -149,15 +149,13 @@ def shared_traces() -> AbstractContextManager[Any]:
 
 
 def _as_traced(constant: Any, aval: Any) -> Any:
-    """A constant in the precision in which it was traced, or in JAX's own where that is less.
+    """A constant in the precision that its program computes in; a copy, if it is one of NumPy.
 
-    While a program of the other precision lives, JAX gives a constant in that one. Arrays of JAX
-    have a precision of their own.
+    While the array that JAX made of it lives, JAX takes that one in the other precision, too.
     """
-    dtype = jax.dtypes.canonicalize_dtype(aval.dtype)
-    if not isinstance(constant, np.ndarray) or constant.dtype == dtype:
+    if not isinstance(constant, np.ndarray):
         return constant
-    return np.asarray(constant, dtype)
+    return np.array(constant, jax.dtypes.canonicalize_dtype(aval.dtype))
 
 
 def _forget_traces() -> None:

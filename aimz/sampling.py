@@ -8,7 +8,6 @@ rows stay whole and only the draws are vectorised.
 No input or output, no choice of device and no warning happens here.
 """
 
-import contextlib
 import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -18,12 +17,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from numpyro import handlers
 
 from aimz.control_flow import Inside, Step, enter, leave
+from aimz.drawing import HALF_A_BLOCK, draw, draw_rows, narrow_draw
 from aimz.errors import InputError
-from aimz.families import Faults, faults_of, first_fault, mean_of, with_tails
+from aimz.families import Faults, faults_of, first_fault, mean_of
 from aimz.kernel import row_plates
 from aimz.laws import Evidence, Law, law_of
 from aimz.presence import completed, densities_of
@@ -364,28 +363,29 @@ def _site_faults(
     set_sites = {*task.do, *task.condition}
     asked = task.spec.data_sites if read is _row_scores else task.sites
     for name in _above(task.spec, asked):
-        site = trace.get(name)
-        if site is None or site["type"] != "sample" or task.spec[name].kind == "factor":
-            continue
         is_read = read is not _site_values and name in asked and name not in set_sites
-        if name not in drawn and not is_read:
+        if name not in trace or task.spec[name].kind not in ("latent", "observed"):
+            continue
+        if is_read:
+            own = _of_read(task, read, trace, name)
+        elif name in drawn:
+            own = {"where": drawn[name], "is_drawn": True}
+        else:
             continue
         axis = _row_axis(task.spec, name) if follows_rows(task.spec[name]) else None
-        density = None
-        if read in (_site_densities, _row_scores):
-            own, counts = _density(task, trace, name)
-            density = jnp.where(counts, own, 0.0)
-        found = faults_of(
-            site["fn"],
-            jnp.shape(site["value"]),
-            axis,
-            where=None if is_read else drawn[name],
-            is_drawn=name in drawn and not is_read,
-            density=density,
-        )
+        site = trace[name]
+        found = faults_of(site["fn"], jnp.shape(site["value"]), axis, **own)
         if found is not None:
             faults[name] = found
     return faults
+
+
+def _of_read(task: Task, read: _Read, trace: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What is looked at of a site whose distribution is read, beside its parameters."""
+    if read not in (_site_densities, _row_scores):
+        return {}
+    own, counts = _density(task, trace, name)
+    return {"density": jnp.where(counts, own, 0.0)}
 
 
 def _above(spec: KernelSpec, names: Collection[str]) -> list[str]:
@@ -610,17 +610,17 @@ class _Answer(Inside):
             return msg["value"]
         name, shape = msg["name"], msg["kwargs"].get("sample_shape", ())
         site = self.task.spec[name]
-        draw = _narrow_draw if self.task.is_wide else _draw
+        one = narrow_draw if self.task.is_wide else draw
         self.drawn[name] = None
         if not follows_rows(site) or site.rows == "scan":
-            return draw(msg["fn"], site_key(self.words, name, self.place), shape, name)
+            return one(msg["fn"], site_key(self.words, name, self.place), shape, name)
         if not self.task.spec.coupled:
             key = site_key(self.words, name, self.rows)
-            if isinstance(base_distribution(msg["fn"]), _HALF_A_BLOCK):
+            if isinstance(base_distribution(msg["fn"]), HALF_A_BLOCK):
                 key = site_key(self.pair, name, self.rows, self.half)
-            return draw(msg["fn"], key, shape, name)
+            return one(msg["fn"], key, shape, name)
         keyed = partial(site_key, self.words, name)
-        return _draw_rows(draw, msg["fn"], keyed, self.rows, site, shape)
+        return draw_rows(one, msg["fn"], keyed, self.rows, site, shape)
 
     def _answer_unnamed(self, msg: dict[str, Any], kind: str) -> None:
         ordinal = self.ordinals.get(kind, 0)
@@ -647,7 +647,7 @@ def _like(msg: dict[str, Any]) -> Any:
     if msg["value"] is not None:
         return jnp.asarray(msg["value"])
     fn, shape = msg["fn"], msg["kwargs"].get("sample_shape", ())
-    return jax.eval_shape(lambda: _draw(fn, jax.random.key(0), shape, msg["name"]))
+    return jax.eval_shape(lambda: draw(fn, jax.random.key(0), shape, msg["name"]))
 
 
 def _as_set(setting: Any, natural: Any) -> jax.Array:
@@ -669,96 +669,3 @@ def _as_set(setting: Any, natural: Any) -> jax.Array:
         )
         raise InputError(msg, code="site-integer")
     return jnp.broadcast_to(value, natural.shape).astype(value.dtype if is_bool else dtype)
-
-
-def _draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
-    """One draw of a distribution with one of our keys."""
-    fn = with_tails(fn)
-    for own in (key, as_stock_key(key)):
-        with contextlib.suppress(NotImplementedError, AssertionError):
-            return fn(rng_key=own, sample_shape=shape)
-    message = (
-        f"Site '{name}' cannot be drawn from {type(fn).__name__}, which has no sampler. "
-        "Fit the model first, or give the site a proper prior."
-    )
-    raise InputError(message, code="no-sampler")
-
-
-def _narrow_draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
-    """The draw that single precision gives, for a program in double precision."""
-
-    def narrowed(leaf: Any) -> Any:
-        narrow = {"float64": np.float32, "int64": np.int32}.get(str(getattr(leaf, "dtype", "")))
-        return leaf if narrow is None else leaf.astype(narrow)
-
-    with jax.enable_x64(False):
-        value = _draw(jax.tree.map(narrowed, fn), key, shape, name)
-    return value.astype(np.float64) if value.dtype == np.float32 else value
-
-
-# Families of which draws share their random bits two and two: a value takes half of a block.
-_HALF_A_BLOCK = (dist.BernoulliLogits, dist.BernoulliProbs)
-# Families whose array samplers let a row's parameters change its neighbours' draws.
-_NEIGHBOURLY = (
-    dist.BinomialLogits,
-    dist.BinomialProbs,
-    dist.GammaPoisson,
-    dist.MultinomialLogits,
-    dist.MultinomialProbs,
-    dist.Poisson,
-    dist.VonMises,
-)
-
-
-def _draw_rows(
-    draw: Callable[..., Any],
-    fn: Any,
-    key: Callable[..., jax.Array],
-    rows: Any,
-    site: SiteSpec,
-    shape: tuple[int, ...],
-) -> Any:
-    """Draw all rows of a site at once, each by its own key where the sampler would mix them."""
-    base = base_distribution(fn)
-    family = next((kind for kind in _NEIGHBOURLY if isinstance(base, kind)), None)
-    if family is None or shape:
-        return draw(fn, key(NO_ROW), shape, site.name)
-    batch = fn.batch_shape + fn.event_shape[: fn.event_dim - base.event_dim]
-    axis = site.row_axis or 0
-    from_right = len(batch) - axis
-    parameters, axes = _row_parameters(base, family, from_right)
-    rest = batch[:axis] + batch[axis + 1 :]
-
-    def one_row(parameters: dict[str, Any], row: Any) -> Any:
-        single = family(**parameters, **_settings(base, family, parameters))
-        return draw(single.expand(rest), key(row), (), site.name)
-
-    values = jax.vmap(one_row, in_axes=(axes, 0))(parameters, rows)
-    return jnp.moveaxis(values, 0, axis)
-
-
-def _row_parameters(
-    base: Any, family: Any, from_right: int
-) -> tuple[dict[str, Any], dict[str, int | None]]:
-    """Array parameters of a distribution and the axis of each that follows the rows."""
-    parameters, axes = {}, {}
-    for name, constraint in family.arg_constraints.items():
-        value = base.__dict__.get(name)
-        if value is None or isinstance(value, int):
-            continue
-        value = jnp.asarray(value)
-        depth = value.ndim - getattr(constraint, "event_dim", 0) - from_right
-        if depth >= 0 and value.shape[depth] == 1:
-            value = jnp.squeeze(value, depth)
-            depth = -1
-        parameters[name], axes[name] = value, depth if depth >= 0 else None
-    return parameters, axes
-
-
-def _settings(base: Any, family: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a distribution that are plain numbers."""
-    return {
-        name: base.__dict__[name]
-        for name in family.arg_constraints
-        if name not in parameters and base.__dict__.get(name) is not None
-    }

@@ -44,7 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "rows",
         "widening",
     ),
-    ("inference", "laws", "sampling", "effects", "scenario", "continuation"),
+    ("inference", "laws", "drawing", "sampling", "effects", "scenario", "continuation"),
     (
         "execute",
         "store",

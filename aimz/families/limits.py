@@ -85,9 +85,17 @@ def is_inside(constraint: Any, value: Any, *, slack: float = 0.0) -> Any:
     inside = value == value  # noqa: PLR0124  # NaN
     if isinstance(constraint, type(constraints.circular)):  # angles go around
         return inside
-    low, high = (getattr(constraint, name, None) for name in ("lower_bound", "upper_bound"))
     if isinstance(constraint, type(constraints.multinomial(1))):
-        return (inside & (value >= 0)).all(axis=-1) & (value.sum(axis=-1) == high)
+        total = constraint.upper_bound
+        return (inside & (value >= 0)).all(axis=-1) & (value.sum(axis=-1) == total)
+    inside = inside & _between(constraint, value, slack)
+    return _vectors_inside(constraint, value, inside) if constraint.event_dim else inside
+
+
+def _between(constraint: Any, value: Any, slack: float) -> Any:
+    """Whether single numbers are between a constraint's bounds, and whole where it says so."""
+    low, high = (getattr(constraint, name, None) for name in ("lower_bound", "upper_bound"))
+    inside = value == value  # noqa: PLR0124
     if not isinstance(constraint, type(constraints.unit_interval)):
         slack = 0.0
     rounded = 0.0 if constraint.is_discrete else _ROUNDED
@@ -99,7 +107,7 @@ def is_inside(constraint: Any, value: Any, *, slack: float = 0.0) -> Any:
         inside = inside & ((value == 0) | (value == 1))
     elif constraint.is_discrete and (low is not None or high is not None):
         inside = inside & (value % 1 == 0)
-    return _vectors_inside(constraint, value, inside) if constraint.event_dim else inside
+    return inside
 
 
 def _vectors_inside(constraint: Any, value: Any, inside: Any) -> Any:

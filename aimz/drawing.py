@@ -1,0 +1,111 @@
+"""Draws of distributions: each by its own key, in single precision, whatever its neighbours are."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from aimz.errors import InputError
+from aimz.families import with_tails
+from aimz.randomness import NO_ROW, as_stock_key
+from aimz.spec import SiteSpec
+from aimz.structure import base_distribution
+
+__all__ = ["HALF_A_BLOCK", "draw", "draw_rows", "narrow_draw"]
+
+
+def draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
+    """One draw of a distribution with one of our keys."""
+    fn = with_tails(fn)
+    for own in (key, as_stock_key(key)):
+        with contextlib.suppress(NotImplementedError, AssertionError):
+            return fn(rng_key=own, sample_shape=shape)
+    message = (
+        f"Site '{name}' cannot be drawn from {type(fn).__name__}, which has no sampler. "
+        "Fit the model first, or give the site a proper prior."
+    )
+    raise InputError(message, code="no-sampler")
+
+
+def narrow_draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
+    """The draw that single precision gives, for a program in double precision."""
+
+    def narrowed(leaf: Any) -> Any:
+        narrow = {"float64": np.float32, "int64": np.int32}.get(str(getattr(leaf, "dtype", "")))
+        return leaf if narrow is None else leaf.astype(narrow)
+
+    with jax.enable_x64(False):
+        value = draw(jax.tree.map(narrowed, fn), key, shape, name)
+    return value.astype(np.float64) if value.dtype == np.float32 else value
+
+
+# Families of which draws share their random bits two and two: a value takes half of a block.
+HALF_A_BLOCK = (dist.BernoulliLogits, dist.BernoulliProbs)
+# Families whose array samplers let a row's parameters change its neighbours' draws.
+_NEIGHBOURLY = (
+    dist.BinomialLogits,
+    dist.BinomialProbs,
+    dist.GammaPoisson,
+    dist.MultinomialLogits,
+    dist.MultinomialProbs,
+    dist.Poisson,
+    dist.VonMises,
+)
+
+
+def draw_rows(
+    one: Callable[..., Any],
+    fn: Any,
+    key: Callable[..., jax.Array],
+    rows: Any,
+    site: SiteSpec,
+    shape: tuple[int, ...],
+) -> Any:
+    """Draw all rows of a site at once, each by its own key where the sampler would mix them."""
+    base = base_distribution(fn)
+    family = next((kind for kind in _NEIGHBOURLY if isinstance(base, kind)), None)
+    if family is None or shape:
+        return one(fn, key(NO_ROW), shape, site.name)
+    batch = fn.batch_shape + fn.event_shape[: fn.event_dim - base.event_dim]
+    axis = site.row_axis or 0
+    from_right = len(batch) - axis
+    parameters, axes = _row_parameters(base, family, from_right)
+    rest = batch[:axis] + batch[axis + 1 :]
+
+    def one_row(parameters: dict[str, Any], row: Any) -> Any:
+        single = family(**parameters, **_settings(base, family, parameters))
+        return one(single.expand(rest), key(row), (), site.name)
+
+    values = jax.vmap(one_row, in_axes=(axes, 0))(parameters, rows)
+    return jnp.moveaxis(values, 0, axis)
+
+
+def _row_parameters(
+    base: Any, family: Any, from_right: int
+) -> tuple[dict[str, Any], dict[str, int | None]]:
+    """Array parameters of a distribution and the axis of each that follows the rows."""
+    parameters, axes = {}, {}
+    for name, constraint in family.arg_constraints.items():
+        value = base.__dict__.get(name)
+        if value is None or isinstance(value, int):
+            continue
+        value = jnp.asarray(value)
+        depth = value.ndim - getattr(constraint, "event_dim", 0) - from_right
+        if depth >= 0 and value.shape[depth] == 1:
+            value = jnp.squeeze(value, depth)
+            depth = -1
+        parameters[name], axes[name] = value, depth if depth >= 0 else None
+    return parameters, axes
+
+
+def _settings(base: Any, family: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a distribution that are plain numbers."""
+    return {
+        name: base.__dict__[name]
+        for name in family.arg_constraints
+        if name not in parameters and base.__dict__.get(name) is not None
+    }
