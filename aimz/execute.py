@@ -10,6 +10,7 @@ to the sink, so that the three overlap and no more tiles are in memory than ther
 """
 
 import contextlib
+import gc
 import math
 import os
 import queue
@@ -25,7 +26,7 @@ import numpy as np
 
 from aimz.errors import AimzError, InputError
 from aimz.families import Faults, fault_of
-from aimz.programs import TRACE_LOCK, Bound, compile_program
+from aimz.programs import TRACE_LOCK, Bound, compile_program, forget_traces
 from aimz.rows import RowTile, Stream
 from aimz.sampling import (
     Block,
@@ -204,12 +205,15 @@ def compile_call(call: Call, plan: Plan) -> Ready:
         full = jax.ShapeDtypeStruct((plan.tile_rows, plan.tile_draws), bool)
         own = {n: np.dtype(call.task.results[n].dtype) for n in run.shapes.values}
         return Ready(run, dict.fromkeys(own, full), own, in_pairs=True)
-    if call.is_wide and not jax.config.jax_enable_x64:
+    for attempt in range(2 if call.is_wide and not jax.config.jax_enable_x64 else 0):
         try:
             return _compiled(call, block, is_wide=True)
-        except (TypeError, ValueError) as error:  # a kernel that fixes its own dtypes
-            if isinstance(error, AimzError):
+        except (TypeError, ValueError) as error:  # a kernel that fixes its own dtypes, or a
+            if isinstance(error, AimzError):  # constant that another program holds
                 raise
+        if not attempt:
+            forget_traces()
+            gc.collect()
     return _compiled(call, block, is_wide=False)
 
 
@@ -229,6 +233,8 @@ def _compiled(call: Call, block: Block, *, is_wide: bool) -> Ready:
     with _precision(is_wide=is_wide), TRACE_LOCK:
         shapes = jax.tree.map(_as_jax_types, block)
         run = compile_program(narrow, shapes, version=call.task.spec.version)
+        if is_wide:
+            run.check(shapes)
     return Ready(run, run.shapes.values, dtypes, is_wide=is_wide)
 
 
@@ -292,7 +298,9 @@ class TileRun:
         given: Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, Any]:
         """Run one tile; `given` replaces values of rows, (row, draw, ...), that the call holds."""
-        block = _with_rows(self.shared.on(device, tile), self.call, row_tile, self.plan)
+        with _precision(is_wide=self.ready.is_wide):
+            shared = self.shared.on(device, tile)
+        block = _with_rows(shared, self.call, row_tile, self.plan)
         held = dict(block.row_posterior)  # a block may be shared by threads
         for name, value in (given or {}).items():
             full = np.zeros(held[name].shape, held[name].dtype).swapaxes(0, 1)

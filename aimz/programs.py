@@ -36,6 +36,7 @@ __all__ = [
     "compile_program",
     "fingerprint",
     "fingerprint_values",
+    "forget_traces",
     "num_compiled",
     "numbers",
     "program_stats",
@@ -54,7 +55,7 @@ _DERIVATIVE_RULES = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp
 
 @dataclass(frozen=True)
 class _Program:
-    run: Callable[..., list[Any]]
+    run: Any
     jaxpr: Any  # kept alive: the fingerprint may name objects by address
 
 
@@ -72,6 +73,16 @@ class Bound:
         flat = self.program.run(self.constants, self.literals, jax.tree.leaves(inputs))
         return jax.tree.unflatten(jax.tree.structure(self.shapes), flat)
 
+    def check(self, *inputs: Any) -> None:
+        """Raise a TypeError or ValueError if the program does not fit together.
+
+        JAX gives a constant of NumPy in the precision in which another program holds it: then a
+        program in the other precision cannot be built.
+        """
+        if self.name not in _CACHE.sound:
+            self.program.run.lower(self.constants, self.literals, jax.tree.leaves(inputs))
+            _CACHE.sound.add(self.name)
+
     @property
     def identity(self) -> str:
         """Name of the program and of every value in it."""
@@ -85,6 +96,7 @@ class Bound:
 class _Cache:
     programs: OrderedDict[str, _Program] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    sound: set[str] = field(default_factory=set)
     traced: int = 0
     made: int = 0
     is_forked: bool = False
@@ -134,7 +146,7 @@ def trace(
     with TRACE_LOCK:
         number = 0 if version else next(_TRACES)
         if number % _MAX_TRACES == _MAX_TRACES - 1:
-            _forget_traces()
+            forget_traces()
         with set_xla_metadata(trace=version or f"trace {number}"):
             closed, shapes = jax.make_jaxpr(lambda *inputs: fn(*inputs), return_shape=True)(*args)
     held = zip(closed.jaxpr.constvars, closed.consts, strict=True)
@@ -158,7 +170,7 @@ def _as_traced(constant: Any, aval: Any) -> Any:
     return np.array(constant, jax.dtypes.canonicalize_dtype(aval.dtype))
 
 
-def _forget_traces() -> None:
+def forget_traces() -> None:
     """Empty JAX's one cache of traces that has no limit; what it has compiled stays."""
     partial_eval: Any = sys.modules.get("jax._src.interpreters.partial_eval")
     cache = getattr(partial_eval, "trace_to_jaxpr", None)
