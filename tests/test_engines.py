@@ -18,6 +18,7 @@ import aimz
 from aimz import FitWarning, ImpactModel, InputError
 from aimz.inference import Settings, as_engine
 from aimz.inference import chains as chains_module
+from aimz.inference.progress import Bar
 
 RNG = np.random.default_rng(0)
 X = np.zeros((40, 1), np.float32)
@@ -167,3 +168,14 @@ def test_ctrl_c_in_the_warm_up_is_one(drawn):
     interrupt_when(lambda: sum(drawn) > 200)
     with pytest.raises(KeyboardInterrupt):
         fitted("nuts", num_warmup=10**7, num_samples=10)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_bar_says_that_it_compiles_and_is_gone_at_the_end(shown, capfd):
+    with Bar("fit", 10, shown=shown) as bar:
+        before = capfd.readouterr().err
+        bar.advance(10, "loss 3")
+    after = capfd.readouterr().err
+    assert ("fit: compiling" in before) == shown
+    assert ("fit: " in after and "compiling" not in after) == shown
+    assert after.endswith("\r") == shown

@@ -26,6 +26,7 @@ from aimz.inference.binding import (
     version_of,
 )
 from aimz.inference.chains import NUTS, STATS, ChainRecord, Plan, run_chains
+from aimz.inference.progress import Bar
 from aimz.inference.records import Draws, Fit, Note, Problem, Settings
 from aimz.programs import TRACE_LOCK, compile_program
 from aimz.randomness import as_key
@@ -186,8 +187,8 @@ class MCMCEngine:
         if not has_programs or not (sampler is None or _is_plain(self.given)):
             return _run_object(key, problem, self.given, plan, params, record, progress)
         steps = plan.samples + (plan.warmup if record is None else 0)
-        with _bar(plan.chains * steps, shown=progress) as bar:
-            return run_chains(key, problem, self.given, plan, params, record, bar.update)
+        with Bar("chains", plan.chains * steps, shown=progress) as bar:
+            return run_chains(key, problem, self.given, plan, params, record, bar.advance)
 
     def _refuse_enumeration(self, problem: Problem) -> None:
         sampler = None if self.given is None else self.given.sampler
@@ -309,9 +310,3 @@ def _interrupted_note(chains: int, count: int) -> Note:
         "rougher than was asked for. Call fit again for all draws."
     )
     return Note(FitWarning, message, "interrupted")
-
-
-def _bar(total: int, *, shown: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, disable=not shown, desc="chains", unit="step", leave=False)

@@ -39,6 +39,7 @@ from aimz.inference.binding import (
     version_of,
 )
 from aimz.inference.guides import guide_name, is_point, private_svi, sample_guide
+from aimz.inference.progress import Bar
 from aimz.inference.records import Draws, Fit, Note, Problem, Settings
 from aimz.inference.start import find_start
 from aimz.inference.training import (
@@ -118,7 +119,8 @@ class SVIEngine:
         task = self._task(problem)
         plan = plan_fit(problem, settings)
         begin_key, order_key, draw_key = jax.random.split(as_key(rng_key), 3)
-        record = state if state is not None else _begin(begin_key, task, plan.batch)
+        with Bar("fit", None, shown=settings.progress):
+            record = state if state is not None else _begin(begin_key, task, plan.batch)
         record, course = _train(order_key, task, plan, settings, record)
         num_samples = _DRAWS if settings.num_samples is None else settings.num_samples
         absent = _why_unweighed(task)

@@ -21,6 +21,7 @@ import numpy as np
 
 from aimz.errors import AimzError, FitWarning, InputError, PerformanceWarning
 from aimz.inference.binding import as_seed, row_factors, why_whole
+from aimz.inference.progress import Bar
 from aimz.inference.records import Note, Problem, Settings
 
 __all__ = [
@@ -136,7 +137,9 @@ def run_phases(
     progress: bool,
 ) -> Course:
     """Run the phases; Ctrl-C keeps what was reached, if anything was."""
-    with _bar(phases, shown=progress) as bar:
+    exact = [phase.steps for phase in phases if phase.steps is not None]
+    total = sum(exact) if len(exact) == len(phases) else None
+    with Bar("fit", total, shown=progress) as bar:
         try:
             for phase in phases:
                 _run_phase(advance, course, phase, source, bar)
@@ -173,7 +176,7 @@ def _run_phase(
     course: Course,
     phase: Phase,
     source: Iterator[np.ndarray] | None,
-    bar: Any,
+    bar: Bar,
 ) -> None:
     """Run one phase chunk by chunk until its steps are done or its loss has settled."""
     first = len(course.losses)
@@ -185,8 +188,7 @@ def _run_phase(
         _check_finite(losses, course.steps)
         course.losses.append(losses)
         done += count
-        bar.update(count)
-        bar.set_postfix_str(f"loss {losses.mean():.5g}", refresh=False)
+        bar.advance(count, f"loss {losses.mean():.5g}")
         if phase.steps is None:
             course.settled = has_settled(np.concatenate(course.losses[first:]), phase.window)
             if course.settled:
@@ -219,11 +221,3 @@ def _check_positive(settings: Settings) -> None:
                 f"Pass a positive integer, or leave {name} out.",
                 code="settings",
             )
-
-
-def _bar(phases: list[Phase], *, shown: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    exact = [phase.steps for phase in phases if phase.steps is not None]
-    total = sum(exact) if len(exact) == len(phases) else None
-    return tqdm(total=total, disable=not shown, desc="fit", unit="step", leave=False)

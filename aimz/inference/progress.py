@@ -1,0 +1,46 @@
+"""The progress bar of a fit: it says that it compiles before it moves, and is gone at the end."""
+
+from types import TracebackType
+from typing import Any, Self
+
+__all__ = ["Bar"]
+
+
+class Bar:
+    """A bar of steps; before the first of them it says that programs are compiled.
+
+    Parameters
+    ----------
+    name : str
+        What moves.
+    total : int or None
+        Steps to come, if that is known.
+    shown : bool
+        Whether anything is shown.
+    """
+
+    def __init__(self, name: str, total: int | None, *, shown: bool) -> None:
+        from tqdm.auto import tqdm
+
+        self.name, self.moved = name, False
+        text = f"{name}: compiling"
+        self.bar: Any = tqdm(total=total, disable=not shown, desc=text, unit="step", leave=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.close()
+
+    def advance(self, steps: int, text: str = "") -> None:
+        """Move on, with a few words on where the fit is."""
+        if not self.moved:
+            self.moved = True
+            self.bar.set_description(self.name)
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(steps)
