@@ -18,6 +18,7 @@ from aimz.effects import (
     Question,
     Rows,
     Split,
+    check_resolved,
     in_arm,
     in_words,
     rows_of,
@@ -113,6 +114,7 @@ def scenarios_of(
         splits[name], prepared[name] = _prepared(
             name, change, question, request, own, start, origin, key
         )
+    check_resolved(splits, start)
     world = prepare(request, own, origin, key)
     made = Scenarios(primary, own, start, prepared, world, splits, in_words(changes))
     return made if question.mediator is None else _mediated(made, question.mediator, site)

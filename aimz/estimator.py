@@ -16,7 +16,7 @@ import xarray as xr
 from aimz.archive import read_archive, write_archive
 from aimz.capture import fetched, kept, kept_account
 from aimz.copying import Portable
-from aimz.data import Arguments, Known, check_names, check_positive, draw_count
+from aimz.data import Arguments, Known, check_names, check_positive, draw_count, row_fingerprint
 from aimz.errors import AimzWarning, InputError, NotFittedError, OutputWarning, StoreError
 from aimz.fitted import check_same_data, fitted_on, support_seen
 from aimz.inference import AbsentEngine, Fit, Note, Problem, Settings, as_engine, check_settings
@@ -373,6 +373,11 @@ class Estimator(Routed, Portable):
             self._check_known("sample", kwargs)
             problem, arguments = self._problem(X, y, weights, missing, kwargs)
             check_same_data(fitted, problem, arguments)
+        elif problem and row_fingerprint(problem.inputs.arrays[self._names[0]]) != (
+            fitted.fingerprint
+        ):
+            msg = f"'{self.param_input}' has been changed in place since the fit. Fit again."
+            raise InputError(msg, code="data-differ")
         key = self._derived_key(rng_key, Use.SAMPLE, fitted.steps)
         count = self._setting("num_samples", num_samples) or 1000
         engine = as_engine(self.inference, self.kernel)

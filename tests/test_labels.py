@@ -14,7 +14,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aimz import ImpactModel, InputError, OutputWarning
+from aimz import FitWarning, ImpactModel, InputError, OutputWarning
 from aimz.data import Known, bind
 from aimz.rows import load, open_stream
 from aimz.utils.data import ArrayDataset, ArrayLoader
@@ -159,6 +159,18 @@ def test_draws_are_the_models_own(model):
         before = drawn(model, ROWS)
         given += 1000.0
         np.testing.assert_array_equal(drawn(model, ROWS), before)
+
+
+def test_a_fit_does_not_go_on_with_data_that_were_changed_in_place():
+    X = ROWS.astype(np.float32)
+    im = ImpactModel(plain, num_samples=5)
+    with pytest.warns(FitWarning):  # it is short
+        im.fit_on_batch(X, [0.0, 1.0], num_steps=2, progress=False)
+    im.sample()
+    X += 1.0
+    with pytest.raises(InputError, match="has been changed in place") as raised:
+        im.sample()
+    assert raised.value.code == "data-differ"
 
 
 # ------------------------------------------------------------------ loaders

@@ -286,6 +286,17 @@ def test_a_scenario_of_a_number_that_32_bits_round_is_refused(natural, value, mo
     assert raised.value.code in ("cast-precision", "cast-overflow")
 
 
+@pytest.mark.parametrize("dtype", ["int64", "float64"])
+def test_a_difference_that_32_bits_round_away_is_refused(dtype, model):
+    old, new = np.full(4, 2**24, dtype), np.full(4, 2**24 + 1, dtype)
+    with pytest.raises(InputError, match="a difference that 32 bits round away"):
+        effect(model, {"d": new}, {"d": old})
+    with pytest.raises(InputError, match="32 bits would blur"):
+        effect(model, {"X": lambda X: X + 1}, rows=X + 2**24)
+    found = effect(model, {"d": new + 2**24 - 1}, {"d": old})
+    np.testing.assert_allclose(found, 2.0**24, rtol=1e-6)
+
+
 @pytest.mark.parametrize("how", ["intervention", "condition"])
 def test_a_site_is_not_set_to_a_number_that_32_bits_round(how, model):
     with pytest.raises(InputError, match="32 bits round to 16777216"):

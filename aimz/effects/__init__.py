@@ -12,7 +12,13 @@ from aimz.effects.question import (
 )
 from aimz.effects.reduction import Reduction, RowSummary, Share
 from aimz.effects.result import Effect
-from aimz.effects.scenarios import Natural, Split, changes_of, column_of, split_scenario
+from aimz.effects.scenarios import (
+    Natural,
+    Split,
+    changes_of,
+    check_resolved,
+    split_scenario,
+)
 from aimz.effects.wording import Compared, in_words
 
 __all__ = [
@@ -28,7 +34,7 @@ __all__ = [
     "Split",
     "abduce",
     "changes_of",
-    "column_of",
+    "check_resolved",
     "compared",
     "coupling_of",
     "derived",

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 
 from aimz.data import as_array, check_exact
@@ -12,7 +13,17 @@ from aimz.labels import column_label, column_names, lined_up, row_labels
 from aimz.spec import KernelSpec
 from aimz.widening import applied
 
-__all__ = ["Natural", "Split", "changes_of", "column_of", "split_scenario"]
+__all__ = [
+    "Natural",
+    "Split",
+    "changes_of",
+    "check_resolved",
+    "column_of",
+    "split_scenario",
+]
+
+# Whole numbers from this one on are rounded by 32 bits; a difference may lose this share by that.
+_EXACT, _LOST = 2.0**24, 1e-3
 
 
 @dataclass(frozen=True)
@@ -193,6 +204,51 @@ def _ambiguous(name: str, other: str) -> InputError:
         "or change the input as a whole by a function."
     )
     return InputError(msg, code="scenario-ambiguous")
+
+
+def check_resolved(splits: Mapping[Any, Split], natural: Natural) -> None:
+    """Refuse scenarios whose difference in an argument is lost where 32 bits round both.
+
+    Raises
+    ------
+    InputError
+        `cast-precision`.
+    """
+    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+        return
+    for name in dict.fromkeys(name for split in splits.values() for name in split.arguments):
+        start = natural.values.get(name, natural.defaults.get(name))
+        values = [_numbers(split.arguments.get(name, start), name) for split in splits.values()]
+        for other in values[1:]:
+            _check_difference(name, values[0], other)
+
+
+def _numbers(value: Any, name: str) -> np.ndarray | None:
+    """Numbers so large that 32 bits round them, in 64; None where they are not."""
+    if value is None or isinstance(value, str | dict):
+        return None
+    array = np.asarray(as_array(value, name))
+    if not array.size or array.dtype.kind not in "iuf":
+        return None
+    is_large = max(float(array.max()), -float(array.min())) >= _EXACT
+    return array.astype(np.float64) if is_large else None
+
+
+def _check_difference(name: str, first: np.ndarray | None, second: np.ndarray | None) -> None:
+    if first is None or second is None or first.shape != second.shape:
+        return
+    exact = second - first
+    with np.errstate(over="ignore", invalid="ignore"):
+        seen = second.astype(np.float32).astype(np.float64) - first.astype(np.float32)
+        lost = np.abs(exact - seen) > _LOST * np.abs(exact)
+    if lost.any():
+        place = tuple(np.argwhere(lost)[0])
+        msg = (
+            f"Scenarios set '{name}' to {first[place]:.17g} and {second[place]:.17g}, a difference "
+            "that 32 bits round away. Subtract a constant, or set jax.config.update"
+            "('jax_enable_x64', True)."
+        )
+        raise InputError(msg, code="cast-precision")
 
 
 def column_of(value: Any, place: int) -> Any:
