@@ -391,7 +391,7 @@ class Estimator(Routed, Portable):
         if not return_datatree:
             return flat_draws(draws)
         attrs = self._attrs("posterior")
-        return tree_of(self._fit_groups(Fit(draws=draws), fitted, attrs), attrs)
+        return tree_of(self._fit_groups(replace(fit, draws=draws), fitted, attrs), attrs)
 
     def set_posterior_sample(
         self, posterior_sample: Mapping[str, Any] | xr.DataTree | xr.Dataset, *, num_chains: int = 1

@@ -304,9 +304,9 @@ def more_draws(
         stepped: Fit = engine.fit_of(fit.state, key, problem, num_samples)
         return stepped
     if hasattr(engine, "proceed"):
-        draws, state = engine.proceed(key, problem, fit, num_samples)
-        return replace(fit, draws=dict(draws), state=state)
-    return replace(fit, draws=dict(engine.draw(key, problem, fit, num_samples)))
+        continued: Fit = engine.proceed(key, problem, fit, num_samples)
+        return continued
+    return replace(fit, draws=dict(engine.draw(key, problem, fit, num_samples)), stats={})
 
 
 def account_of(fitted: Fitted) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def test_more_draws_of_chains_are_flat(chains):
     draws = chains.sample(num_samples=20, return_datatree=False)
     assert {name: value.shape for name, value in draws.items()} == {"b": (40,), "sigma": (40,)}
     labelled = chains.sample(num_samples=20)
-    assert dict(labelled.posterior["b"].sizes) == {"chain": 2, "draw": 20}
+    for group in (labelled.posterior, labelled.sample_stats):
+        assert dict(group.sizes) == {"chain": 2, "draw": 20}
+    assert "reached_max_treedepth" in labelled.sample_stats
 
 
 def test_trees_of_chains_say_what_the_sampler_did(chains, data):

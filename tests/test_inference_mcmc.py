@@ -131,8 +131,8 @@ def test_draw_continues_and_never_repeats():
     X, y = data()
     problem, engine = problem_of(regression, X=X, y=y), as_engine(chains(regression), regression)
     fit = engine.fit(0, problem, QUIET)
-    once, after = engine.proceed(1, problem, fit, 50)
-    twice, _ = engine.proceed(1, problem, replace(fit, state=after), 50)
+    first = engine.proceed(1, problem, fit, 50)
+    once, twice = first.draws, engine.proceed(1, problem, first, 50).draws
     assert once["slope"].shape == (2, 50, 2)
     assert not np.isin(once["slope"], fit.draws["slope"]).any()
     assert not np.isin(twice["slope"], once["slope"]).any()

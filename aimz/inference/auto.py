@@ -67,15 +67,13 @@ class AutoEngine(SVIEngine):
 
     def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Draws:
         """More draws, of the guide or of the chains; see `Engine`."""
-        return self.proceed(rng_key, problem, fit, num_samples)[0]
+        return self.proceed(rng_key, problem, fit, num_samples).draws
 
-    def proceed(
-        self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int
-    ) -> tuple[Draws, Any]:
+    def proceed(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Fit:
         """More draws, and the state afterwards."""
         if isinstance(fit.state, ChainRecord):
             return self._chains().proceed(rng_key, problem, fit, num_samples)
-        return super().draw(rng_key, problem, fit, num_samples), fit.state
+        return replace(fit, draws=super().draw(rng_key, problem, fit, num_samples))
 
     def step(self, rng_key: Any, problem: Problem, state: Any = None) -> tuple[SVIRecord, float]:
         """One step on the rows of `problem`; chains have none."""

@@ -6,6 +6,7 @@ user's `MCMC` object. In both cases the user's object is read and never changed.
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -108,17 +109,15 @@ class MCMCEngine:
 
     def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Draws:
         """Continue the chains; see `Engine`."""
-        return self.proceed(rng_key, problem, fit, num_samples)[0]
+        return self.proceed(rng_key, problem, fit, num_samples).draws
 
-    def proceed(
-        self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int
-    ) -> tuple[Draws, ChainRecord]:
+    def proceed(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Fit:
         """Continue the chains: the new draws, and where the chains are afterwards."""
         plan = self._plan(Settings(num_samples=num_samples))
         record: ChainRecord = fit.state
         key = as_key(rng_key)
-        draws, _, after = self._run(key, problem, plan, record.params, record, progress=False)
-        return draws, after
+        draws, stats, after = self._run(key, problem, plan, record.params, record, progress=False)
+        return replace(fit, draws=draws, stats=_with_depths(stats, self._depth()), state=after)
 
     def fitted_object(self, fit: Fit, problem: Problem | None) -> MCMC:
         """A NumPyro `MCMC` object that holds the draws of a fit, as if it had run."""
