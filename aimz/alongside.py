@@ -6,7 +6,7 @@ set runs, with the call's values in the place of the fitted ones, and the rows a
 returned. Rows are recognised by label and value together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from aimz.spec import KernelSpec
 __all__ = [
     "among_the_fitted",
     "as_fitted",
+    "check_by_row",
     "check_settings",
     "differ",
     "found",
@@ -143,6 +144,17 @@ def check_settings(spec: KernelSpec, names: Mapping[str, Any]) -> None:
             msg = (
                 f"Site '{name}' is set for some of the fitted rows, and the others, with which "
                 "they interact, run along. Ask about all fitted rows, and pass a value for each."
+            )
+            raise InputError(msg, code="rows-together")
+
+
+def check_by_row(names: Collection[str], results: KernelSpec) -> None:
+    """Refuse a density of all rows at once, where it is asked for some of them."""
+    for site in (results[name] for name in names):
+        if site.kind == "observed" and not site.follows_rows:
+            msg = (
+                f"Site '{site.name}' has one density for all fitted rows together, of which these "
+                "are some or another order. Pass all of them, in their order."
             )
             raise InputError(msg, code="rows-together")
 

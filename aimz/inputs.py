@@ -210,7 +210,7 @@ def gather(
     arguments, spec, notes = _read_head(request, given, stream)
     arguments = replace(arguments, columns={**columns, **arguments.columns})
     if spec.coupled:
-        loaded = _in_memory(request, {**given, **stream.load()})
+        loaded = _in_memory(request, {**given, **stream.load()}, labels=stream.labels)
         return replace(loaded, arguments=replace(loaded.arguments, labels=stream.labels))
     strays = stream.names - spec.row_inputs - set(request.names)
     if strays and is_lazy(given[primary]):
@@ -455,11 +455,16 @@ def _check_by_piece(
         _check_outcomes(stream.head[output], spec, len(stream.head[output]))
 
 
-def _in_memory(request: Request, given: Mapping[str, Any], natural: Given | None = None) -> Given:
+def _in_memory(
+    request: Request,
+    given: Mapping[str, Any],
+    natural: Given | None = None,
+    labels: np.ndarray | None = None,
+) -> Given:
     primary, output = request.names
     _check_outcome_given(request, given)
     named = {n: v for n, v in given.items() if n != output or request.conditions}
-    places, arguments = _rejoined(request, named, natural)
+    places, arguments = _rejoined(request, named, natural, labels)
     own = {**arguments.arrays, **arguments.static} if arguments else named
     bound, inputs, spec = inspected(
         request.kernel, request.names, own, request.fitted.known, request.seen_specs
@@ -496,15 +501,22 @@ def _in_memory(request: Request, given: Mapping[str, Any], natural: Given | None
 
 
 def _rejoined(
-    request: Request, given: Mapping[str, Any], natural: Given | None
+    request: Request,
+    given: Mapping[str, Any],
+    natural: Given | None,
+    labels: np.ndarray | None,
 ) -> tuple[np.ndarray | None, Arguments | None]:
-    """Numbers of the call's rows among the fitted ones, and arguments of all of these; or None."""
+    """Numbers of the call's rows among the fitted ones, and arguments of all of these; or None.
+
+    `labels` are those of rows that were read by the piece.
+    """
     fitted = request.fitted
     if fitted.spec is None or not fitted.spec.coupled or given.get(request.names[0]) is None:
         return None, None
     by_row = fitted.spec.row_inputs - as_fitted(request, given)
     known = replace(fitted.known, row_inputs=by_row)
     own = _bound(request.kernel, request.names, given, known, by_row)
+    own = own if labels is None else replace(own, labels=labels)
     places = among_the_fitted(request, own) if natural is None else natural.kept
     if places is None:
         return None, None

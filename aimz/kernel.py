@@ -173,7 +173,20 @@ def _outcome_shape(call: _Call) -> tuple[int | None, ...] | None:
         or batch[:1] not in ((), (1,))
     ):
         return None
-    return None if batch and call.inputs.rows == 1 else (None, *batch[1:], *event)
+    if (batch and call.inputs.rows == 1) or (not batch and _is_event_of_rows(call, event)):
+        return None
+    return (None, *batch[1:], *event)
+
+
+def _is_event_of_rows(call: _Call, event: tuple[int, ...]) -> bool:
+    """Whether an outcome is one event of all rows, such as a process, and not one of each row."""
+    rows = call.inputs.rows
+    if event[:1] != (rows,):
+        return False
+    probe = _probe_rows(call.inputs)
+    leading = [n for n, v in call.inputs.arrays.items() if _leads_with(v, rows)]
+    there = _try_read(call, call.at(probe, leading, _squares(call)), probe)
+    return there is None or tuple(there.statements[call.output].fn.event_shape)[:1] == (probe,)
 
 
 def _check_output(call: _Call) -> None:

@@ -15,7 +15,7 @@ import numpyro
 import xarray as xr
 
 from aimz._version import __version__
-from aimz.alongside import check_settings
+from aimz.alongside import check_by_row, check_settings
 from aimz.confirm import foresight
 from aimz.continuation import carries_outcome
 from aimz.errors import OutputWarning, PerformanceWarning
@@ -92,6 +92,7 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
     kernel = given.kernel or request.kernel
     if given.kept is not None:
         check_settings(spec, {**given.settings[0], **given.settings[1]})
+        check_by_row(request.sites(spec), density_spec(spec) if request.conditions else spec)
     scenario = scenario_of(spec, *given.settings)
     inputs = Inputs(dict(arguments.arrays), dict(arguments.static), spec.rows)
     reuse = reused_draws(

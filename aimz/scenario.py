@@ -348,8 +348,8 @@ def _of_rows(site: SiteSpec, value: Any, origin: Origin, *, coupled: bool) -> An
         places = {label: number for number, label in enumerate(own.tolist())}
         found = [places.get(label, -1) for label in origin.labels.tolist()]
         rows, is_known = np.array(found), min(found) >= 0 and len(places) == len(own)
-        if coupled:
-            is_known = np.array_equal(rows, np.arange(len(own)))
+    if coupled and rows is not None:
+        is_known = np.array_equal(rows, np.arange(np.shape(value)[axis]))
     if not is_known or (rows is not None and not follows_rows(site)):
         msg = (
             f"Site '{site.name}' has one value per fitted row, and these are other rows. Pass "

@@ -1,6 +1,6 @@
 """Rows that interact, asked about without the others: as in the whole fit, or not at all."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -210,6 +210,39 @@ def test_another_matrix_draws_anew_and_says_so():
 
     with pytest.warns(OutputWarning, match="'W' is not the fitted one, so phi below it"):
         levels(im, X, W=2 * joint(ROWS))
+
+
+def joint_outcome(X, y=None):
+    s = numpyro.sample("s", dist.HalfNormal())
+    cover = s * jnp.exp(-((X - X.T) ** 2)) + jnp.eye(len(X))
+    numpyro.sample("y", dist.MultivariateNormal(jnp.zeros(len(X)), cover), obs=y)
+
+
+def test_outcomes_that_are_one_event_of_all_rows():
+    im, X, y = remembering(Case(joint_outcome, {"s": ()}))
+    fitted = im._fitted
+    im._fitted = replace(fitted, fit=replace(fitted.fit, draws={"s": np.ones((1, 8), "f4")}))
+    few = [3, 1]
+
+    whole = im.predict_on_batch(X, return_datatree=False)["y"]
+    part = im.predict_on_batch(X.iloc[few], return_datatree=False)["y"]
+
+    assert whole.shape == (8, ROWS)
+    np.testing.assert_array_equal(part, whole[:, few])
+    with pytest.raises(InputError, match="one density for all fitted rows together"):
+        im.log_likelihood(X.iloc[few], y.iloc[few], progress=False)
+
+
+@pytest.mark.filterwarnings("ignore:'X' has no column names")
+def test_rows_that_are_read_by_the_piece_are_found_by_label(tmp_path):
+    im, X, _ = remembering(CASES[0])
+    order = [7, 3]
+    labels = {"weeks": X.index[order].to_numpy()}
+    lazy = xr.DataArray(X.to_numpy()[order], dims=("weeks", "column"), coords=labels)
+    lazy.to_dataset(name="x").to_zarr(tmp_path / "rows.zarr", consolidated=False)
+    read = xr.open_zarr(tmp_path / "rows.zarr", chunks=None, consolidated=False)["x"]
+
+    np.testing.assert_array_equal(levels(im, read)[1], levels(im, X)[1][:, order])
 
 
 def test_a_loaded_model_has_no_rows_and_says_so(tmp_path):
