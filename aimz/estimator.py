@@ -642,7 +642,7 @@ class Estimator(Routed, Portable):
         archive = read_archive(path)
         settings = dict(archive.settings)
         saved = settings.pop("inference", None)
-        if settings.keys() != cls(_no_kernel).get_params().keys() - {"inference"}:
+        if saved is None or settings.keys() - cls(_no_kernel).get_params().keys():
             msg = f"{path!s:.100} does not hold the settings of a saved model."
             raise StoreError(msg, code="store-damaged")
         if inference is None:

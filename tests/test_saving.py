@@ -494,6 +494,16 @@ def test_a_damaged_model_of_the_first_format_is_an_error_of_ours(change, code, m
     assert caught.value.code == code
 
 
+def test_a_setting_that_came_later_has_its_default(model, tmp_path):
+    def older(content: Any) -> None:
+        pairs = content["settings"]["dict"]
+        content["settings"]["dict"] = [pair for pair in pairs if pair[0] != "warm_start"]
+
+    model.save(tmp_path / "model")
+    edited(older)(tmp_path / "model")
+    assert ImpactModel.load(tmp_path / "model", kernel).get_params() == model.get_params()
+
+
 def test_a_kernel_with_an_import_path_needs_not_be_passed(model, X, tmp_path):
     model.save(tmp_path / "model")
     again = ImpactModel.load(tmp_path / "model")

@@ -133,7 +133,8 @@ class Question:
         # A user's own functions have done their work, and pickle may not know them: names stay.
         own, _ = COMPARISONS.get(self.comparison, (None, 0.0))
         compare = self.compare if self.compare is own else _not_kept
-        return {**vars(self), "compare": compare, "derive": None}
+        derive = None if self.derive is None else _not_kept
+        return {**vars(self), "compare": compare, "derive": derive}
 
     @property
     def wording(self) -> str:
