@@ -16,6 +16,7 @@ from aimz.errors import (
     StoreError,
 )
 from aimz.model import ImpactModel
+from aimz.options import set_options
 from aimz.reading import open_result as open  # noqa: A004  # read as aimz.open
 from aimz.reading import verify
 from aimz.spec import KernelSpec
@@ -34,5 +35,6 @@ __all__ = [
     "StoreError",
     "__version__",
     "open",
+    "set_options",
     "verify",
 ]

@@ -63,6 +63,8 @@ __all__ = [
 TILE_BYTES = 64 * 2**20
 #: Rows of the smallest and of the largest tile.
 MIN_ROWS, MAX_ROWS = 16, 1024
+#: Arrays of the largest size that are alive at once where rows stay whole, over all threads.
+WIDE_ARRAYS = 8
 #: Draws of the largest tile where rows stay whole.
 MAX_WHOLE_DRAWS = 256
 #: Values of the smallest tile whose draws are made two and two, if they are 0 and 1.
@@ -179,7 +181,8 @@ def plan_tiles(spec: KernelSpec, rows: int | None, chains: int, draws: int) -> P
     per_row, total = max(per_row, 4), chains * draws
     if spec.coupled:
         rows = rows or spec.rows
-        most = max(1, min(MAX_WHOLE_DRAWS, TILE_BYTES // (per_row * max(rows, spec.rows))))
+        size = max(per_row * max(rows, spec.rows), 4 * spec.widest * WIDE_ARRAYS)
+        most = max(1, min(MAX_WHOLE_DRAWS, TILE_BYTES // size))
         return Plan(rows, chains, draws, rows, _even(total, draws, most), whole=True)
     tile_rows = min(MAX_ROWS, max(MIN_ROWS, _power_of_two(TILE_BYTES // (per_row * total))))
     tile_draws = _even(total, draws, max(1, TILE_BYTES // (per_row * tile_rows)))

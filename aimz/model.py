@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
 from aimz.data import as_array, check_positive, draw_count
 from aimz.effects import Effect, changes_of, question_of
@@ -27,6 +26,7 @@ from aimz.inference import Fit, Note
 from aimz.inputs import Given, gather, row_numbers
 from aimz.kernel import read_signature
 from aimz.labels import lined_up, row_labels
+from aimz.options import progress_bar
 from aimz.places import Scratch
 from aimz.prediction import Result, carry_out, difference, prepare, why_unpaired
 from aimz.requests import Delivery, Fitted, Request, Use
@@ -693,7 +693,7 @@ class ImpactModel(Estimator):
         show(self._news(noted), level=3)
         schema = self._schema(fit.draws, ready.natural.arguments.labels, draws)
         check_labels(ready.natural.spec, schema)
-        with tqdm(total=ready.natural.rows, unit="row", disable=not progress) as bar:
+        with progress_bar(ready.natural.rows, desc="effect", unit="row", shown=progress) as bar:
             effect, notes = effect_of(
                 question, rows, ready, schema, fit.attrs, request.fitted.seen, bar.update
             )
@@ -821,7 +821,8 @@ class ImpactModel(Estimator):
         check_labels(inputs.spec, schema)
         groups = self._fit_groups(request.fit, fitted, attrs) if request.fit.draws else {}
         result = Result(schema, groups, attrs, lambda: check_fitted_rows(fitted, prepared.call))
-        with tqdm(total=inputs.rows, unit="row", disable=not request.to.progress) as bar:
+        options: Any = {"desc": request.method, "unit": "row", "shown": request.to.progress}
+        with progress_bar(inputs.rows, **options) as bar:
             tree, notes = carry_out(prepared, result, request, self._scratch(), bar.update)
         show(notes)
         if not request.conditions:

@@ -33,7 +33,8 @@ from aimz.model import ImpactModel
 
 __all__ = ["ImpactClassifier", "ImpactRegressor"]
 
-_VALUES_AT_ONCE = 4_000_000  # expectations: rows x draws x classes
+# Draws or expectations, rows x draws x classes: of one piece, and of what memory may hold.
+_VALUES_AT_ONCE, _VALUES_HELD = 1_000_000, 16_000_000
 _SCENARIO = "expected outcome"
 
 
@@ -62,6 +63,7 @@ class _Impact(Portable):
         random_state: Any = 0,
         param_input: str = "X",
         param_output: str = "y",
+        verbose: int = 0,
     ) -> None:
         self.kernel = kernel
         self.inference = inference
@@ -71,9 +73,10 @@ class _Impact(Portable):
         self.random_state = random_state
         self.param_input = param_input
         self.param_output = param_output
+        self.verbose = verbose
 
     def predict_draws(self, X: Any) -> np.ndarray:
-        """Draws from the posterior predictive distribution.
+        """Draws from the posterior predictive distribution, all in memory.
 
         Parameters
         ----------
@@ -85,12 +88,7 @@ class _Impact(Portable):
         ndarray, shape (draw, row)
             Outcomes with their noise: numbers, or labels.
         """
-        rows = self._rows(X)
-        name = self.model_.param_output
-        options: Any = {"in_sample": False, "return_sites": name, "return_datatree": False}
-        with self._precision():
-            drawn: Any = self.model_.predict_on_batch(rows, **options)
-        return np.asarray(drawn[name])
+        return np.concatenate(list(self._drawn(X)), axis=1)
 
     def _fit(self, own: _Own, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Self:
         """Fit the model inside; `own` is taken where no kernel is given."""
@@ -109,8 +107,26 @@ class _Impact(Portable):
         settings: Any = {"num_samples": self.num_samples, "num_steps": self.num_steps}
         model = ImpactModel(rng_key=int(seed), **settings, **options)
         with self._precision():
-            self.model_ = model.fit(self._named(X), y, sample_weight=weights, progress=False)
+            self.model_ = model.fit(
+                self._named(X), y, sample_weight=weights, progress=bool(self.verbose)
+            )
         return self
+
+    def _drawn(self, X: Any) -> Iterator[np.ndarray]:
+        """Outcomes drawn, (draw, row, ...), of some rows after the other; many come from disk."""
+        rows = self._rows(X)
+        name = self.model_.param_output
+        size = max(1, _VALUES_AT_ONCE // self.num_samples)
+        where = "memory" if len(rows) * self.num_samples <= _VALUES_HELD else "persistent"
+        options: Any = {"in_sample": False, "return_sites": name, "store": where}
+        with self._precision():
+            tree = self.model_.predict(rows, progress=bool(self.verbose), **options)
+        drawn = tree["predictions"][name]
+        row = tree.attrs["row_dim"]
+        for first in range(0, len(rows), size):
+            part = drawn.isel({row: slice(first, first + size)})
+            flat = part.stack(sample=("chain", "draw")).transpose("sample", row, ...)
+            yield np.asarray(flat.values)
 
     def _expectations(self, X: Any) -> Iterator[np.ndarray]:
         """Mean outcomes, (draw, row, ...), of some rows after the other."""
@@ -139,6 +155,24 @@ class _Impact(Portable):
         row = averages.dims[0]  # named after the plate of the rows
         flat = averages.stack(sample=("chain", "draw")).transpose("sample", row, ...)
         return np.asarray(flat.values, np.float64)
+
+    def _own_kernel(self) -> Any:
+        """The kernel of this module behind the fit.
+
+        Raises
+        ------
+        AttributeError
+            There is none, or no fit.
+        """
+        if self.kernel is not None or not hasattr(self, "model_"):
+            msg = "Only a fit without a kernel of one's own has coefficients. See model_.posterior."
+            raise AttributeError(msg)
+        return self.model_.kernel
+
+    def _posterior(self, site: str) -> np.ndarray:
+        """Draws of a site, (draw, ...)."""
+        self._own_kernel()
+        return np.asarray(self.model_.posterior[site])
 
     def _rows(self, X: Any) -> Any:
         check_is_fitted(self)
@@ -178,12 +212,18 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
         Seed; the same one gives the same draws.
     param_input, param_output : str
         Names of the kernel's arguments.
+    verbose : int
+        Above 0, progress bars.
 
     Attributes
     ----------
     model_ : ImpactModel
         The fitted model. Without a kernel its sites are `coef` (column), `level` (the outcome at
         the mean row) and `sigma`.
+    coef_ : ndarray, shape (column,)
+        Without a kernel: posterior means of the coefficients.
+    intercept_ : float
+        Without a kernel: posterior mean of the outcome where all columns are 0.
     n_features_in_, feature_names_in_
         Columns of the fit, as in scikit-learn.
 
@@ -222,20 +262,42 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
         kernel = LinearKernel.on(X, y, weights, self.prior_scale)
         return self._fit(_Own(kernel, ExactLinear()), X, y, weights)
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, return_std: bool = False) -> Any:  # noqa: FBT001, FBT002
         """Posterior mean of each row's expected outcome.
 
         Parameters
         ----------
         X : array-like, shape (rows, columns)
             The rows.
+        return_std : bool
+            Also return the standard deviation of the posterior predictive distribution, which has
+            the outcome's noise in it.
 
         Returns
         -------
-        ndarray, shape (row,)
-            Means over the draws of means of the outcome's distribution, without its noise.
+        ndarray, shape (row,), or a tuple of two
+            Means over the draws of means of the outcome's distribution, without its noise; and
+            standard deviations.
         """
-        return np.concatenate([own.mean(axis=0) for own in self._expectations(X)])
+        mean = np.concatenate([own.mean(axis=0) for own in self._expectations(X)])
+        if not return_std:
+            return mean
+        if self.kernel is not None:
+            return mean, np.concatenate([own.std(axis=0) for own in self._drawn(X)])
+        noise = np.mean(self._posterior("sigma") ** 2)
+        spread = [own.var(axis=0) for own in self._expectations(X)]
+        return mean, np.sqrt(np.concatenate(spread) + noise)
+
+    @property
+    def coef_(self) -> np.ndarray:
+        """Posterior means of the coefficients; absent with a kernel."""
+        return np.asarray(self._posterior("coef").mean(axis=0))
+
+    @property
+    def intercept_(self) -> float:
+        """Posterior mean of the outcome where all columns are 0; absent with a kernel."""
+        center = self._own_kernel().columns.center
+        return float(self._posterior("level").mean() - self.coef_ @ center)
 
     def predict_quantiles(self, X: Any, quantiles: Sequence[float] = (0.055, 0.945)) -> np.ndarray:
         """Quantiles of the posterior predictive distribution of each row.
@@ -252,7 +314,7 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
         ndarray, shape (row, quantile)
             Quantiles of outcomes, their noise included.
         """
-        return _quantiles(self.predict_draws(X), quantiles)
+        return np.concatenate([_quantiles(own, quantiles) for own in self._drawn(X)])
 
 
 class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as above
@@ -272,7 +334,7 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
         default.
     inference : str, SVI, MCMC or engine, optional
         Replaces the Laplace approximation, or `"auto"` where there is a kernel.
-    num_samples, num_steps, prior_scale, random_state, param_input, param_output
+    num_samples, num_steps, prior_scale, random_state, param_input, param_output, verbose
         As in `ImpactRegressor`.
 
     Attributes
@@ -281,6 +343,11 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
         The labels, sorted.
     model_ : ImpactModel
         The fitted model. Without a kernel its sites are `coef` (column, class) and `level` (class).
+    coef_ : ndarray, shape (class, column); (1, column) of two classes
+        Without a kernel: posterior means of the coefficients of the logits; of two classes, those
+        of the log odds of the second.
+    intercept_ : ndarray, shape (class,) or (1,)
+        Without a kernel: posterior means of these logits where all columns are 0.
     n_features_in_, feature_names_in_
         Columns of the fit, as in scikit-learn.
 
@@ -358,6 +425,21 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
         """
         codes = np.argmax(self.predict_proba(X), axis=1)
         return np.asarray(self.classes_[codes])
+
+    @property
+    def coef_(self) -> np.ndarray:
+        """Posterior means of the coefficients of the logits; absent with a kernel."""
+        return self._of_two(self._posterior("coef").mean(axis=0).T)
+
+    @property
+    def intercept_(self) -> np.ndarray:
+        """Posterior means of the logits where all columns are 0; absent with a kernel."""
+        coef, level = (self._posterior(name).mean(axis=0) for name in ("coef", "level"))
+        return self._of_two(level - self._own_kernel().columns.center @ coef)
+
+    def _of_two(self, logits: np.ndarray) -> np.ndarray:
+        """Values by class; of two classes those of the second against the first."""
+        return np.asarray(logits[1:] - logits[:1] if len(logits) == 2 else logits)
 
     def predict_draws(self, X: Any) -> np.ndarray:
         """Labels drawn from the posterior predictive distribution; see `ImpactRegressor`."""

@@ -1,5 +1,6 @@
 """What is known of a kernel: frozen records of its sites, and how a statement becomes one."""
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -134,6 +135,8 @@ class KernelSpec:
         Why, in a sentence; "" when separable.
     pooled : frozenset of str
         Arguments and sites of which the kernel computes a statistic over the rows, such as a mean.
+    widest : int
+        Elements of the largest array that the kernel computes, such as a covariance over rows.
     version : str
         Fingerprint of what the kernel computes, the values that it reads included.
     lookups : tuple of Lookup
@@ -161,6 +164,7 @@ class KernelSpec:
     coupled: bool
     reason: str = ""
     pooled: frozenset[str] = frozenset()
+    widest: int = field(default=0, compare=False, repr=False)
     version: str = field(default="", compare=False, repr=False)
     lookups: tuple[Lookup, ...] = field(default=(), compare=False, repr=False)
 
@@ -270,7 +274,23 @@ def spec_of(
         coupled=bool(verdict.reason),
         reason=verdict.reason,
         pooled=verdict.pooled & (set(arguments) | verdict.sites.keys()),
+        widest=_widest(reading.program.jaxpr) if verdict.reason else 0,
     )
+
+
+def _widest(jaxpr: Any) -> int:
+    """Elements of the largest array that a traced program, or one inside it, computes."""
+    sizes = [0]
+    for eqn in jaxpr.eqns:
+        sizes += [math.prod(getattr(out.aval, "shape", ())) for out in eqn.outvars]
+        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_has_equations):
+            inner = getattr(value, "jaxpr", value)
+            sizes += [_widest(inner)] if hasattr(inner, "eqns") else []
+    return max(sizes)
+
+
+def _has_equations(value: Any) -> bool:
+    return hasattr(getattr(value, "jaxpr", value), "eqns")
 
 
 def _site_of(

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "aimz"
 
 # A module imports from the layers above its own, and from its own as long as no cycle appears.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_version", "errors", "records", "copying", "capture", "places"),
+    ("_version", "errors", "records", "copying", "capture", "places", "options"),
     ("programs", "randomness"),
     (
         "kernel",
@@ -79,6 +79,7 @@ PARAMETERS = 8
 PUBLIC_CLASSES = {
     "Estimator",
     "ImpactModel",
+    "_Impact",
 }  # public methods take what API users name
 PUBLIC_FUNCTIONS = {"autolog", "log_model", "save_model"}  # the arguments of MLflow's own flavors
 

@@ -817,3 +817,28 @@ def test_a_served_model_refuses_what_it_does_not_know(service, frame):
         ask(service, dataframe_split=rows, params={"intervention": {"tt": 2.0}})
     assert caught.value.code == 400
     assert "tt" in caught.value.read().decode()
+
+
+def test_a_null_in_a_served_row_names_its_column(service, frame):
+    rows = frame.head(3).to_dict(orient="split", index=False)
+    column = next(i for i, name in enumerate(rows["columns"]) if name != "t")
+    rows["data"][1][column] = None
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(service, dataframe_split=rows)
+    answer = caught.value.read().decode()
+    assert caught.value.code == 400
+    assert f"Column '{rows['columns'][column]}' has no value in row 1" in answer
+    assert "Traceback" not in answer
+
+
+@pytest.mark.parametrize("column", ["t", None])
+def test_a_null_in_a_row_is_refused_as_mlflow_does(model, frame, column):
+    from mlflow.exceptions import MlflowException
+
+    asked = frame.head(4).astype(float)
+    name = column or next(c for c in asked.columns if c != "t")
+    asked.loc[asked.index[2], name] = np.nan
+    with pytest.raises(MlflowException, match=f"Column '{name}' has no value in row") as caught:
+        Scorer(model).predict(asked)
+    assert isinstance(caught.value, InputError)
+    assert caught.value.get_http_status_code() == 400

@@ -282,3 +282,56 @@ def test_engine_gives_more_draws():
     more = regressor.model_.sample(num_samples=50, return_datatree=False)
     assert more["coef"].shape == (50, 3)
     assert not np.isin(more["sigma"], regressor.model_.posterior["sigma"]).any()
+
+
+def test_standard_deviations_are_those_of_outcomes(regressor):
+    X, _ = line()
+    mean, std = regressor.predict(X, return_std=True)
+    np.testing.assert_array_equal(mean, regressor.predict(X))
+    np.testing.assert_allclose(std, regressor.predict_draws(X).std(axis=0), rtol=0.12)
+
+
+def test_coefficients_say_what_the_means_are(regressor, classifier):
+    X, _ = line()
+    np.testing.assert_allclose(X @ regressor.coef_ + regressor.intercept_, regressor.predict(X))
+    logits = X @ classifier.coef_.T + classifier.intercept_
+    assert logits.shape == (40, 3)
+    by_mode = classifier.classes_[np.argmax(logits, axis=1)]
+    assert np.mean(by_mode == classifier.predict(X)) > 0.9
+
+
+def test_coefficients_of_two_classes_are_log_odds():
+    X, _ = line(400)
+    y = (X[:, 0] + np.random.default_rng(1).normal(size=400) > 0).astype(int)
+    ours = ImpactClassifier().fit(X, y)
+    theirs = LogisticRegression(C=PRIOR**2).fit(X, y)
+    assert ours.coef_.shape == (1, 3)
+    assert ours.intercept_.shape == (1,)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=0.35)
+    shares = ours.predict_proba(X)
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0)
+    assert np.abs(shares - theirs.predict_proba(X)).max() < 0.05
+
+
+def test_a_kernel_of_ones_own_has_no_coefficients():
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+
+    X, y = line()
+    own = ImpactRegressor(kernel, num_steps=100)
+    assert not hasattr(own, "coef_")
+    assert not hasattr(ImpactRegressor(), "coef_")
+    own.fit(X, y)
+    assert not hasattr(own, "intercept_")
+    mean, std = own.predict(X, return_std=True)
+    np.testing.assert_allclose(std, 1.0, atol=0.15)
+    assert mean.shape == (40,)
+
+
+def test_many_quantiles_come_from_disk_and_are_the_same(regressor, monkeypatch):
+    X, _ = line()
+    held = regressor.predict_quantiles(X, (0.1, 0.5))
+    monkeypatch.setattr("aimz.sklearn._VALUES_HELD", 0)
+    monkeypatch.setattr("aimz.sklearn._VALUES_AT_ONCE", 7_000)
+    np.testing.assert_array_equal(regressor.predict_quantiles(X, (0.1, 0.5)), held)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from scipy import special
 
 from aimz.errors import InputError, KernelValidationError
 from aimz.inference import health
@@ -108,6 +109,10 @@ class LogisticKernel:
 
     def expected(self, X: np.ndarray, draws: Draws) -> np.ndarray:
         """Probabilities of the classes, (draw, row, class)."""
+        if self.classes == 2:  # a single exponential, and none of it on an axis of two
+            level, coef = (draws[name][..., 1] - draws[name][..., 0] for name in ("level", "coef"))
+            second = special.expit(level[:, None] + coef @ (X - self.columns.center).T)
+            return np.stack([1 - second, second], axis=-1)
         logits = draws["level"][:, None] + (X - self.columns.center) @ draws["coef"]
         return np.asarray(np.exp(logits - _log_sum_exp(logits)[..., None]))
 

@@ -29,6 +29,7 @@ from aimz.inference.binding import (
 from aimz.inference.chains import NUTS, STATS, ChainRecord, Plan, run_chains
 from aimz.inference.progress import Bar
 from aimz.inference.records import Draws, Fit, Note, Problem, Settings
+from aimz.options import wants_progress
 from aimz.programs import TRACE_LOCK, compile_program
 from aimz.randomness import as_key
 
@@ -234,7 +235,7 @@ def _run_object(
         thinning=plan.thinning,
         postprocess_fn=given.postprocess_fn,
         chain_method=plan.method,
-        progress_bar=progress and not callable(plan.method),
+        progress_bar=wants_progress(asked=progress) and not callable(plan.method),
     )
     run_key = key
     if record is not None:

@@ -3,6 +3,8 @@
 from types import TracebackType
 from typing import Any, Self
 
+from aimz.options import progress_bar
+
 __all__ = ["Bar"]
 
 
@@ -20,11 +22,9 @@ class Bar:
     """
 
     def __init__(self, name: str, total: int | None, *, shown: bool) -> None:
-        from tqdm.auto import tqdm
-
         self.name, self.moved = name, False
         text = f"{name}: compiling"
-        self.bar: Any = tqdm(total=total, disable=not shown, desc=text, unit="step", leave=False)
+        self.bar: Any = progress_bar(total, desc=text, unit="step", shown=shown, leave=False)
 
     def __enter__(self) -> Self:
         return self

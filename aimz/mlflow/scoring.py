@@ -7,6 +7,7 @@ drops a parameter that it does not know, such as a misspelled one, with no more 
 log: then the scenario says "natural".
 """
 
+import functools
 import inspect
 import itertools
 import json
@@ -153,8 +154,16 @@ class Scorer:
         Raises
         ------
         InputError
-            `param-unknown`, `scenario-unknown`, `site-rows`, and as in `ImpactModel.predict`.
+            `param-unknown`, `scenario-unknown`, `site-rows`, `not-finite`, and as in
+            `ImpactModel.predict`. It is also an `MlflowException`, which a server answers as a bad
+            request, in the words of the message and without a stack trace.
         """
+        try:
+            return self._answer(model_input, params)
+        except InputError as error:
+            raise _refused_request()(str(error), code=error.code) from error
+
+    def _answer(self, model_input: Any, params: Mapping[str, Any] | None) -> pd.DataFrame:
         asked = asked_of(params)
         given = _given(self.model, model_input)
         replaced, sites_set = self._split(asked.changes)
@@ -189,6 +198,22 @@ class Scorer:
         return replaced, {n: _value(v) for n, v in changes.items() if n not in arguments}
 
 
+@functools.cache
+def _refused_request() -> type[InputError]:
+    """An `InputError` that MLflow knows for one of its own."""
+    exceptions = import_mlflow("mlflow.exceptions")
+    bad_request = import_mlflow("mlflow.protos.databricks_pb2").INVALID_PARAMETER_VALUE
+
+    class RefusedRequestError(InputError, exceptions.MlflowException):  # type: ignore[misc, name-defined]
+        """A request that cannot be answered."""
+
+        def __init__(self, message: str, *, code: str) -> None:
+            exceptions.MlflowException.__init__(self, message, error_code=bad_request)
+            self.code = code
+
+    return RefusedRequestError
+
+
 def _arguments(model: ImpactModel) -> list[str]:
     """Arguments of the kernel beside the rows and the outcome."""
     names = inspect.signature(model.kernel).parameters
@@ -217,6 +242,8 @@ def _from_frame(model: ImpactModel, frame: pd.DataFrame) -> dict[str, Any]:
     known = fitted.get("columns", [])
     primary, arguments = model.param_input, _arguments(model)
     given = {name: frame[name].to_numpy() for name in arguments if name in frame.columns}
+    outcome = {model.param_output} - set(known)
+    _check_nulls(frame[[c for c in frame.columns if c not in outcome]])
     if primary in frame.columns and primary not in known:
         return {primary: frame[primary].to_numpy(), **given}
     named = {*arguments, model.param_output}
@@ -226,6 +253,19 @@ def _from_frame(model: ImpactModel, frame: pd.DataFrame) -> dict[str, Any]:
     if np.ndim(X) == 2 and X.shape[1] == 0:
         return given
     return {primary: X, **given}
+
+
+def _check_nulls(frame: pd.DataFrame) -> None:
+    """Refuse a missing value, by its column and row."""
+    for name in frame.columns:
+        lacking = frame[name].isna().to_numpy()
+        if lacking.any():
+            msg = (
+                f"Column '{name!s:.60}' has no value in row {frame.index[int(lacking.argmax())]} "
+                f"({int(lacking.sum())} in all). A prediction needs one: fill it, or leave the "
+                "rows out."
+            )
+            raise InputError(msg, code="not-finite")
 
 
 def _value(value: Any) -> Any:

@@ -1,0 +1,55 @@
+"""Options of the whole process, and the one place that makes progress bars.
+
+What is chosen is kept in the environment, so that worker processes that start later follow it.
+"""
+
+import os
+from typing import Any, Self
+
+__all__ = ["progress_bar", "set_options", "wants_progress"]
+
+_PROGRESS = "AIMZ_PROGRESS"
+
+
+class set_options:  # noqa: N801  # read as a function, and used in `with` as one
+    """Set options for the process, or in a `with` block for its duration.
+
+    Parameters
+    ----------
+    progress : bool, optional
+        False shows no progress bar anywhere, whatever a call asks for; worker processes that start
+        later follow. True, the default, lets each call decide.
+
+    Examples
+    --------
+    >>> import aimz
+    >>> with aimz.set_options(progress=False):
+    ...     pass  # a grid search, say
+    """
+
+    def __init__(self, *, progress: bool | None = None) -> None:
+        self._before = os.environ.get(_PROGRESS)
+        if progress is not None:
+            os.environ[_PROGRESS] = "1" if progress else "0"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is None:
+            os.environ.pop(_PROGRESS, None)
+        else:
+            os.environ[_PROGRESS] = self._before
+
+
+def progress_bar(total: int | None, *, desc: str, unit: str, shown: bool, **settings: Any) -> Any:
+    """A bar that says what it counts; silent where the call or the process wants none."""
+    from tqdm.auto import tqdm
+
+    hidden = not wants_progress(asked=shown)
+    return tqdm(total=total, desc=desc, unit=unit, disable=hidden, **settings)
+
+
+def wants_progress(*, asked: bool) -> bool:
+    """Whether a bar is to be shown: the call asks for it and the process allows it."""
+    return asked and os.environ.get(_PROGRESS) != "0"
