@@ -69,7 +69,7 @@ def in_words(error: Exception, inputs: Inputs, names: tuple[str, str]) -> AimzEr
             f"Take sizes from the input, as by {primary}.shape[0]; '{output}' belongs in obs=.",
             code="output-read",
         )
-    if "ndexer must have integer" in text or "ndices must be integer" in text:
+    if "integer" in text and any(word in text for word in ("ndexer", "ndices", "typed")):
         return _float_index({n: v for n, v in arrays.items() if n != output}, primary)
     if not isinstance(error, TypeError | ValueError | IndexError):
         return None

@@ -137,6 +137,16 @@ def test_codes_with_a_point_are_named(codes):
         assert refused.value.code == "index-float"
 
 
+@pytest.mark.parametrize("take", [jnp.take, jnp.take_along_axis, lambda b, g, _: b.at[g].get()])
+def test_every_way_to_index_names_codes_with_a_point(take):
+    def kernel(X, g, y=None):
+        b = numpyro.sample("b", dist.Normal().expand([3]).to_event(1))
+        numpyro.sample("y", dist.Normal(take(b, g, 0) + X[:, 0], 1.0), obs=y)
+
+    with pytest.raises(InputError, match="takes 'g' for an index"):
+        predicting(model(kernel, 3), g=np.zeros(ROWS))
+
+
 def test_a_kernel_that_reads_its_outcome_is_told_to_count_the_input():
     im = model(counting)
     im.train_on_batch(X, np.zeros(ROWS))  # the outcome is there
