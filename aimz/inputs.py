@@ -42,6 +42,7 @@ from aimz.labels import (
 )
 from aimz.lookups import check_lookups
 from aimz.misfits import check_outcome_rows, in_words, misread
+from aimz.outcomes import check_outcomes
 from aimz.presence import Presence, presence_of
 from aimz.requests import Request
 from aimz.rows import Stream, is_lazy, load, materialised, open_stream
@@ -299,6 +300,7 @@ def problem_of(
     check_finite({n: v for n, v in arguments.arrays.items() if n != output}, arguments.columns)
     check_lookups(spec.lookups, arguments.arrays)
     there = check_outcome(arguments.arrays[output], missing, output)
+    check_outcomes(kernel, inputs, is_fit=True)
     rows = None if weights is None else check_weights(weights, arguments, primary)
     if there is None:
         return Problem(kernel, inputs, spec, rows), arguments
@@ -386,6 +388,7 @@ def _check_values(
         outcome = outcome.copy()
         outcome[: len(outcome) > 1] = np.nan  # those of later rows may be missing
     there = check_outcome(outcome, request.missing, output)
+    check_outcomes(request.kernel, inputs, is_fit=False)
     if there is None:
         return None
     arrays = {**arrays, output: outcome}

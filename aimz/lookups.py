@@ -16,7 +16,14 @@ from jax.extend import core
 
 from aimz.errors import InputError
 
-__all__ = ["Lookup", "check_lookups", "coded_columns", "lookups_of", "needed_sizes"]
+__all__ = [
+    "Lookup",
+    "check_lookups",
+    "coded_columns",
+    "known_outputs",
+    "lookups_of",
+    "needed_sizes",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +128,24 @@ def coded_columns(
             same = {k for k, column in enumerate(columns) if np.array_equal(column, index)}
             found.setdefault(name, set()).update(same)
     return {name: frozenset(columns) for name, columns in found.items() if columns}
+
+
+def known_outputs(
+    program: core.ClosedJaxpr, names: Sequence[str | None], arrays: Mapping[str, Any]
+) -> list[Any]:
+    """Outputs of a traced kernel that its arguments alone decide; None in place of the others.
+
+    `names` are as in `lookups_of`.
+    """
+    leaves = [leaf for name in sorted(arrays) for leaf in jax.tree.leaves(arrays[name])]
+    nodes = [
+        _Node(leaf=number, arguments=frozenset({name} if name else ()), is_random=name is None)
+        for number, name in enumerate(names)
+    ]
+    constants = [_Node(constant=value) for value in program.consts]
+    found = _walk(program.jaxpr, constants, nodes, {})
+    known: dict[_Node, list[Any]] = {}
+    return [None if node.is_random else _value(node, leaves, known) for node in found]
 
 
 def _walk(

@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "control_flow",
         "families",
         "presence",
+        "outcomes",
         "coupling",
         "confirm",
         "flow",

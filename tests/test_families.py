@@ -13,6 +13,7 @@ import scipy.stats as st
 
 from aimz import ImpactModel, InputError
 from aimz.families import density_of, faults_of, mean_of, with_tails
+from aimz.inputs import problem_of
 
 X = np.zeros((3, 1))
 
@@ -267,3 +268,59 @@ def test_draws_beyond_32_bits_are_refused():
     with pytest.raises(InputError, match="32 bits") as caught:
         im.predict_on_batch(X, t=np.zeros(3))
     assert caught.value.code == "cast-overflow"
+
+
+# ------------------------------------------------------------------ outcomes
+
+N = np.array([3, 3, 4])
+CODED: list[tuple[Callable[[Any], Any], Any, str]] = [
+    (lambda b: dist.Bernoulli(logits=b), [0, 1, 2], "2 in row 2"),
+    (lambda b: dist.Bernoulli(logits=b), [0.0, 1.0, 1.0], ""),
+    (lambda b: dist.Poisson(jnp.exp(b)), [0, 1, -1], "-1 in row 2"),
+    (lambda b: dist.Poisson(jnp.exp(b)), [0.0, 2.5, 1.0], "2.5 in row 1"),
+    (lambda b: dist.Poisson(jnp.exp(b)), [0.0, 2.0, 1.0], ""),
+    (lambda b: dist.Poisson(jnp.exp(b)).mask(N == 3), [0, 2, -1], ""),
+    (lambda b: dist.Categorical(logits=jnp.stack([b, b, b])), [1, 2, 3], "3 in row 2"),
+    (lambda b: dist.OrderedLogistic(b, jnp.array([0.0, 1.0])), [0, 3, 2], "3 in row 1"),
+    (lambda b: dist.Binomial(3, logits=b), [5, 4, 3], "5 in row 0 .2 such values"),
+    (lambda b: dist.Binomial(jnp.asarray(N), logits=b), [3, 4, 4], "from 0 to 3"),
+    (lambda b: dist.Binomial(jnp.asarray(N), logits=b), [3, 3, 4], ""),
+    (lambda b: dist.ZeroInflatedPoisson(0.3, jnp.exp(b)), [0, 1, -2], "-2 in row 2"),
+    (lambda b: dist.HurdleGamma(0.3, jnp.exp(b), 1.0), [0.0, 1.0, 2.0], ""),
+    (lambda b: dist.Beta(jnp.exp(b), 2.0), [0.0, 0.5, 0.5], "0 in row 0"),
+    (lambda b: dist.Beta(jnp.exp(b), 2.0), [0.1, 0.5, 0.9], ""),
+    (lambda b: dist.Gamma(jnp.exp(b), 2.0), [0.1, 0.0, 0.9], "numbers above 0"),
+    (lambda b: dist.Exponential(jnp.exp(b)), [0.1, 0.0, 0.9], ""),
+    (lambda b: dist.LogNormal(b, 1.0), [0.1, -1.0, 0.9], "-1 in row 1"),
+    (lambda b: dist.TruncatedNormal(b, 1.0, low=0.0), [0.0, 1.0, -1.0], "of at least 0"),
+    (lambda b: dist.Uniform(0.0, jnp.exp(b)), [0.0, 9.0, 1.0], ""),
+    (lambda b: dist.VonMises(b, 1.0), [0.0, 6.0, 1.0], ""),
+    (lambda b: dist.Multinomial(3, probs=jnp.ones(2) / 2), [[1, 2], [2, 2], [0, 3]], "row 1"),
+    (lambda b: dist.Dirichlet(jnp.exp(b) * jnp.ones(2)), [[0.5, 0.5], [0.2, 0.2], [0.3, 0.7]], "1"),
+]
+
+
+@pytest.mark.parametrize(("make", "y", "complaint"), CODED)
+def test_outcomes_that_a_family_cannot_take_are_refused_before_a_fit(make, y, complaint):
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        with numpyro.plate("o", X.shape[0]):
+            numpyro.sample("y", make(b), obs=y)
+
+    def look() -> Any:
+        return problem_of(kernel, ("X", "y"), {"X": X, "y": np.array(y)}, None, "raise")
+
+    if not complaint:
+        look()
+        return
+    with pytest.raises(InputError, match=complaint) as caught:
+        look()
+    assert caught.value.code == "outcome-support"
+
+
+def test_outcomes_that_a_family_cannot_take_have_no_likelihood():
+    im = model(lambda b, t: dist.Bernoulli(logits=b + t))
+    with pytest.raises(InputError, match="0 and 1"):
+        im.score(X, np.array([0, 1, 2]), t=np.zeros(3))
+    im = model(lambda b, t: dist.Exponential(b + t))
+    np.testing.assert_allclose(im.score(X, np.array([0.0, 1.0, 2.0]), t=np.zeros(3)), -1.0)

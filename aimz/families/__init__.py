@@ -1,11 +1,12 @@
 """What is known of families of distributions beyond their own code: limits, densities, means."""
 
-from aimz.families.densities import density_of
+from aimz.families.densities import Exact, density_of
 from aimz.families.limits import Faults, Point, fault_of, faults_of, first_fault, is_inside
 from aimz.families.means import mean_of
 from aimz.families.truncated import with_tails
 
 __all__ = [
+    "Exact",
     "Faults",
     "Point",
     "density_of",

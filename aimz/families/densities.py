@@ -19,7 +19,7 @@ from numpyro.distributions.util import sum_rightmost
 from aimz.families.limits import is_inside
 from aimz.families.truncated import cut_normal
 
-__all__ = ["density_of"]
+__all__ = ["Exact", "density_of"]
 
 # Of ln Gamma(x + 1) by Stirling's formula: 1/12, -1/360, 1/1260, -1/1680 of odd powers of 1/x.
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
@@ -72,6 +72,24 @@ def density_of(fn: Any, value: Any) -> Any:
         density = jnp.where(is_regular, exact.log_density(fn, value), density)
     density = jnp.where(~within & jnp.isnan(density), -jnp.inf, density)
     return jnp.where(inside, density, -jnp.inf)
+
+
+class Exact(dist.Distribution):  # type: ignore[misc]  # NumPyro has no stubs
+    """A distribution with the log density that `density_of` gives, for a fit."""
+
+    def __init__(self, fn: Any) -> None:
+        self.fn = fn
+        super().__init__(fn.batch_shape, fn.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return self.fn.support
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        return self.fn.sample(key, sample_shape)
+
+    def log_prob(self, value: Any) -> Any:
+        return density_of(self.fn, value)
 
 
 def _log_prob(fn: Any, value: Any) -> Any:

@@ -17,6 +17,7 @@ from numpyro.infer.util import compute_log_probs
 from numpyro.primitives import Messenger
 
 from aimz.errors import InputError, KernelValidationError
+from aimz.families import Exact
 from aimz.inference.records import Problem
 from aimz.kernel import row_plates
 from aimz.presence import filled, is_there, part_of
@@ -65,6 +66,7 @@ class RowScale(Messenger):  # type: ignore[misc]  # NumPyro's handlers are untyp
             there = is_there(msg["value"])
             msg["value"] = filled(msg["value"], self.fills[site.name], _row_axis(site))
             msg["fn"] = part_of(msg["fn"], there)
+        msg["fn"] = Exact(msg["fn"])
         msg["scale"] = scale if msg["scale"] is None else msg["scale"] * scale
 
 
