@@ -14,6 +14,7 @@ from aimz.errors import InputError
 from aimz.spec import KernelSpec, SiteSpec
 
 __all__ = [
+    "DRAWN_ON",
     "carries_outcome",
     "check_history",
     "cut_where_changed",
@@ -22,6 +23,10 @@ __all__ = [
     "may_go_on",
     "rows_known",
 ]
+
+
+#: Families of one event over the rows that can be drawn on from the first of them.
+DRAWN_ON = ("GaussianRandomWalk", "MultivariateNormal")
 
 
 def is_path(site: SiteSpec) -> bool:
@@ -59,7 +64,8 @@ def may_go_on(spec: KernelSpec, site: SiteSpec, shape: tuple[int, ...], leading:
     is_begun = ends_early(shape, site.shape, axis)
     if not leading:
         return is_path(site) and is_begun
-    is_event = axis >= len(site.shape) - site.event_dim
+    is_event = axis >= len(site.shape) - site.joint_dim
+    is_event &= site.joint_dim != 1 or site.law.split("(")[0] not in DRAWN_ON
     if is_event or not is_begun or _rows_of(spec, site, shape) != leading:
         why = "all rows are one event of it" if is_event else "its size does not follow the rows"
         msg = (

@@ -15,7 +15,7 @@ from aimz.randomness import NO_ROW, as_stock_key
 from aimz.spec import SiteSpec
 from aimz.structure import base_distribution
 
-__all__ = ["HALF_A_BLOCK", "draw", "draw_rows", "narrow_draw"]
+__all__ = ["HALF_A_BLOCK", "draw", "draw_rows", "drawn_on", "narrow_draw"]
 
 
 def draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
@@ -109,3 +109,20 @@ def _settings(base: Any, family: Any, parameters: Mapping[str, Any]) -> dict[str
         for name in family.arg_constraints
         if name not in parameters and base.__dict__.get(name) is not None
     }
+
+
+def drawn_on(fn: Any, value: jax.Array, natural: jax.Array) -> jax.Array:
+    """A draw that begins with a value: what follows is drawn given it.
+
+    A draw of a multivariate normal becomes one given the value by the change that its first part
+    makes to the rest (Matheron's rule).
+    """
+    base, known = base_distribution(fn), value.shape[-1] if value.ndim else 0
+    if isinstance(base, dist.GaussianRandomWalk):
+        natural = natural - natural[..., known - 1 : known] + value[..., -1:]
+    elif isinstance(base, dist.MultivariateNormal):
+        root = base.scale_tril
+        change = (value - natural[..., :known])[..., None]
+        noise = jax.scipy.linalg.solve_triangular(root[..., :known, :known], change, lower=True)
+        natural = natural + (root[..., :, :known] @ noise)[..., 0]
+    return natural.at[tuple(slice(0, size) for size in value.shape)].set(value)

@@ -362,7 +362,7 @@ def _spread(value: Any, rows: int, natural: np.ndarray) -> np.ndarray:
 def _path_notes(name: str, change: Split, question: Question, own: Given) -> tuple[Note, ...]:
     """What is said of a change that reaches no outcome, or that data keep from parts of it."""
     spec = own.spec
-    reach = change.reach(spec, own.arguments.arrays) | change.sites.keys()
+    reach = change.reach(spec, own.arguments.arrays) | change.sites.keys() | change.condition.keys()
     listed = ", ".join(change.names)
     if question.site not in reach:
         text = (

@@ -542,9 +542,9 @@ def _lined_site(value: Any, name: str, arguments: Arguments, spec: KernelSpec, p
     if name not in spec or not follows_rows(spec[name]) or callable(value):
         return value
     axis, dims = spec[name].row_axis or 0, getattr(value, "dims", ())
-    if not axis and arguments.labels is not None and row_labels(value) is not None:
-        first = min(len(value), arguments.rows)  # a history may end before the rows do
-        return lined_up({name: value}, arguments.labels[:first], first, primary)[name]
+    if not axis and arguments.labels is not None and 0 < len(np.atleast_1d(value)) < arguments.rows:
+        first = arguments.labels[: len(np.atleast_1d(value))]  # a history ends before the rows do
+        return lined_up({name: value}, first, len(first), primary)[name]
     if not axis or len(dims) <= axis:
         return arguments.lined({name: value}, primary)[name] if not axis else value
     turned = value.transpose(dims[axis], ...)

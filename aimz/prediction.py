@@ -18,6 +18,7 @@ from aimz._version import __version__
 from aimz.alongside import check_by_row, check_settings
 from aimz.confirm import foresight
 from aimz.continuation import carries_outcome
+from aimz.data import row_fingerprint
 from aimz.errors import OutputWarning, PerformanceWarning
 from aimz.execute import Call, Plan, Ready, compile_call, plan_tiles, run_in_threads, run_tiles
 from aimz.groups import groups_kept
@@ -140,18 +141,17 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
 
 
 def _history_notes(request: Request, given: Given, scenario: Scenario) -> tuple[Note, ...]:
-    """What is said of an outcome that follows from its past, which nothing gives."""
-    fitted, spec, output = request.fitted, given.spec, request.names[1]
-    is_fitted = (fitted.rows, fitted.fingerprint) == (given.rows, given.fingerprint)
-    is_fitted |= given.kept is not None  # all fitted rows run
+    """What is said of an outcome that is to go on from a past that nothing gives."""
+    fitted, output = request.fitted, request.names[1]
     is_known = output in {*scenario.condition, *scenario.do} or request.conditions
-    if request.use is Use.PRIOR or fitted.spec is None or is_fitted or is_known:
+    goes_on = given.kept is None and 0 < fitted.rows < (given.rows or 0)
+    if request.use is Use.PRIOR or is_known or not goes_on or not carries_outcome(given.spec):
         return ()
-    if not carries_outcome(spec):
+    if row_fingerprint(given.primary[: fitted.rows]) != fitted.fingerprint:
         return ()
     text = (
         f"'{output}' follows from its own past, which is not given, so it starts anew in the first "
-        f"row. Pass the rows from the start and condition={{'{output}': ...}} with what is known."
+        f"row. Pass condition={{'{output}': ...}} with the outcomes that are known."
     )
     return (Note(OutputWarning, text, "history-missing"),)
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpyro import handlers
 
 from aimz.control_flow import Inside, Step, enter, leave
-from aimz.drawing import HALF_A_BLOCK, draw, draw_rows, narrow_draw
+from aimz.drawing import HALF_A_BLOCK, draw, draw_rows, drawn_on, narrow_draw
 from aimz.errors import InputError
 from aimz.families import Faults, faults_of, first_fault, mean_of
 from aimz.kernel import row_plates
@@ -556,7 +556,7 @@ class _Answer(Inside):
         """Hold a site at what it is known to be; what is known may end before the rows do."""
         name, value = msg["name"], self.condition[msg["name"]]
         if self._is_begun(name, value):
-            msg["value"] = self._begun(value, self._natural(msg))
+            msg["value"] = self._begun(msg, value)
             return
         msg["value"] = _as_set(self._setting(self.condition, name), _like(msg))
         msg["is_observed"] = True
@@ -568,7 +568,7 @@ class _Answer(Inside):
         if self.step is not None and self.step.in_reverse:
             value = value[::-1]
         if self._is_begun(name, value):
-            return self._begun(value, self._natural(msg))
+            return self._begun(msg, value)
         if self.step is not None:
             return value[self.step.place]
         return self._anew(msg, value) if name in self.redraw else value
@@ -579,6 +579,9 @@ class _Answer(Inside):
         anew, axis = self.redraw[name], _row_axis(self.task.spec, name)
         drawn = self._natural({**msg, "value": None})
         is_whole = self.task.spec.coupled
+        if self.step is not None:  # a mask of subjects is that of every step
+            by_step = jnp.moveaxis(anew, axis, 0) if jnp.ndim(anew) > axis else anew[None]
+            return jnp.where(by_step[self.step.place % len(by_step)], drawn, value)
         if jnp.ndim(anew) + (not is_whole) == rank:
             anew = jnp.moveaxis(anew, 0, axis) if is_whole else jnp.expand_dims(anew, axis)
             if name in self.task.held or msg["is_observed"]:  # some of an event may be known
@@ -594,11 +597,12 @@ class _Answer(Inside):
         may_be = spec.coupled or not site.belongs_to_rows  # groups may follow those of the fit
         return may_be and jnp.shape(value) != tuple(site.shape)
 
-    def _begun(self, value: Any, natural: Any) -> Any:
-        """A value as far as it is known, and the natural one from there on."""
+    def _begun(self, msg: dict[str, Any], value: Any) -> Any:
+        """A value as far as it is known, and one that is drawn from there on."""
+        natural = self._natural(msg)
         value = value.astype(natural.dtype)
         if self.step is None:
-            return natural.at[tuple(slice(0, size) for size in value.shape)].set(value)
+            return drawn_on(msg["fn"], value, natural)
         place, known = self.step.place, len(value)
         here = value[jnp.minimum(place, known - 1)]
         here = natural.at[tuple(slice(0, size) for size in here.shape)].set(here)

@@ -78,6 +78,8 @@ class SiteSpec:
         Its distribution in words, such as "Normal(0, 10)"; what is computed stands as "...".
     sized : bool
         Whether the size of a site in control flow follows the rows other than one by one.
+    joint_dim : int
+        Number of last axes that its distribution draws as one, those of `to_event` not counted.
     """
 
     name: str
@@ -101,6 +103,7 @@ class SiteSpec:
     is_spread: bool = False
     law: str = field(default="", compare=False)
     sized: bool = False
+    joint_dim: int = field(default=0, compare=False)
 
     @property
     def follows_rows(self) -> bool:
@@ -319,6 +322,7 @@ def _site_of(
         is_spread=statement.is_spread,
         law=_law(statement),
         sized=found.is_sized,
+        joint_dim=_joint_dim(statement),
     )
 
 
@@ -344,6 +348,12 @@ def _dtype(statement: Statement) -> Any:
 
 def _event_dim(statement: Statement) -> int:
     return 0 if statement.is_factor else getattr(statement.fn, "event_dim", 0)
+
+
+def _joint_dim(statement: Statement) -> int:
+    if statement.type != "sample" or statement.is_factor:
+        return 0
+    return int(getattr(base_distribution(statement.fn), "event_dim", 0))
 
 
 def _law(statement: Statement) -> str:

@@ -133,6 +133,8 @@ def test_an_autoregression_without_its_history_warns():
     im = briefly_fitted(kernel, TIME[:FITTED], Y[:FITTED])
     with pytest.warns(OutputWarning, match="'y' follows from its own past, which is not given"):
         im.predict_on_batch(TIME)
+    with pytest.warns(OutputWarning, match="Pass the fitted rows before these"):
+        im.predict_on_batch(TIME[FITTED:], condition={"y": Y[FITTED:]})
 
 
 @pytest.mark.slow
@@ -156,6 +158,34 @@ def test_forecasts_have_the_moments_of_numpyro(series):
     error = want.std(0) * np.sqrt(2 / DRAWS)
     assert np.abs((got.mean(0) - want.mean(0)) / (error + 1e-6)).max() < 4.5
     np.testing.assert_allclose(got.std(0), want.std(0), rtol=0.1, atol=1e-5)
+
+
+def test_an_effect_after_the_data_is_carried_on():
+    def kernel(X, push, y=None):
+        carried = numpyro.sample("carried", dist.Normal(0.5, 0.1))
+
+        def step(last, seen):
+            now = numpyro.sample("y", dist.Normal(carried * last + seen[0], 0.5), obs=seen[1])
+            return now, None
+
+        scan(step, 0.0, (push, y), length=X.shape[0])
+
+    shares = np.array([0.5, 0.8])
+    im = ImpactModel(kernel).set_posterior_sample({"carried": shares})
+    push = (np.arange(ROWS) >= FITTED).astype(np.float32)
+    known = {"condition": {"y": Y[:FITTED]}}
+    effect = im.effect(
+        TIME,
+        push=0 * push,
+        baseline=known,
+        intervention={"push": push, **known},
+        estimand="ite",
+        progress=False,
+    )
+    want = np.zeros((2, ROWS))
+    want[:, FITTED:] = np.cumsum(shares[:, None] ** np.arange(ROWS - FITTED), axis=1)
+    got = effect.draws.transpose("chain", "draw", ...).values[0]
+    np.testing.assert_allclose(got, want, atol=1e-5)  # scenarios share the noise of each step
 
 
 # ------------------------------------------------------------------ other kernels of series
@@ -183,9 +213,20 @@ def short_scan(X, y=None):
     numpyro.sample("y", dist.Normal(path, SPREAD), obs=y)
 
 
+def as_one_event(X, y=None):
+    walk = dist.GaussianRandomWalk(SPREAD, num_steps=X.shape[0])
+    numpyro.sample("y", dist.Normal(numpyro.sample("walk", walk), SPREAD), obs=y)
+
+
+def correlated(X, y=None):
+    time = jnp.arange(1.0, X.shape[0] + 1)
+    law = dist.MultivariateNormal(0.0, SPREAD**2 * jnp.minimum(time[:, None], time))
+    numpyro.sample("y", dist.Normal(numpyro.sample("walk", law), SPREAD), obs=y)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", [sums, short_scan])
-def test_paths_of_other_lengths_go_on(kernel):
+@pytest.mark.parametrize("kernel", [sums, short_scan, as_one_event, correlated])
+def test_other_ways_to_write_a_path_go_on(kernel):
     im = ImpactModel(kernel, num_samples=DRAWS)
     im.fit_on_batch(TIME[:FITTED], Y[:FITTED], num_steps=1500, progress=False)
     got: Any = im.predict_on_batch(TIME, in_sample=False, condition={"y": Y[:FITTED]})
@@ -221,6 +262,7 @@ def test_a_kernel_whose_rows_look_ahead_does_not_go_on(kernel, reason):
         im.predict_on_batch(TIME)
 
 
+@pytest.mark.slow
 def test_a_changed_argument_keeps_the_path_before_it():
     def kernel(X, push, y=None):
         def step(level, seen):

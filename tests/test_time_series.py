@@ -17,6 +17,7 @@ from tests.series import SERIES, Series, level_given, local_level, made_of
 pytestmark = pytest.mark.filterwarnings("ignore:Rows are predicted together")
 
 ROWS, DRAWS = 12, 60
+ALIKE = ("by_closure", "local_level", "either")  # to others, in the fast suite
 
 
 def from_prior(series: Series, arguments: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -25,7 +26,10 @@ def from_prior(series: Series, arguments: dict[str, Any]) -> dict[str, np.ndarra
     return {name: np.asarray(drawn[name]) for name in series.latents}
 
 
-@pytest.mark.parametrize("series", SERIES, ids=lambda series: series.name)
+@pytest.mark.parametrize(
+    "series",
+    [pytest.param(s, id=s.name, marks=pytest.mark.slow if s.name in ALIKE else ()) for s in SERIES],
+)
 def test_the_log_likelihood_and_the_score_are_those_of_numpyro(series):
     arguments, y = made_of(series, ROWS)
     arguments = {name: jnp.asarray(value) for name, value in arguments.items()}
