@@ -45,7 +45,7 @@ class Routed:
         >>> from aimz import ImpactModel
         >>> def kernel(X, dose, y=None): ...
         >>> ImpactModel(kernel).get_metadata_routing().score.requests
-        {'dose': None, 'sample_weight': None}
+        {'dose': None, 'sample_weight': None, 'missing': None}
         """
         stored = getattr(self, "_metadata_request", None)
         requests = MetadataRequest(owner=type(self).__name__)  # not self: clones would keep it

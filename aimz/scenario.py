@@ -25,6 +25,7 @@ from aimz.errors import InputError, OutputWarning, nearest
 from aimz.inference.records import Fit, Note
 from aimz.sampling import Block, Task, follows_rows
 from aimz.spec import KernelSpec, SiteSpec
+from aimz.widening import check_range
 
 __all__ = [
     "Origin",
@@ -114,6 +115,7 @@ def scenario_of(
         site = _settable(spec, name)
         if callable(value) and name in do:
             _check_not_in_scan(spec, site)
+            check_range(value, site)
             if site.rows == "scan" or (follows_rows(site) and not spec.coupled):
                 _check_row_by_row(site, value)
             continue

@@ -17,9 +17,12 @@ import pandas as pd
 
 from aimz.data import as_array
 from aimz.errors import InputError
+from aimz.spec import SiteSpec
 
-__all__ = ["applied", "widened"]
+__all__ = ["applied", "check_range", "widened"]
 
+# A count that many sites may have, where nothing bounds them.
+_COUNT = 1000
 _WIDE = {"i": "int64", "u": "int64", "f": "float64", "V": "float64"}
 
 
@@ -34,6 +37,37 @@ def applied(function: Callable[[Any], Any], value: Any, name: str) -> Any:
         if not _holds_bools(as_given):
             return _called(function, as_given, name)
         return _of_bools(function, as_given, widened(value, bools=True), name)
+
+
+def check_range(function: Callable[[Any], Any], site: SiteSpec) -> None:
+    """Refuse a function of a site of whole numbers whose answer its dtype cannot hold.
+
+    It is tried at the site's bounds, or at a count of a thousand: the values are drawn later, in a
+    program in which they would overflow without a word.
+
+    Raises
+    ------
+    InputError
+        `cast-overflow`.
+    """
+    if site.dtype is None or site.dtype.kind not in "iu" or jax.config.jax_enable_x64:
+        return
+    limits = np.iinfo(np.int32)
+    for value in site.bounds or (_COUNT,):
+        with jax.enable_x64(True):
+            try:
+                answer = np.asarray(function(jnp.full(site.shape, value, np.int64)))
+            except Exception:  # noqa: BLE001  # the program itself will say what is wrong
+                return
+        if answer.dtype.kind not in "iu" or not answer.size:
+            return
+        extreme = max(int(answer.max()), int(answer.min()), key=abs)
+        if not limits.min <= extreme <= limits.max:
+            msg = (
+                f"The function for site '{site.name}' gives {extreme} where the site is {value}, "
+                f"which {limits.dtype} cannot hold. Rescale it, or set what depends on the site."
+            )
+            raise InputError(msg, code="cast-overflow")
 
 
 def widened(value: Any, *, bools: bool = False) -> Any:

@@ -212,6 +212,33 @@ def test_functions_of_narrow_sites_do_not_wrap_around(function, expected):
     np.testing.assert_allclose((trees[1] - trees[0])[0, 0], expected, atol=1e-3)
 
 
+def site_of_counts(X, y=None):
+    rate = numpyro.sample("rate", dist.Exponential())
+    count = numpyro.sample("count", dist.Poisson(rate).expand([X.shape[0]]))
+    flag = numpyro.sample("flag", dist.Bernoulli(0.5).expand([X.shape[0]]))
+    numpyro.sample("y", dist.Normal(1.0 * count + flag, 1.0), obs=y)
+
+
+@pytest.mark.parametrize("change", [{"count": lambda v: v * 10**7}, {"flag": lambda v: v - 2**40}])
+def test_functions_of_sites_of_counts_do_not_overflow(change):
+    im = ImpactModel(site_of_counts).set_posterior_sample({"rate": np.full(2, 300.0)})
+    for call in (
+        lambda: im.effect(X, {}, change, progress=False),
+        lambda: im.predict_on_batch(X, intervention=change),
+    ):
+        with pytest.raises(InputError, match="which int32 cannot hold") as raised:
+            call()
+        assert raised.value.code == "cast-overflow"
+
+
+@pytest.mark.filterwarnings("ignore:The posterior holds no draws")
+def test_functions_of_sites_of_counts_that_fit_are_fine():
+    im = ImpactModel(site_of_counts).set_posterior_sample({"rate": np.full(2, 1e-6)})
+    change = {"count": lambda v: v + 10**5, "flag": lambda v: 1 - v}
+    found = im.effect(X, {"flag": 1}, change, progress=False).draws
+    assert (found > 99_000).all()
+
+
 # ------------------------------------------------------------------ single numbers
 
 
