@@ -119,12 +119,14 @@ class ImpactModel(Estimator):
         intervention : mapping, optional
             Sites to set: a value, one value per row, or a callable of the natural value.
         condition : mapping, optional
-            Observed values of sites, used while drawing the others.
+            Observed values of sites, used while drawing the others. Where rows interact they may be
+            those of the first rows, or of the first steps of a scan: a history.
         rng_key : int or Array, optional
             Replaces the key derived from the model's key and the rows.
         in_sample : bool
             True puts the result in `posterior_predictive` and reuses latents that belong to the
-            fitted rows; False puts it in `predictions` and draws those latents anew.
+            fitted rows; False puts it in `predictions` and draws those latents anew. Where rows
+            interact and begin with the fitted ones, both go on from these.
         new_groups : {"refuse", "prior"}
             What to do with groups that the fit did not see: codes after those of its plates. They
             are an error, or their latents are drawn given the posterior of all else, while the

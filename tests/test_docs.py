@@ -8,7 +8,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Pages whose examples fit models or compile many programs; the README fits in the fast suite.
-SLOW = {"concepts.md", "counterfactuals.md", "mediation.md", "migrating.md", "pipelines.md"}
+SLOW = {
+    "concepts.md",
+    "counterfactuals.md",
+    "mediation.md",
+    "migrating.md",
+    "pipelines.md",
+    "time_and_trials.md",
+}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
