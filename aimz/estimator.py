@@ -653,8 +653,8 @@ class Estimator(Routed, Portable):
         model._fitted = archive.fitted
         if archive.double not in (None, bool(jax.config.jax_enable_x64)):
             text = (
-                f"The model was saved with jax_enable_x64={archive.double}, which is not so here, "
-                "so predictions differ in their last digits. Set it before loading."
+                f"The model was saved with jax_enable_x64={archive.double}, which is not so here. "
+                "Predictions are drawn from other random bits than they were. Set it to the same."
             )
             show([Note(OutputWarning, text, "precision-differs")], level=3)
         return model

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import copy
+import functools
 import importlib
 import json
 import os
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -20,6 +22,7 @@ import pytest
 
 from aimz import ImpactModel, OutputWarning, StoreError
 from aimz.capture import kept
+from aimz.capture.comparison import Comparison
 from tests import captured_script
 from tests.captured_script import KERNELS, outcome_of
 
@@ -241,6 +244,80 @@ def test_an_edited_script_is_not_taken_for_the_one_that_ran(tmp_path, monkeypatc
     assert "its source has changed" in kept(kernel).absent
 
 
+# ------------------------------------------------------------------ what is written is compared
+
+
+def with_variable(value: Any) -> Any:
+    return lambda: value
+
+
+def with_default(value: Any) -> Any:
+    def function(x=value):
+        return x
+
+    return function
+
+
+def with_global(value: Any) -> Any:
+    scope: dict[str, Any] = {"value": value}
+    exec("def function():\n    return value", scope)
+    return scope["function"]
+
+
+def with_attribute(value: Any) -> Any:
+    return type("Own", (), {"value": value, "__module__": "nowhere"})
+
+
+def with_static(value: Any) -> Any:
+    return type("Own", (), {"f": staticmethod(with_variable(value)), "__module__": "nowhere"})
+
+
+def with_property(value: Any) -> Any:
+    return type("Own", (), {"f": property(with_default(value)), "__module__": "nowhere"})
+
+
+def with_state(value: Any) -> Any:
+    made = captured_script.Kernel(1.0)
+    made.parts = [value]
+    return made
+
+
+HOLDERS: dict[str, Any] = {
+    "variable": with_variable,
+    "default": with_default,
+    "global": with_global,
+    "attribute of a class": with_attribute,
+    "static method": with_static,
+    "property": with_property,
+    "state": with_state,
+    "partial": lambda value: functools.partial(print, 1, end=value),
+    "dict": lambda value: {"a": {1: value}},
+    "jit": lambda value: jax.jit(with_variable(value)),
+    "options of jit": lambda value: jax.jit(lambda a, b: (a, b), static_argnames=str(value)),
+    "cached": lambda value: functools.lru_cache(maxsize=None)(with_variable(value)),
+    "bound": lambda value: with_state(value).method,
+}
+VALUES: list[tuple[Any, Any]] = [
+    (1.0, 2.0),
+    (1, 1.0),
+    (np.arange(3), np.arange(3.0)),
+    (np.zeros(3), -np.zeros(3)),
+    (jax.random.key(0), jax.random.key(1)),
+    ((1, 2), (1, 2, 3)),
+    ({"a"}, {"b"}),
+    (dist.Normal(0.0, 1.0), dist.Normal(0.0, 2.0)),
+]
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_piece_that_differs_is_found_wherever_it_is(holder):
+    hold = HOLDERS[holder]
+    for one, other in VALUES if "options" not in holder else [("a", "b")]:
+        assert Comparison().difference(hold(one), hold(other), ("kernel",)), (one, other)
+        again = copy.deepcopy(one)
+        assert Comparison().difference(hold(one), hold(again), ("kernel",)) == (), one
+
+
 # ------------------------------------------------------------------ what is loaded runs once asked
 
 
@@ -308,8 +385,6 @@ def test_a_captured_kernel_is_copied_and_pickled(saved):
 
 
 def test_another_precision_is_said(saved):
-    import jax
-
     with jax.enable_x64(True), pytest.warns(OutputWarning, match="jax_enable_x64=False") as caught:
         ImpactModel.load(saved / "1")
     assert caught[0].message.code == "precision-differs"

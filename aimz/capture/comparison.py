@@ -14,6 +14,14 @@ from aimz.capture.names import GONE, is_of_library
 __all__ = ["Comparison"]
 
 _JITTED, _CACHED = type(jax.jit(len)), type(functools.lru_cache(len))
+# What Python and its libraries put into a class by themselves.
+_MACHINERY = (
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.BuiltinFunctionType,
+)
 _PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType)
 
 
@@ -63,10 +71,12 @@ class Comparison:
         elif isinstance(one, (_JITTED, _CACHED)):
             yield "__wrapped__", vars(one)["__wrapped__"], vars(other)["__wrapped__"]
             yield "options", _options(one), _options(other)
-        elif not isinstance(one, types.ModuleType | types.BuiltinFunctionType):
+        elif not isinstance(one, types.ModuleType):
             yield "class", type(one), type(other)
             a, b = one.__reduce_ex__(4), other.__reduce_ex__(4)
-            if not isinstance(a, str):
+            if isinstance(a, str) or isinstance(b, str):
+                yield "name", a, b
+            else:
                 for x, y in zip(_contents(a), _contents(b), strict=True):
                     yield "state", x, y
 
@@ -83,8 +93,16 @@ def _items(one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
 def _class_pieces(one: type, other: type) -> Iterator[tuple[str, Any, Any]]:
     for name, value in vars(one).items():
         own = isinstance(value, types.FunctionType) and not is_of_library(value)
-        if own or (type(value) in _PLAIN and not name.startswith("__")):
-            yield name, value, vars(other).get(name, GONE)
+        if not own and (name.startswith("__") or isinstance(value, _MACHINERY)):
+            continue
+        theirs = vars(other).get(name, GONE)
+        if isinstance(value, staticmethod | classmethod) and theirs is not GONE:
+            yield name, value.__func__, theirs.__func__
+        elif isinstance(value, property) and theirs is not GONE:
+            yield name, value.fget, theirs.fget
+            yield name, value.fset, theirs.fset
+        else:
+            yield name, value, theirs
 
 
 def _function_pieces(one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
