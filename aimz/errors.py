@@ -81,7 +81,7 @@ class PerformanceWarning(AimzWarning):
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Sentence that suggests the nearest valid name, or lists the valid ones."""
-    names = sorted(valid)
+    names = sorted(set(valid))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean '{close[0]}'?"

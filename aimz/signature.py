@@ -39,6 +39,7 @@ RESERVED = frozenset(
         "missing",
         "new_groups",
         "num_chains",
+        "num_prior_samples",
         "num_samples",
         "num_steps",
         "num_warmup",

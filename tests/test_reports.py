@@ -11,6 +11,7 @@ import pytest
 
 from aimz import ImpactModel
 from aimz.effects.wording import Compared, in_words, share_text
+from aimz.errors import nearest
 
 ROWS = 8
 
@@ -124,6 +125,8 @@ SHARES = [
     (0.999, 1000, "99.9%"),
     (0.912, 1000, "91.2%"),
     (0.5, 20, "50%"),
+    (1.0, 2, "> 50%"),
+    (0.0, 4, "< 25%"),
 ]
 
 
@@ -184,3 +187,7 @@ def test_an_estimand_of_a_users_own_lists_the_scenarios(im):
     assert "contrast" not in effect.summary()
     assert effect.to_text().startswith("The estimand 'gain' of 'y' is ")
     assert "mail (t=1) against none (t=0)" in effect.to_text()
+
+
+def test_valid_names_are_listed_once():
+    assert nearest("q", ["y", "y", "X"]) == "Valid names: X, y."

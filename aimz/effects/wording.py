@@ -150,7 +150,7 @@ def share_text(share: float, draws: int) -> str:
     >>> share_text(1.0, 1000), share_text(0.0, 100), share_text(0.912, 1000)
     ('> 99.9%', '< 1%', '91.2%')
     """
-    steps = 1000 if draws >= 1000 else 100 if draws >= 100 else 10
+    steps = next((n for n in (1000, 100, 10) if draws >= n), max(draws, 1))
     least, digits = 100 / steps, 1 if steps == 1000 else 0
     if round(100 * share, digits) >= 100:
         return f"> {100 - least:.{digits}f}%"
