@@ -21,7 +21,7 @@ from aimz.inference.svi import SVIEngine, SVIRecord
 
 __all__ = ["AutoEngine"]
 
-_CHAINS, _WARMUP, _LEAST = 4, 600, 1000
+_CHAINS, _WARMUP, _LEAST, _TARGET = 4, 600, 1000, 0.9
 # Latents that a full-rank guide is learned for: beyond, chains are as fast and right more often.
 _GUIDE_DIM = 64
 _DOUBTS = ("guide-shape", "k-hat", "not-converged")
@@ -60,7 +60,8 @@ class AutoEngine(SVIEngine):
                 raise
             return self._by_chains(rng_key, problem, settings, why)
         doubts = [note.message for note in fit.notes if note.code in _DOUBTS]
-        if not doubts or not may_hand_over:
+        has_modes = any(note.code == "modes" for note in fit.notes)  # chains would not mix
+        if not doubts or has_modes or not may_hand_over:
             return fit
         chains = self._by_chains(rng_key, problem, settings, doubts[0].split(". ")[0] + ".")
         return replace(chains, attrs={**chains.attrs, "guide_k_hat": fit.attrs["k_hat"]})
@@ -99,7 +100,8 @@ class AutoEngine(SVIEngine):
         return super().fitted_object(fit, problem)
 
     def _chains(self) -> MCMCEngine:
-        return MCMCEngine(self.kernel, settings=NUTS(_CHAINS, _WARMUP))
+        settings = NUTS(_CHAINS, _WARMUP, _TARGET)
+        return MCMCEngine(self.kernel, settings=settings, at_mode=False)
 
     def _by_chains(
         self,

@@ -89,7 +89,11 @@ class ChainRecord(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Lengths of the chains, and how they run; `settings` are of chains by name."""
+    """Lengths of the chains, and how they run.
+
+    `settings` are of chains by name, which start around the mode, if `at_mode`, or else where the
+    curvature is averaged over a guide.
+    """
 
     chains: int
     warmup: int
@@ -97,6 +101,7 @@ class Plan(NamedTuple):
     thinning: int
     method: Any
     settings: NUTS = NUTS()
+    at_mode: bool = True
 
 
 def run_chains(
@@ -253,7 +258,7 @@ class _Chains:
             jax.random.fold_in(setup_key, 1),
             self.version,
             limit=WHITENED_DIM,
-            has_mode=not self.spread,
+            has_mode=self.plan.at_mode and not self.spread,
         )
         return {**found.place, "starts": found.starts} if found.informed else None
 

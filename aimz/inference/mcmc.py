@@ -51,12 +51,19 @@ class MCMCEngine:
         one, and in standard units of latents whose spread is a latent.
     settings : NUTS
         Of chains without an object.
+    at_mode : bool
+        Whether to look for the mode; where it is known to mislead, curvature is averaged.
     """
 
     name = "mcmc"
 
     def __init__(
-        self, kernel: Callable[..., Any], given: MCMC | None = None, settings: NUTS | None = None
+        self,
+        kernel: Callable[..., Any],
+        given: MCMC | None = None,
+        settings: NUTS | None = None,
+        *,
+        at_mode: bool = True,
     ) -> None:
         if given is not None and not _is_made_for(given.sampler, kernel):
             raise KernelValidationError(
@@ -68,6 +75,7 @@ class MCMCEngine:
         self.kernel = kernel
         self.given = given
         self.settings = settings or NUTS()
+        self.at_mode = at_mode
 
     @property
     def sampler_name(self) -> str:
@@ -147,7 +155,7 @@ class MCMCEngine:
     def _plan(self, asked: Settings) -> Plan:
         """Lengths of the chains: as the call says, or else the object or the settings."""
         given, own = self.given, self.settings
-        plan = Plan(own.chains, own.warmup, _SAMPLES, 1, "parallel", own)
+        plan = Plan(own.chains, own.warmup, _SAMPLES, 1, "parallel", own, self.at_mode)
         if given is not None:
             plan = Plan(
                 given.num_chains,
