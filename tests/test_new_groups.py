@@ -1,5 +1,7 @@
 """Groups that the fit did not see: refused, or drawn given the posterior of all else."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -163,7 +165,7 @@ def test_the_effect_in_a_new_group_has_the_spread_of_groups():
 
 def test_new_rows_of_fitted_groups_are_told_that_these_keep_their_draws():
     im = ImpactModel(fixed).set_posterior_sample({**TOP, "a": drawn(KNOWN)})
-    known = {"g": np.array([0, 1, 2, 0]), "return_datatree": False}
+    known: dict[str, Any] = {"g": np.array([0, 1, 2, 0]), "return_datatree": False}
 
     with pytest.warns(OutputWarning, match="a code of plate 'group' means the group of the fit"):
         im.predict_on_batch(X, in_sample=False, **known)

@@ -1,5 +1,7 @@
 """Differences of two predictions: the same as an effect, or said why not."""
 
+from typing import Any
+
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -61,12 +63,13 @@ def test_a_latent_of_rows_that_keeps_its_draws_is_told():
 def test_predictions_of_two_models_are_unpaired():
     draws = {"b": np.ones(5)}
     im = ImpactModel(plain).set_posterior_sample(draws)
-    first = im.predict_on_batch(X, dose=np.zeros(4))
-    own = im.predict_on_batch(X, dose=np.ones(4))
+    first: Any = im.predict_on_batch(X, dose=np.zeros(4))
+    own: Any = im.predict_on_batch(X, dose=np.ones(4))
     another = ImpactModel(other).set_posterior_sample(draws).predict_on_batch(X, dose=np.ones(4))
     refitted = ImpactModel(plain).set_posterior_sample({"b": np.full(5, 2.0)})
 
     im.estimate_effect(first, own)
-    for tree in (another, refitted.predict_on_batch(X, dose=np.ones(4))):
+    trees: Any = (another, refitted.predict_on_batch(X, dose=np.ones(4)))
+    for tree in trees:
         with pytest.warns(OutputWarning, match="different models \\(kernels .*plain and .*\\)"):
             im.estimate_effect(first, tree)
