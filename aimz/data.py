@@ -19,6 +19,7 @@ from aimz.errors import InputError, nearest
 from aimz.labels import column_names, column_order, lined_up, row_labels
 
 __all__ = [
+    "MISSING",
     "Arguments",
     "Known",
     "as_array",
@@ -38,6 +39,8 @@ __all__ = [
     "row_hashes",
 ]
 
+#: Stands for a missing element of an array of whole numbers.
+MISSING = int(np.iinfo(np.int32).min)
 _STATIC = (bool, int, str, type(None))
 _JAX_KINDS = (jnp.integer, jnp.floating, jnp.bool_)
 _TIMES = (datetime.date, datetime.timedelta, np.datetime64, np.timedelta64)
@@ -280,7 +283,7 @@ def check_outcome(outcome: Any, missing: str, output: str) -> np.ndarray | None:
         msg = f"missing must be 'raise' or 'mask', not {missing!r:.40}."
         raise InputError(msg, code="option-unknown")
     array = np.asarray(outcome)
-    there = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
+    there = np.isfinite(array) if array.dtype.kind == "f" else array != MISSING
     if there.all():
         return None
     infinite = int(np.isinf(array).sum())

@@ -4,6 +4,7 @@ Labels are lined up, names and shapes are those that the fit knows, numbers are 
 that belong to rows find theirs again.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ import numpy as np
 from aimz import programs
 from aimz.alongside import among_the_fitted, as_fitted, rejoined, rows_notes
 from aimz.data import (
+    MISSING,
     Arguments,
     Known,
     as_array,
@@ -104,11 +106,14 @@ def inspected(
     given: Mapping[str, Any],
     known: Known,
     specs: dict[Any, KernelSpec] | None = None,
+    *,
+    may_code: bool = True,
 ) -> tuple[Arguments, Inputs, KernelSpec]:
     """Arguments in memory, bound to the kernel's signature, and what they show of the kernel.
 
     `names` are those of the primary input and of the outcome; `specs` has what the same call has
-    found out before, and is added to.
+    found out before, and is added to. A kernel that cannot compute with floating-point outcomes
+    gets whole ones as codes, if it `may_code` them.
     """
     if given.get(names[0]) is None:
         msg = f"'{names[0]}' is None: there are no rows. Pass one row per observation."
@@ -126,6 +131,10 @@ def inspected(
     try:
         spec = specs[structure] = specs.get(structure) or inspect(kernel, inputs, names[1])
     except (AttributeError, IndexError, TypeError, ValueError) as error:
+        codes = _codes(arguments.arrays.get(names[1])) if may_code else None
+        if codes is not None:
+            with contextlib.suppress(TypeError, ValueError):
+                return inspected(kernel, names, {**given, names[1]: codes}, known, specs)
         meant = misread(error, arguments, names)
         if meant is None and not isinstance(error, AimzError):
             meant = in_words(error, inputs, names)
@@ -137,6 +146,18 @@ def inspected(
     if any(row_labels(given[name]) is not None for name in fresh):
         arguments, inputs = bound(spec.row_inputs)  # only the kernel tells a table from rows
     return arguments, inputs, spec
+
+
+def _codes(outcome: Any) -> np.ndarray | None:
+    """Floating-point outcomes as whole numbers; None where they are none."""
+    array = np.asarray(outcome)
+    if array.dtype.kind != "f" or array.ndim == 0:
+        return None
+    there = ~np.isnan(array)
+    known = array[there]
+    if not known.size or np.any(known != np.round(known)) or np.any(np.abs(known) > 2**30):
+        return None
+    return np.where(there, array, MISSING).astype(np.int32)
 
 
 def _check_static_numbers(kernel: Callable[..., Any], inputs: Inputs) -> None:
@@ -355,7 +376,12 @@ def _read_head(
         head.pop(output, None)
     try:
         arguments, inputs, spec = inspected(
-            request.kernel, request.names, head, request.fitted.known, request.seen_specs
+            request.kernel,
+            request.names,
+            head,
+            request.fitted.known,
+            request.seen_specs,
+            may_code=False,
         )
     except (TypeError, ValueError) as error:
         others = sorted(n for n in given.keys() - stream.names if np.ndim(given[n]))

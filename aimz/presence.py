@@ -19,6 +19,7 @@ from jax.scipy.special import gammaln
 from numpyro import handlers
 from numpyro.infer import init_to_feasible
 
+from aimz.data import MISSING
 from aimz.errors import InputError
 from aimz.families import density_of
 from aimz.programs import compile_program
@@ -26,7 +27,6 @@ from aimz.spec import KernelSpec, SiteSpec
 from aimz.structure import Inputs
 
 __all__ = [
-    "MISSING",
     "Presence",
     "completed",
     "densities_of",
@@ -37,9 +37,6 @@ __all__ = [
     "presence_of",
     "unmasked",
 ]
-
-#: Stands for a missing element of an array of whole numbers.
-MISSING = int(np.iinfo(np.int32).min)
 
 
 @dataclass(frozen=True)

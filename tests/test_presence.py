@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 from numpyro import handlers
 from numpyro.infer.util import log_density
@@ -533,6 +534,51 @@ def test_rows_that_are_left_out_whole_are_counted():
         np.array([[stats.dirichlet(np.exp(a) * np.ones(3)).logpdf([0.2, 0.3, 0.5])] for a in DRAWS])
     )
     assert score == pytest.approx(exact[0], abs=1e-5)
+
+
+def categories(X, y=None):
+    a = numpyro.sample("a", dist.Normal())
+    with numpyro.plate("o", X.shape[0]):
+        logits = jnp.stack([0.0 * a, a, 2.0 * a]) * jnp.ones((X.shape[0], 1))
+        numpyro.sample("y", dist.Categorical(logits=logits), obs=y)
+
+
+def ordered(X, y=None):
+    a = numpyro.sample("a", dist.Normal())
+    with numpyro.plate("o", X.shape[0]):
+        numpyro.sample("y", dist.OrderedLogistic(a, jnp.array([-1.0, 1.0])), obs=y)
+
+
+CODES = np.array([0.0, 2.0, np.nan, 1.0, np.nan, 2.0])
+CODED: dict[str, Any] = {
+    "floats": CODES,
+    "nullable": pd.Series(CODES, dtype="Int64"),
+    "labelled": pd.Series(CODES, index=list("abcdef")),
+    "list": [0, 2, None, 1, None, 2],
+}
+
+
+@pytest.mark.parametrize("container", CODED)
+@pytest.mark.parametrize("kernel", [categories, ordered])
+def test_missing_categories_are_left_out(kernel, container):
+    y = CODED[container]
+    rows = pd.DataFrame(X, index=y.index) if container == "labelled" else X
+    there = np.isfinite(CODES)
+    whole = CODES[there].astype(int)
+    some = model(kernel).score(rows, y, missing="mask")
+    assert some == pytest.approx(model(kernel).score(X[there], whole), abs=1e-6)
+    codes = np.where(there, CODES, 0.0)  # floats that are whole are codes, too
+    assert model(kernel).score(X, codes) == pytest.approx(
+        model(kernel).score(X, codes.astype(int)), abs=1e-6
+    )
+
+
+@pytest.mark.slow
+def test_a_step_leaves_missing_categories_out():
+    there = np.isfinite(CODES)
+    whole = ImpactModel(categories).train_on_batch(X[there], CODES[there].astype(int))[1]
+    some = ImpactModel(categories).train_on_batch(X, CODES, missing="mask")[1]
+    assert some == pytest.approx(whole, rel=1e-5)
 
 
 REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
