@@ -23,6 +23,10 @@ from aimz.effects import (
     Share,
     compared,
     derived,
+    directions,
+    for_site,
+    is_measured,
+    measured,
     success_of,
 )
 from aimz.errors import InputError, OutputWarning
@@ -79,6 +83,8 @@ def effect_of(
         `too-large`: draws of each row would not fit; `no-mean`, `ratio-undefined`, ...: averages
         that cannot be compared.
     """
+    site = scenarios.natural.spec[question.site]
+    question = for_site(question, site)
     by_row = question.estimand == "ite"
     if by_row:
         rows = _each_row(rows, scenarios, schema)
@@ -88,12 +94,12 @@ def effect_of(
     notes: tuple[Note, ...] = ()
     if done.overlap is not None:
         support, notes = done.overlap.account(row_dim, _row_labels(schema, done.rows))
-    averages = done.reduction.averages()
+    averages = directions(site, done.reduction.averages())
     shape = _Shape(
         rows.labels,
         schema,
         row_dim if by_row else "group",
-        _own_dims(scenarios.natural.spec[question.site], averages, schema, row_dim),
+        _own_dims(site, averages, schema, row_dim),
     )
     names = list(scenarios.prepared)
     draws = _answer(question, averages, names, shape).rename("effect")
@@ -233,10 +239,11 @@ def _run(
     question: Question, scenarios: Scenarios, found: _Pass, on_rows: Callable[[int], None]
 ) -> _Pass:
     first, plan = scenarios.own.call, _plan(scenarios, found)
+    site = scenarios.natural.spec[question.site]
     replays = None if scenarios.replays is None else Replay(scenarios.replays, plan)
     worlds = None
     if replays is None:
-        worlds = _SideBySide(scenarios, plan, sums=_is_plain(question, found))
+        worlds = _SideBySide(scenarios, plan, sums=_is_plain(question, found, site))
     weigh: TileRun | None = None
     if question.population == "superpopulation":
         weigh = _ready(_population_call(first), plan)
@@ -261,10 +268,12 @@ def _run(
         if question.population == "finite":
             for name, there in scenarios.arms.items():
                 values[name] = _kept(values[name], there[tile.rows], scenarios, tile)
+        values = measured(question, site, values)
         weights = None if weigh is None else weigh(row_tile, tile, device)[_POPULATION]
         found.reduction.add(tile.number, draws, found.reduction.share(tile.rows, values, weights))
         if found.summary is not None:
-            effects = {pair: _by_row(question, values, pair) for pair in pairs}
+            rows = directions(site, values)
+            effects = {pair: _by_row(question, rows, pair) for pair in pairs}
             found.summary.add(tile.rows, draws, effects)
 
     found.rows = each_tile(first, plan, work, on_rows)
@@ -313,10 +322,11 @@ class _SideBySide:
         return values
 
 
-def _is_plain(question: Question, found: _Pass) -> bool:
+def _is_plain(question: Question, found: _Pass, site: SiteSpec) -> bool:
     """Whether sums over all rows are enough."""
     is_weighed = found.reduction.weights is not None or found.reduction.groups is not None
-    return not is_weighed and found.summary is None and question.population == "sample"
+    is_sum = question.population == "sample" and not is_measured(question, site)
+    return not is_weighed and found.summary is None and is_sum
 
 
 def _share_of_sums(sums: Mapping[Any, np.ndarray], tile: Tile) -> Share:

@@ -324,3 +324,39 @@ def test_outcomes_that_a_family_cannot_take_have_no_likelihood():
         im.score(X, np.array([0, 1, 2]), t=np.zeros(3))
     im = model(lambda b, t: dist.Exponential(b + t))
     np.testing.assert_allclose(im.score(X, np.array([0.0, 1.0, 2.0]), t=np.zeros(3)), -1.0)
+
+
+# ------------------------------------------------------------------ angles and categories
+
+
+@pytest.mark.parametrize("target", ["expectation", "prediction"])
+def test_a_difference_of_angles_is_a_turn(target):
+    im = model(lambda b, t: dist.VonMises(b + 0.4 * t, 1e4), b=np.full(200, 3.0))
+    effect = im.effect(X, {"t": 0}, {"t": 1}, t=np.zeros(3), target=target, progress=False)
+    np.testing.assert_allclose(effect.draws.mean(), 0.4, atol=5e-3)
+    np.testing.assert_allclose(effect.averages[1].mean(), 3.4 - 2 * np.pi, atol=5e-3)
+    with pytest.raises(InputError) as caught:
+        im.effect(X, {"t": 0}, {"t": 1}, t=np.zeros(3), comparison="ratio", progress=False)
+    assert caught.value.code == "not-quantity"
+
+
+def test_outcomes_of_categories_are_averaged_as_shares():
+    def make(b: Any, t: Any) -> Any:
+        return dist.Categorical(logits=jnp.stack([b - 50.0 * t, -99.0 + 0.0 * t, 0.0 * t], -1))
+
+    im = model(make, b=np.zeros(400))
+    options: dict[str, Any] = {"t": np.zeros(3), "progress": False}
+    drawn = im.effect(X, {"t": 0}, {"t": 1}, target="prediction", **options)
+    np.testing.assert_allclose(drawn.draws.mean(("chain", "draw")), [-0.5, 0, 0.5], atol=0.05)
+    y = np.array([0, 2, 2])
+    seen = im.effect(X, {"t": 0}, {"t": 1}, rung="counterfactual", y=y, **options)
+    expected = np.tile([-1 / 3, 0.0, 1 / 3], (1, 400, 1))
+    np.testing.assert_allclose(seen.draws, expected, atol=1e-12)
+
+
+def test_odds_of_probabilities_near_1_keep_their_digits():
+    im = model(lambda b, t: dist.Bernoulli(logits=b + t), b=np.full(4, 15.0))
+    effect = im.effect(
+        X, {"t": 0}, {"t": 1}, t=np.zeros(3), comparison="odds_ratio", progress=False
+    )
+    np.testing.assert_allclose(effect.draws, np.e, rtol=1e-6)

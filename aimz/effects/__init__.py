@@ -1,6 +1,7 @@
 """Effects: what is asked, how tiles are reduced to it, and the answer."""
 
 from aimz.effects.abduction import Noise, abduce, coupling_of, replay, success_of
+from aimz.effects.measures import directions, for_site, is_measured, measured
 from aimz.effects.question import (
     Question,
     Rows,
@@ -38,8 +39,12 @@ __all__ = [
     "compared",
     "coupling_of",
     "derived",
+    "directions",
+    "for_site",
     "in_arm",
     "in_words",
+    "is_measured",
+    "measured",
     "question_of",
     "replay",
     "rows_of",
