@@ -35,7 +35,8 @@ class Found:
 class Verdict:
     """Sites, and which arguments and plates are rows; `reason` is "" when rows keep apart.
 
-    `pooled` names the arguments and sites of which the kernel computes a statistic over the rows.
+    `pooled` names the arguments and sites of which the kernel computes a statistic over the rows,
+    and `in_priors` says that rows meet in the priors of latents that belong to none, if at all.
     """
 
     sites: dict[str, Found]
@@ -43,6 +44,7 @@ class Verdict:
     row_plates: frozenset[str]
     reason: str
     pooled: frozenset[str] = frozenset()
+    in_priors: bool = False
 
 
 def follows(verdict: Verdict, name: str) -> bool:
@@ -82,21 +84,40 @@ def judge(
     roles: dict[str, dict[str, Flow]] = {name: {} for name in here.statements}
     for (name, role), flow in zip(traced.outputs, flows, strict=True):
         roles[name][role] = flow
-    reasons = (
-        _reason(site, *places[site.name], roles[site.name]) for site in there.statements.values()
-    )
+    reasons = {
+        site.name: _reason(site, *places[site.name], roles[site.name])
+        for site in there.statements.values()
+    }
     sites = {
         name: Found(
             site,
             *places[name],
             *_sources(roles[name]),
-            _split(roles[name]["observation"])[1] if "observation" in roles[name] else frozenset(),
+            _observed(roles[name]),
             _is_broadcast(there.statements[name], there.rows, roles[name]),
             _is_sized(site, there.statements[name], places[name], known_rows),
         )
         for name, site in here.statements.items()
     }
-    return Verdict(sites, cut, plates, next((r for r in reasons if r), ""), _pooled(roles))
+    priors = {n for n, s in here.statements.items() if _is_global_latent(s, places[n][0])}
+    return Verdict(
+        sites,
+        cut,
+        plates,
+        next((reason for reason in reasons.values() if reason), ""),
+        _pooled({name: own for name, own in roles.items() if name not in priors}),
+        not any(reason for name, reason in reasons.items() if name not in priors),
+    )
+
+
+def _observed(roles: Mapping[str, Flow]) -> frozenset[str]:
+    """Arguments that what a site observes is made of."""
+    return _split(*(flow for role, flow in roles.items() if role == "observation"))[1]
+
+
+def _is_global_latent(site: Statement, rows: str) -> bool:
+    is_latent = site.type == "sample" and site.observation is None and not site.is_factor
+    return is_latent and rows == "none"
 
 
 def _pooled(roles: Mapping[str, Mapping[str, Flow]]) -> frozenset[str]:

@@ -140,6 +140,8 @@ class KernelSpec:
         Arguments and sites of which the kernel computes a statistic over the rows, such as a mean.
     widest : int
         Elements of the largest array that the kernel computes, such as a covariance over rows.
+    in_priors : bool
+        Whether rows meet, if at all, in the priors of latents that belong to none of them.
     version : str
         Fingerprint of what the kernel computes, the values that it reads included.
     lookups : tuple of Lookup
@@ -167,6 +169,7 @@ class KernelSpec:
     coupled: bool
     reason: str = ""
     pooled: frozenset[str] = frozenset()
+    in_priors: bool = False
     widest: int = field(default=0, compare=False, repr=False)
     version: str = field(default="", compare=False, repr=False)
     lookups: tuple[Lookup, ...] = field(default=(), compare=False, repr=False)
@@ -276,6 +279,7 @@ def spec_of(
         output=output,
         coupled=bool(verdict.reason),
         reason=verdict.reason,
+        in_priors=verdict.in_priors,
         pooled=verdict.pooled & (set(arguments) | verdict.sites.keys()),
         widest=_widest(reading.program.jaxpr) if verdict.reason else 0,
     )

@@ -337,6 +337,16 @@ def test_new_rows_of_a_kernel_that_takes_a_statistic_warn(statistic):
         im.effect(X, {}, {"X": lambda X: X + 0.01}, progress=False)
 
 
+def test_a_prior_that_is_scaled_by_the_data_warns_of_nothing():
+    def scaled(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, X.std()))
+        numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+
+    im, X, _ = remembering(Case(scaled, {"b": ()}))
+
+    im.predict_on_batch(X + 1)
+
+
 def test_rows_that_only_follow_one_another_warn_where_their_past_is_lost():
     def lagged(X, y=None):
         b = numpyro.sample("b", dist.Normal())
