@@ -1,5 +1,6 @@
 """Names of columns, of whatever kind, and draws and loaders that say what they hold."""
 
+import copy
 import datetime
 from typing import Any
 
@@ -105,10 +106,9 @@ def test_numbered_columns_keep_the_order_of_the_fit():
     im = fitted_on(pd.DataFrame(ROWS, columns=[7, 3]))
     expected = drawn(im, pd.DataFrame(ROWS, columns=[7, 3]))
     np.testing.assert_array_equal(drawn(im, pd.DataFrame(ROWS[:, ::-1], columns=[3, 7])), expected)
-    with pytest.warns(OutputWarning, match="has no column names"):
-        drawn(im, ROWS)
-    with pytest.warns(OutputWarning, match="has no column names"):
-        drawn(im, pd.DataFrame(ROWS))
+    for unnamed in (ROWS, pd.DataFrame(ROWS)):  # a copy has not been told
+        with pytest.warns(OutputWarning, match="has no column names"):
+            drawn(copy.deepcopy(im), unnamed)
     lazy = xr.DataArray(ROWS[:, ::-1], dims=("r", "c"), coords={"c": [3, 7]}).chunk(r=1)
     np.testing.assert_array_equal(drawn(im, lazy), expected)
     batches = [{"X": pd.DataFrame(ROWS[:, ::-1], columns=[3, 7])}]

@@ -228,7 +228,7 @@ def _numbers(value: Any, name: str) -> np.ndarray | None:
     if value is None or isinstance(value, str | dict):
         return None
     array = np.asarray(as_array(value, name))
-    if not array.size or array.dtype.kind not in "iuf":
+    if not array.ndim or not array.size or array.dtype.kind not in "iuf":
         return None
     is_large = max(float(array.max()), -float(array.min())) >= _EXACT
     return array.astype(np.float64) if is_large else None
