@@ -1,5 +1,7 @@
 """What is missing or masked counts for nothing: not in a fit, a density, a score or an effect."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -618,3 +620,35 @@ def test_a_loader_that_ends_with_holes_is_checked_like_its_head():
         model(kernel).log_likelihood(
             list(batches()), missing="mask", store="memory", progress=False
         )
+
+
+_MEMORY = """
+import resource
+import numpy as np, numpyro, numpyro.distributions as dist
+from aimz import ImpactModel
+
+def kernel(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("o", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+rng = np.random.default_rng(0)
+X, y = rng.normal(size=(160_000, 1)), rng.normal(size=160_000)
+im = ImpactModel(kernel).set_posterior_sample({"b": rng.normal(size=1000)})
+im.score(X[:2000], y[:2000])
+before = peak()
+im.score(X, y)
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_score_holds_no_draws_of_rows():
+    """160,000 rows by 1,000 draws in single precision are 640 MB; 89 MB were measured."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMORY], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 300
