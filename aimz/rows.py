@@ -248,7 +248,7 @@ def _read(loader: Any, primary: str) -> Iterator[Any]:
     Raises
     ------
     InputError
-        `loader-length`: more or fewer, or an empty batch among others.
+        `rows-mismatch`, `loader-length`: more or fewer, or an empty batch among others.
     """
     number = rows = 0
     was_empty = False
@@ -265,9 +265,9 @@ def _read(loader: Any, primary: str) -> Iterator[Any]:
         yield _copied(batch) if not isinstance(names, dict) else _named(batch, names)
     promised = {"rows": _row_count(loader), "batches": _length_of(loader)}
     if promised["rows"] not in (None, rows) and not getattr(loader, "drop_last", False):
-        raise _not_as_said(primary, f"{promised['rows']} rows", f"{rows}")
+        raise _not_as_said(primary, f"{promised['rows']} rows", rows, "rows-mismatch")
     if promised["batches"] not in (None, number, rows):
-        raise _not_as_said(primary, f"{promised['batches']} batches", f"{number}")
+        raise _not_as_said(primary, f"{promised['batches']} batches", number, "loader-length")
 
 
 def _named(batch: Any, names: Mapping[str, Sequence[str]]) -> Any:
@@ -276,12 +276,12 @@ def _named(batch: Any, names: Mapping[str, Sequence[str]]) -> Any:
     return {**batch, **frames}
 
 
-def _not_as_said(primary: str, said: str, gave: str) -> InputError:
+def _not_as_said(primary: str, said: str, gave: int, code: str) -> InputError:
     msg = (
         f"The loader of '{primary}' says that it has {said} but gave {gave}, so rows may be lost "
         "or doubled. Mend its length, or what it gives."
     )
-    return InputError(msg, code="loader-length")
+    return InputError(msg, code=code)
 
 
 def _rows_of(batch: Any, primary: str) -> int:
