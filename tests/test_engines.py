@@ -72,6 +72,7 @@ def test_an_mcmc_object_and_a_call_say_how_long_chains_are():
     im.fit(X, Y, num_chains=2, num_warmup=20, num_samples=10, progress=False)
     assert im.posterior_tree["posterior"]["mean"].shape == (2, 10)
     assert im.diagnostics_["warmup"] == 20
+    assert im.sample(num_samples=5)["posterior"]["mean"].shape == (2, 5)
 
 
 @pytest.mark.filterwarnings("ignore::aimz.FitWarning")  # these chains are short

@@ -93,7 +93,7 @@ class MCMCEngine:
         """Run the chains on the whole data; see `Engine`."""
         check_weights(problem)
         self._refuse_enumeration(problem)
-        plan = self._plan(settings)
+        plan = _as_many_as(self._plan(settings), state)
         key = as_key(rng_key)
         params = _fixed_params(problem, key) if state is None else state.params
         draws, stats, record = self._run(key, problem, plan, params, state, settings.progress)
@@ -122,8 +122,8 @@ class MCMCEngine:
 
     def proceed(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Fit:
         """Continue the chains: the new draws, and where the chains are afterwards."""
-        plan = self._plan(Settings(num_samples=num_samples))
         record: ChainRecord = fit.state
+        plan = _as_many_as(self._plan(Settings(num_samples=num_samples)), record)
         key = as_key(rng_key)
         draws, stats, after = self._run(key, problem, plan, record.params, record, progress=False)
         return replace(fit, draws=draws, stats=_with_depths(stats, self._depth()), state=after)
@@ -212,6 +212,13 @@ class MCMCEngine:
                     "DiscreteHMCGibbs.",
                     code="enumerated",
                 )
+
+
+def _as_many_as(plan: Plan, record: ChainRecord | None) -> Plan:
+    """The plan with as many chains as there are to go on with."""
+    if record is None or not isinstance(record.states, list):
+        return plan
+    return plan._replace(chains=sum(len(state.potential_energy) for state in record.states))
 
 
 def _with_depths(stats: Draws, depth: int | None) -> Draws:

@@ -185,7 +185,7 @@ def _run_phase(
         count = min(CHUNK, limit - done)
         rows = None if source is None else _chunk_rows(source, count)
         losses = advance(course, rows, np.arange(CHUNK) < count, phase)[:count]
-        _check_finite(losses, course.steps)
+        _check_finite(losses, course.steps, phase)
         course.losses.append(losses)
         done += count
         bar.advance(count, f"loss {losses.mean():.5g}")
@@ -201,13 +201,13 @@ def _chunk_rows(source: Iterator[np.ndarray], count: int) -> np.ndarray:
     return np.stack(rows + [rows[-1]] * (CHUNK - count))
 
 
-def _check_finite(losses: np.ndarray, before: int) -> None:
+def _check_finite(losses: np.ndarray, before: int, phase: Phase) -> None:
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
+        own = "fit with inference='nuts'" if phase.rate else "lower the optimiser's step size"
         raise AimzError(
             f"The loss became {losses[bad[0]]} at step {before + bad[0] + 1}, so the fit has no "
-            "answer. Check the inputs for extreme values, narrow the priors, or lower the step "
-            "size of the optimiser.",
+            f"answer. Check the inputs for extreme values, narrow the priors, or {own}.",
             code="fit-diverged",
         )
 
