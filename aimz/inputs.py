@@ -51,7 +51,7 @@ from aimz.rows import Stream, is_lazy, load, materialised, open_stream
 from aimz.sampling import follows_rows
 from aimz.scenario import rows_set
 from aimz.spec import KernelSpec
-from aimz.structure import read
+from aimz.structure import drawable, read
 
 __all__ = [
     "Given",
@@ -323,10 +323,11 @@ def problem_of(
     there = check_outcome(arguments.arrays[output], missing, output)
     check_outcomes(kernel, inputs, is_fit=True)
     rows = None if weights is None else check_weights(weights, arguments, primary)
+    own = drawable(kernel, inputs)
     if there is None:
-        return Problem(kernel, inputs, spec, rows), arguments
-    presence = presence_of(kernel, inputs, spec, there)
-    return Problem(kernel, inputs, spec, rows, presence, _left_out(presence)), arguments
+        return Problem(own, inputs, spec, rows), arguments
+    presence = presence_of(own, inputs, spec, there)
+    return Problem(own, inputs, spec, rows, presence, _left_out(presence)), arguments
 
 
 def _left_out(presence: Presence) -> tuple[Note, ...]:

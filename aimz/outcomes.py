@@ -18,7 +18,7 @@ from aimz.errors import InputError
 from aimz.families import is_inside
 from aimz.lookups import known_outputs
 from aimz.presence import is_there, unmasked
-from aimz.structure import Inputs, base_distribution, spread_sites
+from aimz.structure import Inputs, base_distribution, spread_sites, stand_ins
 
 __all__ = ["check_outcomes"]
 
@@ -47,7 +47,9 @@ def check_outcomes(kernel: Callable[..., Any], inputs: Inputs, *, is_fit: bool) 
         sites.clear()
         found: list[Any] = []
         with handlers.block():
-            trace = handlers.trace(handlers.seed(spread, key)).get_trace(**arrays, **inputs.static)
+            trace = handlers.trace(handlers.seed(stand_ins(spread), key)).get_trace(
+                **arrays, **inputs.static
+            )
         for name, site in trace.items():
             support = _support_of(site)
             if support is None:

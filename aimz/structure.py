@@ -32,6 +32,7 @@ __all__ = [
     "Statement",
     "base_distribution",
     "check_rows",
+    "drawable",
     "equations",
     "evaluate",
     "given_shapes",
@@ -40,6 +41,7 @@ __all__ = [
     "read",
     "row_plates",
     "spread_sites",
+    "stand_ins",
 ]
 
 _SITES = ("sample", "deterministic", "param")
@@ -409,7 +411,8 @@ def _bound(
     """The seeded kernel as a function of its arrays, a key and given values."""
 
     def run(arrays: dict[str, Any], key: Any, given: Mapping[str, Any] | None) -> _Watch:
-        watch = _Watch(handlers.seed(row_plates(kernel, plates, rows), key), given)
+        with_values = stand_ins(row_plates(kernel, plates, rows))
+        watch = _Watch(handlers.seed(with_values, key), given)
         watch(**arrays, **static)
         return watch
 
@@ -482,7 +485,7 @@ def plausible_values(
     """
 
     def draw(arrays: dict[str, Any], key: Any) -> dict[str, Any]:
-        made_up = _MadeUp(row_plates(kernel, plates, rows))
+        made_up = stand_ins(_MadeUp(row_plates(kernel, plates, rows)))
         watch = _Watch(handlers.seed(made_up, key))
         watch(**arrays, **static)
         reading = Reading(rows, watch.statements, watch.plates, None, watch.states)
@@ -491,6 +494,65 @@ def plausible_values(
         return made
 
     return draw
+
+
+class stand_ins(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`
+    """A kernel whose sites without a sampler have some value inside their support, until given one.
+
+    Examples
+    --------
+    >>> import numpyro, numpyro.distributions as dist
+    >>> def kernel():
+    ...     return numpyro.sample("a", dist.ImproperUniform(constraints.positive, (), ()))
+    >>> bool(handlers.seed(stand_ins(kernel), 0)() > 0)
+    True
+    """
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and msg["value"] is None and not _has_sampler(msg["fn"]):
+            made_up = _inside(msg["fn"], msg["name"])
+            msg["value"] = jnp.zeros(msg["fn"].shape()) if made_up is None else made_up
+
+
+def drawable(kernel: Callable[..., Any], inputs: Inputs) -> Callable[..., Any]:
+    """The kernel, whose sites without a sampler give some value, if there are such sites."""
+    sites = read(kernel, inputs.arrays, inputs.static, inputs.rows).statements.values()
+    drawn = [s.fn for s in sites if s.type == "sample" and s.observation is None]
+    made: Callable[..., Any] = kernel if all(map(_has_sampler, drawn)) else _sampled(kernel)
+    return made
+
+
+class _sampled(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and not msg["is_observed"] and not _has_sampler(msg["fn"]):
+            msg["fn"] = _Sampled(msg["fn"], msg["name"])
+
+
+class _Sampled(Distribution):  # type: ignore[misc]  # as above
+    """A distribution that has no sampler, with one that gives some value inside its support."""
+
+    def __init__(self, fn: Any, name: str) -> None:
+        self.fn, self.name = fn, name
+        super().__init__(fn.batch_shape, fn.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return self.fn.support
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        del key
+        value = _inside(self.fn, self.name)
+        value = jnp.zeros(self.fn.shape()) if value is None else value
+        return jnp.broadcast_to(value, sample_shape + self.fn.shape())
+
+    def log_prob(self, value: Any) -> Any:
+        return self.fn.log_prob(value)
+
+
+def _has_sampler(fn: Any) -> bool:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return not isinstance(fn, Distribution) or type(fn).sample is not Distribution.sample
 
 
 class _MadeUp(Messenger):  # type: ignore[misc]  # NumPyro has no stubs

@@ -360,3 +360,26 @@ def test_odds_of_probabilities_near_1_keep_their_digits():
         X, {"t": 0}, {"t": 1}, t=np.zeros(3), comparison="odds_ratio", progress=False
     )
     np.testing.assert_allclose(effect.draws, np.e, rtol=1e-6)
+
+
+# ------------------------------------------------------------------ no sampler
+
+
+def flat(X, y=None):
+    a = numpyro.sample("a", dist.ImproperUniform(dist.constraints.real, (), ()))
+    numpyro.sample("y", dist.Normal(a + 0.0 * X[:, 0], 1.0), obs=y)
+
+
+@pytest.mark.parametrize("inference", ["svi", pytest.param("nuts", marks=pytest.mark.slow)])
+def test_a_prior_without_a_sampler_fits(inference):
+    y = np.arange(5.0)
+    im = ImpactModel(flat, inference=inference).fit(np.zeros((5, 1)), y, progress=False)
+    np.testing.assert_allclose(im.posterior["a"].mean(), 2.0, atol=0.1)
+    np.testing.assert_allclose(im.posterior["a"].std(), 5**-0.5, rtol=0.15)
+    assert im.predict_on_batch(np.zeros((2, 1))).posterior_predictive["y"].shape[-1] == 2
+
+
+def test_drawing_from_a_prior_without_a_sampler_is_refused_by_name():
+    with pytest.raises(InputError, match="'a'") as caught:
+        ImpactModel(flat).sample_prior_predictive(np.zeros((5, 1)), progress=False)
+    assert caught.value.code == "no-sampler"
