@@ -1,6 +1,6 @@
 """Outcomes that are no quantities: categories and angles, as what can be averaged and compared.
 
-A category is averaged as the share of each category, an angle as its cosine and sine: its average
+A category without an order is averaged as the share of each category, an angle as its cosine and sine: its average
 is the direction of the mean vector (Mardia and Jupp, 2000, "Directional statistics"), and the
 difference of two is a turn between -pi and pi.
 """
@@ -18,7 +18,8 @@ from aimz.spec import SiteSpec
 
 __all__ = ["directions", "for_site", "is_measured", "measured"]
 
-_CATEGORIES = ("CategoricalLogits", "CategoricalProbs", "OrderedLogistic")
+# Without an order: a difference of ordered codes counts the steps between them.
+_CATEGORIES = ("CategoricalLogits", "CategoricalProbs")
 
 
 def for_site(question: Question, site: SiteSpec) -> Question:
