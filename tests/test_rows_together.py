@@ -118,6 +118,7 @@ CASES = [
     Case(process, {"f": (ROWS,)}),
     Case(centred, {"slope": ()}),
 ]
+DEAR = (areas, process, edges, panel_of_fixed_size, walk_of_increments)  # to compile
 ORDERS = {
     "last": [10, 11],
     "reversed": list(range(ROWS))[::-1],
@@ -152,7 +153,10 @@ def levels(im, X, **kwargs):
     return tree["level"].values[0], tree["y"].values[0]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[pytest.mark.slow] * (c.kernel in DEAR), id=c.name) for c in CASES],
+)
 def test_some_rows_in_another_order_are_rows_of_the_whole(case):
     im, X, _ = remembering(case)
     order = [10, 3, 7, 0]
@@ -218,6 +222,7 @@ def joint_outcome(X, y=None):
     numpyro.sample("y", dist.MultivariateNormal(jnp.zeros(len(X)), cover), obs=y)
 
 
+@pytest.mark.slow
 def test_outcomes_that_are_one_event_of_all_rows():
     im, X, y = remembering(Case(joint_outcome, {"s": ()}))
     fitted = im._fitted
@@ -312,7 +317,16 @@ def test_sites_of_rows_are_not_set_behind_the_back_of_the_others():
 # ------------------------------------------------------------------ statistics of the rows
 
 
-@pytest.mark.parametrize("statistic", ["mean", "std", "max", "median", "sort", "groups", "gram"])
+@pytest.mark.parametrize(
+    "statistic",
+    [
+        *("mean", "sort"),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("std", "max", "median", "groups", "gram")
+        ),
+    ],
+)
 def test_new_rows_of_a_kernel_that_takes_a_statistic_warn(statistic):
     def kernel(X, y=None):
         b = numpyro.sample("b", dist.Normal())
