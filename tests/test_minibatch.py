@@ -167,7 +167,7 @@ COUNTS: dict[Callable[..., None], np.ndarray | None] = {
 
 
 @pytest.mark.parametrize("kernel", COUNTS, ids=lambda kernel: kernel.__name__)
-@pytest.mark.parametrize("batch", [4, 10])
+@pytest.mark.parametrize("batch", [pytest.param(4, marks=pytest.mark.slow), 10])
 def test_batches_count_each_row_as_the_whole_data_do(kernel, batch):
     y = np.random.default_rng(0).normal(1.0, 1.0, ROWS).astype(np.float32)
     given: dict[str, Any] = {"w": WEIGHTS, "total": np.float32(ROWS)}

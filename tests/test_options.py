@@ -58,6 +58,7 @@ def test_a_setting_lasts_and_reaches_workers(monkeypatch):
     assert not progress_bar(3, desc="again", unit="row", shown=True).disable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verbose", "silent"), [(0, True), (1, False)])
 def test_wrappers_show_bars_where_they_are_verbose(verbose, silent, capfd):
     wrapped = ImpactRegressor(kernel, num_steps=50, verbose=verbose).fit(X, X[:, 0])

@@ -313,6 +313,7 @@ def test_coefficients_of_two_classes_are_log_odds():
     assert np.abs(shares - theirs.predict_proba(X)).max() < 0.05
 
 
+@pytest.mark.slow
 def test_a_kernel_of_ones_own_has_no_coefficients():
     def kernel(X, y=None):
         b = numpyro.sample("b", dist.Normal())
