@@ -100,6 +100,7 @@ def test_log_densities_on_and_beyond_the_border(fn, value, expected):
     np.testing.assert_allclose(density, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_exact_densities_have_the_right_gradients():
     counts = jnp.array([0, 3, 10])
     by_rate = jax.grad(lambda rate: density_of(dist.Poisson(rate), counts).sum())
@@ -109,7 +110,14 @@ def test_exact_densities_have_the_right_gradients():
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(-1.0, 2.0), (13.0, np.inf), (25.0, np.inf), (25.0, 26.0), (-np.inf, -20.0)]
+    ("low", "high"),
+    [
+        pytest.param(-1.0, 2.0, marks=pytest.mark.slow),
+        pytest.param(13.0, np.inf, marks=pytest.mark.slow),
+        (25.0, np.inf),
+        (25.0, 26.0),
+        (-np.inf, -20.0),
+    ],
 )
 def test_truncated_normals_are_right_in_their_tails(low, high):
     ends = [None if np.isinf(end) else end for end in (low, high)]
@@ -214,7 +222,16 @@ def calls(im: ImpactModel, t: np.ndarray) -> dict[str, Callable[[], Any]]:
     }
 
 
-@pytest.mark.parametrize("call", ["predict", "prior", "density", "score", "mean", "outcomes"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "predict",
+        "density",
+        "mean",
+        "outcomes",
+        *(pytest.param(call, marks=pytest.mark.slow) for call in ("prior", "score")),
+    ],
+)
 def test_a_scale_below_zero_is_refused_wherever_it_is_used(call):
     im = model(lambda b, t: dist.Normal(b, t))
     with pytest.raises(InputError, match=r"'y' .* scale = -2 in row 1") as caught:

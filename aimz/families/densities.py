@@ -55,6 +55,9 @@ def density_of(fn: Any, value: Any) -> Any:
         return jnp.broadcast_to(density, shape)
     if isinstance(fn, dist.MaskedDistribution):
         return jnp.where(fn._mask, density_of(fn.base_dist, value), 0.0)  # noqa: SLF001
+    exact = _EXACT.get(type(fn))
+    if type(fn) is dist.StudentT:
+        return _of_student(fn, jnp.asarray(value, jnp.result_type(float)))
     cut = cut_normal(fn)
     density = _log_prob(fn, value) if cut is None else cut.log_density(value)
     support = _support(fn)
@@ -64,7 +67,6 @@ def density_of(fn: Any, value: Any) -> Any:
     if jnp.ndim(inside) > density.ndim:  # an improper prior of a vector, by its elements
         depth = tuple(range(density.ndim, jnp.ndim(inside)))
         within, inside = within.all(axis=depth), inside.all(axis=depth)
-    exact = _EXACT.get(type(fn))
     if exact is not None:
         is_regular = within if exact.is_count else within & (value > 0)
         is_regular = is_regular & (value < 1) if exact.is_share else is_regular
@@ -247,5 +249,4 @@ _EXACT: dict[type, _Exact] = {
     dist.NegativeBinomialLogits: _Exact(_of_gamma_poisson),
     dist.NegativeBinomialProbs: _Exact(_of_gamma_poisson),
     dist.Poisson: _Exact(_of_poisson),
-    dist.StudentT: _Exact(_of_student),
 }
