@@ -1,8 +1,8 @@
 """Outcomes that are no quantities: categories and angles, as what can be averaged and compared.
 
-A category without an order is averaged as the share of each category, an angle as its cosine and sine: its average
-is the direction of the mean vector (Mardia and Jupp, 2000, "Directional statistics"), and the
-difference of two is a turn between -pi and pi.
+A category without an order is averaged as the share of each category, an angle as its cosine and
+sine: its average is the direction of the mean vector (Mardia and Jupp, 2000, "Directional
+statistics"), and the difference of two is a turn between -pi and pi.
 """
 
 from collections.abc import Mapping
