@@ -60,6 +60,12 @@ def test_a_guide_that_was_not_looked_at_is_not_good():
     assert math.isnan(judged.attrs["k_hat"])
 
 
+def test_few_weights_are_not_checked():
+    shape = judge_shape(Evidence(log_weights=np.random.default_rng(0).normal(size=10)))
+    assert shape.attrs["verdict"] == "not checked: too few draws"
+    assert math.isnan(shape.attrs["k_hat"])
+
+
 @pytest.mark.parametrize("weights", [1e8 * RNG.normal(size=500), with_values([700.0, -700.0])])
 def test_pareto_k_of_weights_beyond_double_precision_is_infinite(weights):
     assert pareto_k(weights) == math.inf

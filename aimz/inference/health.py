@@ -38,6 +38,7 @@ WEIGH_ROWS = 8192
 #: Places on a line through the guide, in its standard deviations.
 SECTION = np.linspace(-6.0, 6.0, 49)
 MAX_K_HAT = 0.7
+LEAST_WEIGHTS = 25  # a fifth of them is the tail, which needs 5
 MAX_WEIGHT_SD, MAX_BLIND_WEIGHT_SD = 0.5, 0.15
 MAX_SECTION_RATIO, MAX_SECTION_SHIFT = 1.15, 0.2
 MAX_R_HAT = 1.05
@@ -99,8 +100,11 @@ def judge_svi(losses: np.ndarray, evidence: Evidence, *, explicit: bool, course:
 def judge_shape(evidence: Evidence) -> Health:
     """Health of an approximation's shape."""
     weights = evidence.log_weights
+    absent = evidence.absent
+    if weights is not None and len(weights) < LEAST_WEIGHTS:
+        weights, absent = None, "too few draws"
     if weights is None:
-        return Health({"k_hat": math.nan, "verdict": f"not checked: {evidence.absent}"})
+        return Health({"k_hat": math.nan, "verdict": f"not checked: {absent}"})
     k_hat = pareto_k(weights)
     limit = min(1.0 - 1.0 / math.log10(max(len(weights), 11)), MAX_K_HAT)
     blind = evidence.sections is None and not evidence.sees_tails
