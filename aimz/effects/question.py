@@ -373,7 +373,9 @@ def rows_of(
         by is not None and question.estimand != "cate" and question.derive is None
     ):
         msg = (
-            "estimand='cate' needs by=, a label per row or the name of a column, and no other does."
+            "estimand='cate' needs by=: a label per row, or the name of a column."
+            if by is None
+            else f"by= is for estimand='cate', not {question.estimand!r}. Name that one, or drop by=."
         )
         raise InputError(msg, code="by-missing")
     if rows is None:

@@ -41,6 +41,6 @@ class Bar:
         """Move on, with a few words on where the fit is."""
         if not self.moved:
             self.moved = True
-            self.bar.set_description(self.name)
+            self.bar.set_description_str(self.name)  # the other doubles the colon
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(steps)
