@@ -414,7 +414,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown target": ({"target": "mean"}, "no target 'mean'"),
     "an unknown population": ({"population": "all"}, "no population 'all'"),
     "groups without by": ({"estimand": "cate"}, "estimand='cate' needs by="),
-    "by without groups": ({"by": "t"}, "and no other does"),
+    "by without groups": ({"by": "t"}, "by= is for estimand='cate'"),
     "a column that there is not": ({"estimand": "cate", "by": "z"}, "no argument and no column"),
     "labels of another length": ({"estimand": "cate", "by": [1, 2]}, "by= has shape"),
     "missing labels": ({"estimand": "cate", "by": np.full(ROWS, np.nan)}, "missing labels"),
