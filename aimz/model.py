@@ -4,7 +4,6 @@ Its parameters, its fit and its files are `aimz.estimator`'s.
 """
 
 import inspect
-import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import xarray as xr
 
 from aimz.data import as_array, check_positive, draw_count
 from aimz.effects import Effect, changes_of, question_of
-from aimz.errors import InputError, OutputWarning
+from aimz.errors import InputError
 from aimz.estimation import about, between, scenarios_of
 from aimz.estimator import Estimator, show
 from aimz.evaluation import effect_of
@@ -28,7 +27,7 @@ from aimz.kernel import read_signature
 from aimz.labels import lined_up, row_labels
 from aimz.options import progress_bar
 from aimz.places import Scratch
-from aimz.prediction import Result, carry_out, difference, prepare, why_unpaired
+from aimz.prediction import Result, carry_out, concerns, difference, prepare
 from aimz.requests import Delivery, Fitted, Request, Use
 from aimz.results import (
     check_labels,
@@ -491,13 +490,14 @@ class ImpactModel(Estimator):
         Returns
         -------
         DataTree
-            Intervention minus baseline, in the group that both share.
+            Intervention minus baseline, in the group that both share; of angles the turn.
 
         Warns
         -----
         OutputWarning
             `unpaired`: the two were drawn with different keys, or are of different models;
-            `rows-statistic`, `latents-kept`: what the scenarios differ in.
+            `rows-statistic`, `latents-kept`: what the scenarios differ in;
+            `categories-subtracted`: outcomes whose codes have no order.
 
         Examples
         --------
@@ -535,9 +535,7 @@ class ImpactModel(Estimator):
             tree if tree is not None else self.predict(**{**options, **dict(arguments or {})})
             for tree, arguments in pairs
         )
-        unpaired = why_unpaired(baseline, intervention)
-        if unpaired:
-            warnings.warn(OutputWarning(unpaired, code="unpaired"), stacklevel=2)
+        show(concerns(baseline, intervention), level=3)
         return difference(baseline, intervention, self._scratch())
 
     def effect(

@@ -320,7 +320,7 @@ def _array(root: Any, variable: Variable, finished: Mapping[int, str]) -> Any:
         axis = variable.row_axis or 0
         shape[axis] = FIRST_TILES * variable.chunks[axis]
     kind = variable.stored.kind
-    attributes = {"site": variable.site}
+    attributes = variable.attrs
     if variable.stored != variable.dtype:
         attributes["site_dtype"] = str(variable.dtype)
     return root.create_array(

@@ -38,8 +38,10 @@ from aimz.results import (
     difference_layout,
     labelled_groups,
     layout_of,
+    less,
     observed_layout,
     shared_group,
+    shared_measure,
     subtract,
 )
 from aimz.sampling import Task, density_spec
@@ -54,12 +56,12 @@ __all__ = [
     "account_of",
     "attributes_of",
     "carry_out",
+    "concerns",
     "described",
     "difference",
     "kernel_name",
     "more_draws",
     "prepare",
-    "why_unpaired",
 ]
 
 
@@ -215,7 +217,24 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratc
     return _difference_on_disk(*pair, group, temporary_sink(scratch, "estimate_effect"), attrs)
 
 
-def why_unpaired(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
+def concerns(baseline: xr.DataTree, intervention: xr.DataTree) -> tuple[Note, ...]:
+    """What is said of the difference of two predictions."""
+    unpaired = _why_unpaired(baseline, intervention)
+    notes = [Note(OutputWarning, unpaired, "unpaired")] if unpaired else []
+    group = shared_group(baseline, intervention)
+    first, second = (tree[group].data_vars for tree in (baseline, intervention))
+    for name in first.keys() & second.keys():
+        if shared_measure(second[name], first[name]) == "category":
+            text = (
+                f"'{name}' is a category without an order, whose codes are subtracted: a "
+                "difference of 2 is no more than one of 1. Ask im.effect, which compares the share "
+                "of each category."
+            )
+            notes.append(Note(OutputWarning, text, "categories-subtracted"))
+    return tuple(notes)
+
+
+def _why_unpaired(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
     """Why two predictions do not belong together, as a sentence; "" where they do."""
     kernels = [str(tree.attrs.get("kernel", "?")) for tree in (baseline, intervention)]
     if kernels[0] != kernels[1] or not _is_one_posterior(baseline, intervention):
@@ -257,7 +276,7 @@ def _difference_on_disk(
         place = variable.place(tile)
         if place is not None:
             first, second = (read(ds, variable, place) for ds in (intervention, baseline))
-            sink.write(tile, {variable.key: first - second})
+            sink.write(tile, {variable.key: less(first, second, variable.measure)})
         return 0
 
     variables = {variable.key: variable for variable, _ in layout}

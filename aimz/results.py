@@ -19,6 +19,7 @@ import xarray as xr
 from aimz.data import as_array, check_finite, check_positive
 from aimz.errors import InputError, nearest
 from aimz.execute import Call, Plan, Ready
+from aimz.families import turn
 from aimz.sampling import follows_rows
 from aimz.spec import KernelSpec, SiteSpec
 from aimz.store import Tile, Variable
@@ -39,9 +40,11 @@ __all__ = [
     "import_dask",
     "labelled_groups",
     "layout_of",
+    "less",
     "observed_layout",
     "row_dimension",
     "shared_group",
+    "shared_measure",
     "site_dims",
     "subtract",
     "tree_of",
@@ -110,6 +113,7 @@ def layout_of(call: Call, ready: Ready, plan: Plan, schema: Schema) -> tuple[Var
                 dtype=ready.dtypes[name],
                 stored=np.dtype(value.dtype),
                 row_axis=row_axis,
+                measure=_measure_of(site),
             )
         )
     return tuple(made)
@@ -135,7 +139,15 @@ def observed_layout(call: Call, outcomes: np.ndarray, plan: Plan, schema: Schema
         stored=outcomes.dtype,
         row_axis=axis,
         has_draws=False,
+        measure=_measure_of(site),
     )
+
+
+def _measure_of(site: SiteSpec) -> str:
+    """What a site's values are where they are no quantities: "angle" or "category"."""
+    if site.is_angle:
+        return "angle"
+    return "category" if site.categories > 2 else ""  # of two, codes are shares of the second
 
 
 def check_labels(spec: KernelSpec, schema: Schema) -> None:
@@ -298,9 +310,21 @@ def subtract(baseline: xr.DataTree, intervention: xr.DataTree, group: str) -> xr
     values = {}
     for name, variable in second.data_vars.items():
         dtype = difference_dtype(first[name].dtype, variable.dtype)
-        values[name] = variable.astype(dtype) - first[name].astype(dtype)
+        new, old = (source.astype(dtype) for source in (variable, first[name]))
+        measure = shared_measure(variable, first[name])
+        values[name] = new.copy(data=less(new.values, old.values, measure))
     attrs = {str(k): v for k, v in intervention.attrs.items()}
     return tree_of({group: second.assign(values)}, attrs)
+
+
+def less(new: np.ndarray, old: np.ndarray, measure: str) -> np.ndarray:
+    """What one value is more than another."""
+    return turn(new, old) if measure == "angle" else new - old
+
+
+def shared_measure(new: xr.DataArray, old: xr.DataArray) -> str:
+    """What two arrays are measured in, where one of them tells."""
+    return str(new.attrs.get("measure", old.attrs.get("measure", "")))
 
 
 def aligned(
@@ -363,6 +387,7 @@ def difference_layout(
             stored=dtype,
             row_axis=axis if variable.ndim else None,
             has_draws=False,
+            measure=shared_measure(variable, baseline[key]),
         )
         rows = variable.shape[axis] if variable.ndim else 1
         for first in range(0, rows, step):

@@ -13,6 +13,7 @@ from numpyro.distributions import constraints
 
 from aimz.coupling import Found, Verdict
 from aimz.errors import nearest
+from aimz.families import is_angular
 from aimz.lookups import Lookup
 from aimz.structure import Reading, Statement, base_distribution, is_masked
 
@@ -30,6 +31,9 @@ _BOUNDED = (
     dist.DiscreteUniform,
     dist.OrderedLogistic,
 )
+
+# Without an order: a difference of ordered codes counts the steps between them.
+_UNORDERED = ("CategoricalLogits", "CategoricalProbs")
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,18 @@ class SiteSpec:
     def follows_rows(self) -> bool:
         """Whether one axis of the value follows the rows one by one."""
         return self.rows in ("leading", "scan") and self.row_axis is not None
+
+    @property
+    def is_angle(self) -> bool:
+        """Whether its values are angles, whose difference is a turn."""
+        return is_angular(self.support)
+
+    @property
+    def categories(self) -> int:
+        """Number of categories that have no order; 0 where its values are numbers."""
+        if self.bounds is None or self.law.partition("(")[0] not in _UNORDERED:
+            return 0
+        return self.bounds[1] + 1
 
     @property
     def belongs_to_rows(self) -> bool:
@@ -411,11 +427,13 @@ def _bounds(statement: Statement) -> tuple[int, int] | None:
 
 def _support(statement: Statement) -> Any:
     """The support of a sample site, where it is the same for all rows and draws."""
-    if statement.type != "sample" or statement.is_factor or statement.in_control_flow:
+    if statement.type != "sample" or statement.is_factor:
         return None
     try:
         support = statement.fn.support
     except NotImplementedError:
+        return None
+    if statement.in_control_flow and not is_angular(support):
         return None
     if not isinstance(support, constraints.Constraint) or support is constraints.dependent:
         return None

@@ -56,6 +56,8 @@ class Variable:
         The axis of the rows.
     has_draws : bool
         False for observed data.
+    measure : str
+        "angle" or "category" where a difference of two values is no difference of quantities.
     """
 
     group: str
@@ -68,11 +70,17 @@ class Variable:
     stored: np.dtype
     row_axis: int | None
     has_draws: bool = True
+    measure: str = ""
 
     @property
     def key(self) -> Key:
         """What the variable is called in a sink."""
         return (self.group, self.name)
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """What the labelled array says of itself."""
+        return {"site": self.site} | ({"measure": self.measure} if self.measure else {})
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -172,7 +180,7 @@ class MemorySink:
         filled = {name: group.copy() for name, group in groups.items()}
         for (group, name), variable in self.variables.items():
             values = self.arrays[group, name]
-            filled[group][name] = (variable.dims, values, {"site": variable.site})
+            filled[group][name] = (variable.dims, values, variable.attrs)
         tree = xr.DataTree.from_dict({f"/{name}": group for name, group in filled.items()})
         tree.attrs.update(attrs)
         return tree

@@ -136,6 +136,13 @@ def test_truncated_normals_are_right_in_their_tails(low, high):
         (dist.RightCensoredDistribution(dist.Weibull(2.0, 1.0), jnp.array(1)), 2.0),
         (dist.HurdlePoisson(0.25, 2.0), 0.75 * 2 / (1 - np.exp(-2))),
         (dist.VonMises(3.0, 1e6), [np.cos(3.0), np.sin(3.0)]),
+        (
+            dist.MixtureSameFamily(
+                dist.Categorical(probs=jnp.array([0.25, 0.75])),
+                dist.VonMises(jnp.array([0.0, np.pi / 2]), 1e6),
+            ),
+            [0.25, 0.75],
+        ),
         (dist.ProjectedNormal(jnp.array([1e3, 0.0])), [1.0, 0.0]),
         (dist.ProjectedNormal(jnp.array([3.0, 1.0])), [0.8960, 0.2987]),
         (dist.ProjectedNormal(jnp.array([1.0, 2.0, -0.5])), [0.3570, 0.7131, -0.1783]),

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
 
+import aimz
 from aimz import ImpactModel, InputError, OutputWarning
 
 X = np.zeros((4, 1))
@@ -73,3 +75,41 @@ def test_predictions_of_two_models_are_unpaired():
     for tree in trees:
         with pytest.warns(OutputWarning, match="different models \\(kernels .*plain and .*\\)"):
             im.estimate_effect(first, tree)
+
+
+def heading(X, dose, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    numpyro.sample("y", dist.VonMises(b + dose, 1e5), obs=y)
+
+
+def chosen(X, dose, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    odds = jnp.stack([b + 0.0 * dose, 50.0 * dose, b + 0.0 * dose], -1)
+    numpyro.sample("y", dist.Categorical(logits=odds), obs=y)
+
+
+def test_the_difference_of_two_angles_is_a_turn_in_memory_and_on_disk(tmp_path):
+    im = ImpactModel(heading).set_posterior_sample({"b": np.full(50, 3.0)})
+    turns = np.array([0.4, -0.4, 3.0, -3.1])
+    for old, new in ((np.zeros(4), turns), (turns, np.zeros(4))):
+        trees: list[Any] = [im.predict_on_batch(X, dose=dose) for dose in (old, new)]
+        kept: list[Any] = []
+        for number, dose in enumerate((old, new)):
+            place = tmp_path / f"{number}{new[0]}"
+            tree: Any = im.predict(X, dose=dose, output_dir=place, progress=False)
+            kept.append(aimz.open(tree.attrs["artifact_path"]))
+        for pair in (trees, kept, (trees[0], kept[1])):
+            found = im.estimate_effect(*pair).posterior_predictive["y"]
+            shown = found.mean(("chain", "draw"))
+            np.testing.assert_allclose(shown, new - old, atol=0.01)
+
+
+def test_codes_of_unordered_categories_warn_where_they_are_subtracted(tmp_path):
+    im = ImpactModel(chosen).set_posterior_sample({"b": np.ones(5)})
+    trees: list[Any] = [im.predict_on_batch(X, dose=np.full(4, dose)) for dose in (0.0, 1.0)]
+    kept: Any = im.predict(X, dose=np.ones(4), output_dir=tmp_path / "kept", progress=False)
+
+    for other in (trees[1], aimz.open(kept.attrs["artifact_path"])):
+        with pytest.warns(OutputWarning, match="'y' is a category .* im.effect") as told:
+            im.estimate_effect(trees[0], other)
+        assert told[0].message.code == "categories-subtracted"

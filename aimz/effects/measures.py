@@ -10,16 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpyro.distributions import constraints
 
 from aimz.effects.question import Question
 from aimz.errors import InputError
+from aimz.families import turn
 from aimz.spec import SiteSpec
 
 __all__ = ["directions", "for_site", "is_measured", "measured"]
-
-# Without an order: a difference of ordered codes counts the steps between them.
-_CATEGORIES = ("CategoricalLogits", "CategoricalProbs")
 
 
 def for_site(question: Question, site: SiteSpec) -> Question:
@@ -30,7 +27,7 @@ def for_site(question: Question, site: SiteSpec) -> Question:
     InputError
         `not-quantity`: a ratio of angles.
     """
-    if not _is_angle(site):
+    if not site.is_angle:
         return question
     if question.comparison in ("ratio", "lift", "odds_ratio"):
         msg = (
@@ -38,12 +35,12 @@ def for_site(question: Question, site: SiteSpec) -> Question:
             "comparison='difference'."
         )
         raise InputError(msg, code="not-quantity")
-    return replace(question, compare=_turn) if question.comparison == "difference" else question
+    return replace(question, compare=turn) if question.comparison == "difference" else question
 
 
 def is_measured(question: Question, site: SiteSpec) -> bool:
     """Whether outcomes of a site must be turned into what can be averaged."""
-    return question.target == "prediction" and (_is_angle(site) or _categories(site) > 0)
+    return question.target == "prediction" and (site.is_angle or site.categories > 0)
 
 
 def measured(
@@ -52,30 +49,14 @@ def measured(
     """Outcomes (row, draw, ...) with a last axis of categories, or of cosine and sine."""
     if not is_measured(question, site):
         return dict(values)
-    if _is_angle(site):
+    if site.is_angle:
         return {n: np.stack([np.cos(v), np.sin(v)], -1) for n, v in values.items()}
-    codes = np.arange(_categories(site))
+    codes = np.arange(site.categories)
     return {n: v[..., None] == codes for n, v in values.items()}
 
 
 def directions(site: SiteSpec, averages: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
     """Averages, as angles where the site is one."""
-    if not _is_angle(site):
+    if not site.is_angle:
         return dict(averages)
     return {n: np.arctan2(v[..., 1], v[..., 0]) for n, v in averages.items()}
-
-
-def _is_angle(site: SiteSpec) -> bool:
-    return isinstance(site.support, type(constraints.circular))
-
-
-def _categories(site: SiteSpec) -> int:
-    """Number of categories of a site; 0 where its values are numbers."""
-    if site.bounds is None or site.law.partition("(")[0] not in _CATEGORIES:
-        return 0
-    return int(site.bounds[1]) + 1
-
-
-def _turn(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    turned: np.ndarray = (new - old + np.pi) % (2 * np.pi) - np.pi
-    return turned

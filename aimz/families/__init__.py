@@ -1,5 +1,6 @@
 """What is known of families of distributions beyond their own code: limits, densities, means."""
 
+from aimz.families.angles import is_angular, turn
 from aimz.families.densities import Exact, density_of
 from aimz.families.limits import Faults, Point, fault_of, faults_of, first_fault, is_inside
 from aimz.families.means import mean_of
@@ -13,7 +14,9 @@ __all__ = [
     "fault_of",
     "faults_of",
     "first_fault",
+    "is_angular",
     "is_inside",
     "mean_of",
+    "turn",
     "with_tails",
 ]

@@ -10,6 +10,7 @@ from jax.scipy.special import erf, i0e, i1e
 from numpyro.distributions import transforms
 
 from aimz.errors import InputError
+from aimz.families.angles import is_angular
 from aimz.families.truncated import cut_normal
 from aimz.structure import base_distribution
 
@@ -58,7 +59,8 @@ def mean_of(fn: Any, name: str, shape: tuple[int, ...]) -> jax.Array:
 
 def _own_axes(base: Any) -> int:
     """Axes that a mean has and a value has not."""
-    return int(isinstance(base, (dist.CategoricalProbs, dist.CategoricalLogits, dist.VonMises)))
+    is_category = isinstance(base, (dist.CategoricalProbs, dist.CategoricalLogits))
+    return int(is_category or _is_of_angles(base))
 
 
 def _mean(fn: Any) -> jax.Array | None:
@@ -70,10 +72,8 @@ def _mean(fn: Any) -> jax.Array | None:
         return jax.nn.softmax(fn.logits)
     if isinstance(fn, dist.CategoricalProbs):
         return jnp.asarray(fn.probs)
-    if isinstance(fn, dist.VonMises):
-        length = i1e(fn.concentration) / i0e(fn.concentration)
-        angle = jnp.broadcast_to(fn.loc, fn.batch_shape)
-        return length[..., None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
+    if _is_of_angles(fn):
+        return _mean_vector(fn)
     if isinstance(fn, dist.ProjectedNormal):
         return _projected_mean(jnp.asarray(fn.concentration))
     if isinstance(fn, _CENSORED):
@@ -88,6 +88,27 @@ def _mean(fn: Any) -> jax.Array | None:
     with contextlib.suppress(NotImplementedError):
         return jnp.asarray(fn.mean)
     return None
+
+
+def _is_of_angles(fn: Any) -> bool:
+    try:
+        return is_angular(fn.support)
+    except NotImplementedError:
+        return False
+
+
+def _mean_vector(fn: Any) -> jax.Array | None:
+    """Mean cosine and sine of an angle: of a von Mises distribution, or of a mixture of some."""
+    if isinstance(fn, dist.VonMises):
+        length = i1e(fn.concentration) / i0e(fn.concentration)
+        angle = jnp.broadcast_to(fn.loc, fn.batch_shape)
+        return length[..., None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
+    if not hasattr(fn, "mixing_distribution"):
+        return None
+    parts: list[Any] = [_mean(part) for part in getattr(fn, "component_distributions", ())]
+    means = jnp.stack(parts, -2) if parts else _mean(fn.component_distribution)
+    shares = _mean(fn.mixing_distribution)
+    return None if means is None or shares is None else (shares[..., None] * means).sum(axis=-2)
 
 
 def _transformed_mean(fn: Any) -> jax.Array | None:
