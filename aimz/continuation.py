@@ -19,6 +19,7 @@ __all__ = [
     "check_history",
     "cut_where_changed",
     "ends_early",
+    "first_axis",
     "is_path",
     "may_go_on",
     "rows_known",
@@ -40,6 +41,11 @@ def carries_outcome(spec: KernelSpec) -> bool:
         return False
     below = spec.descendants({spec.output})
     return spec.output in spec[spec.output].parents or spec.output in spec.descendants(below)
+
+
+def first_axis(site: SiteSpec) -> int:
+    """The axis along which a history goes: the steps of a scan, or the rows."""
+    return 0 if site.rows == "scan" else site.row_axis or 0
 
 
 def ends_early(shape: tuple[int, ...], whole: tuple[int, ...], axis: int) -> bool:

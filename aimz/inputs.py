@@ -38,7 +38,6 @@ from aimz.labels import (
     column_names,
     column_order,
     columns_ordered,
-    lined_up,
     only_counted,
     row_labels,
 )
@@ -50,6 +49,7 @@ from aimz.requests import Request
 from aimz.rows import Stream, is_lazy, load, materialised, open_stream
 from aimz.sampling import follows_rows
 from aimz.scenario import rows_set
+from aimz.settings import settings_of
 from aimz.spec import KernelSpec
 from aimz.structure import drawable, read
 
@@ -250,7 +250,7 @@ def gather(
         arguments,
         spec.at_rows(count),
         stream.head[primary],
-        _settings(request, arguments, spec),
+        settings_of(request, arguments, spec),
         stream,
         notes=(*notes, *_notes(request, arguments)),
         missing=request.conditions and request.missing == "mask",
@@ -279,7 +279,7 @@ def as_head_of(
         reference=own.arguments.reference,
     )
     spec = head.spec.at_rows(own.spec.rows)
-    settings = _settings(request, arguments, spec)
+    settings = settings_of(request, arguments, spec)
     return replace(own, arguments=arguments, spec=spec, settings=settings)
 
 
@@ -521,7 +521,7 @@ def _in_memory(
         arguments,
         spec,
         arguments.arrays[primary],
-        _settings(request, arguments, spec),
+        settings_of(request, arguments, spec),
         observed=outcome if output in spec else None,
         notes=(*(_left_out(presence) if presence else ()), *notes),
         missing=presence is not None,
@@ -551,31 +551,6 @@ def _rejoined(
     if places is None:
         return None, None
     return places, replace(own, arrays=rejoined(request, own, places))
-
-
-def _settings(
-    request: Request, arguments: Arguments, spec: KernelSpec
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Interventions and conditions, those with labels in the order of the rows."""
-    do, given = (
-        {name: _lined_site(value, name, arguments, spec, request.names[0]) for name, value in v}
-        for v in ((request.intervention or {}).items(), (request.condition or {}).items())
-    )
-    return do, given
-
-
-def _lined_site(value: Any, name: str, arguments: Arguments, spec: KernelSpec, primary: str) -> Any:
-    """A value for a site with its rows in the order of the call's, whichever axis they are."""
-    if name not in spec or not follows_rows(spec[name]) or callable(value):
-        return value
-    axis, dims = spec[name].row_axis or 0, getattr(value, "dims", ())
-    if not axis and arguments.labels is not None and 0 < len(np.atleast_1d(value)) < arguments.rows:
-        first = arguments.labels[: len(np.atleast_1d(value))]  # a history ends before the rows do
-        return lined_up({name: value}, first, len(first), primary)[name]
-    if not axis or len(dims) <= axis:
-        return arguments.lined({name: value}, primary)[name] if not axis else value
-    turned = value.transpose(dims[axis], ...)
-    return arguments.lined({name: turned}, primary)[name].transpose(*dims)
 
 
 def _notes(request: Request, arguments: Arguments) -> tuple[Note, ...]:

@@ -16,6 +16,7 @@ from aimz.continuation import (
     check_history,
     cut_where_changed,
     ends_early,
+    first_axis,
     is_path,
     may_go_on,
     rows_known,
@@ -101,7 +102,7 @@ def scenario_of(
     ------
     InputError
         `site-unknown`, `site-shape`, `site-integer`, `site-support`, `site-function`,
-        `site-twice`, `site-in-scan`, `not-finite`.
+        `site-twice`, `site-in-scan`, `site-computed`, `not-finite`.
 
     A condition on rows that interact, or on steps of a scan, may be that of the first of them only.
     """
@@ -112,7 +113,7 @@ def scenario_of(
         raise InputError(msg, code="site-twice")
     values, row_values = {}, {}
     for name, value in {**do, **given}.items():
-        site = _settable(spec, name)
+        site = _settable(spec, name, is_condition=name in given)
         if callable(value) and name in do:
             _check_not_in_scan(spec, site)
             check_range(value, site)
@@ -123,7 +124,7 @@ def scenario_of(
         array = _site_value(site, value, may_end=may_end)
         _check_inside(site, array, with_edge=name in do)
         if may_end or (follows_rows(site) and array.ndim):
-            ends = may_end and ends_early(array.shape, site.shape, _first_axis(site))
+            ends = may_end and ends_early(array.shape, site.shape, first_axis(site))
             array = array if ends else np.broadcast_to(array, site.shape)
         if follows_rows(site) and array.ndim:
             row_values[name] = np.moveaxis(array, site.row_axis or 0, 0)
@@ -459,11 +460,17 @@ def _check_shape(site: SiteSpec, value: Any, *, may_grow: bool = False) -> None:
         raise InputError(msg, code="draws-shape")
 
 
-def _settable(spec: KernelSpec, name: str) -> SiteSpec:
+def _settable(spec: KernelSpec, name: str, *, is_condition: bool) -> SiteSpec:
     valid = [s.name for s in spec.sites if s.kind not in ("param", "factor")]
     if name not in valid:
         msg = f"There is no site '{name}' to set. {nearest(name, valid)}"
         raise InputError(msg, code="site-unknown")
+    if is_condition and spec[name].kind == "deterministic":
+        msg = (
+            f"Site '{name}' is computed from others, not drawn, so no condition can hold it. Set "
+            f"it with intervention={{'{name}': ...}}, or condition on a site that is drawn."
+        )
+        raise InputError(msg, code="site-computed")
     return spec[name]
 
 
@@ -482,11 +489,6 @@ def _check_not_in_scan(spec: KernelSpec, site: SiteSpec) -> None:
         raise InputError(msg, code="site-in-scan")
 
 
-def _first_axis(site: SiteSpec) -> int:
-    """The axis along which a history goes: the steps of a scan, or the rows."""
-    return 0 if site.rows == "scan" else site.row_axis or 0
-
-
 def _site_value(site: SiteSpec, value: Any, *, may_end: bool) -> np.ndarray:
     """A value for a site, refused unless it has the site's shape or broadcasts to it exactly.
 
@@ -499,7 +501,7 @@ def _site_value(site: SiteSpec, value: Any, *, may_end: bool) -> np.ndarray:
         fits = np.broadcast_shapes(array.shape, shape) == shape
     except ValueError:
         fits = False
-    if not fits and not (may_end and ends_early(array.shape, shape, _first_axis(site))):
+    if not fits and not (may_end and ends_early(array.shape, shape, first_axis(site))):
         msg = (
             f"The value for site '{site.name}' has shape {array.shape}, but the site has shape "
             f"{shape}. Pass a scalar or an array of that shape."
@@ -562,7 +564,7 @@ def _check_row_by_row(site: SiteSpec, function: Callable[[Any], Any]) -> None:
 
     Rows do not interact, so the rows of the values made up here are as good as any.
     """
-    axis, count = _first_axis(site), 5
+    axis, count = first_axis(site), 5
     shape = [count if place == axis else size for place, size in enumerate(site.shape)]
     noise = np.random.default_rng(len(site.name)).normal(size=shape)
     values = _made_up(site, noise)

@@ -53,6 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "reading",
         "results",
         "requests",
+        "settings",
         "routing",
         "inputs",
         "alongside",
