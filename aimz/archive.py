@@ -33,6 +33,7 @@ from aimz.data import Known
 from aimz.errors import InputError, StoreError
 from aimz.inference import ChainRecord, Fit, SVIRecord
 from aimz.places import writing
+from aimz.reading import local_path
 from aimz.requests import Fitted
 from aimz.scores import Score
 from aimz.spec import KernelSpec, SiteSpec
@@ -91,7 +92,7 @@ def write_archive(path: Any, settings: Mapping[str, Any], fitted: Fitted, kernel
     StoreError
         `store-unwritable`: the place cannot be written to.
     """
-    final = Path(path)
+    final = local_path(path, "path")
     if final.exists() or final.is_symlink():
         msg = f"{str(final)!r:.120} exists. Pass the name of a new directory."
         raise InputError(msg, code="path-taken")
@@ -135,7 +136,7 @@ def read_archive(path: Any) -> Archive:
     StoreError
         `store-missing`, `store-foreign`, `store-version`, `store-damaged`.
     """
-    directory = Path(path)
+    directory = local_path(path, "path")
     content = _document(directory)
     if content["format_version"] == 1:  # before kernels were kept
         content["files"] = {_ARRAYS: content.get("arrays_sha256")}

@@ -171,7 +171,7 @@ def _converted(
     arrays: dict[str, Any] = {}
     static: dict[str, Any] = {}
     for name, value in given.items():
-        if name in known.row_inputs or name in always_rows:
+        if value is not None and (name in known.row_inputs or name in always_rows):
             arrays[name] = _per_row(value, name, rows, scalar_ok=name not in always_rows)
         elif isinstance(value, _STATIC):
             static[name] = _within_32_bits(value, name)
@@ -422,6 +422,8 @@ def rounded_by_cast(value: Any) -> float | None:
     if is_wide or number.ndim or number.dtype.kind not in "iufO":
         return None
     exact = number.item()
+    if not isinstance(exact, int | float):
+        return None
     if not isinstance(exact, int) and not (exact % 1 == 0 and abs(exact) < 2**31):
         return None
     with np.errstate(over="ignore"):
@@ -517,7 +519,8 @@ def _place(index: Sequence[Any], value: Any, item: Any) -> str:
     row, *rest = map(int, index)
     names = column_names(value, "X") if rest else None
     column = f", column {rest[0] if names is None else repr(names[rest[0]])}" if rest else ""
-    return f" ({item!r:.30} in row {row}{column})"
+    shown = repr(item) if isinstance(item, str) else str(item)
+    return f" ({shown:.40} in row {row}{column})"
 
 
 def _is_missing(item: Any) -> bool:

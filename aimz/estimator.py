@@ -480,7 +480,8 @@ class Estimator(Routed, Portable):
         """
         engine: Any = as_engine(self.inference, self.kernel)
         if not hasattr(engine, "fitted_object"):
-            msg = f"Engine '{engine.name}' has no object of NumPyro's. Use posterior_tree."
+            who = "A loaded model" if engine.name == "absent" else f"Engine '{engine.name}'"
+            msg = f"{who} has no object of NumPyro's. Use posterior_tree."
             raise _NoResultError(msg, code="no-object")
         fitted = self._fitted_state()
         if "engine" not in fitted.fit.attrs:

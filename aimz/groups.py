@@ -5,13 +5,13 @@ groups of the fit keep their posterior draws and those after them are drawn give
 all else. A plate of a size that the kernel wrote is made as large as the codes need.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from aimz.errors import InputError, OutputWarning
 from aimz.inference import Note
 from aimz.lookups import needed_sizes
+from aimz.signature import kernel_signature
 from aimz.spec import KernelSpec
 from aimz.structure import row_plates
 
@@ -54,7 +54,7 @@ def with_larger_plates(
             resized = row_plates(resized, plates, needed)
     if resized is kernel:
         return None
-    resized.__signature__ = inspect.signature(kernel)  # type: ignore[attr-defined]  # of a handler
+    resized.__signature__ = kernel_signature(kernel)  # type: ignore[attr-defined]  # of a handler
     return resized
 
 

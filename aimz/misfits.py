@@ -63,6 +63,12 @@ def in_words(error: Exception, inputs: Inputs, names: tuple[str, str]) -> AimzEr
     """What a kernel's error means, by the arguments that it was called with; None if unknown."""
     arrays, rows, (primary, output) = inputs.arrays, inputs.rows, names
     text = " ".join(str(error).split())
+    absent = [name for name, value in inputs.static.items() if value is None]
+    if absent and "NoneType" in text:
+        listed = "', '".join(absent)
+        msg = f"The kernel computes with '{listed}', which is None ({text:.60}). Pass a value, or "
+        msg += "leave None to sites that observe it: obs=None is drawn."
+        return InputError(msg, code="argument-missing")
     if output not in arrays and "NoneType" in text:
         return KernelValidationError(
             f"The kernel computes with '{output}', which is None in a prediction ({text:.60}). "

@@ -727,8 +727,8 @@ class ImpactModel(Estimator):
         Returns
         -------
         float
-            Mean over the rows that count of the log of the outcome's density averaged over the
-            draws, in nats.
+            Mean over the rows that count of the log of a row's density averaged over the draws, in
+            nats: of its outcome, and of what else the kernel observes of it.
 
         Examples
         --------

@@ -25,7 +25,7 @@ _NEWBORN_SECONDS = 3600.0  # a directory that is not locked by then never will b
 _ROOM, _ELSEWHERE = "Free some space, or choose another place", "Choose another place"
 _WAYS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO), _ELSEWHERE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT), _ELSEWHERE),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY), "Move the file in the way"),
     **dict.fromkeys((errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG), _ELSEWHERE),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Close some files, or raise the limit"),

@@ -181,6 +181,9 @@ def local_path(value: Any, name: str) -> Path:
     except (TypeError, UnicodeError) as error:
         msg = f"{name} is {value!r:.60}, which is no path. Pass a path or a file:// URL."
         raise InputError(msg, code="output-dir") from error
+    if "\0" in text or not text:
+        msg = f"{name} is {text!r:.60}, which no file system takes. Pass a path or a file:// URL."
+        raise InputError(msg, code="output-dir")
     scheme, host = urlsplit(text)[:2] if "://" in text else ("", "")
     if scheme not in ("", "file") or host not in ("", "localhost"):
         msg = f"{name} {text!r:.80} is not a local directory. Pass a path or a file:// URL."

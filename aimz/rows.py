@@ -198,11 +198,15 @@ def load(given: Mapping[str, Any], primary: str) -> dict[str, Any]:
 
 
 def materialised(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments with frames and series of Dask in memory: they do not know their rows before."""
-    return {
-        name: value.compute() if hasattr(value, "npartitions") and _is_frame(value) else value
-        for name, value in given.items()
-    }
+    """Arguments in memory: frames of Dask, which do not know their rows, and tables of Arrow."""
+    return {name: _as_frame(value) for name, value in given.items()}
+
+
+def _as_frame(value: Any) -> Any:
+    if hasattr(value, "npartitions") and _is_frame(value):
+        return value.compute()
+    is_arrow = hasattr(value, "column_names") and hasattr(value, "to_pandas")
+    return value.to_pandas() if is_arrow else value
 
 
 def _is_frame(value: Any) -> bool:

@@ -10,20 +10,25 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from numpyro.primitives import Messenger
+
 from aimz.errors import InputError, KernelValidationError, nearest
 
-__all__ = ["RESERVED", "Signature", "read_signature", "unknown_argument"]
+__all__ = ["RESERVED", "Signature", "kernel_signature", "read_signature", "unknown_argument"]
 
 _SEED = "rng_key= is the seed of everything random: an int, or a JAX key."
 _CHAINS = "It is a setting of chains: pass it to fit, or to numpyro.infer.MCMC as inference=."
+_SAMPLER = "It is a setting of a sampler: pass inference=numpyro.infer.NUTS(kernel, ...) with it."
+_BARS = "progress= of a method shows its bar or not, and aimz.set_options(progress=False) none."
 #: What other libraries call things that have another name here.
 _ELSEWHERE = {
     **dict.fromkeys(("seed", "random_state", "random_seed", "key", "rng"), _SEED),
     **dict.fromkeys(("num_warmup", "warmup", "tune", "num_chains", "chains"), _CHAINS),
-    **dict.fromkeys(("target_accept", "target_accept_prob"), _CHAINS),
+    **dict.fromkeys(("target_accept", "target_accept_prob", "max_tree_depth"), _SAMPLER),
     **dict.fromkeys(
         ("draws", "num_draws", "n_samples", "n_draws"), "num_samples= is the number of draws."
     ),
+    **dict.fromkeys(("verbose", "progress_bar", "progressbar"), _BARS),
     **dict.fromkeys(("sample_weights", "weight"), "sample_weight= are weights of rows."),
     **dict.fromkeys(("steps", "n_steps", "n_iter", "max_iter"), "num_steps= are steps of SVI."),
 }
@@ -144,9 +149,16 @@ def unknown_argument(
     return InputError(own + hint, code="argument-unknown")
 
 
+def kernel_signature(kernel: Any) -> inspect.Signature:
+    """A kernel's own signature, below the handlers that decorate it."""
+    while isinstance(kernel, Messenger) and kernel.fn is not None:
+        kernel = kernel.fn
+    return inspect.signature(kernel)
+
+
 def _parameters(kernel: Any) -> dict[str, inspect.Parameter]:
     try:
-        return dict(inspect.signature(kernel).parameters)
+        return dict(kernel_signature(kernel).parameters)
     except (TypeError, ValueError) as error:
         raise _refusal(
             f"The kernel is a {type(kernel).__name__}, which has no signature. A kernel is a "

@@ -10,6 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 import aimz
@@ -38,11 +39,15 @@ WRONG: dict[str, Any] = {
     "text alone": ({"u": ["young", "old"]}, "holds text \\('young' in row 0, column 'u'"),
     "dates": (
         {"u": [1.0, 2.0], "when": pd.date_range("2020", periods=2)},
-        r"holds dates or times \(Timestamp.* in row 0, column 'when'",
+        "holds dates or times .2020-01-01 00:00:00 in row 0, column 'when'",
+    ),
+    "dates of a zone": (
+        {"u": [1.0, 2.0], "when": pd.date_range("2020", periods=2, tz="UTC")},
+        "holds dates or times .2020-01-01 00:00:00[+]00:00 in row 0, column 'when'",
     ),
     "a duration": (
         {"u": [1.0, 2.0], "wait": pd.to_timedelta([1, 2], unit="h")},
-        r"holds dates or times \(Timedelta.* in row 0, column 'wait'",
+        "holds dates or times .0 days 01:00:00 in row 0, column 'wait'",
     ),
 }
 
@@ -107,6 +112,8 @@ KEYWORDS: dict[str, Any] = {
     "fit": ({"num_sample": 5}, "Did you mean 'num_samples'"),
     "fit of a seed": ({"seed": 5}, "rng_key= is the seed"),
     "fit of another": ({"foo": 5}, "Arguments: X, d, y; options: num_samples, rng_key"),
+    "fit of a sampler": ({"target_accept_prob": 0.9}, "pass inference=numpyro.infer.NUTS"),
+    "fit of bars": ({"verbose": 0}, "progress= of a method"),
     "fit_on_batch": ({"num_step": 5}, "Did you mean 'num_steps'"),
     "train_on_batch": ({"foo": 5}, "Arguments: X, d, y; options: rng_key"),
     "predict": ({"interventions": {}}, "Did you mean 'intervention'"),
@@ -276,9 +283,59 @@ def test_times_of_rows_come_back_from_a_store_that_has_moved(kind, tmp_path):
         effect.draws.to_netcdf(tmp_path / "effect.nc")
 
 
-def test_a_path_that_is_none_is_refused():
-    with pytest.raises(InputError, match="output_dir is 3, which is no path"):
-        model().predict(X, d=1.0, output_dir=3, progress=False)
+@pytest.mark.parametrize("path", [3, None, "", "a\0b"])
+def test_a_path_that_is_none_is_refused(path):
+    places: list[Any] = [model().save, ImpactModel.load, aimz.open, aimz.verify]
+    if path is not None:  # which is a temporary directory
+        places.append(lambda p: model().predict(X, d=1.0, output_dir=p, progress=False))
+    for place in places:
+        with pytest.raises(InputError, match=r"which (is no path|no file system takes)"):
+            place(path)
+
+
+def test_a_model_is_saved_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model().save("~/saved")
+    assert (tmp_path / "saved").is_dir()
+    assert ImpactModel.load("~/saved").is_fitted()
+
+
+# ------------------------------------------------------------------ None for an argument
+
+
+def test_none_for_an_argument_that_is_computed_with_is_named():
+    with pytest.raises(InputError, match="computes with 'd', which is None") as raised:
+        model().predict_on_batch(X, d=None)
+    assert raised.value.code == "argument-missing"
+
+
+def test_none_is_a_value_like_the_default():
+    def shifted(X, by=None, y=None):
+        b = numpyro.sample("b", dist.Normal().expand([3]).to_event(1))
+        numpyro.sample("y", dist.Normal(b[0] + X[:, 0] + (0.0 if by is None else by), 1.0), obs=y)
+
+    im = model(shifted)
+    assert im.score(X, X["u"], by=None) == im.score(X, X["u"])
+
+
+# ------------------------------------------------------------------ handlers as decorators
+
+
+@numpyro.handlers.mask(mask=True)
+@numpyro.handlers.reparam(config={"b": numpyro.infer.reparam.LocScaleReparam(0.0)})
+def decorated(X, d, y=None):
+    b = numpyro.sample("b", dist.Normal(1.0, 2.0))
+    numpyro.sample("y", dist.Normal(b * d + X[:, 0], 1.0), obs=y)
+
+
+def test_a_kernel_may_be_decorated_by_handlers(tmp_path):
+    im = ImpactModel(decorated).set_posterior_sample({"b_decentered": np.ones(2)})
+    effect = im.effect(X, {"d": 0}, {"d": 1}, d=0.0, progress=False)
+    assert effect.draws.values.ravel().tolist() == [3.0, 3.0]
+    im.save(tmp_path / "saved")
+    loaded = ImpactModel.load(tmp_path / "saved")
+    again = loaded.effect(X, {"d": 0}, {"d": 1}, d=0.0, progress=False)
+    assert again.draws.equals(effect.draws)
 
 
 def test_missing_names_are_announced_once():
@@ -338,3 +395,15 @@ def test_frames_of_dask_are_frames():
                       estimand="cate", progress=False)  # fmt: skip
     assert found.draws.isel(chain=0, draw=0).values.tolist() == [1.0, 2.0, 3.0]
     assert im.score(lazy, lazy["u"], d=0.0) == im.score(lazy.compute(), X["u"].to_numpy(), d=0.0)
+
+
+# ------------------------------------------------------------------ tables of Arrow
+
+
+def test_tables_of_arrow_are_frames():
+    im = model()
+    table, codes = pa.Table.from_pandas(X), pa.array([0.0, 1.0, 2.0])
+    effect = im.effect(table, {"age": 1.0, "u": 0.0}, {"u": 2.0}, d=codes, progress=False)
+    assert effect.draws.values.ravel().tolist() == [2.0, 2.0]
+    found = im.effect(table, {"d": 0}, {"d": 1}, d=codes, by="age", estimand="cate", progress=False)
+    assert found.draws["group"].values.tolist() == [1.0, 2.0, 3.0]

@@ -440,7 +440,7 @@ def test_dates_stay_dates_as_groups(model):
 
 @pytest.mark.parametrize("by", [["u", "w"], "w"])
 def test_groups_by_a_column_that_there_is_not_are_refused(by, model):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="by='w' is no argument and no column"):
         model.effect(X, {}, {"d": 1}, d=D, by=by, estimand="cate", progress=False)
 
 

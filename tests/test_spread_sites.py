@@ -136,9 +136,11 @@ def test_an_intercept_without_a_plate_fits(fitted):
     assert abs(mu.std() / (0.5 / np.sqrt(400)) - 1) < 0.15
 
 
-def test_what_was_data_of_the_fit_is_drawn_per_row_where_it_is_not_given(fitted):
+@pytest.mark.parametrize("given", [{}, {"C": None, "G": None}], ids=["left out", "None"])
+def test_what_was_data_of_the_fit_is_drawn_per_row_where_it_is_not_given(fitted, given):
     tree = fitted[0].predict(
         np.zeros((50, 1)),
+        **given,
         in_sample=False,
         return_sites=["c", "g", "load", "y"],
         store="memory",

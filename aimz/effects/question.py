@@ -406,7 +406,7 @@ def rows_of(
 
 def _groups(by: Any, natural: Natural, rows: int) -> tuple[np.ndarray, pd.Index]:
     """Number of each row's group, and the labels of the groups: several, of each combination."""
-    parts = _grouping(by, natural)
+    parts = _grouping(by, natural, rows)
     values = [_named_values(v, natural, rows, "by") for _, v in parts]
     missing = sum(pd.isna(value) for value in values)
     if np.any(missing):
@@ -419,9 +419,10 @@ def _groups(by: Any, natural: Natural, rows: int) -> tuple[np.ndarray, pd.Index]
     return groups, pd.MultiIndex.from_tuples(combined, names=[name for name, _ in parts])
 
 
-def _grouping(by: Any, natural: Natural) -> list[tuple[str, Any]]:
+def _grouping(by: Any, natural: Natural, rows: int) -> list[tuple[str, Any]]:
     """What rows are grouped by: one thing, names in a list, or the columns of a frame."""
-    if isinstance(by, list | tuple) and by and all(map(natural.has, by)):
+    known = [natural.has(name) for name in by] if isinstance(by, list | tuple) else []
+    if known and (all(known) or (any(known) and len(by) != rows)):  # an unknown one is refused
         return [(name, name) for name in by]
     names = column_names(by, "by") if np.ndim(by) == 2 else None
     if names is not None:

@@ -8,7 +8,6 @@ log: then the scenario says "natural".
 """
 
 import functools
-import inspect
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ import xarray as xr
 from aimz import ImpactModel, InputError
 from aimz.errors import nearest
 from aimz.mlflow.environment import import_mlflow
+from aimz.signature import kernel_signature
 
 __all__ = ["Asked", "Scorer", "asked_of", "parameter_schema"]
 
@@ -216,7 +216,7 @@ def _refused_request() -> type[InputError]:
 
 def _arguments(model: ImpactModel) -> list[str]:
     """Arguments of the kernel beside the rows and the outcome."""
-    names = inspect.signature(model.kernel).parameters
+    names = kernel_signature(model.kernel).parameters
     return [name for name in names if name not in (model.param_input, model.param_output)]
 
 
