@@ -97,6 +97,12 @@ def rejoined(request: Request, arguments: Arguments, places: np.ndarray) -> dict
         if np.shape(whole[name])[:1] == (fitted.rows,) != (len(places),):
             whole[name] = _joined(name, then, whole[name], places)
         elif name in by_row and not isinstance(whole[name], dict):
+            if np.shape(then)[1:] != np.shape(whole[name])[1:]:
+                msg = (
+                    f"'{name}' goes on after the fitted steps for some of the fitted rows, and "
+                    "those interact with the others. Pass all fitted rows, with their steps."
+                )
+                raise InputError(msg, code="rows-together")
             whole[name] = _in_place(then, whole[name], places)
         elif _is_square(then, fitted.rows):
             whole[name] = _joined(name, then, whole[name], places)

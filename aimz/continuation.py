@@ -36,8 +36,8 @@ def is_path(site: SiteSpec) -> bool:
 
 
 def carries_outcome(spec: KernelSpec) -> bool:
-    """Whether the outcome of a row follows from those of the rows before it, in a scan."""
-    if spec.output not in spec or not is_path(spec[spec.output]):
+    """Whether the outcome of a step of a scan follows from those of the steps before it."""
+    if spec.output not in spec or not (is_path(spec[spec.output]) or spec.inner_steps):
         return False
     below = spec.descendants({spec.output})
     return spec.output in spec[spec.output].parents or spec.output in spec.descendants(below)

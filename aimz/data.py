@@ -7,7 +7,7 @@ write instead. Nothing is broadcast into rows by accident.
 import datetime
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -31,6 +31,7 @@ __all__ = [
     "check_names",
     "check_outcome",
     "check_positive",
+    "check_row_shape",
     "check_weights",
     "draw_count",
     "rounded_by_cast",
@@ -79,19 +80,31 @@ class Known:
     """What a fit has seen of the arguments: which have one value per row, their columns.
 
     `shapes` are those of one row; `spread` those of sites that are larger than their distribution.
+    `steps` is how many steps a scan takes within each row, 0 for other kernels: an argument of as
+    many columns is one of steps, and there may be more of them.
     """
 
     row_inputs: frozenset[str] = frozenset()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     spread: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    steps: int = 0
 
-    def names(self, argument: str, given: Collection[str] | None) -> tuple[str, ...] | None:
+    def names(self, argument: str, given: Sequence[str] | None) -> tuple[str, ...] | None:
         """Names of the fitted columns; their numbers where the given ones are numbers, too."""
         shape = self.shapes.get(argument, ())
         counted = tuple(map(str, range(shape[0]))) if len(shape) == 1 else ()
         is_numbered = given is not None and {*given} == {*counted}
-        return self.columns.get(argument, counted if is_numbered else None)
+        fitted = self.columns.get(argument, counted if is_numbered else None)
+        if not self.steps or given is None or fitted is None or len(fitted) != self.steps:
+            return fitted
+        goes_on = all(own == known for own, known in zip(given, fitted, strict=False))
+        return tuple(given) if goes_on else fitted
+
+    def in_steps(self, argument: str, shape: tuple[int, ...]) -> bool:
+        """Whether rows of a shape differ from the fitted ones in the number of steps only."""
+        fitted = self.shapes.get(argument, ())
+        return fitted[:1] == (self.steps,) and len(shape) > 0 and shape[1:] == fitted[1:]
 
 
 def bind(
@@ -144,7 +157,8 @@ def bind(
     arrays, static = _converted(given, len(primary), known, always_rows)
     columns = _columns_in_order(given, arrays, known)
     for n in known.shapes.keys() & arrays.keys():
-        _check_row_shape(n, arrays[n], known.shapes[n])
+        if not known.in_steps(n, tuple(np.shape(arrays[n])[1:])):
+            check_row_shape(n, arrays[n], known.shapes[n])
     return Arguments(arrays, static, len(primary), labels, columns, reference)
 
 
@@ -487,7 +501,8 @@ def _per_row(value: Any, name: str, rows: int, *, scalar_ok: bool) -> np.ndarray
     return array
 
 
-def _check_row_shape(name: str, array: Any, fitted: tuple[int, ...]) -> None:
+def check_row_shape(name: str, array: Any, fitted: tuple[int, ...]) -> None:
+    """Refuse an argument whose rows have another shape than the fitted ones."""
     if tuple(np.shape(array)[1:]) != fitted:
         msg = (
             f"'{name}' has rows of shape {tuple(np.shape(array)[1:])}, but the model was fitted on "

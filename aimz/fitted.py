@@ -53,7 +53,9 @@ def fitted_on(problem: Problem, arguments: Arguments, fit: Fit, steps: int = 0) 
         spec=spec,
         rows=inputs.rows,
         fingerprint=row_fingerprint(inputs.arrays[names[0]]),
-        known=Known(frozenset(spec.row_inputs), arguments.columns, shapes, spec.spread),
+        known=Known(
+            frozenset(spec.row_inputs), arguments.columns, shapes, spec.spread, spec.inner_steps
+        ),
         hashes=_data_hashes(problem, arguments),
         labels=arguments.labels if _has_rows(spec) else None,
         steps=steps,

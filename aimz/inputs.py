@@ -24,6 +24,7 @@ from aimz.data import (
     bind,
     check_finite,
     check_outcome,
+    check_row_shape,
     check_weights,
     rounded_by_cast,
     rounding_refused,
@@ -142,6 +143,9 @@ def inspected(
             raise
         raise meant from error
     _check_static_numbers(kernel, inputs)
+    for name in known.shapes.keys() & arguments.arrays.keys():
+        if np.shape(arguments.arrays[name])[1:2] != (spec.inner_steps,):
+            check_row_shape(name, arguments.arrays[name], known.shapes[name])
     fresh = spec.row_inputs - known.row_inputs - set(always)
     if any(row_labels(given[name]) is not None for name in fresh):
         arguments, inputs = bound(spec.row_inputs)  # only the kernel tells a table from rows
@@ -510,7 +514,8 @@ def _in_memory(
     check_lookups(spec.lookups, arguments.arrays, way_out="new_groups='prior' to draw new groups")
     outcome = given.get(output)
     if outcome is not None:
-        outcome = columns_ordered(outcome, request.fitted.known.columns.get(output), output)
+        fitted_names = request.fitted.known.names(output, column_names(outcome, output))
+        outcome = columns_ordered(outcome, fitted_names, output)
         outcome = arguments.lined({output: outcome}, primary)[output]
         outcome = np.asarray(as_jax_sees(as_array(outcome, output), output))
         _check_outcomes(outcome, spec, arguments.rows)

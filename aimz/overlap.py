@@ -83,7 +83,12 @@ class Overlap:
         for name, world in self.worlds.items():
             arrays = world.rows_of(row_tile, asked)
             parts = tuple(
-                outside(support, arrays, natural=natural, changed=world.changed)
+                outside(
+                    support,
+                    _without_later_steps(arrays, support),
+                    natural=_without_later_steps(natural, support),
+                    changed=world.changed,
+                )
                 for support in self.supports
             )
             self._found.setdefault(name, {})[row_tile.rows.start] = parts
@@ -108,6 +113,14 @@ class Overlap:
             coords={"scenario": list(self._found), row_dim: labels},
         )
         return table, tuple(notes)
+
+
+def _without_later_steps(
+    arrays: Mapping[str, np.ndarray], support: Support
+) -> dict[str, np.ndarray]:
+    """Arguments of rows, those of steps without the steps that follow the fitted ones."""
+    widths = {name: support.arguments.count(name) for name in support.arguments}
+    return {n: v[:, : widths.get(n)] if np.ndim(v) == 2 else v for n, v in arrays.items()}
 
 
 def overlap_of(scenarios: Scenarios, rows: Rows, seen: Support | None) -> Overlap | None:

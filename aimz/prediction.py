@@ -146,14 +146,17 @@ def _history_notes(request: Request, given: Given, scenario: Scenario) -> tuple[
     """What is said of an outcome that is to go on from a past that nothing gives."""
     fitted, output = request.fitted, request.names[1]
     is_known = output in {*scenario.condition, *scenario.do} or request.conditions
-    goes_on = given.kept is None and 0 < fitted.rows < (given.rows or 0)
+    steps = given.spec.inner_steps
+    more_rows = not steps and given.kept is None and 0 < fitted.rows < (given.rows or 0)
+    goes_on = more_rows or 0 < fitted.known.steps < steps
     if request.use is Use.PRIOR or is_known or not goes_on or not carries_outcome(given.spec):
         return ()
     if row_fingerprint(given.primary[: fitted.rows]) != fitted.fingerprint:
         return ()
     text = (
-        f"'{output}' follows from its own past, which is not given, so it starts anew in the first "
-        f"row. Pass condition={{'{output}': ...}} with the outcomes that are known."
+        f"'{output}' follows from its own past, which is not given, so it starts anew in the "
+        f"first {'step' if steps else 'row'}. Pass condition={{'{output}': ...}} with the "
+        "outcomes that are known."
     )
     return (Note(OutputWarning, text, "history-missing"),)
 

@@ -203,6 +203,12 @@ class KernelSpec:
         return any(site.name == name for site in self.sites)
 
     @property
+    def inner_steps(self) -> int:
+        """How many steps a scan takes within each row of the output; 0 where there is none."""
+        within = (s for s in self.sites if s.name == self.output and s.rows == "scan")
+        return next((site.shape[0] for site in within if site.row_axis), 0)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of all sites."""
         return tuple(site.name for site in self.sites)

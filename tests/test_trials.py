@@ -1,5 +1,6 @@
 """Subjects in rows and trials in steps: what is set or known there, either way round."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,10 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 import xarray as xr
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
 
-from aimz import ImpactModel, InputError
+from aimz import ImpactModel, InputError, OutputWarning
 from tests.series import rescorla_wagner
 
 pytestmark = pytest.mark.filterwarnings("ignore:Rows are predicted together")
@@ -118,3 +121,85 @@ def test_named_values_of_a_site_whose_rows_lead_are_turned():
 def test_a_condition_on_what_is_computed_is_refused(learners):
     with pytest.raises(InputError, match="'pull' is computed from others, not drawn"):
         learners.predict_on_batch(X, reward=REWARD, condition={"pull": 0.0})
+
+
+# ------------------------------------------------------------------ more trials, other subjects
+
+
+@pytest.fixture(scope="module")
+def fitted() -> ImpactModel:
+    """A model that has seen the first trials, and next to nothing else."""
+    guide = AutoNormal(rescorla_wagner)
+    svi = SVI(rescorla_wagner, guide, numpyro.optim.Adam(0.01), Trace_ELBO())
+    im = ImpactModel(rescorla_wagner, inference=svi, num_samples=400)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first = {"reward": REWARD[:, :KNOWN]}
+        return im.fit_on_batch(X, CHOICES[:, :KNOWN], num_steps=2, progress=False, **first)
+
+
+def values_of(rate: np.ndarray, trials: int) -> np.ndarray:
+    """Value of each option after so many trials, for draws of the rate of each subject."""
+    values = np.full((*rate.shape, 2), 0.5)
+    for trial in range(trials):
+        chosen = np.eye(2)[CHOICES[:, trial]]
+        values += rate[..., None] * (REWARD[:, trial, None] - values) * chosen
+    return values
+
+
+def test_learning_goes_on_from_the_known_trials(fitted):
+    options: Any = {"condition": {"y": CHOICES[:, :KNOWN]}, "return_datatree": False}
+    got = fitted.predict_on_batch(X, reward=REWARD, **options)
+    rate = 1 / (1 + np.exp(-fitted.posterior["rate"].astype(float)))
+    values = values_of(rate, KNOWN)
+    slope = fitted.posterior["slope"][:, None]
+    want = slope * (values[..., 1] - values[..., 0])
+    np.testing.assert_allclose(got["pull"][:, KNOWN], want, rtol=1e-4, atol=1e-5)
+    assert got["y"].shape == (400, TRIALS, SUBJECTS)
+
+
+def test_more_trials_without_the_known_ones_warn(fitted):
+    with pytest.warns(OutputWarning, match="it starts anew in the first step"):
+        fitted.predict_on_batch(X, reward=REWARD)
+
+
+def test_new_subjects_are_drawn_from_their_group(fitted):
+    more = pd.concat([X, X.set_index(X.index + "new") + 1.0])
+    options: Any = {"in_sample": False, "return_sites": "rate", "return_datatree": False}
+    rewards = np.tile(REWARD[:, :KNOWN], (2, 1))
+    rate = fitted.predict_on_batch(more, reward=rewards, **options)["rate"]
+    known, center = fitted.posterior["rate"], fitted.posterior["center"][:, None]
+    np.testing.assert_array_equal(rate[:, :SUBJECTS], known)
+    off = rate[:, SUBJECTS:] - center
+    assert abs(off.mean()) < 4 * 0.5 / np.sqrt(off.size)
+    assert off.std() == pytest.approx(0.5, rel=4 / np.sqrt(2 * off.size))
+
+
+def test_an_effect_may_be_asked_for_more_trials(fitted):
+    known = {"condition": {"y": CHOICES[:, :KNOWN]}}
+    paid = REWARD.copy()
+    paid[:, KNOWN:] = 1 - paid[:, KNOWN:]
+    effect = fitted.effect(
+        X,
+        reward=REWARD,
+        baseline=known,
+        intervention={"reward": paid, **known},
+        estimand="ite",
+        progress=False,
+    )
+    by_trial = np.abs(effect.draws).max(("chain", "draw", "subjects")).values
+    assert (by_trial[: KNOWN + 1] == 0).all()
+    assert (by_trial[KNOWN + 1 :] > 0).all()
+
+
+REFUSED = {
+    "columns that are no trials": ({"X": X.assign(more=1.0)}, "has a column 'more'"),
+    "columns of an array": ({"X": np.ones((SUBJECTS, 2))}, "the same columns"),
+    "more trials of some": ({"X": X[:3], "reward": REWARD[:3]}, "after the fitted steps"),
+}
+
+
+@pytest.mark.parametrize(("changed", "message"), REFUSED.values(), ids=REFUSED)
+def test_other_columns_are_no_trials(changed, message, fitted):
+    with pytest.raises(InputError, match=message):
+        fitted.predict_on_batch(**{"X": X, "reward": REWARD} | changed)
