@@ -25,8 +25,8 @@ def draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
         with contextlib.suppress(NotImplementedError, AssertionError):
             return fn(rng_key=own, sample_shape=shape)
     message = (
-        f"Site '{name}' cannot be drawn from {type(fn).__name__}, which has no sampler. "
-        "Fit the model first, or give the site a proper prior."
+        f"Site '{name}' cannot be drawn from {type(fn).__name__}, which has no sampler. Give "
+        "the distribution a `sample` method; a latent needs none once the model is fitted."
     )
     raise InputError(message, code="no-sampler")
 

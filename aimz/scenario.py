@@ -23,6 +23,7 @@ from aimz.continuation import (
 )
 from aimz.data import Arguments, as_array, as_jax_sees, check_finite
 from aimz.errors import InputError, OutputWarning, nearest
+from aimz.families import takes
 from aimz.inference.records import Fit, Note
 from aimz.sampling import Block, Task, follows_rows
 from aimz.spec import KernelSpec, SiteSpec
@@ -332,12 +333,14 @@ def _check_supports(spec: KernelSpec, draws: Mapping[str, Any]) -> None:
         if name not in draws or support is None:
             continue
         values = np.asarray(draws[name])
-        inside = np.asarray(support(values))
+        inside = takes(support, values)
         if not inside.all():
-            example = values[tuple(np.argwhere(~inside)[0])]
+            chain, draw, *place = (int(n) for n in np.argwhere(~inside)[0])
+            example = values[(chain, draw, *place)].tolist()
             msg = (
-                f"Posterior draws of '{name}' hold {np.ravel(example)[0]!s}, which is outside its "
-                f"support ({support!r:.60}). Pass draws on the scale of the kernel's site."
+                f"Posterior draws of '{name}' hold {example!s:.50} (chain {chain}, draw {draw}), "
+                f"outside its support {support!r:.70}. Pass draws on the scale of the kernel's "
+                "site."
             )
             raise InputError(msg, code="draws-support")
 
@@ -524,8 +527,9 @@ def _check_inside(site: SiteSpec, array: np.ndarray, *, with_edge: bool) -> None
         for edge in ("lower_bound", "upper_bound") if with_edge else ():
             inside = inside | (array == getattr(site.support, edge, np.nan))
     if not inside.all():
+        outside = np.broadcast_to(array, inside.shape)[~inside][0]
         msg = (
-            f"Site '{site.name}' is set to {array[~inside].flat[0]!s}, which it cannot take. Set "
+            f"Site '{site.name}' is set to {outside!s}, which it cannot take. Set "
             f"it to a value in its support ({site.bounds or site.support!s:.60})."
         )
         raise InputError(msg, code="site-support")

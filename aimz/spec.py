@@ -343,7 +343,7 @@ def _site_of(
         scaled=_is_scaled(reading.statements[statement.name]),
         masked=statement.type == "sample" and is_masked(statement.fn),
         bounds=_bounds(statement) if _is_discrete(statement) else None,
-        support=_support(statement),
+        support=_support(statement, is_single=found.rows == "none"),
         is_given=statement.observation is not None,
         is_spread=statement.is_spread,
         law=_law(statement),
@@ -431,7 +431,7 @@ def _bounds(statement: Statement) -> tuple[int, int] | None:
     return int(np.min(low)), int(np.max(high))
 
 
-def _support(statement: Statement) -> Any:
+def _support(statement: Statement, *, is_single: bool) -> Any:
     """The support of a sample site, where it is the same for all rows and draws."""
     if statement.type != "sample" or statement.is_factor:
         return None
@@ -443,7 +443,8 @@ def _support(statement: Statement) -> Any:
         return None
     if not isinstance(support, constraints.Constraint) or support is constraints.dependent:
         return None
-    fixed = all(np.ndim(leaf) == 0 and not _is_traced(leaf) for leaf in jax.tree.leaves(support))
+    leaves = jax.tree.leaves(support)
+    fixed = all((is_single or np.ndim(leaf) == 0) and not _is_traced(leaf) for leaf in leaves)
     return support if fixed else None
 
 

@@ -411,7 +411,7 @@ def _bound(
     """The seeded kernel as a function of its arrays, a key and given values."""
 
     def run(arrays: dict[str, Any], key: Any, given: Mapping[str, Any] | None) -> _Watch:
-        with_values = stand_ins(row_plates(kernel, plates, rows))
+        with_values = stand_ins(row_plates(_unset(kernel), plates, rows))
         watch = _Watch(handlers.seed(with_values, key), given)
         watch(**arrays, **static)
         return watch
@@ -494,6 +494,31 @@ def plausible_values(
         return made
 
     return draw
+
+
+class _unset(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`
+    """A kernel whose latents are not set by a handler of its own, which a fit would override."""
+
+    def __enter__(self) -> Self:
+        self.set_in_steps: set[str] = set()
+        super().__enter__()
+        return self
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "control_flow":
+            stack = msg["kwargs"].get("substitute_stack", ())
+            values = [value for kind, value in stack if kind in ("substitute", "replay")]
+            self.set_in_steps |= {name for v in values if isinstance(v, dict) for name in v}
+        is_latent = msg["type"] == "sample" and not msg["is_observed"]
+        is_step = msg.get("_control_flow_done", False)
+        is_set = msg["name"] in self.set_in_steps if is_step else msg["value"] is not None
+        if is_latent and is_set:
+            raise KernelValidationError(
+                f"A handler of the kernel (substitute or replay) sets site '{msg['name']}', which "
+                "a fit and a prediction would override. Hold it with handlers.condition or "
+                "handlers.do, or pass intervention=.",
+                code="site-substituted",
+            )
 
 
 class stand_ins(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`

@@ -10,9 +10,10 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
+from numpyro import handlers
 
-from aimz import ImpactModel, InputError
-from aimz.families import density_of, faults_of, mean_of, with_tails
+from aimz import ImpactModel, InputError, KernelValidationError
+from aimz.families import density_of, faults_of, mean_of, takes, with_tails
 from aimz.inputs import problem_of
 
 X = np.zeros((3, 1))
@@ -82,6 +83,15 @@ def test_log_densities_are_those_of_scipy_in_single_precision(fn, truth, values)
         (dist.HalfNormal(1.0), 0.0, st.halfnorm.logpdf(0)),
         (dist.HalfCauchy(1.0), 0.0, st.halfcauchy.logpdf(0)),
         (dist.Gamma(2.0, 1.0), 0.0, -np.inf),
+        (dist.Gamma(1.0, 2.0), 0.0, st.gamma(1, scale=0.5).logpdf(0)),
+        (dist.Gamma(jnp.array([1.0, 2.0]), 2.0), [0.0, 0.0], [np.log(2.0), -np.inf]),
+        (dist.Chi2(2.0), 0.0, st.chi2(2).logpdf(0)),
+        (dist.Weibull(2.0, 1.0), 0.0, st.weibull_min(1, scale=2.0).logpdf(0)),
+        (dist.Weibull(1.0, 2.0), 0.0, -np.inf),
+        (dist.Beta(3.0, 1.0), 1.0, st.beta(3, 1).logpdf(1)),
+        (dist.Pareto(2.0, 3.0), 2.0, st.pareto(3, scale=2.0).logpdf(2)),
+        (dist.Dirichlet(jnp.ones(3)), [0.0, 0.5, 0.5], st.dirichlet.logpdf([0, 0.5, 0.5], [1] * 3)),
+        (dist.Dirichlet(jnp.array([2.0, 1.0])), [0.0, 1.0], -np.inf),
         (dist.Beta(2.0, 3.0), 1.0, -np.inf),
         (dist.Beta(1.0, 3.0), 0.0, np.log(3.0)),
         (dist.LogNormal(0.0, 1.0), 0.0, -np.inf),
@@ -386,7 +396,132 @@ def test_odds_of_probabilities_near_1_keep_their_digits():
     np.testing.assert_allclose(effect.draws, np.e, rtol=1e-6)
 
 
+# ------------------------------------------------------------------ draws set by hand
+
+
+EYE = np.eye(2)
+PARTED = np.array([[1.0, 2.0], [2.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("fn", "taken", "refused"),
+    [
+        (dist.Uniform(0.0, 1.0), 1.0, 1.5),
+        (dist.Uniform(np.zeros(2), np.array([1.0, 3.0])), [1.0, 2.5], [1.5, 2.5]),
+        (dist.LogNormal(0.0, 1.0), 0.0, -1e-3),
+        (dist.HalfNormal(np.ones(2)).to_event(1), [0.0, 1.0], [1.0, -1.0]),
+        (dist.Beta(2.0, 2.0), 1.0 + 1e-7, 1.2),
+        (dist.VonMises(0.0, 1.0), 7.0, np.nan),
+        (dist.Dirichlet(np.ones(2)), [0.3, 0.70001], [0.3, 0.8]),
+        (dist.ProjectedNormal(np.ones(2)), [0.6, 0.8], [0.6, 0.9]),
+        (dist.ImproperUniform(dist.constraints.ordered_vector, (), (2,)), [0.0, 1.0], [1.0, 0.0]),
+        (dist.LKJCholesky(2, 1.0), EYE, 2 * EYE),
+        (dist.LKJ(2, 1.0), EYE, PARTED),
+        (dist.Wishart(3.0, scale_matrix=EYE), 1e4 * (EYE + 1e-8), PARTED),
+        (dist.Poisson(1.0), 3, -1),
+        (dist.Categorical(probs=np.ones(3) / 3), 2, 3),
+    ],
+)
+def test_supports_take_what_they_should(fn, taken, refused):
+    assert np.all(takes(fn.support, np.asarray(taken)))
+    assert not np.all(takes(fn.support, np.asarray(refused)))
+
+
+@pytest.mark.parametrize(
+    ("fn", "usual", "odd"),
+    [
+        (dist.Uniform(np.zeros(2), np.array([1.0, 3.0])), [0.5, 2.5], [1.5, 2.5]),
+        (dist.Dirichlet(np.ones(2)), [0.3, 0.7], [0.3, 0.8]),
+    ],
+)
+def test_one_draw_outside_the_support_of_its_site_is_refused(fn, usual, odd):
+    def kernel(X, y=None):
+        a = numpyro.sample("a", fn)
+        numpyro.sample("y", dist.Normal(a.sum() + 0.0 * X[:, 0], 1.0), obs=y)
+
+    draws = np.tile(usual, (6, 1))
+    draws[4] = odd
+    im = ImpactModel(kernel).set_posterior_sample({"a": draws}, num_chains=2)
+    with pytest.raises(InputError, match=r"'a' hold .* \(chain 1, draw 1\), outside") as caught:
+        im.predict_on_batch(X)
+    assert caught.value.code == "draws-support"
+
+
+# ------------------------------------------------------------------ kernels in handlers
+
+
+def level(X, y=None):
+    a = numpyro.sample("a", dist.Normal(0.0, 5.0))
+    numpyro.sample("y", dist.Normal(a + 0.0 * X[:, 0], 1.0), obs=y)
+
+
+def test_a_seeded_kernel_draws_as_the_kernel_does():
+    values = [
+        ImpactModel(kernel)
+        .set_posterior_sample({"a": np.zeros(3)})
+        .predict_on_batch(X, rng_key=1)
+        .posterior_predictive["y"]
+        .values
+        for kernel in (level, handlers.seed(level, 0))
+    ]
+    np.testing.assert_array_equal(*values)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        handlers.substitute(level, {"a": 1.5}),
+        handlers.substitute(level, substitute_fn=lambda site: 1.5 if site["name"] == "a" else None),
+        handlers.replay(level, handlers.trace(handlers.seed(level, 0)).get_trace(X)),
+    ],
+    ids=["substitute", "substitute-fn", "replay"],
+)
+def test_latents_that_a_handler_of_the_kernel_sets_are_refused(kernel):
+    with pytest.raises(KernelValidationError, match="sets site 'a'") as caught:
+        ImpactModel(kernel).set_posterior_sample({"a": np.zeros(3)}).predict_on_batch(X)
+    assert caught.value.code == "site-substituted"
+
+
 # ------------------------------------------------------------------ no sampler
+
+
+class Tilted(dist.Distribution):  # type: ignore[misc]  # NumPyro has no stubs
+    """A normal distribution that knows its density only."""
+
+    arg_constraints = {"loc": dist.constraints.real}
+    support = dist.constraints.real
+
+    def __init__(self, loc: Any) -> None:
+        self.loc = loc
+        super().__init__(jnp.shape(loc), ())
+
+    def log_prob(self, value: Any) -> Any:
+        return dist.Normal(self.loc, 1.0).log_prob(value)
+
+
+def tilted(X, y=None):
+    a = numpyro.sample("a", Tilted(0.0))
+    b = numpyro.deterministic("b", 2 * a)
+    numpyro.sample("y", Tilted(b + 0.0 * X[:, 0]), obs=y)
+
+
+def test_an_outcome_without_a_sampler_has_a_likelihood_and_no_draws():
+    im = ImpactModel(tilted).set_posterior_sample({"a": np.ones(2)})
+    y = np.arange(3.0)
+    found = im.log_likelihood(X, y, store="memory", progress=False).log_likelihood["y"].values
+    np.testing.assert_allclose(found[0], [st.norm(2.0).logpdf(y)] * 2, rtol=1e-6)
+    with pytest.raises(InputError, match="'y' cannot be drawn from Tilted") as caught:
+        im.predict_on_batch(X)
+    assert caught.value.code == "no-sampler"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inference", ["svi", "nuts"])
+def test_a_custom_distribution_without_a_sampler_fits(inference):
+    y = np.array([1.0, 3.0, 5.0])
+    im = ImpactModel(tilted, rng_key=0, inference=inference).fit(X, y, progress=False)
+    np.testing.assert_allclose(im.posterior["a"].mean(), 18 / 13, atol=0.05)
+    np.testing.assert_allclose(im.posterior["a"].std(), 13**-0.5, rtol=0.15)
 
 
 def flat(X, y=None):

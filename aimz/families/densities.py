@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.special import expit, gammaln
+from jax.scipy.special import expit, gammaln, xlogy
 from numpyro.distributions import constraints
 from numpyro.distributions.util import sum_rightmost
 
@@ -72,6 +72,10 @@ def density_of(fn: Any, value: Any) -> Any:
         is_regular = is_regular & (value < 1) if exact.is_share else is_regular
         value = jnp.where(is_regular, value, 0.5).astype(density.dtype)
         density = jnp.where(is_regular, exact.log_density(fn, value), density)
+    if type(fn) in _BORDER:
+        on_border = inside & jnp.isnan(density)
+        on_border = on_border | (inside & ~within) if type(fn) is dist.Pareto else on_border
+        density = jnp.where(on_border, _BORDER[type(fn)](fn, value), density)
     density = jnp.where(~within & jnp.isnan(density), -jnp.inf, density)
     return jnp.where(inside, density, -jnp.inf)
 
@@ -226,6 +230,21 @@ def _of_student(fn: Any, value: Any) -> Any:
     squared = ((value - fn.loc) / fn.scale) ** 2
     tail = (half + 0.5) * jnp.log1p(squared / (2 * half))
     return ratio - _HALF_LOG_TAU - jnp.log(fn.scale) - tail
+
+
+def _flat_dirichlet(fn: Any, value: Any) -> Any:
+    alpha = jnp.asarray(fn.concentration)
+    powers = xlogy(alpha - 1, value).sum(axis=-1)
+    return powers + gammaln(alpha.sum(axis=-1)) - gammaln(alpha).sum(axis=-1)
+
+
+# On the border, where the formula says 0 * log(0): of shapes that are 1.
+_BORDER: dict[type, Callable[[Any, Any], Any]] = {
+    **dict.fromkeys((dist.Chi2, dist.Gamma), lambda fn, _: jnp.log(fn.rate)),
+    dist.Dirichlet: _flat_dirichlet,
+    dist.Pareto: lambda fn, _: jnp.log(fn.alpha) - jnp.log(fn.scale),
+    dist.Weibull: lambda fn, _: -jnp.log(fn.scale),
+}
 
 
 class _Exact(NamedTuple):

@@ -19,7 +19,7 @@ from numpyro.distributions.distribution import Distribution
 
 from aimz.structure import base_distribution
 
-__all__ = ["Faults", "Point", "fault_of", "faults_of", "first_fault", "is_inside"]
+__all__ = ["Faults", "Point", "fault_of", "faults_of", "first_fault", "is_inside", "takes"]
 
 #: Rounding that probabilities, and sums of them, may show.
 _SLACK = 1e-5
@@ -27,6 +27,8 @@ _SUM_SLACK = 1e-4
 # Of a border in double precision and a value in single.
 _ROUNDED = 1e-6
 _ORDERED = (type(constraints.ordered_vector), type(constraints.positive_ordered_vector))
+# Of vectors, whose sums NumPyro holds to a millionth.
+_TOLERANT = (type(constraints.simplex), type(constraints.sphere), *_ORDERED)
 
 
 @partial(
@@ -90,6 +92,22 @@ def is_inside(constraint: Any, value: Any, *, slack: float = 0.0) -> Any:
         return (inside & (value >= 0)).all(axis=-1) & (value.sum(axis=-1) == total)
     inside = inside & _between(constraint, value, slack)
     return _vectors_inside(constraint, value, inside) if constraint.event_dim else inside
+
+
+def takes(support: Any, value: Any) -> np.ndarray:
+    """Whether a support of any kind takes each event of some values, up to border and rounding.
+
+    Examples
+    --------
+    >>> takes(constraints.positive_definite, np.array([[1.0, 2.0], [2.0, 1.0]])).item()
+    False
+    """
+    inside, base = np.asarray(support(value)), support
+    while isinstance(base, type(constraints.independent(constraints.real, 1))):
+        base = base.base_constraint
+    if not base.event_dim or isinstance(base, _TOLERANT):
+        inside = inside | np.asarray(is_inside(support, value))
+    return inside
 
 
 def _between(constraint: Any, value: Any, slack: float) -> Any:
