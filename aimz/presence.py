@@ -326,6 +326,11 @@ def _computing_with(output: str, spec: KernelSpec) -> list[str]:
 
 
 def _refused(output: str, where: str, *, is_series: bool = False) -> InputError:
-    fix = "Make them latents of the kernel." if is_series else "Leave those rows out of the data."
+    fix = (
+        "Make them latents, or fill them with any value and pass the kernel a mask: "
+        ".mask(there), and the state stays as it is where nothing is there."
+        if is_series
+        else "Leave those rows out of the data."
+    )
     msg = f"Missing values of '{output}' cannot be left out, because {where}. {fix}"
     return InputError(msg, code="missing-outcomes")

@@ -203,3 +203,10 @@ REFUSED = {
 def test_other_columns_are_no_trials(changed, message, fitted):
     with pytest.raises(InputError, match=message):
         fitted.predict_on_batch(**{"X": X, "reward": REWARD} | changed)
+
+
+def test_choices_that_are_missing_are_refused_with_a_way_out():
+    choices = CHOICES.astype(np.float32)
+    choices[2, 4:] = np.nan
+    with pytest.raises(InputError, match=r"fill them .* pass the kernel a mask: \.mask\(there\)"):
+        ImpactModel(rescorla_wagner).fit(X, choices, reward=REWARD, missing="mask")
