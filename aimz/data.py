@@ -534,7 +534,7 @@ def _place(index: Sequence[Any], value: Any, item: Any) -> str:
     row, *rest = map(int, index)
     names = column_names(value, "X") if rest else None
     column = f", column {rest[0] if names is None else repr(names[rest[0]])}" if rest else ""
-    shown = repr(item) if isinstance(item, str) else str(item)
+    shown = repr(str(item)) if isinstance(item, str) else str(item)
     return f" ({shown:.40} in row {row}{column})"
 
 

@@ -143,13 +143,18 @@ def inspected(
             raise
         raise meant from error
     _check_static_numbers(kernel, inputs)
-    for name in known.shapes.keys() & arguments.arrays.keys():
-        if np.shape(arguments.arrays[name])[1:2] != (spec.inner_steps,):
-            check_row_shape(name, arguments.arrays[name], known.shapes[name])
+    _check_row_shapes(arguments, known, spec)
     fresh = spec.row_inputs - known.row_inputs - set(always)
     if any(row_labels(given[name]) is not None for name in fresh):
         arguments, inputs = bound(spec.row_inputs)  # only the kernel tells a table from rows
     return arguments, inputs, spec
+
+
+def _check_row_shapes(arguments: Arguments, known: Known, spec: KernelSpec) -> None:
+    """Refuse rows of another shape than the fitted ones; steps inside of a row may be others."""
+    for name in known.shapes.keys() & arguments.arrays.keys():
+        if np.shape(arguments.arrays[name])[1:2] != (spec.inner_steps,):
+            check_row_shape(name, arguments.arrays[name], known.shapes[name])
 
 
 def _codes(outcome: Any) -> np.ndarray | None:

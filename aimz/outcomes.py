@@ -122,6 +122,12 @@ def _words(support: Any, where: tuple[int, ...], shape: tuple[int, ...]) -> str:
     """A support in words, as it is at one place of an array."""
     if support is constraints.boolean:
         return "0 and 1"
+    if isinstance(support, type(constraints.simplex)):
+        return "shares of at least 0 that add up to 1"
+    if isinstance(support, type(constraints.multinomial(1))):
+        return "whole numbers of at least 0 that add up to the number of trials"
+    if isinstance(support, type(constraints.independent(constraints.real, 1))):
+        return f"vectors of {_words(support.base_constraint, where, shape)}"
 
     def bound(name: str) -> Any:
         value = getattr(support, name, None)
@@ -132,7 +138,7 @@ def _words(support: Any, where: tuple[int, ...], shape: tuple[int, ...]) -> str:
         low, high = bound("lower_bound"), bound("upper_bound")
     except ValueError:
         low = high = None
-    if (low is None and high is None) or isinstance(support, type(constraints.multinomial(1))):
+    if low is None and high is None:
         return f"{type(support).__name__.strip('_')}"
     if low is not None and high is not None:
         return f"{kind} from {low:g} to {high:g}"

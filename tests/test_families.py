@@ -329,8 +329,17 @@ CODED: list[tuple[Callable[[Any], Any], Any, str]] = [
     (lambda b: dist.TruncatedNormal(b, 1.0, low=0.0), [0.0, 1.0, -1.0], "of at least 0"),
     (lambda b: dist.Uniform(0.0, jnp.exp(b)), [0.0, 9.0, 1.0], ""),
     (lambda b: dist.VonMises(b, 1.0), [0.0, 6.0, 1.0], ""),
-    (lambda b: dist.Multinomial(3, probs=jnp.ones(2) / 2), [[1, 2], [2, 2], [0, 3]], "row 1"),
-    (lambda b: dist.Dirichlet(jnp.exp(b) * jnp.ones(2)), [[0.5, 0.5], [0.2, 0.2], [0.3, 0.7]], "1"),
+    (lambda b: dist.Multinomial(3, probs=jnp.ones(2) / 2), [[1, 2], [2, 2], [0, 3]], "trials"),
+    (
+        lambda b: dist.Dirichlet(jnp.exp(b) * jnp.ones(2)),
+        [[0.5, 0.5], [0.2, 0.2], [0.3, 0.7]],
+        "to 1",
+    ),
+    (
+        lambda b: dist.Poisson(jnp.exp(b) * jnp.ones(2)).to_event(1),
+        [[1, 2], [0, -1], [0, 3]],
+        "vectors of whole numbers of at least 0",
+    ),
 ]
 
 

@@ -375,7 +375,7 @@ def rows_of(
         msg = (
             "estimand='cate' needs by=: a label per row, or the name of a column."
             if by is None
-            else f"by= is for estimand='cate', not {question.estimand!r}. Name that one, or drop by=."
+            else f"by= is for estimand='cate', not {question.estimand!r}. Name that, or drop by=."
         )
         raise InputError(msg, code="by-missing")
     if rows is None:
