@@ -153,7 +153,7 @@ def drawn(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:The chains have not mixed")  # they may be short
-@pytest.mark.parametrize("inference", ["nuts", "object"])
+@pytest.mark.parametrize("inference", ["nuts", pytest.param("object", marks=pytest.mark.slow)])
 def test_ctrl_c_keeps_the_draws_that_are_there(inference, drawn):
     given = chains(num_warmup=50, num_samples=10**7)
     call = {"num_warmup": 50, "num_samples": 10**7}

@@ -227,3 +227,30 @@ def test_healthy_regressions_raise_no_alarm(seed):
 
     im = ImpactModel(kernel).fit(X, y.astype(np.int32), progress=False)
     assert im.diagnostics_["verdict"] == "good"
+
+
+ERRORS = np.array([15, 10, 16, 11, 9, 11, 10, 18], np.float32)
+EFFECTS = np.array([28, 8, -3, 7, -1, 1, 18, 12], np.float32)
+
+
+def schools(X, y=None):
+    mean = numpyro.sample("mean", dist.Normal(0.0, 5.0))
+    spread = numpyro.sample("spread", dist.HalfCauchy(5.0))
+    noise = numpyro.sample("noise", dist.Normal().expand([8]).to_event(1))
+    numpyro.sample("y", dist.Normal(mean + spread * noise, X[:, 0]), obs=y)
+
+
+@pytest.mark.slow
+def test_chains_by_name_do_not_trust_a_mode_that_is_no_summary():
+    means, spreads = np.meshgrid(np.linspace(-20, 30, 400), np.linspace(0.01, 200, 20_000))
+    logs = -(means**2) / 50 - np.log1p((spreads / 5) ** 2)
+    for effect, error in zip(EFFECTS, ERRORS, strict=True):
+        variance = error**2 + spreads**2
+        logs -= 0.5 * np.log(variance) + (effect - means) ** 2 / 2 / variance
+    weights = np.exp(logs - logs.max())
+    weights /= weights.sum()
+    im = ImpactModel(schools, inference="nuts").fit(ERRORS[:, None], EFFECTS, progress=False)
+    assert im.diagnostics_["verdict"] == "good"
+    assert abs(im.posterior["mean"].mean() - (weights * means).sum()) < 0.3
+    share = np.mean(im.posterior["spread"] < 3.0)
+    assert abs(share - weights[spreads < 3.0].sum()) < 0.05

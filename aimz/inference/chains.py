@@ -55,7 +55,7 @@ class NUTS:
         Transitions of each chain that tune the sampler and are not kept.
     target_accept_prob : float, optional
         Higher means smaller steps and fewer divergences; default 0.8, or 0.9 where the spread of a
-        latent is itself a latent.
+        latent is itself a latent, or the posterior is far from the shape that it has at its mode.
     max_tree_depth : int
         A transition takes at most 2 to the power of it steps.
 
@@ -244,6 +244,7 @@ class _Chains:
         weights = None if problem.weights is None else jnp.asarray(problem.weights)
         arrays = jax.tree.map(jnp.asarray, problem.inputs.arrays)
         self.version = version_of(problem)
+        self.is_careful = bool(self.spread)
         self.fixed = (setup_key, params, arrays, weights, self._place(setup_key))
         self.program: Callable[..., Any] | None = None
         self.lock = threading.Lock()
@@ -259,7 +260,9 @@ class _Chains:
             self.version,
             limit=WHITENED_DIM,
             has_mode=self.plan.at_mode and not self.spread,
+            must_hold=True,
         )
+        self.is_careful |= not found.at_mode
         return {**found.place, "starts": found.starts} if found.informed else None
 
     def start(self, keys: Any, numbers: np.ndarray, before: Any = None) -> Any:
@@ -337,7 +340,7 @@ class _Chains:
 
         asked = self.plan.settings.target_accept_prob
         options = {
-            "target_accept_prob": asked or (_CAREFUL_TARGET if self.spread else _TARGET),
+            "target_accept_prob": asked or (_CAREFUL_TARGET if self.is_careful else _TARGET),
             "max_tree_depth": self.plan.settings.max_tree_depth,
         }
         if place is None:

@@ -23,7 +23,14 @@ from aimz.inference.binding import (
     why_whole,
 )
 from aimz.inference.records import Problem
-from aimz.inference.whitened import WhitenedNormal, find_mode, find_normal, plain_start
+from aimz.inference.whitened import (
+    INIT_RADIUS,
+    WhitenedNormal,
+    find_mode,
+    find_normal,
+    plain_start,
+    weight_sd,
+)
 from aimz.programs import TRACE_LOCK, compile_program
 
 __all__ = ["FULL_RANK_DIM", "WHITENED_DIM", "Start", "find_start", "latent_dim", "set_up_guide"]
@@ -35,6 +42,8 @@ WHITENED_DIM = 600
 _NEAR_ZERO = 0.01
 # Other starts of the search for a mode: as many, as far, and while it costs little.
 _FAR_STARTS, _FAR_RADIUS, _FAR_DIM, _FAR_WORK = 5, 2.0, 32, 400_000
+# Sd of log weights around a mode beyond which its curvature is not the posterior's.
+_MAX_WEIGHT_SD = 3.0
 # Rows that the start looks at: curvature costs one gradient per dimension and row.
 _START_ROWS = 65_536
 
@@ -42,6 +51,7 @@ _START_ROWS = 65_536
 class Start(NamedTuple):
     """What the guide is learned relative to, and values of the kernel's `param` sites.
 
+    `at_mode` says whether it is the mode and the curvature there,
     `rival` is the evidence of another mode against that of both, `starts` (mode, latent) the modes.
     """
 
@@ -50,6 +60,7 @@ class Start(NamedTuple):
     informed: bool
     rival: float = 0.0
     starts: Any = None
+    at_mode: bool = False
 
 
 def find_start(
@@ -60,22 +71,32 @@ def find_start(
     *,
     limit: int = FULL_RANK_DIM,
     has_mode: bool = True,
+    must_hold: bool = False,
 ) -> Start:
     """The posterior's mode and curvature; or its place by natural gradients; or a plain start.
 
-    `has_mode` False spares the search for a mode that is known not to be one.
+    `has_mode` False spares the search for a mode that is known not to be one. With `must_hold` a
+    mode counts only where the density around it is near that of its curvature.
     """
     dim, num_params = _sizes(problem, setup_key)
     if num_params is not None and dim + num_params <= limit:
         cheap = dim <= _FAR_DIM and dim * problem.inputs.rows <= _FAR_WORK
-        modes = partial(_search_mode, far_starts=_FAR_STARTS if cheap else 0)
+        far_starts = _FAR_STARTS if cheap else 0
+        modes = partial(_search_mode, far_starts=far_starts, must_hold=must_hold)
         for search in (modes, _search_normal) if has_mode else (_search_normal,):
             place, params = _informed(problem, setup_key, start_key, search, version)
             if bool(place.pop("usable")):
                 rival, starts, loc = float(place.pop("rival")), place.pop("starts"), place["loc"]
                 others = starts[np.any(np.asarray(starts != loc), axis=1)]
                 starts = jnp.concatenate([loc[None], others])
-                return Start(place, params, informed=True, rival=rival, starts=starts)
+                return Start(
+                    place,
+                    params,
+                    informed=True,
+                    rival=rival,
+                    starts=starts,
+                    at_mode=search is modes,
+                )
 
     def plain(key: Any, arrays: Any) -> Any:
         guide = set_up_guide(problem, problem.inputs.rows, key, arrays)
@@ -87,12 +108,21 @@ def find_start(
 
 
 def _search_mode(
-    energy: Callable[[Any], Any], begin: Any, dim: int, key: Any, *, far_starts: int
+    energy: Callable[[Any], Any],
+    begin: Any,
+    dim: int,
+    key: Any,
+    *,
+    far_starts: int,
+    must_hold: bool,
 ) -> dict[str, Any]:
     """Climb from close to zero (with raw covariates half a unit is a long way) and from afar."""
     shape = (far_starts, begin.size)
     far = jax.random.uniform(key, shape, begin.dtype, -_FAR_RADIUS, _FAR_RADIUS)
-    return find_mode(energy, jnp.concatenate([_NEAR_ZERO * begin[None], far]), dim)
+    found = find_mode(energy, jnp.concatenate([_NEAR_ZERO * begin[None], far]), dim)
+    if must_hold:
+        found["usable"] &= weight_sd(energy, found, jax.random.fold_in(key, 1)) < _MAX_WEIGHT_SD
+    return found
 
 
 def _search_normal(energy: Callable[[Any], Any], begin: Any, dim: int, key: Any) -> dict[str, Any]:
@@ -149,7 +179,7 @@ def _informed(
         guide = set_up_guide(problem, count, setup_key, arrays)
         transforms, begin, unpack = _flat_params(problem, setup_key, arrays)
         model, kwargs = kernel_for(problem, count), {**arrays, **problem.inputs.static}
-        model_key, search_key = jax.random.split(key)
+        model_key, begin_key, search_key = jax.random.split(key, 3)
         dim = int(guide.latent_dim)
 
         def params(vector: Any) -> dict[str, Any]:
@@ -160,8 +190,10 @@ def _informed(
             return potential_energy(fixed, (), kwargs, guide._unpack_latent(vector[:dim]))
 
         with RowScale(problem, factors or {}, weights):
-            latent = guide._init_latent
-            begin = jnp.concatenate([latent, begin.astype(latent.dtype)])
+            # One draw for all sites: one for each, as the guide's own, takes long to compile.
+            kind = guide._init_latent.dtype
+            latent = jax.random.uniform(begin_key, (dim,), kind, -INIT_RADIUS, INIT_RADIUS)
+            begin = jnp.concatenate([latent, begin.astype(kind)])
             found = search(energy, begin, dim, search_key)
         vector = found.pop("vector")
         return {"loc": vector[:dim], **found}, params(vector[dim:])

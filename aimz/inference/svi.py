@@ -308,7 +308,7 @@ def _begin(rng_key: Any, task: _Task, rows: int) -> SVIRecord:
     informed, rival = False, 0.0
     if task.given is None and problem.spec.latents:
         found = find_start(problem, setup_key, start_key, task.version)
-        place, values, informed, rival, _ = found
+        place, values, informed, rival, *_ = found
 
     def begin(setup_key: Any, place: Any, values: Any, arrays: Any) -> Any:
         svi = task.svi(rows, place)
@@ -456,9 +456,8 @@ def _finish(
             values = sample_guide(svi, draw_key, params, num_samples, kwargs)
             found["draws"] = {name: values[name] for name in latents if name in values}
         if weigh:
-            found["log_weights"] = _log_weights(weigh_key, task, svi, params, kwargs, weights)
-            if task.given is None:
-                found |= _sections(task, svi, params, kwargs, weights)
+            look = _look_around if task.given is None else _log_weights
+            found |= look(weigh_key, task, svi, params, kwargs, weights)
         return found
 
     fixed = (record.setup_key, record.start)
@@ -479,21 +478,24 @@ def _finish(
 
 def _log_weights(
     key: Any, task: _Task, svi: SVI, params: Any, kwargs: dict[str, Any], weights: Any
-) -> Any:
-    """Log p - log q at draws of the guide; called inside a trace."""
+) -> dict[str, Any]:
+    """Log p - log q at draws of a user's guide; called inside a trace."""
     elbo = Trace_ELBO()
 
     def one(key: Any) -> Any:
         with RowScale(task.problem, {}, weights):
             return -elbo.loss(key, params, svi.model, svi.guide, **kwargs, **svi.static_kwargs)
 
-    return jax.lax.map(one, jax.random.split(key, _DRAWS), batch_size=20)
+    return {"log_weights": jax.lax.map(one, jax.random.split(key, _DRAWS), batch_size=20)}
 
 
-def _sections(
-    task: _Task, svi: SVI, params: Any, kwargs: dict[str, Any], weights: Any
+def _look_around(
+    key: Any, task: _Task, svi: SVI, params: Any, kwargs: dict[str, Any], weights: Any
 ) -> dict[str, Any]:
-    """Log p on lines through the default guide, and each line's site; called inside a trace."""
+    """Log p - log q at draws of the default guide, and log p on lines through it with their sites.
+
+    Called inside a trace. One density serves both: a kernel of many sites is compiled once.
+    """
     guide = svi.guide
     loc, scale = guide.affine(*(params[f"{guide.prefix}_{name}"] for name in ("mu", "scale")))
     count = min(loc.size, _LINES)
@@ -503,18 +505,21 @@ def _sections(
         ways = ways.at[np.arange(count), lines].set(scale[lines])
     kernel = handlers.substitute(handlers.seed(svi.model, 0), params)
 
-    def along(way: Any) -> Any:
-        def at(place: Any) -> Any:
-            with RowScale(task.problem, {}, weights):
-                return -potential_energy(
-                    kernel, (), kwargs, guide._unpack_latent(loc + place * way)
-                )
+    def log_density(point: Any) -> Any:
+        with RowScale(task.problem, {}, weights):
+            return -potential_energy(kernel, (), kwargs, guide._unpack_latent(point))
 
-        return jax.lax.map(at, jnp.asarray(health.SECTION, loc.dtype), batch_size=20)
-
+    places = jnp.asarray(health.SECTION, loc.dtype)
+    normal = guide.normal(loc, scale)
+    draws = normal.sample(key, (_DRAWS,))
+    on_lines = (loc + places[:, None] * ways[:, None]).reshape(-1, loc.size)
+    logs = jax.lax.map(log_density, jnp.concatenate([draws, on_lines]), batch_size=20)
     numbers = [np.full(np.size(v), n) for n, v in enumerate(guide._init_locs.values())]
-    sites = jnp.asarray(np.concatenate(numbers)[lines])
-    return {"sections": jax.lax.map(along, ways), "sites": sites}
+    return {
+        "log_weights": logs[:_DRAWS] - normal.log_prob(draws),
+        "sections": logs[_DRAWS:].reshape(count, places.size),
+        "sites": jnp.asarray(np.concatenate(numbers)[lines]),
+    }
 
 
 def _why_unweighed(task: _Task) -> str:

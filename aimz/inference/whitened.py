@@ -31,7 +31,14 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_uniform
 
-__all__ = ["WhitenedNormal", "find_mode", "find_normal", "plain_start"]
+__all__ = [
+    "INIT_RADIUS",
+    "WhitenedNormal",
+    "find_mode",
+    "find_normal",
+    "plain_start",
+    "weight_sd",
+]
 
 # Newton's steps, and dimensions times steps: each step decomposes a matrix.
 _NEWTON_STEPS, _NEWTON_WORK = 100, 20_000
@@ -44,11 +51,14 @@ _AT_MODE = 0.05
 _FAR = 1e10
 # Smallest eigenvalue, of a curvature with a unit diagonal, that still says something.
 _FLAT = 1e-10
-_INIT_RADIUS = 0.5
+#: Distance from zero, at most, of the first values of unconstrained latents.
+INIT_RADIUS = 0.5
 # Modes: standard deviations that part two, nats by which one is seen to be better than another,
 # and a share of the evidence that is not worth a word.
 _OTHER_MODE, _SAME_NATS, _NO_RIVAL = 4.0, 1e-3, 0.01
 _INIT_SCALE = 0.1
+# Draws that show whether the density around a mode is that of its curvature.
+_WEIGHTS = 64
 
 
 class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides are untyped
@@ -59,7 +69,7 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
 
     def __init__(self, model: Callable[..., Any], start: dict[str, Any] | None = None) -> None:
         super().__init__(
-            model, prefix="aimz", init_loc_fn=partial(init_to_uniform, radius=_INIT_RADIUS)
+            model, prefix="aimz", init_loc_fn=partial(init_to_uniform, radius=INIT_RADIUS)
         )
         self.start = start
 
@@ -90,13 +100,19 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         inner = jnp.tril(log_scale, -1) + jnp.diag(jnp.exp(jnp.diag(log_scale)))
         return loc0 + scale0 @ mu, scale0 @ inner
 
+    def normal(self, loc: Any, scale: Any) -> Any:
+        """The normal over the unconstrained latent vector with this location and scale."""
+        if scale.ndim == 1:
+            return dist.Normal(loc, scale, validate_args=False).to_event(1)
+        return dist.MultivariateNormal(loc, scale_tril=scale, validate_args=False)
+
     def _get_posterior(self) -> Any:
-        """The normal over the unconstrained latent vector."""
+        """The normal that its parameters stand for."""
         if self.start is None:  # only its shape is asked for
             return dist.Normal(self._init_latent, 1.0).to_event(1)
         mu = numpyro.param(f"{self.prefix}_mu", jnp.zeros_like(self.start["loc"]))
         log_scale = numpyro.param(f"{self.prefix}_scale", jnp.zeros_like(self.start["scale"]))
-        return _normal(*self.affine(mu, log_scale))
+        return self.normal(*self.affine(mu, log_scale))
 
     def _sample_latent(self, *args: Any, **kwargs: Any) -> Any:
         sample_shape = kwargs.pop("sample_shape", ())
@@ -147,10 +163,10 @@ def find_mode(energy: Callable[[Any], Any], begins: Any, dim: int) -> dict[str, 
     """
 
     def climb(begin: Any) -> tuple[Any, ...]:
-        mode, hessian, distance, least = _newton(energy, begin)
+        mode, value, hessian, distance, least = _newton(energy, begin)
         scale = _inverse_root(hessian[:dim, :dim])
         usable = (distance < _AT_MODE) & (least > _FLAT) & _is_sound(mode, scale)
-        evidence = -energy(mode) + jnp.sum(jnp.log(jnp.abs(jnp.diag(scale))))
+        evidence = -value + jnp.sum(jnp.log(jnp.abs(jnp.diag(scale))))
         return mode, scale, usable, jnp.where(usable, evidence, -jnp.inf)
 
     modes, scales, usable, evidence = lax.map(climb, begins)
@@ -173,22 +189,24 @@ def find_normal(energy: Callable[[Any], Any], begin: Any, dim: int, rng_key: Any
     return {**found, "starts": vector[None, :dim], "rival": jnp.zeros((), vector.dtype)}
 
 
-def _normal(loc: Any, scale: Any) -> Any:
-    if scale.ndim == 1:
-        return dist.Normal(loc, scale, validate_args=False).to_event(1)
-    return dist.MultivariateNormal(loc, scale_tril=scale, validate_args=False)
+def weight_sd(energy: Callable[[Any], Any], found: dict[str, Any], rng_key: Any) -> Any:
+    """Sd of log p - log q at draws of the normal that was found; what is not finite counts."""
+    vector, scale = found["vector"], found["scale"]
+    noise = jax.random.normal(rng_key, (_WEIGHTS, len(scale)), vector.dtype)
+    moves = jnp.zeros((_WEIGHTS, vector.size), vector.dtype)
+    points = vector + moves.at[:, : len(scale)].set(noise @ scale.T)
+    return jnp.std(0.5 * jnp.sum(noise**2, axis=1) - lax.map(energy, points))
 
 
-def _newton(energy: Callable[[Any], Any], begin: Any) -> tuple[Any, Any, Any, Any]:
-    """Damped, saddle-free Newton steps: mode, Hessian, distance to it, least eigenvalue."""
-    slope, curve = jax.value_and_grad(energy), jax.hessian(energy)
+def _newton(energy: Callable[[Any], Any], begin: Any) -> tuple[Any, ...]:
+    """Damped, saddle-free Newton steps: mode, value, Hessian, distance to it, least eigenvalue."""
+    look = _slope_and_curve(energy)
     size, dtype = begin.shape[0], begin.dtype
     most = min(_NEWTON_STEPS, _NEWTON_WORK // size)
 
     def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         count, z, candidate, *old, damping, _, _ = carry
-        value, gradient = slope(candidate)
-        hessian = curve(candidate)
+        value, gradient, hessian = look(candidate)
         better = jnp.isfinite(value) & (value <= old[0]) & jnp.all(jnp.isfinite(hessian))
         z = jnp.where(better, candidate, z)
         value, gradient, hessian = (
@@ -214,15 +232,29 @@ def _newton(energy: Callable[[Any], Any], begin: Any) -> tuple[Any, Any, Any, An
     far = jnp.asarray(jnp.inf, dtype)
     nothing = (far, jnp.zeros(size, dtype), jnp.eye(size, dtype=dtype))
     first = (0, begin, begin, *nothing, jnp.asarray(1e-2, dtype), far, far)
-    _, z, _, _, _, hessian, _, distance, least = lax.while_loop(going, step, first)
-    return z, hessian, distance, least
+    _, z, _, value, _, hessian, _, distance, least = lax.while_loop(going, step, first)
+    return z, value, hessian, distance, least
+
+
+def _slope_and_curve(energy: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any, Any]]:
+    """Value, gradient and Hessian in one sweep: a kernel of many sites is compiled once."""
+
+    def slope(vector: Any) -> tuple[Any, tuple[Any, Any]]:
+        value, gradient = jax.value_and_grad(energy)(vector)
+        return gradient, (value, gradient)
+
+    def look(vector: Any) -> tuple[Any, Any, Any]:
+        hessian, (value, gradient) = jax.jacfwd(slope, has_aux=True)(vector)
+        return value, gradient, hessian
+
+    return look
 
 
 def _natural_gradient(
     energy: Callable[[Any], Any], begin: Any, dim: int, rng_key: Any
 ) -> tuple[Any, Any]:
     """Location and precision of a normal fitted by natural-gradient steps; the tail is a point."""
-    slope, curve = jax.grad(energy), jax.hessian(energy)
+    look = _slope_and_curve(energy)
     size = begin.shape[0]
     steps = _NATURAL_STEPS if size <= _WIDE else _WIDE_STEPS
     particles = _NATURAL_PARTICLES if size <= _WIDE else _WIDE_PARTICLES
@@ -238,7 +270,7 @@ def _natural_gradient(
         half = jax.random.normal(key, (particles // 2, size), loc.dtype)
         half = half.at[:, dim:].set(0.0)
         points = loc + jnp.concatenate([half, -half]) @ _inverse_root(precision).T
-        gradients, hessians = jax.vmap(slope)(points), jax.vmap(curve)(points)
+        _, gradients, hessians = jax.vmap(look)(points)
         sound = jnp.isfinite(gradients).all(1) & jnp.isfinite(hessians).all((1, 2))
         share = sound / jnp.maximum(sound.sum(), 1)
         gradient = share @ jnp.where(sound[:, None], gradients, 0.0)
@@ -255,7 +287,7 @@ def _natural_gradient(
 
     rates = jnp.linspace(0.5, 0.05, steps).astype(begin.dtype)
     keys = jax.random.split(rng_key, steps)
-    (loc, precision), _ = lax.scan(step, (begin, absolute(curve(begin))), (keys, rates))
+    (loc, precision), _ = lax.scan(step, (begin, absolute(look(begin)[2])), (keys, rates))
     return loc, precision[:dim, :dim]
 
 
