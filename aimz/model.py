@@ -516,12 +516,7 @@ class ImpactModel(Estimator):
         2.0
         """
         pairs = ((output_baseline, args_baseline), (output_intervention, args_intervention))
-        if any((tree is None) == (arguments is None) for tree, arguments in pairs):
-            msg = (
-                "Each scenario needs either an output or its arguments. Pass output_baseline or "
-                "args_baseline, and output_intervention or args_intervention."
-            )
-            raise InputError(msg, code="scenario-incomplete")
+        _check_pairs(pairs)
         options: dict[str, Any] = {"store": "memory", "progress": False} if on_batch else {}
         given = [arguments for arguments in (args_baseline, args_intervention) if arguments]
         if len(given) == 2 and not all("rng_key" in arguments for arguments in given):
@@ -893,3 +888,21 @@ class ImpactModel(Estimator):
     def _shared_key(self, X: Any) -> jax.Array:
         """The key that the scenarios of one effect share, whatever they change."""
         return self._derived_key(None, Use.PREDICT, *row_numbers(X, self.param_input))
+
+
+def _check_pairs(pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Refuse scenarios that are neither an output nor its arguments, or both."""
+    if any((tree is None) == (arguments is None) for tree, arguments in pairs):
+        msg = (
+            "Each scenario needs either an output or its arguments. Pass output_baseline or "
+            "args_baseline, and output_intervention or args_intervention."
+        )
+        raise InputError(msg, code="scenario-incomplete")
+    for pair in pairs:
+        for given, kind in zip(pair, (xr.DataTree, Mapping), strict=True):
+            if given is not None and not isinstance(given, kind):
+                msg = (
+                    "An output is a DataTree, as predict gives it, and arguments are a dict of "
+                    f"those of predict: one is {type(given).__name__}."
+                )
+                raise InputError(msg, code="scenario-incomplete")

@@ -256,7 +256,8 @@ def draws_dataset(
     variables, lengths = {}, {"chain": schema.chains, "draw": schema.draws}
     row_dim = row_dimension(spec) if spec is not None else "obs"
     for name, value in draws.items():
-        array = np.asarray(value)
+        array = np.asarray(value).view()
+        array.flags.writeable = False  # the draws of the model itself
         rank = array.ndim - 2
         dims = [f"{_as_variable(name)}_dim_{i}" for i in range(rank)]
         if name in schema.dims:

@@ -22,7 +22,7 @@ from numpyro import handlers
 from aimz.control_flow import Inside, Step, enter, leave
 from aimz.drawing import HALF_A_BLOCK, draw, draw_rows, drawn_on, narrow_draw
 from aimz.errors import InputError
-from aimz.families import Faults, faults_of, first_fault, mean_of
+from aimz.families import Faults, faults_of, first_fault, mean_of, mean_of_known
 from aimz.kernel import row_plates
 from aimz.laws import Evidence, Law, law_of
 from aimz.presence import completed, densities_of
@@ -467,20 +467,20 @@ def _site_means(task: Task, block: Block, trace: Mapping[str, Any]) -> dict[str,
         value = jnp.asarray(site["value"])
         is_known = name in task.do or name in task.condition
         is_drawn = site["type"] == "sample" and not is_known
-        means[name] = mean_of(site["fn"], name, value.shape) if is_drawn else value
+        if is_drawn:
+            means[name] = mean_of(site["fn"], name, value.shape)
+        else:
+            means[name] = mean_of_known(site["fn"], value) if site["type"] == "sample" else value
         known: Any = {**block.values, **block.row_values}.get(name)
         if name in task.condition and jnp.shape(known) != value.shape:
-            means[name] = _mean_after(known, value, mean_of(site["fn"], name, value.shape))
+            given = mean_of_known(site["fn"], value)
+            means[name] = _mean_after(known, given, mean_of(site["fn"], name, value.shape))
     return means
 
 
 def _mean_after(known: Any, value: jax.Array, mean: jax.Array) -> jax.Array:
     """A mean, with the value in the first rows or steps, where it is known."""
     first = tuple(slice(0, size) for size in jnp.shape(known))
-    if mean.ndim > value.ndim:
-        is_code = jnp.issubdtype(value.dtype, jnp.integer)
-        angle = jnp.stack([jnp.cos(value), jnp.sin(value)], -1)
-        value = jax.nn.one_hot(value, mean.shape[-1], dtype=mean.dtype) if is_code else angle
     return mean.at[first].set(value[first])
 
 

@@ -522,6 +522,8 @@ def _check_inside(site: SiteSpec, array: np.ndarray, *, with_edge: bool) -> None
     inside = np.ones(array.shape, bool)
     if site.bounds is not None:
         inside = (array >= site.bounds[0]) & (array <= site.bounds[1])
+    elif site.is_angle:  # goes around
+        pass
     elif site.support is not None and not site.support.event_dim:
         inside = np.asarray(site.support(array))
         for edge in ("lower_bound", "upper_bound") if with_edge else ():

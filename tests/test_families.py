@@ -103,6 +103,15 @@ def test_log_densities_are_those_of_scipy_in_single_precision(fn, truth, values)
         (dist.Bernoulli(probs=0.5), 2, -np.inf),
         (dist.Exponential(1.0).expand([2]).to_event(1), [0.0, 1.0], -1.0),
         (dist.Exponential(1.0).mask(False), -1.0, 0.0),
+        (dist.Gamma(1.0, 2.0), 0.0, np.log(2.0)),
+        (dist.Gamma(jnp.array([1.0, 2.0]), 2.0), [0.0, 0.0], [np.log(2.0), -np.inf]),
+        (dist.Chi2(2.0), 0.0, np.log(0.5)),
+        (dist.Weibull(2.0, 1.0), 0.0, np.log(0.5)),
+        (dist.Weibull(2.0, 2.0), 0.0, -np.inf),
+        (dist.Pareto(1.0, 2.0), [0.5, 1.0, 2.0], st.pareto.logpdf([0.5, 1.0, 2.0], 2)),
+        (dist.Kumaraswamy(1.0, 1.0), [0.0, 1.0], [0.0, 0.0]),
+        (dist.Dirichlet(jnp.ones(3)), [0.0, 0.5, 0.5], np.log(2.0)),
+        (dist.Dirichlet(jnp.full(3, 2.0)), [0.0, 0.5, 0.5], -np.inf),
     ],
 )
 def test_log_densities_on_and_beyond_the_border(fn, value, expected):
@@ -381,6 +390,56 @@ def test_a_difference_of_angles_is_a_turn(target):
     with pytest.raises(InputError) as caught:
         im.effect(X, {"t": 0}, {"t": 1}, t=np.zeros(3), comparison="ratio", progress=False)
     assert caught.value.code == "not-quantity"
+
+
+ANGLES: dict[str, tuple[Callable[..., Any], Any]] = {
+    "event": (
+        lambda b, t: dist.VonMises(jnp.stack([b + 0.4 * t, b + 0.2 * t], -1), 1e4).to_event(1),
+        [0.4, 0.2],
+    ),
+    "masked": (lambda b, t: dist.VonMises(b + 0.4 * t, 1e4).mask(t > -1), 0.4),
+}
+
+
+@pytest.mark.parametrize("name", ANGLES)
+def test_a_difference_of_angles_is_a_turn_whatever_wraps_them(name):
+    make, expected = ANGLES[name]
+    im = model(make, b=np.full(2, 3.0))
+    effect = im.effect(X, {"t": 0}, {"t": 1}, t=np.zeros(3), progress=False)
+    np.testing.assert_allclose(effect.draws[0, 0], expected, rtol=1e-5)
+
+
+NO_MEANS: dict[str, Callable[..., Any]] = {
+    "two angles": lambda b, t: dist.SineBivariateVonMises(
+        b + t, b + 0.0 * t, phi_concentration=1.0, psi_concentration=1.0, correlation=0.0
+    ),
+    "moved": lambda b, t: dist.TransformedDistribution(
+        dist.VonMises(b + t, 1.0), dist.transforms.AffineTransform(0.0, 2.0)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_MEANS)
+def test_angles_without_a_known_mean_are_no_numbers(name):
+    fn = NO_MEANS[name](jnp.zeros(()), jnp.ones(3))
+    with pytest.raises(InputError, match="has no mean that is known") as caught:
+        mean_of(fn, "y", (*fn.batch_shape, *fn.event_shape))
+    assert caught.value.code == "no-mean"
+
+
+def test_a_category_or_an_angle_that_is_set_is_known():
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        with numpyro.plate("rows", X.shape[0]):
+            a = numpyro.sample("a", dist.VonMises(b, 4.0))
+            logits = jnp.stack([a, 0 * a], -1)
+            numpyro.sample("y", dist.Categorical(logits=logits), obs=y)
+
+    im = ImpactModel(kernel).set_posterior_sample({"b": np.zeros(2), "a": np.ones((2, 3))})
+    found = im.effect(X, {"y": 0}, {"y": 1}, progress=False).draws
+    np.testing.assert_array_equal(found[0, 0], [-1.0, 1.0])
+    found = im.effect(X, {"a": 3.0}, {"a": 3.4}, site="a", progress=False).draws
+    np.testing.assert_allclose(found, 0.4, rtol=1e-5)
 
 
 def test_outcomes_of_categories_are_averaged_as_shares():

@@ -77,6 +77,22 @@ def test_predictions_of_two_models_are_unpaired():
             im.estimate_effect(first, tree)
 
 
+@pytest.mark.parametrize("wrong", [np.zeros(4), {"y": np.zeros(4)}])
+def test_only_trees_are_outputs(wrong):
+    im = ImpactModel(plain).set_posterior_sample({"b": np.ones(5)})
+    with pytest.raises(InputError, match="An output is a DataTree") as refused:
+        im.estimate_effect(wrong, wrong)
+    assert refused.value.code == "scenario-incomplete"
+
+
+def test_draws_in_a_result_are_not_the_models_own_to_change():
+    im = ImpactModel(plain).set_posterior_sample({"b": np.ones(5)})
+    tree: Any = im.predict_on_batch(X, dose=np.zeros(4))
+    for group in (im.posterior_tree.posterior, tree.posterior):
+        with pytest.raises(ValueError, match="read-only"):
+            group["b"].values[:] = 9.0
+
+
 def heading(X, dose, y=None):
     b = numpyro.sample("b", dist.Normal())
     numpyro.sample("y", dist.VonMises(b + dose, 1e5), obs=y)

@@ -14,7 +14,7 @@ from aimz.families.angles import is_angular
 from aimz.families.truncated import cut_normal
 from aimz.structure import base_distribution
 
-__all__ = ["mean_of"]
+__all__ = ["mean_of", "mean_of_known"]
 
 _NONE = (dist.Cauchy, dist.HalfCauchy, dist.Levy)
 _CENSORED = (dist.LeftCensoredDistribution, dist.RightCensoredDistribution)
@@ -55,6 +55,22 @@ def mean_of(fn: Any, name: str, shape: tuple[int, ...]) -> jax.Array:
         raise InputError(msg, code="no-mean")
     more = _own_axes(base)
     return jnp.broadcast_to(mean, (*shape, *mean.shape[mean.ndim - more :]))
+
+
+def mean_of_known(fn: Any, value: Any) -> jax.Array:
+    """A value that is known, in the form of the mean of its distribution.
+
+    Examples
+    --------
+    >>> mean_of_known(dist.Categorical(probs=jnp.array([0.25, 0.75])), jnp.array(1)).tolist()
+    [0.0, 1.0]
+    """
+    base, known = base_distribution(fn), jnp.asarray(value)
+    if _is_of_angles(base):
+        return jnp.stack([jnp.cos(known), jnp.sin(known)], -1)
+    if not _own_axes(base):
+        return known
+    return jax.nn.one_hot(known, jnp.shape(base.probs)[-1], dtype=jnp.result_type(float))
 
 
 def _own_axes(base: Any) -> int:
@@ -115,7 +131,7 @@ def _transformed_mean(fn: Any) -> jax.Array | None:
     """Mean of a transformed distribution that NumPyro knows, or of an affine one."""
     with contextlib.suppress(NotImplementedError):
         return jnp.asarray(fn.mean)
-    mean = _mean(fn.base_dist)
+    mean = None if _own_axes(base_distribution(fn.base_dist)) else _mean(fn.base_dist)
     for step in fn.transforms:
         if mean is None or type(step) is not transforms.AffineTransform:
             return None
