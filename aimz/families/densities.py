@@ -72,10 +72,7 @@ def density_of(fn: Any, value: Any) -> Any:
         is_regular = is_regular & (value < 1) if exact.is_share else is_regular
         value = jnp.where(is_regular, value, 0.5).astype(density.dtype)
         density = jnp.where(is_regular, exact.log_density(fn, value), density)
-    if type(fn) in _BORDER:
-        on_border = inside & jnp.isnan(density)
-        on_border = on_border | (inside & ~within) if type(fn) is dist.Pareto else on_border
-        density = jnp.where(on_border, _BORDER[type(fn)](fn, value), density)
+    density = _on_border(fn, value, density, within, inside)
     density = jnp.where(~within & jnp.isnan(density), -jnp.inf, density)
     return jnp.where(inside, density, -jnp.inf)
 
@@ -230,6 +227,15 @@ def _of_student(fn: Any, value: Any) -> Any:
     squared = ((value - fn.loc) / fn.scale) ** 2
     tail = (half + 0.5) * jnp.log1p(squared / (2 * half))
     return ratio - _HALF_LOG_TAU - jnp.log(fn.scale) - tail
+
+
+def _on_border(fn: Any, value: Any, density: Any, within: Any, inside: Any) -> Any:
+    """Densities with their limits where the formula has none."""
+    if type(fn) not in _BORDER:
+        return density
+    on_border = inside & jnp.isnan(density)
+    on_border = on_border | (inside & ~within) if type(fn) is dist.Pareto else on_border
+    return jnp.where(on_border, _BORDER[type(fn)](fn, value), density)
 
 
 def _flat_dirichlet(fn: Any, value: Any) -> Any:
