@@ -1,6 +1,7 @@
 """What a fit says of itself: never good where nothing was looked at, nor where it is wrong."""
 
 import math
+import warnings
 
 import numpy as np
 import numpyro
@@ -254,3 +255,24 @@ def test_chains_by_name_do_not_trust_a_mode_that_is_no_summary():
     assert abs(im.posterior["mean"].mean() - (weights * means).sum()) < 0.3
     share = np.mean(im.posterior["spread"] < 3.0)
     assert abs(share - weights[spreads < 3.0].sum()) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("unit", "size"), [(1e-5, 1e5), (1e-6, 1e6), (1e5, 1e-5)])
+def test_a_guide_is_right_at_any_scale(unit, size):
+    rng = np.random.default_rng(0)
+    X = unit * rng.normal(size=(100, 2))
+    y = X @ np.array([1.0, -2.0]) * size / unit + size * rng.normal(size=100)
+
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 10 * size / unit).expand([2]).to_event(1))
+        sigma = numpyro.sample("sigma", dist.HalfNormal(10 * size))
+        numpyro.sample("y", dist.Normal(X @ b, sigma), obs=y)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        im = ImpactModel(kernel, inference="svi").fit(X, y, progress=False)
+    mean, (squares,) = np.linalg.lstsq(X, y, rcond=None)[:2]
+    sd = np.sqrt(squares / 98 * np.diag(np.linalg.inv(X.T @ X)))
+    assert np.all(np.abs(im.posterior["b"].mean(axis=0) - mean) < 0.3 * sd)
+    np.testing.assert_allclose(im.posterior["b"].std(axis=0), sd, rtol=0.15)

@@ -49,6 +49,8 @@ _WIDE = 64
 # Newton has arrived when the mode is this close, in posterior standard deviations.
 _AT_MODE = 0.05
 _FAR = 1e10
+# Values beyond which 32 bits cannot hold a covariance for long.
+_HUGE = 1e15
 # Smallest eigenvalue, of a curvature with a unit diagonal, that still says something.
 _FLAT = 1e-10
 #: Distance from zero, at most, of the first values of unconstrained latents.
@@ -294,13 +296,13 @@ def _natural_gradient(
 def _eigen(matrix: Any) -> tuple[Any, Any, Any]:
     """Eigenvalues and vectors of a matrix scaled to a unit diagonal, and that scale."""
     size = jnp.abs(jnp.diag(matrix))
-    unit = 1.0 / jnp.sqrt(jnp.maximum(size, 1e-12 * jnp.max(size) + 1e-30))
+    unit = 1.0 / jnp.sqrt(jnp.maximum(size, 1e-28 * jnp.max(size) + 1e-30))
     values, vectors = jnp.linalg.eigh(matrix * jnp.outer(unit, unit))
     return unit, values, vectors
 
 
 def _is_sound(vector: Any, scale: Any) -> Any:
-    near = jnp.all(jnp.abs(vector) < _FAR) & jnp.all(jnp.abs(scale) < _FAR)
+    near = jnp.all(jnp.abs(vector) < _HUGE) & jnp.all(jnp.abs(scale) < _HUGE)
     return near & jnp.all(jnp.isfinite(vector)) & jnp.all(jnp.isfinite(scale))
 
 
