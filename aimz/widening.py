@@ -156,7 +156,7 @@ def _of_bools(function: Callable[[Any], Any], bools: Any, numbers: Any, name: st
     """What a function gives for bools, with the sums of numbers: True + True is 2, ~True False."""
     try:
         answer = _called(function, bools, name)
-    except TypeError:  # NumPy has no minus for bools
+    except Exception:  # noqa: BLE001  # there is no minus for bools; what else it is comes again
         return _called(function, numbers, name)
     try:
         counted = _called(function, numbers, name)

@@ -153,7 +153,9 @@ def definition_of(function: types.FunctionType) -> Definition:
     tree, compiled = _compiled("".join(lines), code.co_flags & _FUTURE)
     found = [own for own in _codes(compiled) if is_alike(own, code)]
     if not found:
-        msg = "its source has changed since it was run"
+        # All that `exec` runs is called "<string>", and so is the text of `python -c`.
+        is_nameless = code.co_filename == "<string>"
+        msg = "it has no source" if is_nameless else "its source has changed since it was run"
         raise NotWrittenError(msg)
     nearest = min(found, key=lambda own: abs(own.co_firstlineno - code.co_firstlineno))
     return Definition(_node_of(tree, nearest), lines)
