@@ -65,10 +65,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "NaN": (sound() | {"b": np.full((DRAWS, 2), np.nan)}, "'b' holds 12 values .* not finite"),
     "infinity": (sound() | {"p": np.full(DRAWS, np.inf)}, "'p' holds 6 values .* not finite"),
     "another shape": (sound() | {"b": np.zeros((DRAWS, 3))}, r"draw of 'b' has shape \(3,\)"),
-    "a scale below zero": (sound() | {"sigma": -np.ones(DRAWS)}, "'sigma' hold -1.0, .* support"),
-    "a share above one": (sound() | {"p": np.full(DRAWS, 1.5)}, "'p' hold 1.5, .* its support"),
-    "shares that do not add up": (sound() | {"w": np.ones((DRAWS, 3))}, "'w' hold 1.0, .* support"),
+    "a scale below zero": (sound() | {"sigma": -np.ones(DRAWS)}, "'sigma' hold -1.0 .* support"),
+    "a share above one": (sound() | {"p": np.full(DRAWS, 1.5)}, "'p' hold 1.5 .* its support"),
+    "shares that do not add up": (
+        sound() | {"w": np.ones((DRAWS, 3))},
+        r"'w' hold \[1.0, 1.* support",
+    ),
     "log scales": (sound() | {"sigma": np.full(DRAWS, -0.7)}, "on the scale of the kernel's site"),
+    "the outcome": (sound() | {"y": np.zeros((DRAWS, ROWS))}, "the outcome itself"),
     "a misspelled site": (
         {("sgma" if name == "sigma" else name): value for name, value in sound().items()},
         "draws of 'sgma', which is no site .* Did you mean 'sigma'",
