@@ -318,8 +318,8 @@ def _check_names(spec: KernelSpec, draws: Mapping[str, Any]) -> None:
     """Refuse draws of the outcome, and of another kernel's sites where this one lacks draws."""
     if spec.output in draws and spec.output in spec and spec[spec.output].kind == "observed":
         msg = (
-            f"The posterior holds '{spec.output}', the outcome itself. Predictions would give these "
-            "draws back. Leave it out."
+            f"The posterior holds '{spec.output}', the outcome itself. Predictions would repeat "
+            "these draws. Leave it out."
         )
         raise InputError(msg, code="draws-unknown")
     unknown = sorted(name for name in draws if name not in spec)

@@ -43,13 +43,13 @@ class Case:
         drawn = handlers.trace(handlers.seed(true, 3)).get_trace(**self.whole)["y"]["value"]
         self.by_step = np.asarray(drawn)[:-LATER]
         self.y = self.by_step.T
-        self.first = dict(self.whole)
+        self.first: dict[str, Any] = dict(self.whole)
         for name in ("reward",) if series.by_subject else ("X",):
             value = self.whole[name]
             self.first[name] = value[:, :-LATER] if series.by_subject else value[:-LATER]
 
     def fit(self, inference: str | None) -> ImpactModel:
-        chosen = {} if inference is None else {"inference": inference}
+        chosen: Any = {} if inference is None else {"inference": inference}
         im = ImpactModel(self.series.kernel, num_samples=2000, **chosen)
         return im.fit(**self.first, y=self.y, progress=False)
 

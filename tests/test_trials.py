@@ -92,7 +92,7 @@ def test_as_many_trials_as_subjects_must_be_named(held, is_clear, learners):
     draws = {name: value for name, value in learners.posterior.items() if name != "rate"}
     draws["rate"] = learners.posterior["rate"][:, :TRIALS]
     im = ImpactModel(rescorla_wagner).set_posterior_sample(draws)
-    inputs = {"X": X.to_numpy()[:TRIALS], "reward": REWARD[:TRIALS]}
+    inputs: Any = {"X": X.to_numpy()[:TRIALS], "reward": REWARD[:TRIALS]}
     (name, value), *_ = held.items()
     options: Any = {"intervention": held, "return_sites": name, "return_datatree": False}
     if not is_clear:
@@ -134,7 +134,7 @@ def fitted() -> ImpactModel:
     im = ImpactModel(rescorla_wagner, inference=svi, num_samples=400)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        first = {"reward": REWARD[:, :KNOWN]}
+        first: Any = {"reward": REWARD[:, :KNOWN]}
         return im.fit_on_batch(X, CHOICES[:, :KNOWN], num_steps=2, progress=False, **first)
 
 
