@@ -151,7 +151,7 @@ def _by_length(site: Statement, rows: int, *, is_output: bool) -> tuple[str, int
     event_dim = getattr(site.fn, "event_dim", 0)
     for frame in site.frames:
         axis = len(site.shape) - event_dim + frame.dim
-        if frame.size == rows and 0 <= axis < len(site.shape):
+        if frame.size == rows and 0 <= axis < len(site.shape) and site.shape[axis] == rows:
             return "leading", axis
     computed = is_output or site.type == "deterministic" or site.observation is not None
     if computed and site.shape[:1] == (rows,):

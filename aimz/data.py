@@ -524,6 +524,8 @@ def _from_objects(array: np.ndarray, name: str, value: Any) -> np.ndarray:
         numeric = np.array([float(item) for item in items]).reshape(array.shape)
     except (TypeError, ValueError):
         _refuse(name, "holds objects", _ENCODE)
+    except OverflowError:
+        _refuse(name, "holds whole numbers beyond 1e308", "Count in larger units.")
     return numeric
 
 

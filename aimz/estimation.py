@@ -334,8 +334,10 @@ def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
 def _over_rows(scenario: Any, value: Any, own: Given, name: str) -> Any:
     """One value for an argument of rows, a number or one row, spread over them."""
     natural: Any = own.arguments.arrays.get(name)
-    if name not in own.spec.row_inputs or isinstance(value, str) or isinstance(natural, dict):
+    if name not in own.spec.row_inputs or isinstance(natural, dict):
         return value
+    if np.ndim(value) == 0:
+        as_array(value, name)  # refuses text and dates
     shape, one_row = np.shape(value), np.shape(natural)[1:]
     if shape == () or (one_row and shape in (one_row, (1, *one_row))):
         check_exact(value, name)

@@ -35,10 +35,10 @@ def check_outcome_rows(
         `shape`, `rows-mismatch`.
     """
     primary, output = names
-    if is_fitted or output not in spec or spec.rows < 2:
+    if is_fitted or output not in spec:
         return
     site, rows = spec[output], spec.rows
-    twice = [axis for axis, size in enumerate(site.shape) if size == rows]
+    twice = [axis for axis, size in enumerate(site.shape) if size == rows > 1]
     whole = {n for n in site.inputs - spec.row_inputs if n in arguments.arrays}
     lines = {n for n in whole if np.shape(arguments.arrays[n]) in ((rows,), (rows, 1))}
     is_square = len(twice) > 1 and (site.rows == "sized" or lines)

@@ -106,6 +106,11 @@ def test_an_argument_that_does_not_fit_the_rows_is_named(kernel, act, given, sai
     assert len(str(refused.value)) < 240
 
 
+def test_one_row_is_refused_for_arguments_of_several():
+    with pytest.raises(InputError, match="4 values, as many as 't', but 'X' has 1 rows"):
+        model(dosed_in_a_plate).predict_on_batch(X[:1], t=np.arange(4.0))
+
+
 def test_one_value_for_all_and_tables_of_one_entry_stay():
     wanted = np.full(ROWS, 2.0)
     np.testing.assert_allclose(means(model(dosed), t=2.0), wanted)
@@ -237,6 +242,12 @@ def test_a_scenario_of_a_matrix_is_a_number_a_row_or_all_rows(value, wanted):
     )
 
     assert float(effect.draws.mean()) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("value", ["1", np.datetime64("2020-01-01")])
+def test_a_scenario_of_text_or_a_date_is_refused(value):
+    with pytest.raises(InputError, match=r"'A' holds (text|dates or times)"):
+        model(priced).effect(X, {"A": 0.0}, {"A": value}, A=np.zeros((ROWS, 3)), progress=False)
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 2), (ROWS,), (ROWS, 1), (1,)])
