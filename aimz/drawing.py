@@ -1,6 +1,7 @@
 """Draws of distributions: each by its own key, in single precision, whatever its neighbours are."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,8 +39,19 @@ def narrow_draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> A
         narrow = {"float64": np.float32, "int64": np.int32}.get(str(getattr(leaf, "dtype", "")))
         return leaf if narrow is None else leaf.astype(narrow)
 
+    def rebuilt(part: Any) -> Any:
+        if not isinstance(part, dist.Distribution):
+            return jax.tree.map(narrowed, part)
+        narrow = copy.copy(part)
+        vars(narrow).update({name: rebuilt(own) for name, own in vars(part).items()})
+        return narrow
+
     with jax.enable_x64(False):
-        value = draw(jax.tree.map(narrowed, fn), key, shape, name)
+        try:
+            narrow = jax.tree.map(narrowed, fn)
+        except AttributeError:  # HurdleNegativeBinomial2 cannot be put together from its leaves
+            narrow = rebuilt(fn)
+        value = draw(narrow, key, shape, name)
     return value.astype(np.float64) if value.dtype == np.float32 else value
 
 

@@ -609,3 +609,20 @@ def test_drawing_from_a_prior_without_a_sampler_is_refused_by_name():
     with pytest.raises(InputError, match="'a'") as caught:
         ImpactModel(flat).sample_prior_predictive(np.zeros((5, 1)), progress=False)
     assert caught.value.code == "no-sampler"
+
+
+def test_a_hurdle_of_counts_has_effects():
+    def kernel(X, t, y=None):
+        m = numpyro.sample("m", dist.LogNormal())
+        law = dist.HurdleNegativeBinomial2(gate=0.4, mean=m * (1 + t), concentration=2.0)
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", law, obs=y)
+
+    im = ImpactModel(kernel).set_posterior_sample({"m": np.full(100, 3.0)})
+    rows = {"X": np.zeros((200, 1)), "t": np.zeros(200)}
+    effect = im.effect(
+        rows["X"], {"t": 0.0}, {"t": 1.0}, t=rows["t"], target="prediction", progress=False
+    )
+    means = [0.6 * m / (1 - (2 / (2 + m)) ** 2) for m in (3.0, 6.0)]
+    error = 4 * np.sqrt(2 * 40.0 / (200 * 100))  # a variance below 40 in either arm
+    assert abs(float(effect.draws.mean()) - (means[1] - means[0])) < error
