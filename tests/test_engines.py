@@ -149,7 +149,10 @@ def drawn(monkeypatch):
         return advance(self, states, count)
 
     monkeypatch.setattr(chains_module._Chains, "advance", counted)
-    return counts
+    # A process that was started in the background may ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield counts
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.filterwarnings("ignore:The chains have not mixed")  # they may be short

@@ -479,8 +479,8 @@ def test_interruption_keeps_what_was_reached(monkeypatch):
 
     calls = []
 
-    def interrupt(losses, before):
-        del losses
+    def interrupt(losses, before, phase):
+        del losses, phase
         calls.append(before)
         if len(calls) > 2:
             raise KeyboardInterrupt

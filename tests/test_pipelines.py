@@ -142,7 +142,7 @@ def test_request_of_another_name_is_refused(routing):
         quick().set_fit_request(tt=True)
     assert caught.value.code == "argument-unknown"
     with pytest.raises(InputError) as caught:
-        quick().set_score_request(missing=True)
+        quick().set_score_request(tt=True)
     assert caught.value.code == "argument-unknown"
     with pytest.raises(InputError, match="True, False, None or a name") as caught:
         quick().set_fit_request(t="not a name")

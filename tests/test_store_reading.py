@@ -262,7 +262,7 @@ def test_a_posterior_site_beyond_its_support_is_refused():
     posterior = {"a": np.zeros(3, np.float32), "m": np.full((3, 20), 300)}
     model = ImpactModel(trials).set_posterior_sample(posterior)
     X = np.zeros((20, 1), np.float32)
-    with pytest.raises(InputError, match="'m' hold 300, which is outside its support"):
+    with pytest.raises(InputError, match=r"'m' hold 300 .*outside its support"):
         model.predict(X, return_sites=["m", "y"], progress=False)
 
 

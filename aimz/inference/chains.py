@@ -68,9 +68,9 @@ class NUTS:
     ...     mean = numpyro.sample("mean", dist.Normal(0.0, 10.0))
     ...     with numpyro.plate("obs", X.shape[0]):
     ...         numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
-    >>> im = ImpactModel(kernel, inference=NUTS(chains=2, warmup=200), num_samples=100)
+    >>> im = ImpactModel(kernel, inference=NUTS(chains=2, warmup=300), num_samples=500)
     >>> im.fit(np.zeros((50, 1)), np.full(50, 3.0), progress=False).diagnostics_["warmup"]
-    200
+    300
     """
 
     chains: int = 4
