@@ -611,6 +611,7 @@ def test_drawing_from_a_prior_without_a_sampler_is_refused_by_name():
     assert caught.value.code == "no-sampler"
 
 
+@pytest.mark.slow
 def test_a_hurdle_of_counts_has_effects():
     def kernel(X, t, y=None):
         m = numpyro.sample("m", dist.LogNormal())
