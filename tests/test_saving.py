@@ -458,8 +458,10 @@ def test_every_digit_of_the_document_counts(model, tmp_path):
     numbers = [place for place, letter in enumerate(text) if letter.isdigit()]
     rng = np.random.default_rng(0)
     for place in rng.choice(numbers, 60, replace=False):
-        other = str((int(text[place]) + 1) % 10)
-        file.write_text(text[:place] + other + text[place + 1 :])
+        changed = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
+        if json.loads(changed) == json.loads(text):
+            continue  # the last digit of many, which names the same number
+        file.write_text(changed)
         with pytest.raises(StoreError) as caught:
             ImpactModel.load(tmp_path / "model", kernel)
         assert caught.value.code in ("store-damaged", "store-version", "store-foreign")
