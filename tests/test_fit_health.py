@@ -48,7 +48,7 @@ def with_values(values):
     ],
 )
 def test_a_guide_of_another_shape_is_not_good(weights, lines, code):
-    sections = None if lines is None else np.array(lines)
+    sections = None if lines is None else np.array(lines)[:, None]
     judged = judge_shape(Evidence(weights, sections, ["a", "b"]))
     assert [note.code for note in judged.notes if note.code == code] == ([code] if code else [])
     assert judged.attrs["verdict"] == (f"bad: {code}" if code else "good")

@@ -4,10 +4,13 @@ Thresholds. A guide has not converged whose loss was still falling by more than 
 nats between the last two quarters of its steps. Pareto-k is bad above min(1 - 1 / log10(S), 0.7)
 for S weights (Vehtari, Simpson, Gelman, Yao and Gabry 2024, "Pareto smoothed importance sampling")
 where log weights vary: the tail of weights that hardly do says nothing. Weights cannot see a tail
-that a guide has no draws in: the posterior's density is also looked at along lines through the
-guide (`sections`), and its moments there must be the guide's. R-hat is bad above 1.05, or above
-1.01 with an ESS below 400; an ESS is bad below 100, or a tenth of few draws. Divergences are
-reported beyond one in a thousand draws. What was not computed is "not checked", never "good".
+that a guide has no draws in: the posterior's density is also looked at along lines through places
+of the guide (`sections`), and must have the guide's moments there, on average: one step of a Gibbs
+sampler from the guide must change nothing. The places are as far from the centre as draws are: at
+the centre itself the residuals of a regression with p slopes and n rows are the smallest that there
+are, and its scale is p / sqrt(2 n) standard deviations off. R-hat is bad above 1.05, or above 1.01
+with an ESS below 400; an ESS is bad below 100, or a tenth of few draws. Divergences are reported
+beyond one in a thousand draws. What was not computed is "not checked", never "good".
 """
 
 import math
@@ -36,7 +39,7 @@ __all__ = [
 #: Largest number of rows for which a guide's shape is looked at.
 WEIGH_ROWS = 8192
 #: Places on a line through the guide, in its standard deviations.
-SECTION = np.linspace(-6.0, 6.0, 49)
+SECTION = np.linspace(-6.0, 6.0, 25)
 MAX_K_HAT = 0.7
 LEAST_WEIGHTS = 25  # a fifth of them is the tail, which needs 5
 MAX_WEIGHT_SD, MAX_BLIND_WEIGHT_SD = 0.5, 0.15
@@ -56,8 +59,8 @@ class Evidence:
     ----------
     log_weights : array (draw,), optional
         Log p - log q at draws of the guide.
-    sections : array (line, place), optional
-        Log p on lines through the guide, at `SECTION`.
+    sections : array (line, origin, place), optional
+        Log p along lines of the guide, at `SECTION`, each from several origins.
     sites : sequence of str
         The site of each line.
     absent : str
@@ -128,11 +131,12 @@ def _section_fault(evidence: Evidence) -> str:
     """Where the posterior has other moments along a line than the guide, as a sentence."""
     logs = np.asarray(evidence.sections, np.float64)
     logs = np.where(np.isfinite(logs), logs, -np.inf)
-    top = logs.max(axis=1, keepdims=True)
+    top = logs.max(axis=-1, keepdims=True)
     if not np.all(np.isfinite(top)):
         return "The density is zero all along a line through the guide. "
     weights = np.exp(logs - top)
-    weights /= weights.sum(axis=1, keepdims=True)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    weights = weights.mean(axis=1)  # a step of Gibbs from any of the origins
     means = weights @ SECTION
     sds = np.sqrt(np.maximum(weights @ SECTION**2 - means**2, 1e-12))
     faults = np.maximum(

@@ -64,8 +64,8 @@ _RATES = (0.05, 0.01, 0.002)
 _SMALL_DIM = 16
 _STEP_RATE = 0.01
 _DRAWS = 1000
-# Lines through the guide on which the posterior's density is looked at.
-_LINES = 64
+# Lines of the guide on which the posterior's density is looked at, and in all their origins.
+_LINES, _ORIGINS = 64, 128
 _MAX_STEP_PROGRAMS = 16
 _STEPPED: OrderedDict[Any, tuple[Callable[..., Any], Any, Any]] = OrderedDict()
 
@@ -512,14 +512,30 @@ def _look_around(
     places = jnp.asarray(health.SECTION, loc.dtype)
     normal = guide.normal(loc, scale)
     draws = normal.sample(key, (_DRAWS,))
-    on_lines = (loc + places[:, None] * ways[:, None]).reshape(-1, loc.size)
-    logs = jax.lax.map(log_density, jnp.concatenate([draws, on_lines]), batch_size=20)
+    noise = _origins(jax.random.fold_in(key, 1), lines, loc.size)
+    origins = loc + (noise @ scale.T if scale.ndim > 1 else noise * scale)
+    on_lines = origins[:, :, None] + places[:, None] * ways[:, None, None]
+    points = jnp.concatenate([draws, on_lines.reshape(-1, loc.size)])
+    logs = jax.lax.map(log_density, points, batch_size=20)
     numbers = [np.full(np.size(v), n) for n, v in enumerate(guide._init_locs.values())]
     return {
         "log_weights": logs[:_DRAWS] - normal.log_prob(draws),
-        "sections": logs[_DRAWS:].reshape(count, places.size),
+        "sections": logs[_DRAWS:].reshape(on_lines.shape[:-1]),
         "sites": jnp.asarray(np.concatenate(numbers)[lines]),
     }
+
+
+def _origins(key: Any, lines: np.ndarray, dim: int) -> Any:
+    """Standard noise, (line, origin, latent): 0 along the line, else as long as draws are.
+
+    It comes in pairs of opposite signs: a normal posterior of other covariance shifts nothing.
+    """
+    count = len(lines)
+    half = jax.random.normal(key, (count, max(_ORIGINS // count // 2, 1), dim))
+    half = half.at[np.arange(count), :, lines].set(0.0)
+    length = jnp.linalg.norm(half, axis=-1, keepdims=True)
+    half *= math.sqrt(dim - 1) / jnp.where(length > 0.0, length, 1.0)
+    return jnp.concatenate([half, -half], axis=1)
 
 
 def _why_unweighed(task: _Task) -> str:
