@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from joblib import wrap_non_picklable_objects
+from numpyro.infer import SVI
 from sklearn.base import BaseEstimator, clone
 
 from aimz.errors import InputError
@@ -21,6 +22,11 @@ __all__ = ["Portable"]
 
 _PARTS = ("kernel", "inference")  # they may know one another: SVI keeps the kernel it was made for
 _BY_VALUE = "_by_value"
+
+# A value in a grid is cloned before an estimator sees it, and SVI has a `get_params` that is not
+# scikit-learn's. No fit changes an SVI, so that it may be its own clone.
+if not hasattr(SVI, "__sklearn_clone__"):
+    SVI.__sklearn_clone__ = lambda self: self
 
 
 class Portable(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs

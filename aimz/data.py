@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 from aimz.errors import InputError, nearest
 from aimz.labels import column_names, column_order, lined_up, row_labels
@@ -24,8 +25,10 @@ __all__ = [
     "Known",
     "as_array",
     "as_jax_sees",
+    "as_labels",
     "bind",
     "canonical_rows",
+    "check_container",
     "check_exact",
     "check_finite",
     "check_names",
@@ -43,8 +46,9 @@ __all__ = [
 #: Stands for a missing element of an array of whole numbers.
 MISSING = int(np.iinfo(np.int32).min)
 _STATIC = (bool, int, str, type(None))
-_JAX_KINDS = (jnp.integer, jnp.floating, jnp.bool_)
-_TIMES = (datetime.date, datetime.timedelta, np.datetime64, np.timedelta64)
+_JAX = (jnp.integer, jnp.floating)
+_WHOLE = (bool, int, np.bool_, np.integer)
+_TIMES = (datetime.date, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period)
 _NOT_NUMBERS: dict[str, tuple[type, ...]] = {"text": (str, bytes), "dates or times": _TIMES}
 _ENCODE = "Encode it as numbers before you pass it."
 _DAYS = "Pass numbers, such as days since the first one."
@@ -208,35 +212,95 @@ def as_array(value: Any, name: str) -> np.ndarray | jax.Array:
         `not-numeric`: text, dates, objects, masked or sparse values.
     """
     if isinstance(value, jax.Array):
-        if not any(jnp.issubdtype(value.dtype, kind) for kind in _JAX_KINDS):
+        if not _is_number(value.dtype):
             _refuse(name, f"holds {value.dtype}", _ENCODE)
-        return value
-    _check_container(value, name)
+        return value if value.dtype.kind in "biuf" else _widest(np.asarray(value))
+    check_container(value, name)
     try:
-        array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value)
-    except (TypeError, ValueError, RuntimeError) as error:
+        array = np.asarray(_in_numpy(value))
+    except Exception as error:  # noqa: BLE001  # of containers of any kind; rethrown by name
         _refuse(name, f"is no array ({error!s:.60})", "Pass numbers in rows of equal length.")
     if array.dtype == object:
         array = _from_objects(array, name, value)
     if array.dtype.kind in "Mm":
         _refuse(name, "holds dates or times", _DAYS)
-    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+    if not _is_number(array.dtype):
         if array.dtype.kind in "USTO":
             where = _place((0,) * array.ndim, value, array.flat[0]) if array.size else ""
             _refuse(name, f"holds text{where}", _ENCODE)
-        _refuse(name, f"holds {array.dtype}", _ENCODE)
+        _refuse(name, f"holds {array.dtype!s:.60}", _ENCODE)
+    return _widest(array)
+
+
+def _in_numpy(value: Any) -> Any:
+    """What NumPy makes an array of; Arrow's own arrays would refuse what has to be copied."""
+    is_arrow = type(value).__module__.partition(".")[0] == "pyarrow"
+    return value.to_numpy() if hasattr(value, "to_numpy") and not is_arrow else value
+
+
+def _is_number(dtype: Any) -> bool:
+    """Whether a dtype is one of real numbers, those of fewer than 8 bits included."""
+    kind = getattr(dtype, "kind", "O")  # keys of JAX have none
+    is_small = kind == "V" and dtype.names is None
+    return kind in "biuf" or (is_small and any(jnp.issubdtype(dtype, own) for own in _JAX))
+
+
+def as_labels(value: Any, name: str) -> np.ndarray:
+    """Labels of rows, of any kind; numbers in a dtype that has an order and an index.
+
+    Raises
+    ------
+    InputError
+        `not-numeric`: a masked array, or what is none at all.
+    """
+    check_container(value, name)
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # of containers of any kind; rethrown by name
+        msg = f"'{name}' is no array ({error!s:.60}). Pass one label per row."
+        raise InputError(msg, code="not-numeric") from error
+    if not _is_number(array.dtype):
+        return array
+    array = _widest(array)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _widest(array: np.ndarray) -> np.ndarray:
+    """Numbers in a dtype of NumPy's own that holds them, of at most 64 bits."""
+    if array.dtype.kind == "V":  # bfloat16, float8, int4, ...
+        is_whole = jnp.issubdtype(array.dtype, jnp.integer)
+        return array.astype(np.int32 if is_whole else np.float32)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):  # infinity is refused
+            return array.astype(np.float64)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _check_container(value: Any, name: str) -> None:
-    """Refuse what would lose something as an array."""
-    if isinstance(value, np.ma.MaskedArray):
-        fix = "Fill it first: value.filled(np.nan), and missing='mask' for an outcome."
-        _refuse(name, "is a masked array", fix)
-    if hasattr(value, "tocsr") or type(value).__module__.startswith("scipy.sparse"):
-        _refuse(name, "is a sparse matrix", "Pass value.toarray().")
-    if hasattr(value, "data_vars"):
-        _refuse(name, "is an xarray Dataset", "Pass one variable, or value.to_dataarray().")
+def check_container(value: Any, name: str) -> None:
+    """Refuse what would lose something as an array.
+
+    Raises
+    ------
+    InputError
+        `not-numeric`.
+    """
+    problem = ""
+    if _holds_masked(value):
+        problem = "a masked array, whose mask would be lost. Fill it first: value.filled(np.nan)"
+        problem += ", and missing='mask' for an outcome"
+    elif hasattr(value, "tocsr") or type(value).__module__.startswith("scipy.sparse"):
+        problem = "a sparse matrix, and arrays here are dense. Pass value.toarray()"
+    elif hasattr(value, "data_vars"):
+        problem = "an xarray Dataset, which is no array. Pass one variable, or value.to_dataarray()"
+    if problem:
+        raise InputError(f"'{name}' is {problem}.", code="not-numeric")
+
+
+def _holds_masked(value: Any) -> bool:
+    """Whether NumPy would forget a mask: of the value, or of a part in a list."""
+    if isinstance(value, list | tuple):
+        return any(map(_holds_masked, value))
+    return isinstance(value, np.ma.MaskedArray)
 
 
 def check_names(given: Mapping[str, Any], valid: tuple[str, ...], *, what: str) -> None:
@@ -381,11 +445,13 @@ def as_jax_sees(value: Any, name: str) -> np.ndarray:
         `cast-overflow`, `cast-precision`: values that the dtype cannot hold, or blurs.
     """
     array = np.asarray(value)
+    if array.dtype.kind == "V":
+        array = _widest(array)
     dtype = jax.dtypes.canonicalize_dtype(array.dtype)
     if dtype.kind in "iu":
         dtype = np.result_type(np.int32, dtype) if dtype.itemsize < 4 else dtype
         dtype = np.dtype(f"i{dtype.itemsize}")
-    elif dtype.kind == "f" or dtype.name == "bfloat16":
+    elif dtype.kind == "f":
         dtype = np.result_type(np.float32, dtype) if dtype.itemsize < 4 else dtype
     if dtype == array.dtype:
         return array
@@ -514,19 +580,33 @@ def check_row_shape(name: str, array: Any, fitted: tuple[int, ...]) -> None:
 def _from_objects(array: np.ndarray, name: str, value: Any) -> np.ndarray:
     """Numbers from objects; a missing value of any kind becomes NaN."""
     items = [np.nan if _is_missing(item) else item for item in array.ravel()]
-    for place, item in enumerate(items):
-        kind = next((word for word, types in _NOT_NUMBERS.items() if isinstance(item, types)), None)
-        if kind is not None:
-            index = np.unravel_index(place, array.shape)
-            fix = _ENCODE if kind == "text" else _DAYS
-            _refuse(name, f"holds {kind}{_place(index, value, item)}", fix)
     try:
-        numeric = np.array([float(item) for item in items]).reshape(array.shape)
-    except (TypeError, ValueError):
-        _refuse(name, "holds objects", _ENCODE)
+        numbers = [_number_of(item) for item in items]
     except OverflowError:
         _refuse(name, "holds whole numbers beyond 1e308", "Count in larger units.")
-    return numeric
+    for place, kind in enumerate(numbers):
+        if isinstance(kind, str):
+            where = _place(np.unravel_index(place, array.shape), value, items[place])
+            fix = _DAYS if kind == "dates or times" else _ENCODE
+            _refuse(name, f"holds {kind}{where}", fix)
+    kinds = {type(item) for item in items}
+    if not items or not all(issubclass(kind, _WHOLE) for kind in kinds):
+        return np.array(numbers).reshape(array.shape)
+    whole = np.array(items).reshape(array.shape)
+    if whole.dtype.kind not in "biu":  # no 64 bits hold them
+        raise _beyond(name, jax.dtypes.canonicalize_dtype(np.int64))
+    return whole
+
+
+def _number_of(item: Any) -> float | str:
+    """A number, or in words what it is instead."""
+    for words, types in _NOT_NUMBERS.items():
+        if isinstance(item, types):
+            return words
+    try:
+        return float(item)
+    except (TypeError, ValueError):
+        return "objects"
 
 
 def _place(index: Sequence[Any], value: Any, item: Any) -> str:

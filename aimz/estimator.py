@@ -660,6 +660,15 @@ class Estimator(Routed, Portable):
             show([Note(OutputWarning, text, "precision-differs")], level=3)
         return model
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001
+        """Refuse to be an array, which is what ArviZ asks of a model that it is given."""
+        del dtype, copy
+        msg = (
+            "An ImpactModel is no array of draws, and keeps no data. For ArviZ (loo, summary, ...) "
+            "pass im.log_likelihood(X, y) or im.to_datatree(X, y); im.posterior_tree has its draws."
+        )
+        raise InputError(msg, code="no-array")
+
     def __sklearn_is_fitted__(self) -> bool:
         return self.is_fitted()
 

@@ -195,8 +195,9 @@ def _label_coords(dim: str, labels: pd.Index, taken: Sequence[Hashable]) -> dict
 
 def _plain_labels(labels: pd.Index) -> Any:
     """Labels in a dtype that files hold: dates stay dates, what is no number becomes text."""
-    if labels.dtype.kind in "biufmM":
-        return labels.to_numpy()
+    array = labels.to_numpy()  # dates with a time zone are objects
+    if array.dtype.kind in "biufmM":
+        return array
     return [str(label) for label in labels]
 
 

@@ -28,14 +28,34 @@ def row_labels(value: Any) -> np.ndarray | None:
     """Labels of the rows of a pandas or xarray object; None where rows are only counted."""
     index = getattr(value, "index", None)
     if index is not None and not callable(index) and hasattr(index, "to_numpy"):
-        if getattr(index, "nlevels", 1) > 1:
-            return np.asarray([str(label) for label in index])
         labels = np.asarray(index.to_numpy())
-        return labels if labels.dtype != object else np.asarray([str(label) for label in labels])
+        return _as_text(labels) if labels.dtype == object else labels
     dims = _dims(value)
     if dims and dims[0] in value.coords:
-        return np.asarray(value.coords[dims[0]].values)
+        labels = np.asarray(value.coords[dims[0]].values)
+        return _as_text(labels) if labels.dtype == object else labels
     return None
+
+
+def _as_text(labels: np.ndarray) -> np.ndarray:
+    """Labels of any kind as text, which any file keeps.
+
+    Raises
+    ------
+    InputError
+        `row-labels`: two labels that read alike.
+    """
+    texts: dict[str, Any] = {}
+    for label in labels:
+        text = str(label)
+        if isinstance(texts.setdefault(text, label), str) != isinstance(label, str):
+            kinds = " and ".join(sorted({type(own).__name__ for own in (texts[text], label)}))
+            msg = (
+                f"Two row labels, {kinds}, both read '{text:.40}', so that values cannot be lined "
+                "up by them. Give all labels one kind."
+            )
+            raise InputError(msg, code="row-labels")
+    return np.asarray([str(label) for label in labels])
 
 
 def column_label(label: Any) -> str:
@@ -144,7 +164,7 @@ def lined_up(
 
 def _row_order(own: np.ndarray, labels: np.ndarray, name: str, named: str) -> np.ndarray | None:
     """Where the rows `labels` are in `own`; None where they are in order already."""
-    if np.array_equal(own, labels):
+    if _are_equal(own, labels):
         return None
     sorter = np.argsort(own, kind="stable")
     try:
@@ -152,11 +172,17 @@ def _row_order(own: np.ndarray, labels: np.ndarray, name: str, named: str) -> np
     except TypeError as error:
         raise _other_labels(name, named, "of another kind") from error
     order = sorter[np.minimum(there, len(own) - 1)]
-    if not np.array_equal(own[order], labels):
+    if not _are_equal(own[order], labels):
         raise _other_labels(name, named, "that differ")
     if len(np.unique(labels)) < len(labels):
         raise _other_labels(name, named, "in another order, some of them twice")
     return order
+
+
+def _are_equal(own: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether labels are the same; one that is missing is like another that is."""
+    may_miss = own.dtype.kind in "fcMm" and own.dtype.kind == labels.dtype.kind
+    return np.array_equal(own, labels, equal_nan=may_miss)
 
 
 def _other_labels(name: str, named: str, how: str) -> InputError:

@@ -213,11 +213,19 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratc
     Results on disk are subtracted a tile at a time, into a temporary store below `scratch`.
     """
     group = shared_group(baseline, intervention)
+    kept = {} if _why_unpaired(baseline, intervention) else _of_the_fit(intervention)
     if not any("artifact_path" in tree.attrs for tree in (baseline, intervention)):
-        return subtract(baseline, intervention, group)
+        return subtract(baseline, intervention, group, kept)
     pair = aligned(baseline, intervention, group)
     attrs = {str(k): v for k, v in intervention.attrs.items()}
-    return _difference_on_disk(*pair, group, temporary_sink(scratch, "estimate_effect"), attrs)
+    sink = temporary_sink(scratch, "estimate_effect")
+    return _difference_on_disk(*pair, group, sink, attrs, kept)
+
+
+def _of_the_fit(tree: xr.DataTree) -> dict[str, xr.Dataset]:
+    """What a result carries of the fit, in memory."""
+    names = tree.children.keys() & {"posterior", "sample_stats"}
+    return {name: tree[name].to_dataset().compute().drop_encoding() for name in sorted(names)}
 
 
 def concerns(baseline: xr.DataTree, intervention: xr.DataTree) -> tuple[Note, ...]:
@@ -239,11 +247,14 @@ def concerns(baseline: xr.DataTree, intervention: xr.DataTree) -> tuple[Note, ..
 
 def _why_unpaired(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
     """Why two predictions do not belong together, as a sentence; "" where they do."""
-    kernels = [str(tree.attrs.get("kernel", "?")) for tree in (baseline, intervention)]
-    if kernels[0] != kernels[1] or not _is_one_posterior(baseline, intervention):
+    first, second = (str(tree.attrs.get("kernel", "?")) for tree in (baseline, intervention))
+    if first != second or not _is_one_posterior(baseline, intervention):
+        models = f"different models (kernels {first} and {second})"
+        if first == second:
+            models = f"two posteriors of one kernel ({first}), as of two fits"
         return (
-            f"The two predictions are unpaired: they are of different models (kernels {kernels[0]}"
-            f" and {kernels[1]}), so more than the scenario differs. Predict both with one."
+            f"The two predictions are unpaired: they are of {models}, so more than the scenario "
+            "differs. Predict both with one model."
         )
     if baseline.attrs.get("words") != intervention.attrs.get("words"):
         return (
@@ -266,7 +277,12 @@ def _is_one_posterior(first: xr.DataTree, second: xr.DataTree) -> bool:
 
 
 def _difference_on_disk(
-    baseline: xr.Dataset, intervention: xr.Dataset, group: str, sink: Sink, attrs: Mapping[str, Any]
+    baseline: xr.Dataset,
+    intervention: xr.Dataset,
+    group: str,
+    sink: Sink,
+    attrs: Mapping[str, Any],
+    kept: Mapping[str, xr.Dataset],
 ) -> xr.DataTree:
     layout = difference_layout(baseline, intervention, group)
 
@@ -287,7 +303,7 @@ def _difference_on_disk(
         sink.begin(tuple(variables.values()))
         run_in_threads(iter(layout), work, lambda _: None, threads=2)
         labels = intervention.drop_vars([variable.name for variable in variables.values()])
-        return sink.commit({group: labels}, attrs, 0)
+        return sink.commit({**kept, group: labels}, attrs, 0)
     except BaseException:  # as in `carry_out`
         sink.abort()
         raise
@@ -356,7 +372,9 @@ def attributes_of(kernel: Callable[..., Any], fitted: Fitted | None, group: str)
         "group": group,
     }
     health = fitted.fit.attrs if fitted else {}
-    return attrs | {f"fit_{n}": v for n, v in health.items() if np.isscalar(v)}
+    told = {f"fit_{n}": v for n, v in health.items() if np.isscalar(v)}
+    # netCDF has no bools.
+    return attrs | {n: int(v) if isinstance(v, bool | np.bool_) else v for n, v in told.items()}
 
 
 def described(inference: Any) -> str:

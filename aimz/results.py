@@ -305,8 +305,13 @@ def tree_of(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.Da
     return tree
 
 
-def subtract(baseline: xr.DataTree, intervention: xr.DataTree, group: str) -> xr.DataTree:
-    """Intervention minus baseline in one group, draw by draw and row by row."""
+def subtract(
+    baseline: xr.DataTree,
+    intervention: xr.DataTree,
+    group: str,
+    kept: Mapping[str, xr.Dataset] | None = None,
+) -> xr.DataTree:
+    """Intervention minus baseline in one group, draw by draw and row by row; others are `kept`."""
     first, second = aligned(baseline, intervention, group)
     values = {}
     for name, variable in second.data_vars.items():
@@ -315,7 +320,7 @@ def subtract(baseline: xr.DataTree, intervention: xr.DataTree, group: str) -> xr
         measure = shared_measure(variable, first[name])
         values[name] = new.copy(data=less(new.values, old.values, measure))
     attrs = {str(k): v for k, v in intervention.attrs.items()}
-    return tree_of({group: second.assign(values)}, attrs)
+    return tree_of({**(kept or {}), group: second.assign(values)}, attrs)
 
 
 def less(new: np.ndarray, old: np.ndarray, measure: str) -> np.ndarray:

@@ -67,14 +67,15 @@ def test_predictions_of_two_models_are_unpaired():
     im = ImpactModel(plain).set_posterior_sample(draws)
     first: Any = im.predict_on_batch(X, dose=np.zeros(4))
     own: Any = im.predict_on_batch(X, dose=np.ones(4))
-    another = ImpactModel(other).set_posterior_sample(draws).predict_on_batch(X, dose=np.ones(4))
-    refitted = ImpactModel(plain).set_posterior_sample({"b": np.full(5, 2.0)})
+    another: Any = ImpactModel(other).set_posterior_sample(draws)
+    another = another.predict_on_batch(X, dose=np.ones(4))
+    refitted: Any = ImpactModel(plain).set_posterior_sample({"b": np.full(5, 2.0)})
 
     im.estimate_effect(first, own)
-    trees: Any = (another, refitted.predict_on_batch(X, dose=np.ones(4)))
-    for tree in trees:
-        with pytest.warns(OutputWarning, match="different models \\(kernels .*plain and .*\\)"):
-            im.estimate_effect(first, tree)
+    with pytest.warns(OutputWarning, match="different models \\(kernels .*plain and .*other\\)"):
+        im.estimate_effect(first, another)
+    with pytest.warns(OutputWarning, match="two posteriors of one kernel \\(.*plain\\)"):
+        im.estimate_effect(first, refitted.predict_on_batch(X, dose=np.ones(4)))
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(4), {"y": np.zeros(4)}])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aimz.data import as_array
+from aimz.data import as_array, as_labels, check_container
 from aimz.effects.reduction import Summarised
 from aimz.effects.scenarios import Natural, column_of
 from aimz.errors import InputError, nearest
@@ -412,15 +412,20 @@ def _groups(by: Any, natural: Natural, rows: int) -> tuple[np.ndarray, pd.Index]
     if np.any(missing):
         msg = f"by= has {np.count_nonzero(missing)} missing labels. Give them one of their own."
         raise InputError(msg, code="not-finite")
-    if len(values) == 1:
-        groups, labels = pd.factorize(values[0], sort=True)
-        return groups, pd.Index(labels)
-    groups, combined = pd.MultiIndex.from_arrays(values).factorize(sort=True)
+    try:
+        if len(values) == 1:
+            groups, labels = pd.factorize(values[0], sort=True)
+            return groups, pd.Index(labels)
+        groups, combined = pd.MultiIndex.from_arrays(values).factorize(sort=True)
+    except TypeError as error:  # what has no hash
+        msg = f"by= holds what is no label ({error!s:.60}). Pass numbers, text or dates."
+        raise InputError(msg, code="option-unknown") from error
     return groups, pd.MultiIndex.from_tuples(combined, names=[name for name, _ in parts])
 
 
 def _grouping(by: Any, natural: Natural, rows: int) -> list[tuple[str, Any]]:
     """What rows are grouped by: one thing, names in a list, or the columns of a frame."""
+    check_container(by, "by")
     known = [natural.has(name) for name in by] if isinstance(by, list | tuple) else []
     if known and (all(known) or (any(known) and len(by) != rows)):  # an unknown one is refused
         return [(name, name) for name in by]
@@ -434,7 +439,8 @@ def _grouping(by: Any, natural: Natural, rows: int) -> list[tuple[str, Any]]:
 
 def _named_values(given: Any, natural: Natural, rows: int, option: str) -> np.ndarray:
     """One value per row: as given, of an argument, or of a column of the primary input."""
-    values = np.asarray(natural.by_name(given, option) if isinstance(given, str) else given)
+    named = natural.by_name(given, option) if isinstance(given, str) else given
+    values = as_labels(named, option)
     if isinstance(given, str) and values.ndim == 0:
         values = np.broadcast_to(values, (rows,))
     if values.shape != (rows,):
