@@ -13,7 +13,7 @@ import xarray as xr
 from numpyro.infer import MCMC, NUTS
 from scipy import stats
 
-from aimz import ImpactModel
+from aimz import ImpactModel, InputError
 
 ROWS = 30
 
@@ -196,3 +196,33 @@ def test_arviz_summarises_an_effect(groups):
     names = ["effect"] if groups == 1 else ["effect[u]", "effect[v]"]
     assert list(az.summary(effect.to_datatree()).index) == names
     assert np.asarray(effect).shape[:2] == (4, 100)
+
+
+@pytest.mark.parametrize("reader", [az.loo, az.summary, az.loo_pit, np.asarray])
+def test_a_model_is_no_array_and_says_what_to_pass(reader):
+    with pytest.raises(InputError, match=r"im\.to_datatree\(X, y\)") as raised:
+        reader(by_hand())
+    assert raised.value.code == "no-array"
+    assert len(str(raised.value)) < 240
+
+
+@pytest.mark.parametrize("store", ["memory", "persistent"])
+def test_a_difference_of_two_predictions_carries_the_fit(chains, store, data):
+    options: dict[str, Any] = {"store": store, "progress": False, "rng_key": 0}
+    old, new = (chains.predict(X, **options) for X in (data[0], data[0] + 1.0))
+    found = chains.estimate_effect(old, new)
+    assert set(found.children) == {"posterior", "sample_stats", "posterior_predictive"}
+    for name in ("posterior", "sample_stats"):
+        assert found[name].to_dataset().equals(new[name].to_dataset())
+    gap = found.posterior_predictive["y"]
+    np.testing.assert_allclose(gap, new.posterior["b"].expand_dims(person=ROWS, axis=2), atol=1e-5)
+    assert list(az.summary(found).index) == ["b", "sigma"]
+
+
+def test_attributes_of_a_tree_are_those_that_netcdf_has(chains, tree, data):
+    by_steps = by_hand().predict_on_batch(data[0])
+    trees: list[Any] = [chains.posterior_tree, chains.predict_on_batch(data[0]), tree, by_steps]
+    for group in (group for one in trees for group in one.subtree):
+        for value in group.attrs.values():
+            plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+            assert plain or (isinstance(value, list) and all(isinstance(v, str) for v in value))

@@ -154,6 +154,26 @@ def test_models_of_objects_are_searched_over(name):
     assert "ImpactModel" in estimator_html_repr(search)
 
 
+def test_an_object_may_be_a_value_in_a_grid():
+    one, other = OBJECTS["numpyro"](), OBJECTS["clipped"]()
+    for model in (made("name"), ImpactRegressor(kernel), made("numpyro")):
+        for own in (one, other):
+            again = clone(model).set_params(**clone({"inference": own}, safe=False))
+            assert again.inference is clone(again).inference is own
+    pipe = make_pipeline(StandardScaler(), made("name"))
+    pipe.set_params(**clone({"impactmodel__inference": one}, safe=False))
+    assert clone(pipe)[-1].inference is one
+
+
+@pytest.mark.slow
+def test_objects_are_searched_over():
+    objects = [OBJECTS["numpyro"](), OBJECTS["clipped"]()]
+    search = GridSearchCV(made("name"), {"inference": objects}, cv=2, error_score="raise")
+    found = search.fit(X, Y)
+    assert found.best_params_["inference"] in objects
+    assert "ImpactModel" in estimator_html_repr(search)
+
+
 def test_wrappers_take_objects_too():
     model = ImpactRegressor(kernel, inference=svi(optim.Adam(0.01)), num_samples=5, num_steps=3)
     again = clone(model)

@@ -84,6 +84,32 @@ def test_mlflow_saves_an_estimator_in_its_default_format(tmp_path):
     np.testing.assert_array_equal(mlflow.sklearn.load_model(path).predict(X), model.predict(X))
 
 
+def test_mlflow_takes_an_estimator_with_one_argument(tmp_path):
+    """Its list of types is closed: this says so the day that it is not."""
+    model = regressor().fit(X, Y)
+    with pytest.raises(mlflow.exceptions.MlflowException, match="skops_trusted_types") as refused:
+        mlflow.sklearn.save_model(model, str(tmp_path / "none"), pip_requirements=["aimz"])
+    assert "aimz.sklearn.ImpactRegressor" in str(refused.value)
+    options: dict[str, Any] = {"serialization_format": "cloudpickle", "pip_requirements": ["aimz"]}
+    mlflow.sklearn.save_model(model, str(tmp_path / "pickled"), **options)
+    again = mlflow.sklearn.load_model(str(tmp_path / "pickled"))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+
+
+def test_an_estimator_is_logged_without_any_argument(tmp_path):
+    model = regressor().fit(X, Y)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
+    try:
+        with mlflow.start_run():
+            info = aimz.mlflow.log_model(model)
+        again = aimz.mlflow.load_model(info.model_uri)
+    finally:
+        mlflow.set_tracking_uri(before)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+
+
 def test_a_pipeline_with_a_model_of_draws_is_logged(tmp_path):
     model = ImpactModel(kernel, rng_key=3)
     model.set_posterior_sample({"b": np.ones((5, 2)), "sigma": np.ones(5)})
