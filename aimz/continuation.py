@@ -20,6 +20,7 @@ __all__ = [
     "cut_where_changed",
     "ends_early",
     "first_axis",
+    "is_joint",
     "is_path",
     "may_go_on",
     "rows_known",
@@ -67,11 +68,9 @@ def may_go_on(spec: KernelSpec, site: SiteSpec, shape: tuple[int, ...], leading:
         `rows-not-fitted`: a latent whose rows are one event, or whose size follows them otherwise.
     """
     axis = _axis(site, shape)
-    is_begun = ends_early(shape, site.shape, axis)
+    is_begun, is_event = ends_early(shape, site.shape, axis), is_joint(site, axis)
     if not leading:
         return is_path(site) and is_begun
-    is_event = axis >= len(site.shape) - site.joint_dim
-    is_event &= site.joint_dim != 1 or site.law.split("(")[0] not in DRAWN_ON
     if is_event or not is_begun or _rows_of(spec, site, shape) != leading:
         why = "all rows are one event of it" if is_event else "its size does not follow the rows"
         msg = (
@@ -80,6 +79,12 @@ def may_go_on(spec: KernelSpec, site: SiteSpec, shape: tuple[int, ...], leading:
         )
         raise InputError(msg, code="rows-not-fitted")
     return True
+
+
+def is_joint(site: SiteSpec, axis: int) -> bool:
+    """Whether an axis is in one event of a family that cannot be drawn on from its first values."""
+    is_event = axis >= len(site.shape) - site.joint_dim
+    return is_event and (site.joint_dim != 1 or site.law.split("(")[0] not in DRAWN_ON)
 
 
 def cut_where_changed(

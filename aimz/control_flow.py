@@ -16,12 +16,14 @@ __all__ = ["Inside", "Step", "enter", "leave"]
 
 
 class Step(NamedTuple):
-    """A step of a scan: its place among the results, of how many, and whether they run in reverse.
+    """A step of a scan: its places among the results, of how many, and whether they run in reverse.
 
-    NumPyro numbers the values that it puts in a scan as the steps run, from the last place on then.
+    Where a scan is in a step of another, the places of the outer ones come first. NumPyro numbers
+    the values that it puts in a scan as the steps run, from the last place on where they run in
+    reverse; it puts none in a scan inside another.
     """
 
-    place: Any
+    places: tuple[Any, ...]
     length: int
     in_reverse: bool
 
@@ -38,10 +40,13 @@ class Inside(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
         return self
 
 
-def enter(msg: dict[str, Any], handler_of: Callable[[Step | None], Inside]) -> None:
+def enter(
+    msg: dict[str, Any], handler_of: Callable[[Step | None], Inside], outer: Step | None = None
+) -> None:
     """Let a handler stand around each step, or each branch, of a control-flow message.
 
-    `leave` must be called on the message when it is done.
+    `outer` is the step of a scan that the message is in. `leave` must be called on the message when
+    it is done.
     """
     if msg["fn"].__name__ == "scan_wrapper":
         body, begin, xs, length, reverse = msg["args"]
@@ -50,7 +55,8 @@ def enter(msg: dict[str, Any], handler_of: Callable[[Step | None], Inside]) -> N
 
         def stepped(carry: Any, numbered: tuple[Any, Any]) -> tuple[Any, Any]:
             place, x = numbered
-            with handler_of(Step(place, length, reverse)) as handler:
+            places = (place,) if outer is None else (*outer.places, place)
+            with handler_of(Step(places, length, reverse)) as handler:
                 carry, out = body(carry, x)
             return carry, (out, handler.noted)
 
@@ -59,7 +65,7 @@ def enter(msg: dict[str, Any], handler_of: Callable[[Step | None], Inside]) -> N
 
     def under(branch: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def branched(operand: Any) -> tuple[Any, dict[str, Any]]:
-            with handler_of(None) as handler:
+            with handler_of(outer) as handler:
                 out = branch(operand)
             return out, handler.noted
 

@@ -133,10 +133,10 @@ def replays_of(
 
 def _check_sites(spec: KernelSpec, names: list[str], known: set[str]) -> None:
     for name in names:
-        if not follows_rows(spec[name]) or spec[name].rows == "scan":
+        if not follows_rows(spec[name]):
             msg = (
-                f"Site '{name}' is not one value per row (it is in a scan, or sized otherwise), so "
-                "its noise cannot be replayed. Ask for rung='intervention'."
+                f"Site '{name}' is not one value per row: its size follows the rows otherwise, so "
+                "its noise cannot be replayed row by row. Ask for rung='intervention'."
             )
             raise InputError(msg, code="counterfactual-site")
         around = [s.name for s in spec.sites if s.inputs & spec[name].observes and s.name != name]
@@ -197,6 +197,8 @@ class Replay:
             return TileRun(call, compile_call(call, plan), plan)
 
         self.replays = replays
+        spec = replays.evidence.task.spec
+        self.has_steps = any(spec[name].rows == "scan" for name in replays.evidence.task.sites)
         self.evidence = ready(replays.evidence)
         self.stages = {
             scenario: [(name, ready(call)) for name, call in stages]
@@ -217,12 +219,15 @@ class Replay:
         site = self.replays.site
         values, laws = {}, {}
         for scenario, stages in self.stages.items():
-            now = dict(was)
-            for name, run in stages:
-                law: Law = run(row_tile, tile, device, now)[name]
-                now[name] = _replayed(law, noise[name], size).astype(was[name].dtype)
-                if name == site:
-                    laws[scenario] = law
+            now, before = dict(was), None
+            # In a scan a step follows from those before it: each pass settles at least one more.
+            while before is None or (self.has_steps and not _same(before, now)):
+                before = dict(now)
+                for name, run in stages:
+                    law: Law = run(row_tile, tile, device, now)[name]
+                    now[name] = _replayed(law, noise[name], size).astype(was[name].dtype)
+                    if name == site:
+                        laws[scenario] = law
             if scenario in self.last:
                 values[scenario] = self.last[scenario](row_tile, tile, device, now)[site]
             else:
@@ -230,6 +235,10 @@ class Replay:
         others = {c for name, c in self.couplings.items() if name != site}
         factual = evidence[site].law if site in evidence else None
         return Replayed(values, laws, factual, bool(others - {"residual"}), _soundness(noise))
+
+
+def _same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    return all(np.array_equal(one[n], other[n], equal_nan=one[n].dtype.kind == "f") for n in one)
 
 
 def _pieces(tree: Any, size: int) -> Iterator[Any]:

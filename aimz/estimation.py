@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aimz.continuation import carries_outcome
 from aimz.counterfactual import Replays, replays_of
 from aimz.data import as_array, as_jax_sees, check_exact, check_outcome
 from aimz.effects import (
@@ -515,6 +516,12 @@ def _outcome(
     output = spec[spec.output]
     values = np.asarray(as_array(given, "y"))
     there = check_outcome(values, "mask", "y")
+    if there is not None and is_replayed and carries_outcome(spec):
+        msg = (
+            f"Missing values of '{spec.output}' cannot be replayed: later steps read them, so that "
+            "these say something of them. Ask for rung='intervention'."
+        )
+        raise InputError(msg, code="missing-outcomes")
     if there is not None:
         values = np.where(there, values, values[there][0])
     values = as_site(output, values)

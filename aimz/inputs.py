@@ -589,5 +589,9 @@ def _check_outcomes(outcomes: np.ndarray, spec: KernelSpec, rows: int) -> None:
         msg = (
             f"'{site.name}' has shape {outcomes.shape}, but the site has shape {(*shape,)}. Pass "
             "one outcome per row, of the site's shape."
+            if follows_rows(site)
+            else f"Site '{site.name}' has shape {(*shape,)}, not a value for each of {rows} rows: "
+            "its densities are no row's. Observe every row in the kernel; give the first ones a "
+            "law of their own, or a mask."
         )
         raise InputError(msg, code="shape")

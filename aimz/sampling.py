@@ -550,7 +550,7 @@ class _Answer(Inside):
         setting = settings[name]
         if callable(setting) or self.step is None:
             return setting
-        return jnp.broadcast_to(setting, self.task.spec[name].shape)[self.step.place]
+        return jnp.broadcast_to(setting, self.task.spec[name].shape)[self.step.places]
 
     def _condition(self, msg: dict[str, Any]) -> None:
         """Hold a site at what it is known to be; what is known may end before the rows do."""
@@ -565,13 +565,18 @@ class _Answer(Inside):
         """The posterior's value of a site, except in rows where it is drawn anew."""
         name = msg["name"]
         value = self.given[name]
-        if self.step is not None and self.step.in_reverse:
+        if self._is_numbered_in_reverse(name):
             value = value[::-1]
         if self._is_begun(name, value):
             return self._begun(msg, value)
-        if self.step is not None:
-            return value[self.step.place]
+        value = value if self.step is None else value[self.step.places]
         return self._anew(msg, value) if name in self.redraw else value
+
+    def _is_numbered_in_reverse(self, name: str) -> bool:
+        """Whether draws of a site are in the order of the steps, and that is not that of places."""
+        step = self.step
+        is_fitted = step is not None and len(step.places) == 1 and name not in self.task.held
+        return is_fitted and step is not None and step.in_reverse
 
     def _anew(self, msg: dict[str, Any], value: Any) -> Any:
         """A site's value, drawn anew where that is asked for: in rows, or element by element."""
@@ -579,9 +584,14 @@ class _Answer(Inside):
         anew, axis = self.redraw[name], _row_axis(self.task.spec, name)
         drawn = self._natural({**msg, "value": None})
         is_whole = self.task.spec.coupled
-        if self.step is not None:  # a mask of subjects is that of every step
-            by_step = jnp.moveaxis(anew, axis, 0) if jnp.ndim(anew) > axis else anew[None]
-            return jnp.where(by_step[self.step.place % len(by_step)], drawn, value)
+        if self.step is not None:  # a mask of rows is that of all their steps
+            whole = self.task.spec[name].shape
+            anew = jnp.expand_dims(anew, tuple(range(jnp.ndim(anew), len(whole))))
+            anew = jnp.broadcast_to(jnp.moveaxis(anew, 0, axis), whole)
+            here = anew[self.step.places]
+            if name in self.task.held or msg["is_observed"]:
+                return completed(msg["fn"], ~here, value, drawn)
+            return jnp.where(here, drawn, value)
         if jnp.ndim(anew) + (not is_whole) == rank:
             anew = jnp.moveaxis(anew, 0, axis) if is_whole else jnp.expand_dims(anew, axis)
             if name in self.task.held or msg["is_observed"]:  # some of an event may be known
@@ -603,8 +613,8 @@ class _Answer(Inside):
         value = value.astype(natural.dtype)
         if self.step is None:
             return drawn_on(msg["fn"], value, natural)
-        place, known = self.step.place, len(value)
-        here = value[jnp.minimum(place, known - 1)]
+        (place, *inner), known = self.step.places, len(value)
+        here = value[(jnp.minimum(place, known - 1), *inner)]
         here = natural.at[tuple(slice(0, size) for size in here.shape)].set(here)
         return jnp.where(place < known, here, natural)
 
@@ -633,15 +643,15 @@ class _Answer(Inside):
         # NumPyro hands this key on to code that may insist on JAX's own generator.
         msg["kwargs"]["rng_key"] = as_stock_key(site_key(self.words, name, self.place))
         if kind == "control_flow":
-            enter(msg, partial(self._inside, f"{name}/"))
+            enter(msg, partial(self._inside, f"{name}/"), self.step)
 
     def _inside(self, prefix: str, step: Step | None) -> "_Answer":
         """The answer around a step, or a branch."""
         inside = copy.copy(self)
         inside.noted, inside.ordinals, inside.prefix = {}, {}, prefix
-        if step is not None:
+        if step is not None and step is not self.step:
             outer = np.uint32(0) if self.step is None else inside.place
-            inside.place = outer * np.uint32(step.length) + step.place.astype(np.uint32)
+            inside.place = outer * np.uint32(step.length) + step.places[-1].astype(np.uint32)
             inside.step = step
         return inside
 

@@ -84,6 +84,8 @@ class SiteSpec:
         Whether the size of a site in control flow follows the rows other than one by one.
     joint_dim : int
         Number of last axes that its distribution draws as one, those of `to_event` not counted.
+    is_nested : bool
+        Whether it is drawn in a scan inside another one.
     """
 
     name: str
@@ -108,6 +110,7 @@ class SiteSpec:
     law: str = field(default="", compare=False)
     sized: bool = False
     joint_dim: int = field(default=0, compare=False)
+    is_nested: bool = field(default=False, compare=False)
 
     @property
     def follows_rows(self) -> bool:
@@ -349,6 +352,7 @@ def _site_of(
         law=_law(statement),
         sized=found.is_sized,
         joint_dim=_joint_dim(statement),
+        is_nested=statement.is_nested,
     )
 
 

@@ -95,6 +95,7 @@ class Statement:
     frames: tuple[Any, ...]
     in_control_flow: bool
     is_spread: bool  # over what it observes: see `spread_sites`
+    is_nested: bool  # drawn in a scan inside another one
 
     @property
     def is_factor(self) -> bool:
@@ -283,6 +284,7 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
         self.in_control_flow: set[str] = set()
         self.inside: dict[str, Any] = {}  # what sites in control flow observe or compute
         self.in_reverse = False  # whether a scan is
+        self.nested: set[str] = set()  # what is drawn in a scan inside another one
         self.entry: Any = None
         super().__init__(kernel)
 
@@ -314,7 +316,7 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
 
     def _inside(self, step: Step | None) -> "_WatchInside":
         self.in_reverse |= step is not None and step.in_reverse
-        return _WatchInside(self.given, step)
+        return _WatchInside(self, step)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         kind, name = msg["type"], msg.get("name")
@@ -347,31 +349,41 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
             frames=tuple(msg.get("cond_indep_stack", ())),
             in_control_flow=name in self.in_control_flow,
             is_spread=msg.get("_is_spread", False),
+            is_nested=name in self.nested,
         )
 
 
 class _WatchInside(Inside):
     """Answers the statements of a step whose value is given; notes what they say by themselves."""
 
-    def __init__(self, given: Mapping[str, Any], step: Step | None) -> None:
+    def __init__(self, watch: _Watch, step: Step | None) -> None:
         super().__init__()
-        self.given, self.step = given, step
+        self.watch, self.step = watch, step
 
     def __enter__(self) -> Self:
         self.entry = get_opaque_trace_state()
         return super().__enter__()
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        kind, name = msg["type"], str(msg.get("name"))
+        kind, name, given = msg["type"], str(msg.get("name")), self.watch.given
         if kind in _SITES:
             _refuse_transform(msg, self.entry)
+        if kind == "control_flow":
+            enter(msg, self.watch._inside, self.step)  # noqa: SLF001  # they are one
+        if msg.get("_control_flow_done", False):
+            return
         if kind == "deterministic" or (kind == "sample" and msg["is_observed"]):
             self.noted[name] = msg["value"]
         if kind == "sample" and msg["is_observed"]:
             _check_step(msg)
-        if kind in ("sample", "deterministic") and name in self.given:
-            given = self.given[name]
-            msg["value"] = given if self.step is None else given[self.step.place]
+        elif kind == "sample" and self.step is not None and len(self.step.places) > 1:
+            self.watch.nested.add(name)
+        if kind in ("sample", "deterministic") and name in given:
+            msg["value"] = given[name] if self.step is None else given[name][self.step.places]
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "control_flow":
+            self.noted |= leave(msg)
 
 
 def _refuse_transform(msg: dict[str, Any], entry: Any) -> None:
@@ -389,7 +401,7 @@ def _check_step(msg: dict[str, Any]) -> None:
     """Refuse an observation in a step that is not shaped like its site: NumPyro mixes up steps."""
     fn = msg["fn"]
     seen, own = tuple(jnp.shape(msg["value"])), tuple(fn.shape())
-    if seen == own or isinstance(base_distribution(fn), Unit) or "_control_flow_done" in msg:
+    if seen == own or isinstance(base_distribution(fn), Unit):
         return
     raise InputError(
         f"Site '{msg['name']}' has shape {own} in a step but observes a value of shape {seen} "
@@ -683,6 +695,14 @@ def _guarded(run: Callable[..., Any], arrays: dict[str, Any], *more: Any) -> Any
             "The kernel hands its values to NumPy. They are known only when it runs. Use the same "
             "function of jax.numpy.",
             code="traced-numpy",
+        ) from error
+    except NotImplementedError as error:
+        if "under a `plate`" not in str(error):
+            raise
+        raise KernelValidationError(
+            "A scan or cond stands in a plate, which NumPyro does not support: which axis is the "
+            "plate's? Put the plate into the step, around what is drawn there.",
+            code="scan-in-plate",
         ) from error
 
 

@@ -188,10 +188,3 @@ def test_a_function_of_a_level_that_follows_from_itself_is_refused():
     im = ImpactModel(local_level).set_posterior_sample({"level": np.zeros((DRAWS, ROWS))})
     with pytest.raises(InputError, match="'level' is inside a scan and follows from its last step"):
         im.predict_on_batch(np.zeros((ROWS, 1)), intervention={"level": lambda v: v + 1})
-
-
-def test_a_counterfactual_through_a_scan_is_refused():
-    im = ImpactModel(local_level).set_posterior_sample({"level": np.zeros((DRAWS, ROWS))})
-    X, y = np.zeros((ROWS, 1)), np.zeros(ROWS)
-    with pytest.raises(InputError, match="its noise cannot be replayed"):
-        im.effect(X, {}, {"level": 1.0}, rung="counterfactual", y=y, progress=False)

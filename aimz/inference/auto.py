@@ -128,12 +128,13 @@ def _can_hand_over(problem: Problem, settings: Settings) -> bool:
     rows, batch = problem.inputs.rows, settings.batch_size
     asks_for_steps = settings.num_steps is not None or settings.epochs is not None
     in_batches = batch is not None and batch < rows and not why_whole(problem)
+    latents = problem.spec.latents
     learns = any(site["type"] in ("param", "mutable") for site in raw_sites(problem))
     return (
         not (asks_for_steps or in_batches)
         and not learns
-        and bool(problem.spec.latents)
-        and not any(problem.spec[name].discrete for name in problem.spec.latents)
+        and bool(latents)
+        and not any(problem.spec[n].discrete or problem.spec[n].is_nested for n in latents)
         and rows <= WEIGH_ROWS
     )
 

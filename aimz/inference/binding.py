@@ -31,6 +31,7 @@ __all__ = [
     "check_weights",
     "initial_variables",
     "kernel_for",
+    "marginal_of",
     "moving_supports",
     "outcome_sites",
     "raw_sites",
@@ -211,6 +212,16 @@ def check_weights(problem: Problem) -> None:
                 "Write the site with one value per row, or fit without sample weights.",
                 code="weights-site",
             )
+
+
+def marginal_of(site: SiteSpec) -> str:
+    """What to write in the place of a latent that is discrete."""
+    if site.rows == "scan":
+        return (
+            "Write the forward algorithm: carry the probabilities of the states, and observe "
+            "their MixtureSameFamily (see the page on time and trials)."
+        )
+    return "Write the marginal (e.g. MixtureSameFamily), or sample it with DiscreteHMCGibbs."
 
 
 def check_draws(spec_latents: Iterable[str], draws: dict[str, Any], engine: str) -> None:

@@ -24,6 +24,7 @@ from aimz.inference.binding import (
     check_draws,
     check_weights,
     initial_variables,
+    marginal_of,
     version_of,
 )
 from aimz.inference.chains import NUTS, STATS, ChainRecord, Plan, run_chains
@@ -92,6 +93,7 @@ class MCMCEngine:
     ) -> Fit:
         """Run the chains on the whole data; see `Engine`."""
         check_weights(problem)
+        _refuse_nested(problem)
         self._refuse_enumeration(problem)
         plan = _as_many_as(self._plan(settings), state)
         key = as_key(rng_key)
@@ -208,10 +210,19 @@ class MCMCEngine:
             if problem.spec[name].discrete:
                 raise KernelValidationError(
                     f"Latent site '{name}' is discrete: {self.sampler_name} sums it out and has no "
-                    "draws of it. Write the marginal (e.g. MixtureSameFamily), or sample it with "
-                    "DiscreteHMCGibbs.",
+                    f"draws of it. {marginal_of(problem.spec[name])}",
                     code="enumerated",
                 )
+
+
+def _refuse_nested(problem: Problem) -> None:
+    nested = [name for name in problem.spec.latents if problem.spec[name].is_nested]
+    if nested:
+        raise KernelValidationError(
+            f"Latent site '{nested[0]}' is in a scan inside another one, where NumPyro's chains "
+            "cannot move it. Write one scan with a plate in its step, or use inference='svi'.",
+            code="nested-scan",
+        )
 
 
 def _as_many_as(plan: Plan, record: ChainRecord | None) -> Plan:

@@ -5,6 +5,7 @@ key: none of them outlives a trace, so a fit can see nothing that was fitted bef
 set-up computes beyond that is unused, and the compiler removes it.
 """
 
+import importlib.util
 import itertools
 import math
 from collections import OrderedDict
@@ -32,6 +33,7 @@ from aimz.inference.binding import (
     check_weights,
     initial_variables,
     kernel_for,
+    marginal_of,
     moving_supports,
     raw_sites,
     row_factors,
@@ -227,12 +229,12 @@ class SVIEngine:
         """The problem, checked, with what the programs need to know of it."""
         check_weights(problem)
         can_enumerate = self.given is not None and self.given.loss.can_infer_discrete
+        can_enumerate = can_enumerate and importlib.util.find_spec("funsor") is not None
         for name in problem.spec.latents:
             if problem.spec[name].discrete and not can_enumerate:
                 raise KernelValidationError(
                     f"Latent site '{name}' is discrete and variational inference cannot draw it. "
-                    "Marginalise it (e.g. MixtureSameFamily), or pass an MCMC object with "
-                    "DiscreteHMCGibbs.",
+                    f"{marginal_of(problem.spec[name])}",
                     code="enumerated",
                 )
         moving = moving_supports(problem) if self.given is None else []
