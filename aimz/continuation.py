@@ -20,7 +20,7 @@ __all__ = [
     "cut_where_changed",
     "ends_early",
     "first_axis",
-    "is_joint",
+    "is_history",
     "is_path",
     "may_go_on",
     "rows_known",
@@ -68,7 +68,7 @@ def may_go_on(spec: KernelSpec, site: SiteSpec, shape: tuple[int, ...], leading:
         `rows-not-fitted`: a latent whose rows are one event, or whose size follows them otherwise.
     """
     axis = _axis(site, shape)
-    is_begun, is_event = ends_early(shape, site.shape, axis), is_joint(site, axis)
+    is_begun, is_event = ends_early(shape, site.shape, axis), _is_joint(site, axis)
     if not leading:
         return is_path(site) and is_begun
     if is_event or not is_begun or _rows_of(spec, site, shape) != leading:
@@ -81,10 +81,28 @@ def may_go_on(spec: KernelSpec, site: SiteSpec, shape: tuple[int, ...], leading:
     return True
 
 
-def is_joint(site: SiteSpec, axis: int) -> bool:
+def _is_joint(site: SiteSpec, axis: int) -> bool:
     """Whether an axis is in one event of a family that cannot be drawn on from its first values."""
     is_event = axis >= len(site.shape) - site.joint_dim
     return is_event and (site.joint_dim != 1 or site.law.split("(")[0] not in DRAWN_ON)
+
+
+def is_history(site: SiteSpec, shape: tuple[int, ...]) -> bool:
+    """Whether values of a shape are those of the first rows, or steps, of a site only.
+
+    Raises
+    ------
+    InputError
+        `rows-joint`: all rows are one event, and nobody knows how others follow from the first.
+    """
+    begins = ends_early(shape, site.shape, first_axis(site))
+    if begins and _is_joint(site, first_axis(site)):
+        msg = (
+            f"'{site.name}' is given in its first rows, but all rows are one event of its "
+            "distribution, and how others follow from these is not known. Write it as a scan."
+        )
+        raise InputError(msg, code="rows-joint")
+    return begins
 
 
 def cut_where_changed(

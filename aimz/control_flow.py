@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import Messenger
 
-__all__ = ["Inside", "Step", "enter", "leave"]
+__all__ = ["Inside", "Step", "enter", "leave", "names_inside"]
 
 
 class Step(NamedTuple):
@@ -85,3 +86,9 @@ def leave(msg: dict[str, Any]) -> dict[str, Any]:
         (out, noted), trace = msg["value"]
         msg["value"] = (out, trace)
     return noted
+
+
+def names_inside(value: Any) -> set[str]:
+    """Names of the sites that a control-flow statement recorded."""
+    leaves = jax.tree.leaves(value, is_leaf=lambda node: isinstance(node, PytreeTrace))
+    return {name for leaf in leaves if isinstance(leaf, PytreeTrace) for name in leaf.trace}

@@ -23,14 +23,13 @@ from aimz.confirm import disagreement
 from aimz.coupling import Verdict, follows, judge
 from aimz.errors import InputError, KernelValidationError, nearest
 from aimz.lookups import lookups_of
-from aimz.misfits import column_hint
+from aimz.misfits import check_rows, column_hint
 from aimz.signature import Signature, read_signature
 from aimz.spec import KernelSpec, spec_of
 from aimz.structure import (
     Inputs,
     Reading,
     Statement,
-    check_rows,
     equations,
     read,
     row_plates,

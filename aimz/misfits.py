@@ -16,7 +16,7 @@ from aimz.errors import AimzError, InputError, KernelValidationError
 from aimz.spec import KernelSpec
 from aimz.structure import Inputs
 
-__all__ = ["check_outcome_rows", "column_hint", "in_words", "misread"]
+__all__ = ["check_outcome_rows", "check_rows", "column_hint", "in_words", "misread"]
 
 _OF_FRAMES = ("columns", "iloc", "loc", "to_numpy", "values")
 _ABOUT_SHAPES = ("shape", "broadcast", "dimension", "size", "axis")
@@ -143,3 +143,16 @@ def _float_index(arrays: Mapping[str, Any], primary: str) -> InputError:
         f"whole number. {fix}",
         code="index-float",
     )
+
+
+def check_rows(inputs: Inputs) -> None:
+    """Refuse an input or outcome whose leading axis is not the rows."""
+    for name in inputs.always_rows:
+        for leaf in jax.tree.leaves(inputs.arrays.get(name)):
+            shape = tuple(np.shape(leaf))
+            if shape[:1] != (inputs.rows,):
+                raise InputError(
+                    f"Argument '{name}' has shape {shape} but there are {inputs.rows} rows. Its "
+                    "first axis must be the rows. Pass one value, or one line, per row.",
+                    code="shape",
+                )

@@ -17,7 +17,7 @@ from aimz.continuation import (
     cut_where_changed,
     ends_early,
     first_axis,
-    is_joint,
+    is_history,
     is_path,
     may_go_on,
     rows_known,
@@ -126,9 +126,7 @@ def scenario_of(
         array = _site_value(site, value, may_end=may_end)
         _check_inside(site, array, with_edge=name in do)
         if may_end or (follows_rows(site) and array.ndim):
-            ends = may_end and ends_early(array.shape, site.shape, first_axis(site))
-            if ends and is_joint(site, first_axis(site)):
-                raise _not_drawn_on(site)
+            ends = may_end and is_history(site, array.shape)
             array = array if ends else np.broadcast_to(array, site.shape)
         if follows_rows(site) and array.ndim:
             row_values[name] = np.moveaxis(array, site.row_axis or 0, 0)
@@ -136,14 +134,6 @@ def scenario_of(
             values[name] = array
     functions = {name: value for name, value in do.items() if callable(value)}
     return Scenario(values, row_values, functions, tuple(do), tuple(given))
-
-
-def _not_drawn_on(site: SiteSpec) -> InputError:
-    msg = (
-        f"'{site.name}' is given in its first rows, but all rows are one event of its "
-        "distribution, and how others follow from these is not known. Write it as a scan."
-    )
-    return InputError(msg, code="rows-joint")
 
 
 def sites_to_return(spec: KernelSpec, asked: Any) -> tuple[str, ...]:

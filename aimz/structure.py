@@ -17,11 +17,10 @@ from jax.extend.core import get_opaque_trace_state
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.distribution import Distribution, Unit
-from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import _PYRO_STACK, Messenger, plate
 
 from aimz import programs
-from aimz.control_flow import Inside, Step, enter, leave
+from aimz.control_flow import Inside, Step, enter, leave, names_inside
 from aimz.errors import InputError, KernelValidationError
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "Reading",
     "Statement",
     "base_distribution",
-    "check_rows",
     "drawable",
     "equations",
     "evaluate",
@@ -325,7 +323,7 @@ class _Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
             self.plates[msg["name"]] = Plate(size, subsample_size or len(msg["value"]))
         elif kind == "control_flow":
             self.inside |= leave(msg)
-            self.in_control_flow |= _names_in_control_flow(msg["value"])
+            self.in_control_flow |= names_inside(msg["value"])
         elif kind == "mutable" and msg["value"] is not None:
             self.states[msg["name"]] = jax.tree.map(lambda leaf: leaf, msg["value"])
         elif kind in _SITES and not (kind == "param" and msg["value"] is None):
@@ -409,12 +407,6 @@ def _check_step(msg: dict[str, Any]) -> None:
         "shape of the value.",
         code="shape",
     )
-
-
-def _names_in_control_flow(value: Any) -> set[str]:
-    """Names of the sites that a control-flow statement recorded."""
-    leaves = jax.tree.leaves(value, is_leaf=lambda node: isinstance(node, PytreeTrace))
-    return {name for leaf in leaves if isinstance(leaf, PytreeTrace) for name in leaf.trace}
 
 
 def _bound(
@@ -704,16 +696,3 @@ def _guarded(run: Callable[..., Any], arrays: dict[str, Any], *more: Any) -> Any
             "plate's? Put the plate into the step, around what is drawn there.",
             code="scan-in-plate",
         ) from error
-
-
-def check_rows(inputs: Inputs) -> None:
-    """Refuse an input or outcome whose leading axis is not the rows."""
-    for name in inputs.always_rows:
-        for leaf in jax.tree.leaves(inputs.arrays.get(name)):
-            shape = tuple(jnp.shape(leaf))
-            if shape[:1] != (inputs.rows,):
-                raise InputError(
-                    f"Argument '{name}' has shape {shape} but there are {inputs.rows} rows. Its "
-                    "first axis must be the rows. Pass one value, or one line, per row.",
-                    code="shape",
-                )

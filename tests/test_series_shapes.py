@@ -239,7 +239,13 @@ JOINT: dict[Any, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kernel", JOINT, ids=lambda kernel: kernel.__name__)
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        pytest.param(k, id=k.__name__, marks=pytest.mark.slow if k in (student, log_normal) else ())
+        for k in JOINT
+    ],
+)
 def test_a_history_of_a_joint_law_that_cannot_be_drawn_on_is_refused(kernel):
     im = ImpactModel(kernel).set_posterior_sample(JOINT[kernel])
     with pytest.raises(InputError, match="all rows are one event of its distribution") as caught:
