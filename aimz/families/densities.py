@@ -17,6 +17,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.util import sum_rightmost
 
 from aimz.families.limits import is_inside
+from aimz.families.tails import censored_density
 from aimz.families.truncated import cut_normal
 
 __all__ = ["Exact", "density_of"]
@@ -59,7 +60,10 @@ def density_of(fn: Any, value: Any) -> Any:
     if type(fn) is dist.StudentT:
         return _of_student(fn, jnp.asarray(value, jnp.result_type(float)))
     cut = cut_normal(fn)
-    density = _log_prob(fn, value) if cut is None else cut.log_density(value)
+    if isinstance(fn, _CENSORED):
+        density = censored_density(fn, value, density_of)
+    else:
+        density = _log_prob(fn, value) if cut is None else cut.log_density(value)
     support = _support(fn)
     if support is None:
         return density
@@ -93,6 +97,13 @@ class Exact(dist.Distribution):  # type: ignore[misc]  # NumPyro has no stubs
 
     def log_prob(self, value: Any) -> Any:
         return density_of(self.fn, value)
+
+
+_CENSORED = (
+    dist.IntervalCensoredDistribution,
+    dist.LeftCensoredDistribution,
+    dist.RightCensoredDistribution,
+)
 
 
 def _log_prob(fn: Any, value: Any) -> Any:
