@@ -89,7 +89,8 @@ def is_inside(constraint: Any, value: Any, *, slack: float = 0.0) -> Any:
         return inside
     if isinstance(constraint, type(constraints.multinomial(1))):
         total = constraint.upper_bound
-        return (inside & (value >= 0)).all(axis=-1) & (value.sum(axis=-1) == total)
+        counts = inside & (value >= 0) & (value % 1 == 0)
+        return counts.all(axis=-1) & (value.sum(axis=-1) == total)
     inside = inside & _between(constraint, value, slack)
     return _vectors_inside(constraint, value, inside) if constraint.event_dim else inside
 
@@ -105,7 +106,9 @@ def takes(support: Any, value: Any) -> np.ndarray:
     inside, base = np.asarray(support(value)), support
     while isinstance(base, type(constraints.independent(constraints.real, 1))):
         base = base.base_constraint
-    if not base.event_dim or isinstance(base, _TOLERANT):
+    if isinstance(base, type(constraints.multinomial(1))):  # NumPyro takes fractions
+        inside = np.asarray(is_inside(support, value))
+    elif not base.event_dim or isinstance(base, _TOLERANT):
         inside = inside | np.asarray(is_inside(support, value))
     return inside
 
