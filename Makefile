@@ -44,9 +44,10 @@ docs: $(READY)  ## run every example of the README, the docs and the docstrings
 	$(PY) -m pytest tests/test_docs.py
 	$(PY) -m pytest --doctest-modules aimz
 
-bench: $(READY)  ## time prediction against the published package, and measure memory (an hour)
+bench: $(READY)  ## time prediction against the published package, and measure memory and imports (an hour)
 	$(PY) bench/predict.py
 	$(PY) bench/memory.py
+	$(PY) bench/import_time.py
 
 calibrate: $(READY)  ## simulation-based calibration of posteriors (some minutes)
 	$(PY) -m tests.calibration

@@ -1,0 +1,38 @@
+"""How long `import aimz` takes beside `import numpyro`, which it cannot do without.
+
+Both are imported in turn, each in a process of its own that has nothing else to do; what is
+compared are medians of one run of this program, as machines differ.
+
+    python bench/import_time.py
+"""
+
+import argparse
+import subprocess
+import sys
+from statistics import median
+
+CODE = "import time; b = time.perf_counter(); import {}; print(time.perf_counter() - b)"
+
+
+def seconds(module: str) -> float:
+    """Seconds that a new process takes to import a module."""
+    command = [sys.executable, "-c", CODE.format(module)]
+    done = subprocess.run(  # noqa: S603  # an interpreter and two names
+        command, capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=7, help="processes for each (7)")
+    runs = parser.parse_args().runs
+    seconds("aimz")  # files are read, and bytecode written, once
+    pairs = [(seconds("numpyro"), seconds("aimz")) for _ in range(runs)]
+    theirs, ours = (median(values) for values in zip(*pairs, strict=True))
+    ratio = median(own / other for other, own in pairs)
+    print(f"import numpyro {theirs:.2f} s, import aimz {ours:.2f} s, ratio {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What holds across the parts of the library."""
