@@ -23,7 +23,7 @@ from aimz.structure import Inputs, base_distribution, spread_sites, stand_ins
 __all__ = ["check_outcomes"]
 
 # Families whose density has a limit on the border of their support, which is open.
-_EDGED = (dist.Exponential, dist.Gompertz, dist.HalfCauchy, dist.HalfNormal, dist.Pareto)
+_EDGED = (dist.Exponential, dist.Gompertz, dist.HalfCauchy, dist.HalfNormal)
 # Families whose density has none there, though their support is closed.
 _EDGELESS = (dist.Beta, dist.Kumaraswamy)
 # Supports that leave nothing out (angles go around), or are not known.

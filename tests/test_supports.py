@@ -79,7 +79,7 @@ FAMILIES: dict[str, Family] = {
     "log-normal": Family(dist.LogNormal(0.0, 1.0), between(0), 1.5, (0.0,)),
     "weibull": Family(dist.Weibull(2.0, 1.5), between(0), 1.5, (0.0,)),
     "chi-squared": Family(dist.Chi2(3.0), between(0), 1.5, (0.0,)),
-    "pareto": Family(dist.Pareto(2.0, 1.5), closed(2), 3.0),
+    "pareto": Family(dist.Pareto(2.0, 1.5), between(2), 3.0, (2.0,)),
     "uniform": Family(dist.Uniform(-1.0, 2.0), closed(-1, 2), 0.5),
     "log-uniform": Family(dist.LogUniform(1.0, 6.0), closed(1, 6), 2.0),
     "beta": Family(dist.Beta(2.0, 3.0), between(0, 1), 0.5, (0.0, 1.0)),
@@ -204,24 +204,26 @@ SITES: dict[str, Any] = {
     "bool": dist.Bernoulli(0.5),
     "trials": dist.Binomial(200, 0.5),
 }
+PLAIN = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+PLAIN += [">i4", ">u8", "float16", "float32", "float64", ">f4", ">f8", "longdouble"]
+
+
+def of_dtype(dtype: Any, shift: float = 0.0) -> Callable[[list[int]], Any]:
+    return lambda values: (np.array(values) + (shift or 0)).astype(dtype)
+
+
 DTYPES: dict[str, Callable[[list[int]], Any]] = {
-    **{
-        dtype: lambda values, dtype=dtype: np.array(values).astype(dtype)
-        for dtype in (
-            *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
-            *(">i4", ">u8", "float16", "float32", "float64", ">f4", ">f8", "longdouble"),
-        )
-    },
-    "bfloat16": lambda values: np.array(values).astype(ml_dtypes.bfloat16),
-    "float8": lambda values: np.array(values).astype(ml_dtypes.float8_e4m3fn),
-    "int4": lambda values: np.array(values).astype(ml_dtypes.int4),
-    "list": lambda values: list(values),
-    "objects": lambda values: np.array(values, object),
-    "Arrow": lambda values: pa.array(values),
+    **{dtype: of_dtype(dtype) for dtype in PLAIN},
+    "bfloat16": of_dtype(ml_dtypes.bfloat16),
+    "float8": of_dtype(ml_dtypes.float8_e4m3fn),
+    "int4": of_dtype(ml_dtypes.int4),
+    "list": list,
+    "objects": of_dtype(object),
+    "Arrow": pa.array,
     "JAX": lambda values: jnp.asarray(np.array(values).clip(-(2**31), 2**31 - 1), jnp.int32),
     "bfloat16 of JAX": lambda values: jnp.asarray(values, jnp.float32).astype(jnp.bfloat16),
-    "halves": lambda values: np.array(values) + 0.5,
-    "halves in bfloat16": lambda values: (np.array(values) + 0.5).astype(ml_dtypes.bfloat16),
+    "halves": of_dtype(float, 0.5),
+    "halves in bfloat16": of_dtype(ml_dtypes.bfloat16, 0.5),
 }
 
 
