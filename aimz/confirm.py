@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
+from numpyro import handlers
 
 from aimz import programs
 from aimz.coupling import Verdict
 from aimz.spec import KernelSpec
 from aimz.structure import Inputs, evaluate, given_shapes, plausible_values, read
 
-__all__ = ["disagreement", "foresight"]
+__all__ = ["disagreement", "foresight", "is_reordered"]
 
 _ORDER = np.array([2, 0, 3, 1])
 _SKIPPED = frozenset({"observation", "scale"})
@@ -93,6 +94,25 @@ def foresight(kernel: Callable[..., Any], inputs: Inputs, spec: KernelSpec, firs
         if compared and not _equal(_first_of(whole[name], value), value):
             return f"Site '{name[0]}' has other values in the first {first} rows when more follow."
     return ""
+
+
+def is_reordered(kernel: Callable[..., Any], inputs: Inputs, output: str, axis: int) -> bool:
+    """Whether a site observes its outcomes in another order than that of the rows, on `axis`."""
+    if len(jax.tree.leaves(inputs.arrays[output])) != 1:
+        return False
+    if any(not _is_concrete(leaf) for leaf in jax.tree.leaves(inputs.arrays)):
+        return False
+
+    def look(arrays: Any) -> Any:
+        with handlers.block():
+            seeded = handlers.seed(kernel, 0)
+            return handlers.trace(seeded).get_trace(**arrays, **inputs.static)[output]["value"]
+
+    seen = np.moveaxis(np.asarray(_run_once(look, inputs.arrays)), axis, 0)
+    given = np.asarray(inputs.arrays[output], seen.dtype)
+    if seen.shape != given.shape or np.array_equal(seen, given, equal_nan=seen.dtype.kind == "f"):
+        return False
+    return sorted(row.tobytes() for row in seen) == sorted(row.tobytes() for row in given)
 
 
 def _first_of(value: Any, like: Any) -> Any:

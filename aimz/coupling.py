@@ -28,6 +28,7 @@ class Found:
     inputs: frozenset[str]  # arguments that it reads
     observed: frozenset[str] = frozenset()  # arguments that its observed value is made of
     is_broadcast: bool = False  # rows x rows, though no parameter changes along both
+    is_in_order: bool = True  # whether row i of what it observes is known to be of row i
     is_sized: bool = False  # in control flow, and its size follows the rows other than one by one
 
 
@@ -95,6 +96,7 @@ def judge(
             *_sources(roles[name]),
             _observed(roles[name]),
             _is_broadcast(there.statements[name], there.rows, roles[name]),
+            _is_in_order(roles[name].get("observation"), places[name][1]),
             _is_sized(site, there.statements[name], places[name], known_rows),
         )
         for name, site in here.statements.items()
@@ -215,6 +217,11 @@ def _is_broadcast(site: Statement, rows: int, roles: Mapping[str, Flow]) -> bool
         len(f.shape) > max(axes) and not any(f.axis != a and f.is_same(a) for a in axes)
         for f in parameters
     )
+
+
+def _is_in_order(observation: Flow | None, axis: int | None) -> bool:
+    """Whether what a site observes follows the rows one by one, if it has rows at all."""
+    return observation is None or axis is None or observation.axis == axis
 
 
 def _reason(site: Statement, rows: str, axis: int | None, roles: Mapping[str, Flow]) -> str:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from aimz import programs
-from aimz.confirm import disagreement
+from aimz.confirm import disagreement, is_reordered
 from aimz.coupling import Verdict, follows, judge
 from aimz.errors import InputError, KernelValidationError, nearest
 from aimz.lookups import lookups_of
@@ -485,6 +485,14 @@ def _check_found(call: _Call, verdict: Verdict) -> None:
         return
     if call.output in call.inputs.arrays and call.output not in found.observed:
         raise _unobserved(call.output)
+    is_known = found.is_in_order or call.output not in call.inputs.arrays
+    if not is_known and is_reordered(call.kernel, call.inputs, call.output, found.row_axis or 0):
+        raise KernelValidationError(
+            f"Site '{call.output}' observes the outcomes in another order than the rows, so that "
+            "predictions and effects of a row would be those of another. Keep the order of the "
+            "rows; a scan may run with reverse=True.",
+            code="rows-order",
+        )
     if found.is_broadcast:
         raise KernelValidationError(
             f"Site '{call.output}' has shape {found.statement.shape}: NumPyro broadcast a column "

@@ -179,6 +179,38 @@ def test_a_scan_in_a_plate_is_refused():
         ImpactModel(kernel).fit(X, WIDE, progress=False)
 
 
+ORDERS: dict[str, tuple[Any, bool]] = {
+    "turned": (lambda rows: jnp.arange(rows)[::-1], False),
+    "rolled": (lambda rows: jnp.roll(jnp.arange(rows), 1), False),
+    "as they are": (jnp.arange, True),
+}
+
+
+@pytest.mark.parametrize("is_scan", [True, False], ids=["scan", "plate"])
+@pytest.mark.parametrize(("order", "is_right"), ORDERS.values(), ids=ORDERS)
+def test_outcomes_in_another_order_than_the_rows_are_refused(order, is_right, is_scan):
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        places = order(X.shape[0])
+        x, y = X[places, 0], None if y is None else y[places]
+
+        def step(last, seen):
+            return numpyro.sample("y", dist.Normal(last + b * seen[0], 1.0), obs=seen[1]), None
+
+        if is_scan:
+            scan(step, jnp.asarray(0.0), (x, y), length=X.shape[0])
+            return
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * x, 1.0), obs=y)
+
+    im = ImpactModel(kernel).set_posterior_sample({"b": np.zeros(2)})
+    if is_right:
+        im.log_likelihood(X, Y, store="memory", progress=False)
+        return
+    with pytest.raises(KernelValidationError, match="another order than the rows"):
+        im.log_likelihood(X, Y, store="memory", progress=False)
+
+
 # ------------------------------------------------------------------ joint outcomes
 
 
