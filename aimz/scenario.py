@@ -511,6 +511,9 @@ def _site_value(site: SiteSpec, value: Any, *, may_end: bool) -> np.ndarray:
         fits = np.broadcast_shapes(array.shape, shape) == shape
     except ValueError:
         fits = False
+    is_single = array.shape == (1,) and shape != (1,) and len(shape) == 1
+    if follows_rows(site) and (is_single or _may_be_turned(array, shape)):
+        fits = False
     if not fits and not (may_end and ends_early(array.shape, shape, first_axis(site))):
         msg = (
             f"The value for site '{site.name}' has shape {array.shape}, but the site has shape "
@@ -518,6 +521,12 @@ def _site_value(site: SiteSpec, value: Any, *, may_end: bool) -> np.ndarray:
         )
         raise InputError(msg, code="site-shape")
     return array
+
+
+def _may_be_turned(array: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether one value per row may as well be one per column, and which of them matters."""
+    is_square = len(shape) == 2 and shape == 2 * array.shape
+    return is_square and bool(np.any(array != array[0]))
 
 
 def _check_inside(site: SiteSpec, array: np.ndarray, *, with_edge: bool) -> None:

@@ -271,3 +271,43 @@ def test_a_group_without_weight_is_named():
             weights=weights,
             progress=False,
         )
+
+
+# ------------------------------------------------------------------ values of sites
+
+
+def shared(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        z = numpyro.sample("z", dist.Normal(b, 1.0))
+        e = numpyro.sample("e", dist.Normal(X, 1.0).to_event(1))
+        numpyro.sample("y", dist.Normal(z + e.sum(-1), 1.0), obs=y)
+
+
+@pytest.mark.filterwarnings("ignore:The posterior holds no draws")
+@pytest.mark.parametrize("how", ["intervention", "condition"])
+@pytest.mark.parametrize(
+    ("site", "value", "wanted"),
+    [
+        ("z", [2.0], None),
+        ("z", np.ones((1, 1)), None),
+        ("z", np.ones((ROWS, 1)), None),
+        ("z", 2.0, np.full(ROWS, 2.0)),
+        ("z", np.arange(ROWS), np.arange(ROWS)),
+        ("e", np.arange(ROWS), None),  # one per row, or one per column
+        ("e", np.ones(ROWS), np.ones((ROWS, ROWS))),
+        ("e", np.arange(ROWS)[:, None], np.tile(np.arange(ROWS), (ROWS, 1)).T),
+        ("e", np.arange(ROWS)[None], np.tile(np.arange(ROWS), (ROWS, 1))),
+    ],
+)
+def test_a_value_of_a_site_is_never_spread_over_rows_by_its_length(site, value, wanted, how):
+    def found():
+        given: dict[str, object] = {how: {site: value}, "return_sites": site}
+        return model(shared).predict_on_batch(np.zeros((ROWS, ROWS)), **given)
+
+    if wanted is None:
+        with pytest.raises(InputError) as refused:
+            found()
+        assert refused.value.code == "site-shape"
+        return
+    np.testing.assert_allclose(found().posterior_predictive[site][0, 0], wanted)
