@@ -1,7 +1,7 @@
-"""How long `import aimz` takes beside `import numpyro`, which it cannot do without.
+"""What `import aimz` costs beside `import numpyro`, which it cannot do without.
 
-Both are imported in turn, each in a process of its own that has nothing else to do; what is
-compared are medians of one run of this program, as machines differ.
+Both are imported in turn, each in a process of its own. Machines differ, and are busy: what counts
+is the ratio of seconds of the processor in one run of this program.
 
     python bench/import_time.py
 """
@@ -11,11 +11,11 @@ import subprocess
 import sys
 from statistics import median
 
-CODE = "import time; b = time.perf_counter(); import {}; print(time.perf_counter() - b)"
+CODE = "import time; b = time.process_time(); import {}; print(time.process_time() - b)"
 
 
 def seconds(module: str) -> float:
-    """Seconds that a new process takes to import a module."""
+    """Seconds of the processor that a new process takes to import a module."""
     command = [sys.executable, "-c", CODE.format(module)]
     done = subprocess.run(  # noqa: S603  # an interpreter and two names
         command, capture_output=True, text=True, check=True
