@@ -207,6 +207,12 @@ class Replay:
         self.last = {scenario: ready(call) for scenario, call in replays.last.items()}
         self.couplings: dict[str, str] = {}
 
+    @property
+    def runs(self) -> list[TileRun]:
+        """What it runs."""
+        stages = [run for stages in self.stages.values() for _, run in stages]
+        return [self.evidence, *stages, *self.last.values()]
+
     def __call__(self, row_tile: RowTile, tile: Tile, device: Any) -> Replayed:
         evidence: dict[str, Evidence] = self.evidence(row_tile, tile, device)
         size = max(1, _PIECE // next(iter(evidence.values())).value.shape[1])

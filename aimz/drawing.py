@@ -16,7 +16,7 @@ from aimz.randomness import NO_ROW, as_stock_key
 from aimz.spec import SiteSpec
 from aimz.structure import base_distribution
 
-__all__ = ["HALF_A_BLOCK", "draw", "draw_rows", "drawn_on", "narrow_draw"]
+__all__ = ["HALF_A_BLOCK", "draw", "draw_rows", "drawn_if_possible", "drawn_on", "narrow_draw"]
 
 
 def draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
@@ -53,6 +53,18 @@ def narrow_draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> A
             narrow = rebuilt(fn)
         value = draw(narrow, key, shape, name)
     return value.astype(np.float64) if value.dtype == np.float32 else value
+
+
+def drawn_if_possible(one: Callable[..., Any]) -> Callable[..., Any]:
+    """A draw of a site that nothing asked for needs; zeros where it has no sampler."""
+
+    def stand_in(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
+        try:
+            return one(fn, key, shape, name)
+        except InputError:
+            return jnp.zeros(fn.shape(shape), int if fn.support.is_discrete else float)
+
+    return stand_in
 
 
 # Families of which draws share their random bits two and two: a value takes half of a block.

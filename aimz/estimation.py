@@ -33,12 +33,12 @@ from aimz.inputs import Given, as_head_of, gather
 from aimz.kernel import read_signature
 from aimz.labels import column_names, columns_ordered
 from aimz.prediction import Prepared, prepare
-from aimz.requests import Fitted, Request
+from aimz.requests import Request
 from aimz.sampling import follows_rows, predict_block
-from aimz.scenario import Origin, as_site, check_carried
+from aimz.scenario import Origin, as_site
 from aimz.scoring import presence_in
 
-__all__ = ["CROSSED", "Scenarios", "about", "between", "scenarios_of"]
+__all__ = ["CROSSED", "Scenarios", "about", "scenarios_of"]
 
 #: Name of the scenario that keeps the mediator of another.
 CROSSED = "intervention, with the mediator of the baseline"
@@ -119,40 +119,6 @@ def scenarios_of(
     world = prepare(request, own, origin, key)
     made = Scenarios(primary, own, start, prepared, world, splits, in_words(changes))
     return made if question.mediator is None else _mediated(made, question.mediator, site)
-
-
-def between(first: Given, second: Given, fitted: Fitted) -> tuple[Note, ...]:
-    """What is said of two predictions that are to be subtracted, by what they differ in.
-
-    Raises
-    ------
-    InputError
-        `global-carries`: only a global latent of the posterior carries the difference.
-    """
-    if first.stream is not None or second.stream is not None:
-        return ()
-    spec, draws, notes = first.spec, fitted.fit.draws, []
-    held = {s.name for s in spec.sites if s.name in draws and not s.belongs_to_rows}
-    for argument in changed_rows(first, second):
-        check_carried(spec, argument, held, "is not the same in both scenarios")
-        if fitted.spec is not None:
-            continue  # a fit has compared each with its own data
-        if argument in spec.pooled:
-            text = (
-                f"The scenarios differ in '{argument}', of which the kernel computes a statistic "
-                "over the rows: it changes along, and may cancel a shift. Compute it before, and "
-                "pass the result."
-            )
-            notes.append(Note(OutputWarning, text, "rows-statistic"))
-        below = spec.descendants(arguments={argument}, held=held) & draws.keys()
-        if below:
-            text = (
-                f"The scenarios differ in '{argument}', and '{min(below)}' below it keeps its "
-                "draws in both: what goes through it is not in the difference. Ask effect, which "
-                "draws it anew."
-            )
-            notes.append(Note(OutputWarning, text, "latents-kept"))
-    return tuple(notes)
 
 
 def _prepared(

@@ -44,7 +44,7 @@ __all__ = ["Estimator", "show"]
 
 
 # What is said of a fit once, not at every call of a service that sends the same.
-_SAID_ONCE = frozenset({"columns-unnamed"})
+_SAID_ONCE = frozenset({"columns-unnamed", "single-precision"})
 
 
 class _NoResultError(InputError, AttributeError):
@@ -398,6 +398,10 @@ class Estimator(Routed, Portable):
     ) -> Self:
         """Use posterior draws made elsewhere.
 
+        After a fit they are taken for draws of the fitted rows, whose columns, labels and values
+        stay known; draws of other data belong to a new model. What the fit said of its quality is
+        not said of them.
+
         Parameters
         ----------
         posterior_sample : mapping of arrays (draw, ...), DataTree or Dataset
@@ -429,7 +433,8 @@ class Estimator(Routed, Portable):
         {'chain': 2, 'draw': 5}
         """
         fit = Fit(draws=as_draws(posterior_sample, num_chains))
-        self._fitted = Fitted(fit, draw_labels=draw_labels(posterior_sample))
+        before: Fitted = getattr(self, "_fitted", None) or Fitted(fit)
+        self._fitted = before.with_draws(fit, draw_labels(posterior_sample))
         return self
 
     @property
@@ -733,7 +738,10 @@ class Estimator(Routed, Portable):
     ) -> tuple[Problem, Arguments]:
         """The kernel with its data, checked and inspected."""
         given = {self.param_input: X, self.param_output: y, **kwargs}
-        problem, arguments = problem_of(self.kernel, self._names, given, weights, missing, known)
+        own = not isinstance(self.inference, str)  # an object may know where to start
+        problem, arguments = problem_of(
+            self.kernel, self._names, given, weights, missing, known, has_own_start=own
+        )
         check_labels(problem.spec, self._schema({}, None))
         return problem, arguments
 
@@ -746,10 +754,12 @@ class Estimator(Routed, Portable):
     def _news(self, notes: Sequence[Note]) -> tuple[Note, ...]:
         """Notes without those that are said once of a fit, and have been."""
         fitted = getattr(self, "_fitted", None)
-        has_told = fitted is not None and getattr(self, "_told", None) is fitted
-        if any(note.code in _SAID_ONCE for note in notes):
-            self._told = fitted
-        return tuple(n for n in notes if not (has_told and n.code in _SAID_ONCE))
+        told: tuple[Any, frozenset[str]] = getattr(self, "_told", (None, frozenset()))
+        known = told[1] if fitted is not None and told[0] is fitted else frozenset()
+        new = {note.code for note in notes} & _SAID_ONCE
+        if new:
+            self._told = fitted, known | new
+        return tuple(n for n in notes if n.code not in known)
 
     def _fit_groups(
         self, fit: Fit, fitted: Fitted, attrs: Mapping[str, Any]

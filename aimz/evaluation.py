@@ -35,6 +35,7 @@ from aimz.execute import Call, Plan, TileRun, compile_call, each_tile, num_draws
 from aimz.inference import Note
 from aimz.joint import JointRun
 from aimz.overlap import Overlap, overlap_of
+from aimz.prediction import precision_notes
 from aimz.results import Schema, row_dimension, site_dims
 from aimz.rows import RowTile
 from aimz.sampling import Task, population_block
@@ -64,6 +65,7 @@ class _Pass:
     unsound: dict[int, np.ndarray] = field(default_factory=dict)  # rows by number of the first
     couplings: Mapping[str, str] = field(default_factory=dict)
     rows: int = 0
+    notes: tuple[Note, ...] = ()
 
 
 def effect_of(
@@ -120,7 +122,7 @@ def effect_of(
         row_summary=_row_table(done.summary, shape, row_dim, done.rows),
         scenarios=scenarios.compared,
     )
-    return effect, (*notes, *_soundness_notes(done))
+    return effect, (*notes, *done.notes, *_soundness_notes(done))
 
 
 def _begun(question: Question, rows: Rows, scenarios: Scenarios, seen: Support | None) -> _Pass:
@@ -279,6 +281,8 @@ def _run(
 
     found.rows = each_tile(first, plan, work, on_rows)
     found.couplings = {} if replays is None else replays.couplings
+    runs = [run for own in (worlds, replays) if own is not None for run in own.runs]
+    found.notes = precision_notes(*runs)
     return found
 
 
@@ -311,6 +315,11 @@ class _SideBySide:
         self.has_sums = all(run.has_sums for run in self.joint)
         if not self.has_sums and any(run.has_sums for run in self.joint):
             self.joint = [JointRun(run.calls, plan, sums=False) for run in self.joint]
+
+    @property
+    def runs(self) -> list[TileRun]:
+        """What it runs."""
+        return [*self.alone.values(), *(joint.run for joint in self.joint)]
 
     def __call__(self, row_tile: RowTile, tile: Tile, device: Any) -> dict[Any, np.ndarray]:
         given = None if self.mediate is None else self.mediate(row_tile, tile, device)

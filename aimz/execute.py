@@ -343,6 +343,18 @@ def _check_faults(faults: Mapping[str, Faults], rows: slice, asked: np.ndarray |
                 "numbers of 32 bits cannot hold. Count in larger units, or set jax_enable_x64."
             )
             raise InputError(msg, code="cast-overflow")
+        if parameter == "answer":
+            msg = (
+                f"The function for site '{site}' gives {value:.6g}{where}, which 32 bits of whole "
+                "numbers cannot hold. Rescale it, or set what depends on the site."
+            )
+            raise InputError(msg, code="cast-overflow")
+        if parameter == "posterior":
+            msg = (
+                f"Posterior draws of '{site}' hold {value:.6g}{where}, outside its support as it "
+                "is here. Pass draws on the scale of the kernel's site."
+            )
+            raise InputError(msg, code="draws-support")
         if parameter == "log density":
             msg = (
                 f"The log density of site '{site}' is {value}{where}: its outcome says nothing, or "

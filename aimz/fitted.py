@@ -125,6 +125,12 @@ def _has_rows(spec: KernelSpec) -> bool:
 
 
 def origin_of(request: Request, given: Given) -> Origin:
+    """Where the rows of a call are among the fitted ones, and whose draws the posterior has."""
+    elsewhere = request.fitted.by_hand or request.fitted.spec is None
+    return replace(_origin_of(request, given), elsewhere=elsewhere)
+
+
+def _origin_of(request: Request, given: Given) -> Origin:
     """Find the rows of a call among the fitted ones, as far as is known before they are read.
 
     Some of the fitted rows, or all in another order, are recognised by label and value together;

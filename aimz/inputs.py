@@ -44,7 +44,7 @@ from aimz.labels import (
 )
 from aimz.lookups import check_lookups
 from aimz.misfits import check_outcome_rows, in_words, misread
-from aimz.outcomes import check_outcomes
+from aimz.outcomes import check_outcomes, check_reachable
 from aimz.presence import Presence, presence_of
 from aimz.requests import Request
 from aimz.rows import Stream, is_lazy, load, materialised, open_stream
@@ -311,10 +311,13 @@ def problem_of(
     weights: Any,
     missing: str,
     known: Known | None = None,
+    *,
+    has_own_start: bool = False,
 ) -> tuple[Problem, Arguments]:
     """The kernel with the data of a fit, in memory, checked and inspected.
 
-    `known` is what an earlier fit, which goes on, has seen of the arguments.
+    `known` is what an earlier fit, which goes on, has seen of the arguments. A fit that
+    `has_own_start` may begin where no draw of the prior is.
 
     Raises
     ------
@@ -330,9 +333,11 @@ def problem_of(
     check_finite({n: v for n, v in arguments.arrays.items() if n != output}, arguments.columns)
     check_lookups(spec.lookups, arguments.arrays)
     there = check_outcome(arguments.arrays[output], missing, output)
-    check_outcomes(kernel, inputs, is_fit=True)
+    unknown = check_outcomes(kernel, inputs, is_fit=True)
     rows = None if weights is None else check_weights(weights, arguments, primary)
     own = drawable(kernel, inputs)
+    if unknown and not has_own_start:
+        check_reachable(own, inputs, unknown)
     if there is None:
         return Problem(own, inputs, spec, rows), arguments
     presence = presence_of(own, inputs, spec, there)

@@ -47,6 +47,7 @@ __all__ = [
 
 _MAX_SPECS = 256
 _FEW_ROWS = 4  # as many as `disagreement` looks at
+_ALONG = "runs along the rows"  # as a cumulative sum does, which keeps the length
 _IDLE = 2  # rank of a verdict in which rows keep apart, but have no outcome each
 _MAX_SUBSETS = 5  # sets of arguments or plates are tried exhaustively up to this size
 
@@ -289,7 +290,7 @@ def _check_single(call: _Call, verdict: Verdict) -> None:
         spread = replace(call, inputs=replace(call.inputs, arrays=shapes), natural=natural)
         probe, cut = _probe_rows(call.inputs), verdict.row_inputs | {name}
         other = _verdict(spread, probe, cut, verdict.row_plates, frozenset())
-        if other is not None and other.reason == verdict.reason:
+        if other is not None and (other.reason == verdict.reason or _ALONG in other.reason):
             raise InputError(
                 f"'{name}' has shape {jnp.shape(arrays[name])}, which would be broadcast over "
                 f"{rows} rows. Pass {rows} values, or a number in place of an array.",

@@ -16,18 +16,19 @@ import xarray as xr
 from aimz.data import as_array, check_positive, draw_count
 from aimz.effects import Effect, changes_of, question_of
 from aimz.errors import InputError
-from aimz.estimation import about, between, scenarios_of
+from aimz.estimation import about, scenarios_of
 from aimz.estimator import Estimator, show
 from aimz.evaluation import effect_of
 from aimz.fitted import check_fitted_rows, origin_of
 from aimz.groups import check_new_groups
-from aimz.inference import Fit, Note
+from aimz.inference import Fit
 from aimz.inputs import Given, gather, row_numbers
 from aimz.kernel import read_signature
 from aimz.labels import lined_up, row_labels
 from aimz.options import progress_bar
+from aimz.pairing import concerns, leads
 from aimz.places import Scratch
-from aimz.prediction import Result, carry_out, concerns, difference, prepare
+from aimz.prediction import Result, carry_out, difference, prepare
 from aimz.requests import Delivery, Fitted, Request, Use
 from aimz.results import (
     check_labels,
@@ -37,7 +38,7 @@ from aimz.results import (
     row_dimension,
     tree_of,
 )
-from aimz.rows import is_lazy, materialised
+from aimz.rows import materialised
 from aimz.sampling import (
     expectation_block,
     log_likelihood_block,
@@ -496,7 +497,7 @@ class ImpactModel(Estimator):
         -----
         OutputWarning
             `unpaired`: the two were drawn with different keys, or are of different models;
-            `rows-statistic`, `latents-kept`: what the scenarios differ in;
+            `rows-statistic`, `latents-kept`, `no-effect`: what the scenarios differ in;
             `categories-subtracted`: outcomes whose codes have no order.
 
         Examples
@@ -524,8 +525,6 @@ class ImpactModel(Estimator):
                 msg = f"args_baseline lacks '{self.param_input}'. Pass all arguments of predict."
                 raise InputError(msg, code="argument-missing")
             options["rng_key"] = self._shared_key(given[0][self.param_input])
-        if len(given) == 2:
-            show(self._between(*given), level=3)
         baseline, intervention = (
             tree if tree is not None else self.predict(**{**options, **dict(arguments or {})})
             for tree, arguments in pairs
@@ -692,7 +691,7 @@ class ImpactModel(Estimator):
             effect, notes = effect_of(
                 question, rows, ready, schema, fit.attrs, request.fitted.seen, bar.update
             )
-        show(notes, level=3)
+        show(self._news(notes), level=3)
         return effect
 
     def score(
@@ -756,6 +755,7 @@ class ImpactModel(Estimator):
         prepared = prepare(request, inputs, origin_of(request, inputs), key)
         show(self._news(prepared.notes), level=3)
         scores = row_scores(prepared, lambda _: None)
+        show(self._news(scores.notes), level=3)
         check_fitted_rows(request.fitted, prepared.call)
         if sample_weight is None:
             return scores.mean()
@@ -811,6 +811,8 @@ class ImpactModel(Estimator):
         attrs["words"] = " ".join(map(str, prepared.words))
         attrs["rung"] = "intervention" if request.intervention else "association"
         attrs["redrawn"] = list(prepared.redrawn)
+        if request.use is Use.PREDICT:
+            attrs["arguments"] = leads(inputs, prepared, fitted)
         attrs["row_dim"] = row_dimension(prepared.call.task.results)
         schema = self._schema(request.fit.draws, inputs.arguments.labels, request.draws)
         check_labels(inputs.spec, schema)
@@ -819,7 +821,7 @@ class ImpactModel(Estimator):
         options: Any = {"desc": request.method, "unit": "row", "shown": request.to.progress}
         with progress_bar(inputs.rows, **options) as bar:
             tree, notes = carry_out(prepared, result, request, self._scratch(), bar.update)
-        show(notes)
+        show(self._news(notes))
         if not request.conditions:
             return tree
         row_dim, densities = attrs["row_dim"], tree[request.group].to_dataset()
@@ -827,33 +829,6 @@ class ImpactModel(Estimator):
         if counts is None:
             return tree
         return without_rows(tree, counts, row_dim, (request.group, "observed_data"))
-
-    def _between(self, *scenarios: Mapping[str, Any]) -> tuple[Note, ...]:
-        """What is said of the arguments in which two predictions differ."""
-        names = read_signature(self.kernel, *self._names).names
-        given = [{n: v for n, v in own.items() if n in names} for own in scenarios]
-        rows = [own.get(self.param_input) for own in given]
-        if any(is_lazy(X) or not (hasattr(X, "shape") or isinstance(X, list)) for X in rows):
-            return ()
-        first, second = map(self._in_memory, given)
-        return between(first, second, self._fitted_state())
-
-    def _in_memory(self, given: Mapping[str, Any]) -> Given:
-        """The inputs of a prediction as the kernel sees them."""
-        fit = self._fitted_state().fit
-        chains, draws = self._draws_of(fit)
-        request = self._request(
-            program=predict_block,
-            method="predict",
-            group="posterior_predictive",
-            use=Use.PREDICT,
-            fit=fit,
-            chains=chains,
-            draws=draws,
-            to=Delivery(store="memory"),
-            sites=lambda spec: sites_to_return(spec, None),
-        )
-        return gather(request, given)
 
     def _check_ambiguous(self, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
         """Refuse an option of `effect` that may be meant for an argument of the kernel."""

@@ -4,10 +4,11 @@ A kernel is traced for what its sites observe and for their supports; both are c
 follow from the arguments alone. A support that a latent decides is left to the log density.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
@@ -15,13 +16,15 @@ from numpyro.distributions import constraints
 
 from aimz import programs
 from aimz.errors import InputError
-from aimz.families import is_inside
+from aimz.families import density_of, is_inside
 from aimz.lookups import known_outputs
 from aimz.presence import is_there, unmasked
 from aimz.structure import Inputs, base_distribution, spread_sites, stand_ins
 
-__all__ = ["check_outcomes"]
+__all__ = ["check_outcomes", "check_reachable"]
 
+#: Draws of the prior that look for a place where outcomes are possible.
+_PRIOR_DRAWS = 64
 # Families whose density has a limit on the border of their support, which is open.
 _EDGED = (dist.Exponential, dist.Gompertz, dist.HalfCauchy, dist.HalfNormal)
 # Families whose density has none there, though their support is closed.
@@ -32,8 +35,10 @@ _FREE = tuple(
 )
 
 
-def check_outcomes(kernel: Callable[..., Any], inputs: Inputs, *, is_fit: bool) -> None:
+def check_outcomes(kernel: Callable[..., Any], inputs: Inputs, *, is_fit: bool) -> tuple[str, ...]:
     """Refuse observed values outside the supports of their sites; of a fit also on open borders.
+
+    Returns the sites of which this is not known, because a latent decides.
 
     Raises
     ------
@@ -41,6 +46,7 @@ def check_outcomes(kernel: Callable[..., Any], inputs: Inputs, *, is_fit: bool) 
         `outcome-support`.
     """
     sites: list[tuple[str, Any, Any]] = []
+    others: set[str] = set()
     spread = spread_sites(kernel, inputs.spread, inputs.always_rows[0])
 
     def look(arrays: dict[str, Any], key: Any) -> list[Any]:
@@ -53,6 +59,8 @@ def check_outcomes(kernel: Callable[..., Any], inputs: Inputs, *, is_fit: bool) 
         for name, site in trace.items():
             support = _support_of(site)
             if support is None:
+                if site["type"] == "sample" and site["is_observed"] and _says_little(site["fn"]):
+                    others.add(name)
                 continue
             leaves, form = jax.tree.flatten(support)
             sites.append((name, form, type(base_distribution(site["fn"]))))
@@ -64,11 +72,70 @@ def check_outcomes(kernel: Callable[..., Any], inputs: Inputs, *, is_fit: bool) 
         program, shapes = programs.trace(look, arrays, jax.random.key(0))
     names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
     known = iter(known_outputs(program, [*names, None], arrays))
+    unknown = sorted(others)
     for (name, form, family), own in zip(sites, shapes, strict=True):
         value, mask, *leaves = [next(known) for _ in own]
         if value is not None and mask is not None and all(leaf is not None for leaf in leaves):
             support = jax.tree.unflatten(form, leaves)
             _check(name, value, np.asarray(mask), support, family, is_fit=is_fit)
+        elif value is not None:
+            unknown.append(name)
+    return tuple(unknown)
+
+
+def check_reachable(kernel: Callable[..., Any], inputs: Inputs, names: Collection[str]) -> None:
+    """Refuse outcomes that no draw of the prior finds possible: a fit would not know where to go.
+
+    Raises
+    ------
+    InputError
+        `outcome-support`.
+    """
+    families: dict[str, str] = {}
+
+    def look(arrays: dict[str, Any], keys: Any) -> dict[str, Any]:
+        def one(key: Any) -> dict[str, Any]:
+            with handlers.block():
+                sites = handlers.trace(handlers.seed(kernel, key)).get_trace(
+                    **arrays, **inputs.static
+                )
+            families.update({n: type(base_distribution(sites[n]["fn"])).__name__ for n in names})
+            return {name: _is_possible(sites[name]) for name in names}
+
+        first = one(keys[0])
+        step = lambda found, key: (jax.tree.map(jnp.logical_or, found, one(key)), None)  # noqa: E731
+        return jax.lax.scan(step, first, keys[1:])[0]
+
+    keys = jax.random.split(jax.random.key(0), _PRIOR_DRAWS)
+    try:
+        found = programs.compile_program(look, inputs.arrays, keys)(inputs.arrays, keys)
+    except (NotImplementedError, TypeError, ValueError):  # a prior without a sampler
+        return
+    for name, possible in found.items():
+        bad = np.argwhere(~np.asarray(possible))
+        if len(bad):
+            row = f" in row {bad[0][0]}" if len(bad[0]) else ""
+            raise InputError(
+                f"In none of {_PRIOR_DRAWS} draws of the prior can site '{name}' be what it "
+                f"observes{row}: it is outside the support of {families[name]}, which latents "
+                "decide. Check the outcome, or widen the priors.",
+                code="outcome-support",
+            )
+
+
+def _is_possible(site: Any) -> Any:
+    """Where an observed site has a density, is missing, or is masked."""
+    fn, value = site["fn"], jnp.asarray(site["value"])
+    events = tuple(range(value.ndim - fn.event_dim, value.ndim))
+    return ~jnp.isneginf(density_of(fn, value)) | ~is_there(value).all(axis=events)
+
+
+def _says_little(fn: Any) -> bool:
+    """Whether a distribution leaves out more than its support says."""
+    base = base_distribution(fn)
+    return isinstance(base, dist.Delta) or (
+        isinstance(base, dist.TransformedDistribution) and isinstance(base.support, _FREE)
+    )
 
 
 def _support_of(site: Any) -> Any:
@@ -80,7 +147,7 @@ def _support_of(site: Any) -> Any:
         support = site["fn"].support
     except NotImplementedError:
         return None
-    is_known = isinstance(support, constraints.Constraint)
+    is_known = isinstance(support, constraints.Constraint) and not _says_little(site["fn"])
     if not is_known or isinstance(support, _FREE) or np.ndim(site["value"]) == 0:
         return None
     return support

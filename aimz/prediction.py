@@ -20,7 +20,16 @@ from aimz.confirm import foresight
 from aimz.continuation import carries_outcome
 from aimz.data import row_fingerprint
 from aimz.errors import OutputWarning, PerformanceWarning
-from aimz.execute import Call, Plan, Ready, compile_call, plan_tiles, run_in_threads, run_tiles
+from aimz.execute import (
+    Call,
+    Plan,
+    Ready,
+    TileRun,
+    compile_call,
+    plan_tiles,
+    run_in_threads,
+    run_tiles,
+)
 from aimz.groups import groups_kept
 from aimz.inference import Fit, Note, Problem
 from aimz.inputs import Given
@@ -41,7 +50,6 @@ from aimz.results import (
     less,
     observed_layout,
     shared_group,
-    shared_measure,
     subtract,
 )
 from aimz.sampling import Task, density_spec
@@ -56,12 +64,13 @@ __all__ = [
     "account_of",
     "attributes_of",
     "carry_out",
-    "concerns",
     "described",
     "difference",
     "kernel_name",
     "more_draws",
+    "precision_notes",
     "prepare",
+    "why_unpaired",
 ]
 
 
@@ -122,6 +131,7 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
         scenario.condition,
         tuple(scenario.functions.items()),
         missing=given.missing,
+        unchecked=reuse.unchecked,
     )
     words = call_words(key)
     block = make_block(
@@ -140,6 +150,18 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
     plan = plan_tiles(spec, given.rows, request.chains, request.draws)
     call = Call(request.program, request.group, task, block, stream, given.observed)
     return Prepared(call, plan, (int(words[0]), int(words[1])), notes, reuse.redrawn)
+
+
+def precision_notes(*runs: TileRun) -> tuple[Note, ...]:
+    """What is said of results that could not be computed in double precision."""
+    narrow = [r for r in runs if r.call.is_wide and not r.ready.is_wide]
+    if not narrow or jax.config.jax_enable_x64:
+        return ()
+    text = (
+        "The kernel fixes numbers to 32 bits, so this is computed in single precision: small "
+        "differences of large numbers are lost. Take dtypes from the inputs, or set jax_enable_x64."
+    )
+    return (Note(OutputWarning, text, "single-precision"),)
 
 
 def _history_notes(request: Request, given: Given, scenario: Scenario) -> tuple[Note, ...]:
@@ -204,7 +226,7 @@ def carry_out(
                 f"The finished part is in {kept}: the same call with the same output_dir goes on."
             )
         raise
-    return tree, getattr(sink, "notes", ())
+    return tree, (*precision_notes(TileRun(call, ready, plan)), *getattr(sink, "notes", ()))
 
 
 def difference(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratch) -> xr.DataTree:
@@ -213,7 +235,7 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratc
     Results on disk are subtracted a tile at a time, into a temporary store below `scratch`.
     """
     group = shared_group(baseline, intervention)
-    kept = {} if _why_unpaired(baseline, intervention) else _of_the_fit(intervention)
+    kept = {} if why_unpaired(baseline, intervention) else _of_the_fit(intervention)
     if not any("artifact_path" in tree.attrs for tree in (baseline, intervention)):
         return subtract(baseline, intervention, group, kept)
     pair = aligned(baseline, intervention, group)
@@ -228,24 +250,7 @@ def _of_the_fit(tree: xr.DataTree) -> dict[str, xr.Dataset]:
     return {name: tree[name].to_dataset().compute().drop_encoding() for name in sorted(names)}
 
 
-def concerns(baseline: xr.DataTree, intervention: xr.DataTree) -> tuple[Note, ...]:
-    """What is said of the difference of two predictions."""
-    unpaired = _why_unpaired(baseline, intervention)
-    notes = [Note(OutputWarning, unpaired, "unpaired")] if unpaired else []
-    group = shared_group(baseline, intervention)
-    first, second = (tree[group].data_vars for tree in (baseline, intervention))
-    for name in first.keys() & second.keys():
-        if shared_measure(second[name], first[name]) == "category":
-            text = (
-                f"'{name}' is a category without an order, whose codes are subtracted: a "
-                "difference of 2 is no more than one of 1. Ask im.effect, which compares the share "
-                "of each category."
-            )
-            notes.append(Note(OutputWarning, text, "categories-subtracted"))
-    return tuple(notes)
-
-
-def _why_unpaired(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
+def why_unpaired(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
     """Why two predictions do not belong together, as a sentence; "" where they do."""
     first, second = (str(tree.attrs.get("kernel", "?")) for tree in (baseline, intervention))
     if first != second or not _is_one_posterior(baseline, intervention):

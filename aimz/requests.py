@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,29 @@ class Fitted:
     steps: int = 0
     seen: Support | None = None  # where the rows of the fit lie
     problem: Problem | None = None  # in this process only: never saved
+    by_hand: bool = False  # whether the draws were made elsewhere
+
+    def with_draws(self, fit: Fit, labels: Mapping[str, Any]) -> "Fitted":
+        """What is known of the rows of the fit, with draws made elsewhere, if they are of these.
+
+        Draws of other rows belong to another fit, of which nothing is known.
+        """
+        if self.spec is None or not all(self._has_rows(name, fit, labels) for name in fit.draws):
+            return Fitted(fit, draw_labels=labels, by_hand=True)
+        fit = replace(fit, params=self.fit.params)
+        return replace(self, fit=fit, draw_labels=labels, by_hand=True)
+
+    def _has_rows(self, name: str, fit: Fit, labels: Mapping[str, Any]) -> bool:
+        """Whether draws of a latent of rows may be of the fitted ones, by shape and labels."""
+        assert self.spec is not None  # noqa: S101  # from the caller
+        if name not in self.spec or not self.spec[name].belongs_to_rows:
+            return True
+        site = self.spec[name]
+        if np.shape(fit.draws[name])[2:] != tuple(site.shape):
+            return False
+        own = labels.get(name, {}).get(2 + (site.row_axis or 0))
+        fitted = np.arange(self.rows) if self.labels is None else self.labels
+        return own is None or site.row_axis is None or np.array_equal(own, fitted)
 
 
 @dataclass(frozen=True)

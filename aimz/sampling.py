@@ -17,18 +17,35 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from numpyro import handlers
 
 from aimz.control_flow import Inside, Step, enter, leave
-from aimz.drawing import HALF_A_BLOCK, draw, draw_rows, drawn_on, narrow_draw
+from aimz.drawing import (
+    HALF_A_BLOCK,
+    draw,
+    draw_rows,
+    drawn_if_possible,
+    drawn_on,
+    narrow_draw,
+)
 from aimz.errors import InputError
-from aimz.families import Faults, faults_of, first_fault, mean_of, mean_of_known
+from aimz.families import (
+    Faults,
+    Mark,
+    faults_of,
+    first_fault,
+    is_inside,
+    mean_of,
+    mean_of_known,
+)
 from aimz.kernel import row_plates
 from aimz.laws import Evidence, Law, law_of
 from aimz.presence import completed, densities_of
 from aimz.randomness import NO_ROW, Draw, as_stock_key, draw_words, pair_words, site_key
 from aimz.spec import KernelSpec, SiteSpec
 from aimz.structure import base_distribution
+from aimz.widening import answered, in_place_of
 
 __all__ = [
     "DENSITY",
@@ -92,6 +109,7 @@ class Task:
     functions: tuple[tuple[str, Callable[..., Any]], ...] = ()
     held: tuple[str, ...] = ()  # sites that keep the block's values though the call observes them
     missing: bool = False  # whether outcomes may be missing
+    unchecked: tuple[str, ...] = ()  # latents whose draws have not been held to their supports
     is_wide: bool = False  # in double precision but for draws, which are those of single precision
 
 
@@ -176,12 +194,12 @@ def scored(task: Task) -> Task:
         `rows-joint`: a density that is joint over the rows.
     """
     spec = task.spec
-    for name in task.sites:
+    for name in spec.row_data_sites:
         if not follows_rows(task.results[name]):
             msg = f"Site '{name}' has no log density per row, so there is no score of a row."
             raise InputError(msg, code="rows-joint")
     parts = [DENSITY]
-    if task.missing or any(spec[name].masked or spec[name].scaled for name in task.sites):
+    if task.missing or any(spec[name].masked or spec[name].scaled for name in spec.row_data_sites):
         parts.append(WEIGHT)
     own = [
         SiteSpec(name, "deterministic", "leading", 0, (spec.rows,), np.dtype(np.float32))
@@ -286,8 +304,8 @@ def _draw_by_row(task: Task, read: _Read, block: Block) -> Found:
             row_posterior=_with_row_axis(task.spec, block.row_posterior),
             row_values=_with_row_axis(task.spec, block.row_values),
         )
-        trace, drawn = _trace(task, single, 1)
-        values, faults = read(task, single, trace), _site_faults(task, read, trace, drawn)
+        trace, answer = _trace(task, read, single, 1)
+        values, faults = read(task, single, trace), _site_faults(task, read, trace, answer)
         rows, row_faults = {}, {}
         for name in sorted(owned):
             squeeze = partial(jnp.squeeze, axis=_row_axis(task.results, name))
@@ -308,14 +326,14 @@ def _draw_whole(task: Task, read: _Read, block: Block) -> Found:
         row_posterior={n: _move(v, 0, _row_axis(spec, n)) for n, v in block.row_posterior.items()},
         row_values={n: _move(v, 0, _row_axis(spec, n)) for n, v in block.row_values.items()},
     )
-    trace, drawn = _trace(task, natural, len(block.rows))
+    trace, answer = _trace(task, read, natural, len(block.rows))
     values = read(task, natural, trace)
     for name in values.keys() & {n for n in task.sites if follows_rows(task.results[n])}:
         first = partial(_move, source=_row_axis(task.results, name), target=0)
         values[name] = jax.tree.map(first, values[name])
         if block.kept is not None:
             values[name] = jax.tree.map(lambda value: value[block.kept], values[name])
-    faults = _site_faults(task, read, trace, drawn)
+    faults = _site_faults(task, read, trace, answer)
     if block.kept is not None:
         for name in [name for name, own in faults.items() if own.code.ndim]:
             faults[name] = jax.tree.map(lambda leaf: leaf[block.kept], faults[name])
@@ -334,11 +352,10 @@ def _with_row_axis(spec: KernelSpec, values: dict[str, Any]) -> dict[str, Any]:
     return {n: jnp.expand_dims(v, _row_axis(spec, n)) for n, v in values.items()}
 
 
-def _trace(task: Task, block: Block, num_rows: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Run the kernel once under the block's values and keys.
-
-    Returns NumPyro's trace, and the sites that were drawn: None, or in which rows.
-    """
+def _trace(
+    task: Task, read: _Read, block: Block, num_rows: int
+) -> "tuple[Mapping[str, Any], _Answer]":
+    """Run the kernel once under the block's values and keys: NumPyro's trace, and what gave it."""
     set_values = block.values | block.row_values
     kernel = row_plates(task.kernel, task.spec.row_plates, num_rows)
     answer = _Answer(
@@ -348,53 +365,56 @@ def _trace(task: Task, block: Block, num_rows: int) -> tuple[Mapping[str, Any], 
         do={name: set_values[name] for name in task.do if name in set_values}
         | dict(task.functions),
         condition={name: set_values[name] for name in task.condition},
+        needed=_needed(task, read),
     )
     arguments = {**task.static, **block.inputs, **block.row_inputs}
     with handlers.trace() as trace, answer:
         kernel(**arguments)
-    return dict(trace), answer.drawn
+    return dict(trace), answer
 
 
 def _site_faults(
-    task: Task, read: _Read, trace: Mapping[str, Any], drawn: Mapping[str, Any]
+    task: Task, read: _Read, trace: Mapping[str, Any], answer: "_Answer"
 ) -> dict[str, Faults]:
     """Faults of the distributions that what is asked for is drawn from, or read of."""
     faults = {}
     set_sites = {*task.do, *task.condition}
-    asked = task.spec.data_sites if read is _row_scores else task.sites
-    for name in _above(task.spec, asked):
-        is_read = read is not _site_values and name in asked and name not in set_sites
-        if name not in trace or task.spec[name].kind not in ("latent", "observed"):
+    asked = task.spec.row_data_sites if read is _row_scores else task.sites
+    for name in task.spec.above(asked):
+        if name not in trace or task.spec[name].kind in ("param", "factor"):
             continue
-        if is_read:
-            own = _of_read(task, read, trace, name)
-        elif name in drawn:
-            own = {"where": drawn[name], "is_drawn": True}
-        else:
-            continue
+        site, marks = trace[name], _marks(task, trace, name, answer)
+        own: dict[str, Any] = {"is_read": False}
+        if read is not _site_values and name in asked and name not in set_sites:
+            own["is_read"] = site["type"] == "sample"
+            if read in (_site_densities, _row_scores):
+                density, counts = _density(task, trace, name)
+                density = jnp.where(counts, density, 0.0)
+                marks.append(Mark("log density", ~(density < jnp.inf), density))
+        elif name in answer.drawn:
+            own = {"where": answer.drawn[name], "is_drawn": True}
         axis = _row_axis(task.spec, name) if follows_rows(task.spec[name]) else None
-        site = trace[name]
-        found = faults_of(site["fn"], jnp.shape(site["value"]), axis, **own)
-        if found is not None:
-            faults[name] = found
-    return faults
+        fn = site["fn"] if site["type"] == "sample" else dist.Delta(site["value"])
+        faults[name] = faults_of(fn, jnp.shape(site["value"]), axis, marks=marks, **own)
+    return {name: found for name, found in faults.items() if found is not None}
 
 
-def _of_read(task: Task, read: _Read, trace: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What is looked at of a site whose distribution is read, beside its parameters."""
-    if read not in (_site_densities, _row_scores):
-        return {}
-    own, counts = _density(task, trace, name)
-    return {"density": jnp.where(counts, own, 0.0)}
+def _marks(task: Task, trace: Mapping[str, Any], name: str, answer: "_Answer") -> list[Mark]:
+    """What must not be of a value that a function gave, or that was made elsewhere."""
+    marks = [Mark("answer", *answer.overflown[name])] if name in answer.overflown else []
+    if name in task.unchecked and trace[name]["value"] is answer.given[name]:
+        value, support = trace[name]["value"], trace[name]["fn"].support
+        shown = value.min(axis=tuple(range(value.ndim - support.event_dim, value.ndim)))
+        marks.append(Mark("posterior", ~is_inside(support, value), shown))
+    return marks
 
 
-def _above(spec: KernelSpec, names: Collection[str]) -> list[str]:
-    """Some sites, and those that they depend on."""
-    found, new = set(names), set(names)
-    while new:
-        new = {p for name in new if name in spec for p in spec[name].parents} - found
-        found |= new
-    return [name for name in spec.names if name in found]
+def _needed(task: Task, read: _Read) -> Collection[str]:
+    """Sites whose values are read: of what only its distribution is asked, those above it."""
+    if read is _row_scores:
+        return task.spec.above(task.spec.row_data_sites)
+    own = {p for name in task.sites for p in task.spec[name].parents}
+    return task.spec.above(own if read is _site_means else task.sites)
 
 
 def _site_values(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -446,7 +466,7 @@ def _density(task: Task, trace: Mapping[str, Any], name: str) -> tuple[Any, Any]
 
 def _row_scores(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
     total, weight, count = (jnp.zeros(()) for _ in range(3))
-    for name in task.spec.data_sites:
+    for name in task.spec.row_data_sites:
         own, counts = _density(task, trace, name)
         scale = 1.0 if trace[name]["scale"] is None else trace[name]["scale"]
         counts = counts & (jnp.broadcast_to(scale, own.shape) != 0)
@@ -498,17 +518,20 @@ class _Answer(Inside):
         given: Mapping[str, Any],
         do: Mapping[str, Any],
         condition: Mapping[str, Any],
+        needed: Collection[str],
     ) -> None:
         super().__init__()
         self.task, self.rows, self.redraw = task, block.rows, block.redraw
         self.words = draw_words(block.words, block.draws.number)
         self.pair, self.half = pair_words(block.words, block.draws.pair), block.draws.half
         self.given, self.do, self.condition = given, do, condition
+        self.needed = needed
         self.ordinals: dict[str, int] = {}
         self.place: Any = NO_ROW
         self.prefix = ""
         self.step: Step | None = None
         self.drawn: dict[str, Any] = {}  # None, or in which rows
+        self.overflown: dict[str, Any] = {}  # where what a function gave does not fit, and it
 
     def process_message(self, msg: dict[str, Any]) -> None:
         kind, name = msg["type"], str(msg.get("name"))
@@ -517,7 +540,7 @@ class _Answer(Inside):
         if kind == "sample":
             self._answer_sample(msg)
         elif kind == "deterministic" and name in self.do:
-            msg["value"] = _as_set(self._setting(self.do, name), msg["value"])
+            msg["value"] = self._as_set(name, msg["value"])
         elif kind in ("param", "mutable") and name in self.given:
             msg["value"] = self.given[name]
         elif kind == "plate" and msg["value"] is None:
@@ -539,11 +562,20 @@ class _Answer(Inside):
         elif msg["is_observed"] and name in self.redraw:
             msg["value"] = self._anew(msg, msg["value"])
         if name in self.do:
-            setting = self._setting(self.do, name)
-            natural = self._natural(msg) if callable(setting) else _like(msg)
-            msg["value"] = _as_set(setting, natural)
+            natural = self._natural(msg) if callable(self.do[name]) else _like(msg)
+            msg["value"] = self._as_set(name, natural)
         elif msg["value"] is None:
             msg["value"] = self._natural(msg)
+
+    def _as_set(self, name: str, natural: Any) -> Any:
+        """The value that a site is set to, in the shape and dtype of its natural value."""
+        setting = self._setting(self.do, name)
+        if not callable(setting):
+            return in_place_of(natural, setting)
+        value, overflown = answered(setting, natural)
+        if overflown is not None and self.step is None:  # in a scan it was tried before
+            self.overflown[name] = overflown
+        return value
 
     def _setting(self, settings: Mapping[str, Any], name: str) -> Any:
         """What a site is set to: a function, a value, or in a scan the value of the step."""
@@ -558,7 +590,7 @@ class _Answer(Inside):
         if self._is_begun(name, value):
             msg["value"] = self._begun(msg, value)
             return
-        msg["value"] = _as_set(self._setting(self.condition, name), _like(msg))
+        msg["value"] = in_place_of(_like(msg), self._setting(self.condition, name))
         msg["is_observed"] = True
 
     def _given(self, msg: dict[str, Any]) -> Any:
@@ -625,6 +657,8 @@ class _Answer(Inside):
         name, shape = msg["name"], msg["kwargs"].get("sample_shape", ())
         site = self.task.spec[name]
         one = narrow_draw if self.task.is_wide else draw
+        if name not in self.needed:
+            one = drawn_if_possible(one)
         self.drawn[name] = None
         if not follows_rows(site) or site.rows == "scan":
             return one(msg["fn"], site_key(self.words, name, self.place), shape, name)
@@ -662,24 +696,3 @@ def _like(msg: dict[str, Any]) -> Any:
         return jnp.asarray(msg["value"])
     fn, shape = msg["fn"], msg["kwargs"].get("sample_shape", ())
     return jax.eval_shape(lambda: draw(fn, jax.random.key(0), shape, msg["name"]))
-
-
-def _as_set(setting: Any, natural: Any) -> jax.Array:
-    """The value that a site is set to, in the shape and dtype of its natural value.
-
-    A function of narrow numbers, or of bools, has the dtype of 32 bits that its answer needs.
-    """
-    if not callable(setting):
-        return jnp.broadcast_to(jnp.asarray(setting), natural.shape).astype(natural.dtype)
-    dtype, is_bool = natural.dtype, natural.dtype.name == "bool"
-    if dtype.itemsize < 4 and not is_bool:
-        wide = np.int32 if jnp.issubdtype(dtype, np.integer) else np.float32
-        dtype = jnp.result_type(dtype, wide)
-    value = jnp.asarray(setting(jnp.asarray(natural, dtype)))
-    if jnp.issubdtype(dtype, jnp.integer) and jnp.issubdtype(value.dtype, jnp.inexact):
-        msg = (
-            "An intervention on a discrete site gives floating-point numbers, which would be cut "
-            "off. Round them and make them integers, e.g. jnp.round(v).astype(int)."
-        )
-        raise InputError(msg, code="site-integer")
-    return jnp.broadcast_to(value, natural.shape).astype(value.dtype if is_bool else dtype)

@@ -4,10 +4,12 @@ An intervention reaches through latents that the posterior holds: its descendant
 Everything here is pure; what the user should hear comes back as notes.
 """
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to
@@ -24,7 +26,7 @@ from aimz.continuation import (
 )
 from aimz.data import Arguments, as_array, as_jax_sees, check_finite
 from aimz.errors import InputError, OutputWarning, nearest
-from aimz.families import takes
+from aimz.foreign_draws import check_names, check_supports, has_own_support
 from aimz.inference.records import Fit, Note
 from aimz.sampling import Block, Task, follows_rows
 from aimz.spec import KernelSpec, SiteSpec
@@ -35,7 +37,7 @@ __all__ = [
     "Reuse",
     "Scenario",
     "as_site",
-    "check_carried",
+    "global_carries",
     "make_block",
     "observed_sites",
     "reused_draws",
@@ -63,13 +65,15 @@ class Origin:
     `rows` is None where they are the fitted ones in order, else their numbers there; `leading` is
     how many fitted ones the rows begin with, where they go on after these. `changed` says
     for each argument that is not the fitted one in which rows, (rows,) or (). `labels` are those of
-    the call's rows. A posterior that was set by hand knows no rows but by the labels of its draws.
-    `observed` names the sites that were data of the fit: left out, they are drawn. `static` names
-    changed arguments that are not traced, so that it is not known what they reach.
+    the call's rows. A posterior that was set by hand without a fit knows no rows but by the labels
+    of its draws; `elsewhere` says that no fit has made the draws. `observed` names the sites that
+    were data of the fit: left out, they are drawn. `static` names changed arguments that are not
+    traced, so that it is not known what they reach.
     """
 
     is_known: bool = True
     by_hand: bool = False
+    elsewhere: bool = False
     labels: np.ndarray | None = None
     draw_labels: Mapping[str, Any] = field(default_factory=dict)
     rows: np.ndarray | None = None
@@ -84,13 +88,15 @@ class Reuse:
     """Posterior draws that a scenario reuses, and where it draws anew.
 
     `redraw` has the rows, (rows,) of bool, in which a latent of rows is drawn anew; `redrawn` names
-    every site whose posterior draws are not used, or not in all rows.
+    every site whose posterior draws are not used, or not in all rows; `unchecked` those whose draws
+    were made elsewhere and can only be held to their supports where these are computed.
     """
 
     draws: Mapping[str, Any]
     redraw: Mapping[str, np.ndarray]
     redrawn: tuple[str, ...]
     notes: tuple[Note, ...]
+    unchecked: tuple[str, ...] = ()
 
 
 def scenario_of(
@@ -118,7 +124,8 @@ def scenario_of(
         site = _settable(spec, name, is_condition=name in given)
         if callable(value) and name in do:
             _check_not_in_scan(spec, site)
-            check_range(value, site)
+            if site.rows == "scan":
+                check_range(value, site)
             if site.rows == "scan" or (follows_rows(site) and not spec.coupled):
                 _check_row_by_row(site, value)
             continue
@@ -200,9 +207,9 @@ def reused_draws(
         `draws-support`, `draws-unknown`: draws that are not the kernel's; `global-carries`;
         `static-changed`; `rows-look-ahead`; `history-not-fitted`.
     """
-    _check_names(spec, fit.draws)
-    if origin.by_hand:
-        _check_supports(spec, fit.draws)
+    check_names(spec, fit.draws)
+    if origin.elsewhere:
+        check_supports(spec, fit.draws)
     below = spec.descendants(scenario.do) - set(scenario.do)
     latents = set(spec.latents)
     redrawn = sorted(name for name in below if name in fit.draws and name in latents)
@@ -222,7 +229,8 @@ def reused_draws(
     check_history(spec, history, known, reused, redraw)
     notes = _notes(spec, fit, scenario, redrawn, origin.observed, in_sample=in_sample)
     redrawn_names = tuple(sorted({*redrawn, *redraw, *grown}))
-    return Reuse(reused, redraw, redrawn_names, (*notes, *joined))
+    unchecked = [n for n in reused if origin.elsewhere and has_own_support(spec[n])]
+    return Reuse(reused, redraw, redrawn_names, (*notes, *joined), tuple(unchecked))
 
 
 def _more_groups(site: SiteSpec, value: Any) -> bool:
@@ -315,43 +323,6 @@ def _check_foresight(
         raise InputError(msg, code="rows-look-ahead")
 
 
-def _check_names(spec: KernelSpec, draws: Mapping[str, Any]) -> None:
-    """Refuse draws of the outcome, and of another kernel's sites where this one lacks draws."""
-    if spec.output in draws and spec.output in spec and spec[spec.output].kind == "observed":
-        msg = (
-            f"The posterior holds '{spec.output}', the outcome itself. Predictions would repeat "
-            "these draws. Leave it out."
-        )
-        raise InputError(msg, code="draws-unknown")
-    unknown = sorted(name for name in draws if name not in spec)
-    lacking = [name for name in spec.latents if name not in draws]
-    if unknown and lacking:
-        msg = (
-            f"The posterior has draws of '{unknown[0]}', which is no site of the kernel, and none "
-            f"of '{lacking[0]}'. {nearest(unknown[0], lacking)}"
-        )
-        raise InputError(msg, code="draws-unknown")
-
-
-def _check_supports(spec: KernelSpec, draws: Mapping[str, Any]) -> None:
-    """Refuse draws made elsewhere that their sites cannot take."""
-    for name in spec.latents:
-        support = spec[name].support
-        if name not in draws or support is None:
-            continue
-        values = np.asarray(draws[name])
-        inside = takes(support, values)
-        if not inside.all():
-            chain, draw, *place = (int(n) for n in np.argwhere(~inside)[0])
-            example = values[(chain, draw, *place)].tolist()
-            msg = (
-                f"Posterior draws of '{name}' hold {example!s:.50} (chain {chain}, draw {draw}), "
-                f"outside its support {support!r:.70}. Pass draws on the scale of the kernel's "
-                "site."
-            )
-            raise InputError(msg, code="draws-support")
-
-
 def _of_rows(site: SiteSpec, value: Any, origin: Origin, *, coupled: bool) -> Any:
     """Draws of a latent of rows for the rows of a call; where rows interact, only as they were."""
     axis = 2 + (site.row_axis or 0)
@@ -387,7 +358,7 @@ def _changed_rows(
         raise InputError(msg, code="static-changed")
     for argument, rows in origin.changed.items():
         reached = spec.descendants(arguments={argument}, held=held)
-        check_carried(spec, argument, held, "is not the fitted one")
+        _check_carried(spec, argument, held, "is not the fitted one")
         every = np.broadcast_to(rows, (spec.rows,))
         for name in reached & reused.keys():
             apart = follows_rows(spec[name]) and not spec.coupled
@@ -397,16 +368,21 @@ def _changed_rows(
     return redraw
 
 
-def check_carried(spec: KernelSpec, argument: str, held: Collection[str], how: str) -> None:
+def _check_carried(spec: KernelSpec, argument: str, held: Collection[str], how: str) -> None:
     """Refuse a change that only latents which are `held`, being global, carry to the outcome."""
     reached = spec.descendants(arguments={argument}, held=held)
     if spec.output not in reached and spec.output in spec.descendants(arguments={argument}):
-        msg = (
-            f"'{argument}' {how}, and only global latents of the posterior carry its change to the "
-            "outcome. They are never drawn anew for an argument: set them by intervention=, or fit "
-            "again."
-        )
-        raise InputError(msg, code="global-carries")
+        raise global_carries(argument, how)
+
+
+def global_carries(argument: str, how: str) -> InputError:
+    """The error of a change that only global latents of the posterior carry to the outcome."""
+    msg = (
+        f"'{argument}' {how}, and only global latents of the posterior carry its change to the "
+        "outcome. They are never drawn anew for an argument: set them by intervention=, or fit "
+        "again."
+    )
+    return InputError(msg, code="global-carries")
 
 
 def rows_set(spec: KernelSpec, draws: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
@@ -590,13 +566,14 @@ def _check_row_by_row(site: SiteSpec, function: Callable[[Any], Any]) -> None:
     shape = [count if place == axis else size for place, size in enumerate(site.shape)]
     noise = np.random.default_rng(len(site.name)).normal(size=shape)
     values = _made_up(site, noise)
+    is_whole = jnp.issubdtype(values.dtype, jnp.integer)
     try:
-        whole = np.asarray(function(values))
-        alone = [
-            np.broadcast_to(np.asarray(function(jnp.take(values, np.array([n]), axis=axis))), one)
-            for n in range(count)
-            for one in [tuple(1 if place == axis else s for place, s in enumerate(shape))]
-        ]
+        with jax.enable_x64(True) if is_whole else contextlib.nullcontext():
+            values = values.astype(np.int64) if is_whole else values
+            whole = np.asarray(function(values))
+            one = tuple(1 if place == axis else s for place, s in enumerate(shape))
+            rows = [jnp.take(values, np.array([n]), axis=axis) for n in range(count)]
+            alone = [np.broadcast_to(np.asarray(function(row)), one) for row in rows]
         whole = np.broadcast_to(whole, tuple(shape))
     except (TypeError, ValueError, IndexError) as error:
         msg = (

@@ -14,7 +14,8 @@ import xarray as xr
 
 from aimz.errors import InputError
 from aimz.execute import Call, TileRun, compile_call, each_tile, plan_tiles
-from aimz.prediction import Prepared
+from aimz.inference import Note
+from aimz.prediction import Prepared, precision_notes
 from aimz.rows import RowTile
 from aimz.sampling import DENSITY, WEIGHT, density_spec, follows_rows, presence_block, scored
 from aimz.store import Tile
@@ -31,6 +32,7 @@ class RowScores:
 
     densities: np.ndarray
     weights: np.ndarray
+    notes: tuple[Note, ...] = ()
 
     def mean(self, weights: np.ndarray | None = None) -> float:
         """Mean over the rows that count.
@@ -110,7 +112,7 @@ def row_scores(prepared: Prepared, on_rows: Callable[[int], None]) -> RowScores:
         found.add(tile, own, values.get(WEIGHT, np.ones_like(own)))
 
     each_tile(call, plan, work, on_rows)
-    return found.means(plan.chains * plan.draws)
+    return replace(found.means(plan.chains * plan.draws), notes=precision_notes(run))
 
 
 def presence_in(call: Call, sites: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -240,6 +240,15 @@ class KernelSpec:
         )
 
     @property
+    def row_data_sites(self) -> tuple[str, ...]:
+        """Those of them that are data of rows, and not of all at once, as a soft constraint is."""
+        return tuple(
+            name
+            for name in self.data_sites
+            if name == self.output or self[name].kind == "factor" or self[name].rows != "none"
+        )
+
+    @property
     def observed_arguments(self) -> frozenset[str]:
         """Arguments that sites observe: outcomes, and what lies between causes and them."""
         return frozenset[str]().union(*(s.observes for s in self.sites)) | {self.output}
@@ -264,6 +273,14 @@ class KernelSpec:
                 shape[site.row_axis] = count
             sites.append(replace(site, shape=tuple(shape)))
         return replace(self, sites=tuple(sites), rows=count)
+
+    def above(self, names: Collection[str]) -> list[str]:
+        """Some sites, and those that they depend on, in the order of the kernel."""
+        found, new = set(names), set(names)
+        while new:
+            new = {p for name in new if name in self for p in self[name].parents} - found
+            found |= new
+        return [name for name in self.names if name in found]
 
     def descendants(
         self,

@@ -5,6 +5,7 @@ polars and JAX alike. So a function gets its value in 64 bits, in the container 
 runs where JAX computes in 64 bits too. What it returns is checked as any other input is.
 """
 
+import contextlib
 import copy
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from aimz.data import as_array
 from aimz.errors import InputError
 from aimz.spec import SiteSpec
 
-__all__ = ["applied", "check_range", "widened"]
+__all__ = ["answered", "applied", "check_range", "in_place_of", "widened"]
 
 # A count that many sites may have, where nothing bounds them.
 _COUNT = 1000
@@ -40,10 +41,9 @@ def applied(function: Callable[[Any], Any], value: Any, name: str) -> Any:
 
 
 def check_range(function: Callable[[Any], Any], site: SiteSpec) -> None:
-    """Refuse a function of a site of whole numbers whose answer its dtype cannot hold.
+    """Refuse a function of a site in a scan whose answer its dtype of whole numbers cannot hold.
 
-    It is tried at the site's bounds, or at a count of a thousand: the values are drawn later, in a
-    program in which they would overflow without a word.
+    It is tried at the site's bounds, or at a count of a thousand: inside a step nothing looks.
 
     Raises
     ------
@@ -68,6 +68,40 @@ def check_range(function: Callable[[Any], Any], site: SiteSpec) -> None:
                 f"which {limits.dtype} cannot hold. Rescale it, or set what depends on the site."
             )
             raise InputError(msg, code="cast-overflow")
+
+
+def in_place_of(natural: Any, setting: Any) -> jax.Array:
+    """A value in the shape and dtype of a natural one."""
+    return jnp.broadcast_to(jnp.asarray(setting), natural.shape).astype(natural.dtype)
+
+
+def answered(setting: Callable[[Any], Any], natural: Any) -> tuple[jax.Array, Any]:
+    """What a function gives for a natural value, and where it does not fit its dtype, if it may.
+
+    Whole numbers are computed with in 64 bits, in a program of its own, which keeps the precision
+    of its numbers. A function of narrow numbers, or of bools, has the dtype of 32 bits that its
+    answer needs.
+    """
+    dtype, is_bool = natural.dtype, natural.dtype.name == "bool"
+    if dtype.itemsize < 4 and not is_bool:
+        wide = np.int32 if jnp.issubdtype(dtype, np.integer) else np.float32
+        dtype = jnp.result_type(dtype, wide)
+    is_whole = jnp.issubdtype(dtype, jnp.integer)
+    with jax.enable_x64(True) if is_whole else contextlib.nullcontext():
+        own = jax.jit(lambda value: jnp.asarray(setting(value))) if is_whole else setting
+        value = jnp.asarray(own(jnp.asarray(natural, np.int64 if is_whole else dtype)))
+        if is_whole and jnp.issubdtype(value.dtype, jnp.inexact):
+            msg = (
+                "An intervention on a discrete site gives floating-point numbers, which would be "
+                "cut off. Round them and make them integers, e.g. jnp.round(v).astype(int)."
+            )
+            raise InputError(msg, code="site-integer")
+        value = jnp.broadcast_to(value, natural.shape)
+        if not is_whole:
+            return value.astype(value.dtype if is_bool else dtype), None
+        limits = np.iinfo(dtype)
+        overflown = (value < limits.min) | (value > limits.max)
+        return value.astype(dtype), (overflown, value.astype(np.float32))
 
 
 def widened(value: Any, *, bools: bool = False) -> Any:

@@ -35,31 +35,72 @@ def other(X, dose, y=None):
     numpyro.sample("y", dist.Normal(2 * b * dose + X[:, 0], 1.0), obs=y)
 
 
-def compare(im, old=0.0, new=1.0):
-    scenarios = [{"X": X, "dose": np.full(4, dose)} for dose in (old, new)]
-    return im.estimate_effect(
-        args_baseline=scenarios[0], args_intervention=scenarios[1], on_batch=True
-    )
+def dead_end(X, dose, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    numpyro.sample("side", dist.Normal(dose.mean(), 1.0))
+    numpyro.sample("y", dist.Normal(b + X[:, 0], 1.0), obs=y)
 
 
+def by_arguments(im, old, new):
+    return im.estimate_effect(args_baseline=old, args_intervention=new, on_batch=True)
+
+
+def by_trees(im, old, new):
+    return im.estimate_effect(im.predict_on_batch(**old), im.predict_on_batch(**new))
+
+
+def by_both(im, old, new):
+    return im.estimate_effect(im.predict_on_batch(**old), args_intervention=new, on_batch=True)
+
+
+WAYS = pytest.mark.parametrize("way", [by_arguments, by_trees, by_both])
+
+
+def doses(*values):
+    return [{"X": X, "dose": np.full(4, value), "rng_key": 1} for value in values]
+
+
+@WAYS
 @pytest.mark.filterwarnings("ignore:Rows are predicted together")
-def test_what_only_a_global_latent_carries_is_refused_as_in_an_effect():
+def test_what_only_a_global_latent_carries_is_refused_as_in_an_effect(way):
     im = ImpactModel(pooled_prior).set_posterior_sample({"b": np.ones(5)})
 
     with pytest.raises(InputError, match="'dose' is not the same in both scenarios") as refused:
-        compare(im)
+        way(im, *doses(0.0, 1.0))
     with pytest.raises(InputError) as effect:
         im.effect(X, {"dose": 0.0}, {"dose": 1.0}, dose=np.zeros(4), progress=False)
     assert refused.value.code == effect.value.code == "global-carries"
-    assert not compare(im, 1.0, 1.0).posterior_predictive["y"].any()
+    assert not way(im, *doses(1.0, 1.0)).posterior_predictive["y"].any()
 
 
-def test_a_latent_of_rows_that_keeps_its_draws_is_told():
+@WAYS
+def test_a_latent_of_rows_that_keeps_its_draws_is_told(way):
     im = ImpactModel(mediated).set_posterior_sample({"z": np.ones((5, 4))})
 
     with pytest.warns(OutputWarning, match="'z' below it keeps its draws in both") as told:
-        compare(im)
+        way(im, *doses(0.0, 1.0))
     assert told[0].message.code == "latents-kept"
+
+
+@WAYS
+def test_what_leads_nowhere_is_told(way):
+    im = ImpactModel(dead_end).set_posterior_sample({"b": np.ones(5), "side": np.ones(5)})
+
+    with pytest.warns(OutputWarning, match="differ in 'dose', from which no path leads") as told:
+        found = way(im, *doses(0.0, 1.0))
+    assert told[0].message.code == "no-effect"
+    assert not found.posterior_predictive["y"].any()
+    way(im, *doses(1.0, 1.0))
+    moved = [{**own, "X": X + n} for n, own in enumerate(doses(0.0, 1.0))]
+    assert way(im, *moved).posterior_predictive["y"].values.mean() == pytest.approx(1.0)
+
+
+def test_what_is_set_is_no_dead_end():
+    im = ImpactModel(dead_end).set_posterior_sample({"b": np.ones(5), "side": np.ones(5)})
+    old, new = doses(0.0, 1.0)
+
+    both = [{**own, "intervention": {"b": float(n)}} for n, own in enumerate((old, new))]
+    assert by_trees(im, *both).posterior_predictive["y"].values.mean() == pytest.approx(1.0)
 
 
 def test_predictions_of_two_models_are_unpaired():

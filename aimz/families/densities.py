@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import expit, gammaln, xlogy
-from numpyro.distributions import constraints
+from numpyro.distributions import constraints, transforms
 from numpyro.distributions.util import sum_rightmost
 
 from aimz.families.limits import is_inside
@@ -60,10 +60,9 @@ def density_of(fn: Any, value: Any) -> Any:
     if type(fn) is dist.StudentT:
         return _of_student(fn, jnp.asarray(value, jnp.result_type(float)))
     cut = cut_normal(fn)
-    if isinstance(fn, _CENSORED):
-        density = censored_density(fn, value, density_of)
-    else:
-        density = _log_prob(fn, value) if cut is None else cut.log_density(value)
+    if cut is None and _is_affine(fn):
+        return _of_affine(fn, value)
+    density = _by_formula(fn, value) if cut is None else cut.log_density(value)
     support = _support(fn)
     if support is None:
         return density
@@ -106,11 +105,38 @@ _CENSORED = (
 )
 
 
+def _by_formula(fn: Any, value: Any) -> Any:
+    if isinstance(fn, _CENSORED):
+        return censored_density(fn, value, density_of)
+    return _log_prob(fn, value)
+
+
 def _log_prob(fn: Any, value: Any) -> Any:
     """NumPyro's own formula, on the border of the support too."""
     fn = copy.copy(fn)
     fn._validate_args = False  # noqa: SLF001  # -inf on the border of an open support
     return jnp.asarray(fn.log_prob(value))
+
+
+def _is_affine(fn: Any) -> bool:
+    """Whether a distribution is another one, moved and stretched."""
+    return type(fn) is dist.TransformedDistribution and all(
+        type(step) is transforms.AffineTransform for step in fn.transforms
+    )
+
+
+def _of_affine(fn: Any, value: Any) -> Any:
+    """Log density by that of the base, which knows what it can take.
+
+    The support need not tell: an affine transform says that it gives any number, unless the kernel
+    wrote its domain.
+    """
+    stretch: Any = 0.0
+    for step in reversed(fn.transforms):
+        source = step.inv(value)
+        stretch += sum_rightmost(step.log_abs_det_jacobian(source, value), fn.event_dim)
+        value = source
+    return density_of(fn.base_dist, value) - stretch
 
 
 # Supports that leave nothing out, or are not known.
@@ -246,6 +272,7 @@ def _on_border(fn: Any, value: Any, density: Any, within: Any, inside: Any) -> A
         return density
     on_border = inside & jnp.isnan(density)
     on_border = on_border | (inside & ~within) if type(fn) is dist.Pareto else on_border
+    on_border = on_border | (value >= 1) if type(fn) is dist.Kumaraswamy else on_border
     return jnp.where(on_border, _BORDER[type(fn)](fn, value), density)
 
 
@@ -255,10 +282,18 @@ def _flat_dirichlet(fn: Any, value: Any) -> Any:
     return powers + gammaln(alpha.sum(axis=-1)) - gammaln(alpha).sum(axis=-1)
 
 
+def _kumaraswamy_at_one(fn: Any, _: Any) -> Any:
+    """Where NumPyro's formula keeps away from log(0)."""
+    power = jnp.asarray(fn.concentration0)
+    edge = jnp.where(power > 1, -jnp.inf, jnp.log(fn.concentration1))
+    return jnp.where(power < 1, jnp.inf, edge)
+
+
 # On the border, where the formula says 0 * log(0): of shapes that are 1.
 _BORDER: dict[type, Callable[[Any, Any], Any]] = {
     **dict.fromkeys((dist.Chi2, dist.Gamma), lambda fn, _: jnp.log(fn.rate)),
     dist.Dirichlet: _flat_dirichlet,
+    dist.Kumaraswamy: _kumaraswamy_at_one,
     dist.Pareto: lambda fn, _: jnp.log(fn.alpha) - jnp.log(fn.scale),
     dist.Weibull: lambda fn, _: -jnp.log(fn.scale),
 }

@@ -5,7 +5,7 @@ NumPyro does not check parameters that it traces: `Poisson(-1)` draws -1. Checks
 precision (probabilities that add up to 1 + 1e-6), and follow a distribution down to its parts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from numpyro.distributions.distribution import Distribution
 
 from aimz.structure import base_distribution
 
-__all__ = ["Faults", "Point", "fault_of", "faults_of", "first_fault", "is_inside", "takes"]
+__all__ = ["Faults", "Mark", "Point", "fault_of", "faults_of", "first_fault", "is_inside", "takes"]
 
 #: Rounding that probabilities, and sums of them, may show.
 _SLACK = 1e-5
@@ -150,6 +150,14 @@ def _vectors_inside(constraint: Any, value: Any, inside: Any) -> Any:
     return inside
 
 
+class Mark(NamedTuple):
+    """Something that must not be, found outside: its name, where it is, and the number there."""
+
+    name: str
+    is_bad: Any
+    value: Any
+
+
 def faults_of(
     fn: Any,
     shape: tuple[int, ...],
@@ -157,7 +165,8 @@ def faults_of(
     *,
     where: Any = None,
     is_drawn: bool = False,
-    density: Any = None,
+    is_read: bool = True,
+    marks: Sequence[Mark] = (),
 ) -> Faults | None:
     """Where parameters of a distribution, or of its parts, are outside their constraints.
 
@@ -173,8 +182,10 @@ def faults_of(
         Elements that are looked at, with as many axes as the values have.
     is_drawn : bool
         Also mark counts that may be too large for the dtype that they are drawn in ("draws").
-    density : array, optional
-        Log densities, which must not be NaN or infinitely high ("log density").
+    is_read : bool
+        Look at the parameters.
+    marks : sequence of Mark
+        What was found beside them, in the shape of the values or of their events.
 
     Returns
     -------
@@ -192,17 +203,15 @@ def faults_of(
     base = base_distribution(fn)
     shape = shape[: len(shape) - len(base.event_shape)]
     used = _mask_of(fn, shape)
-    if where is not None:
-        used = used & where.any(axis=tuple(range(len(shape), where.ndim)))
+    own = used if where is None else used & where.any(axis=tuple(range(len(shape), where.ndim)))
     code, number = jnp.zeros(shape, np.int8), jnp.zeros(shape)
     names: list[str] = []
-    checks = list(_checks(base, is_drawn=is_drawn))
-    if density is not None:
-        checks.append(("log density", ~(density < jnp.inf), density))
-    for name, is_bad, value in checks:
+    checks = [(own, check) for check in _checks(base, is_drawn=is_drawn)] if is_read else []
+    checks += [(used, _by_event(mark, len(shape))) for mark in marks]
+    for looked_at, (name, is_bad, value) in checks:
         names.append(name)
         bad, worst = _over(is_bad, value, shape)
-        bad = bad & used & (code == 0)
+        bad = bad & looked_at & (code == 0)
         code, number = jnp.where(bad, len(names), code), jnp.where(bad, worst, number)
     if not names:
         return None
@@ -212,6 +221,15 @@ def faults_of(
     code, number = (jnp.moveaxis(v, row_axis, 0) for v in (code, number))
     code, number = (v.reshape(len(v), -1) for v in (code, number))
     return first_fault(Faults(code, number, type(base).__name__, tuple(names)))
+
+
+def _by_event(mark: Mark, rank: int) -> Mark:
+    """A mark whose axes within an event are one."""
+    inner = tuple(range(rank, jnp.ndim(mark.is_bad)))
+    if not inner:
+        return mark
+    value = jnp.where(mark.is_bad, mark.value, -jnp.inf).max(axis=inner)
+    return Mark(mark.name, mark.is_bad.any(axis=inner), value)
 
 
 def first_fault(faults: Faults) -> Faults:
