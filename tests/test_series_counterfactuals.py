@@ -206,3 +206,30 @@ def test_missing_outcomes_of_a_level_are_drawn_and_replayed():
     seen = np.arange(ROWS) != 3
     np.testing.assert_allclose(got[:, seen], want[:, seen], rtol=2e-4, atol=2e-4)
     assert (np.sign(got[:, 3]) == np.sign(shifted[:, 3] - 1)).all()
+
+
+@pytest.mark.slow
+def test_steps_that_are_masked_hand_on_the_state_as_it_was():
+    there = np.arange(ROWS) % 3 != 1
+
+    def kernel(X, push, y=None):
+        share = numpyro.sample("share", dist.Normal(0.5, 0.2))
+
+        def step(last, seen):
+            law = dist.Normal(share * last + seen[0], 0.7).mask(seen[1])
+            now = numpyro.sample("y", law, obs=seen[2])
+            return jnp.where(seen[1], now, last), None
+
+        scan(step, jnp.asarray(0.5), (push, jnp.asarray(there), y), length=X.shape[0])
+
+    im = ImpactModel(kernel).set_posterior_sample({"share": SHARES})
+    options: Any = {"rung": "counterfactual", "estimand": "ite", "progress": False}
+    effect = im.effect(X, {}, {"push": PUSHED}, push=PUSH, y=Y, **options)
+    want = np.zeros((DRAWS, ROWS))
+    for draw, share in enumerate(SHARES):
+        last = 0.0  # of the difference
+        for t in range(ROWS):
+            want[draw, t] = share * last + PUSHED[t] - PUSH[t]
+            last = want[draw, t] if there[t] else last
+    got = effect.draws.transpose("chain", "draw", "obs").values[0]
+    np.testing.assert_allclose(got, want, atol=2e-4)
