@@ -87,6 +87,7 @@ def test_the_default_runs_chains_where_a_call_asks_for_them():
         ("svi", {"num_chains": 4}, "num_chains=4 is for chains"),
         ("svi", {"num_warmup": 10}, "inference='nuts'"),
         ("nuts", {"num_warmup": -1}, "num_warmup=-1"),
+        ("nuts", {"num_warmup": 1.5}, "num_warmup=1.5"),
         ("nuts", {"num_steps": 100}, "num_steps=100 is for"),
         ("nuts", {"epochs": 3}, "epochs=3 is for"),
     ],
@@ -95,6 +96,45 @@ def test_settings_of_another_engine_name_their_place(inference, call, words):
     with pytest.raises(InputError, match=words) as caught:
         fitted(inference, **call)
     assert caught.value.code == "settings"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"chains": 0},
+        {"chains": 2.5},
+        {"chains": kernel},
+        {"warmup": -1},
+        {"max_tree_depth": 0},
+        {"target_accept_prob": 1.5},
+        {"target_accept_prob": 0},
+    ],
+)
+def test_settings_that_no_sampler_can_follow_are_named(settings):
+    (name,) = settings
+    with pytest.raises(InputError, match=name) as caught:
+        aimz.inference.NUTS(**settings)
+    assert caught.value.code == "settings"
+    assert len(str(caught.value)) < 240
+
+
+@pytest.mark.parametrize(
+    ("inference", "words"),
+    [
+        ("NUTS", "Did you mean 'nuts'"),
+        (NUTS, "the class NUTS"),
+        (SVI, "the class SVI"),
+        (AutoNormal(kernel), "a AutoNormal.*with its guide"),
+        (optim.Adam(0.1), "a Adam.*and optimiser"),
+        (None, "a NoneType"),
+    ],
+    ids=str,
+)
+def test_what_is_no_engine_is_named(inference, words):
+    with pytest.raises(InputError, match=words) as caught:
+        as_engine(inference, kernel)
+    assert caught.value.code == "inference"
+    assert len(str(caught.value)) < 240
 
 
 @pytest.mark.filterwarnings("ignore::aimz.FitWarning")  # these chains are short

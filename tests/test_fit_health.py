@@ -72,6 +72,11 @@ def test_pareto_k_of_weights_beyond_double_precision_is_infinite(weights):
     assert pareto_k(weights) == math.inf
 
 
+def test_weights_that_are_equal_by_rounding_have_no_tail():
+    assert pareto_k(np.round(0.1 * HARMLESS, 2)) == -math.inf
+    assert pareto_k(np.minimum(HARMLESS, -0.01)) == -math.inf
+
+
 def chains_of(kind):
     draws = RNG.normal(size=(4, 500, 2))
     if kind == "apart":

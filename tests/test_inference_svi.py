@@ -208,6 +208,17 @@ def test_minibatches_reach_the_posterior_of_all_rows():
     assert "4.02" in fit.attrs["notes"][0]
 
 
+@pytest.mark.parametrize("rows", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
+def test_batches_of_very_many_rows_end_with_all_of_them(rows):
+    X, y = data(n=rows)
+    problem = problem_of(regression, X=X, y=y)
+    fit = as_engine("svi", regression).fit(0, problem, QUIET)
+    assert fit.attrs["batch_size"] == 1024
+    assert_close_to(guide_moments(fit), closed_form(X, y), mean=0.05, sd=0.02)
+    assert fit.attrs["verdict"] == "good"
+    assert fit.attrs["k_hat"] < 0.7
+
+
 @pytest.mark.slow
 def test_a_kernel_that_scales_itself_is_not_scaled_again():
     X, y = data(n=1024)

@@ -13,6 +13,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.mcmc import MCMCKernel
 
@@ -116,14 +117,16 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
         if inference in names:
             return names[inference](kernel)
         raise InputError(
-            f"There is no engine named '{inference}'. {nearest(inference, names)}",
+            f"There is no engine named '{inference}'. {nearest(inference.strip().lower(), names)}",
             code="inference",
         )
     if isinstance(inference, Engine) and not isinstance(inference, type):
         return inference
+    is_class = isinstance(inference, type)
+    what = f"the class {inference.__name__}" if is_class else f"a {type(inference).__name__}"
     raise InputError(
-        f"inference={type(inference).__name__} is not an engine. Pass 'auto', 'svi', 'nuts', a "
-        "NumPyro SVI, MCMC or sampler object, or an object with fit and draw.",
+        f"inference= is {what}, which is no engine. Pass 'auto', 'svi', 'nuts', a NumPyro SVI "
+        "(with its guide and optimiser), MCMC or sampler object, or an object with fit and draw.",
         code="inference",
     )
 
@@ -136,8 +139,9 @@ def check_settings(engine: Engine, called: Mapping[str, Any]) -> None:
     InputError
         `settings`.
     """
-    if (called.get("num_warmup") or 0) < 0:
-        msg = f"num_warmup={called['num_warmup']} is negative. Pass 0 or more, or leave it out."
+    warmup = called.get("num_warmup")
+    if warmup is not None and not (isinstance(warmup, int | np.integer) and warmup >= 0):
+        msg = f"num_warmup={warmup!r} is no whole number of at least 0. Pass one, or leave it out."
         raise InputError(msg, code="settings")
     for name, value in called.items():
         of_chains = name in ("num_chains", "num_warmup")

@@ -17,7 +17,7 @@ from aimz.inference.hierarchy import spread_by_latents
 from aimz.inference.mcmc import MCMCEngine
 from aimz.inference.records import Draws, Fit, Problem, Settings
 from aimz.inference.start import latent_dim
-from aimz.inference.svi import SVIEngine, SVIRecord
+from aimz.inference.svi import SVIEngine, SVIRecord, learned_place
 
 __all__ = ["AutoEngine"]
 
@@ -59,11 +59,13 @@ class AutoEngine(SVIEngine):
             if why is None or not may_hand_over:
                 raise
             return self._by_chains(rng_key, problem, settings, why)
-        doubts = [note.message for note in fit.notes if note.code in _DOUBTS]
+        doubts = {note.code: note.message for note in fit.notes if note.code in _DOUBTS}
         has_modes = any(note.code == "modes" for note in fit.notes)  # chains would not mix
         if not doubts or has_modes or not may_hand_over:
             return fit
-        chains = self._by_chains(rng_key, problem, settings, doubts[0].split(". ")[0] + ".")
+        why = next(iter(doubts.values())).split(". ")[0] + "."
+        place = None if "not-converged" in doubts else learned_place(fit.state)
+        chains = self._by_chains(rng_key, problem, settings, why, place=place)
         return replace(chains, attrs={**chains.attrs, "guide_k_hat": fit.attrs["k_hat"]})
 
     def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Draws:
@@ -99,9 +101,9 @@ class AutoEngine(SVIEngine):
             return self._chains().fitted_object(fit, problem)
         return super().fitted_object(fit, problem)
 
-    def _chains(self) -> MCMCEngine:
+    def _chains(self, place: dict[str, Any] | None = None) -> MCMCEngine:
         settings = NUTS(_CHAINS, _WARMUP, _TARGET)
-        return MCMCEngine(self.kernel, settings=settings, at_mode=False)
+        return MCMCEngine(self.kernel, settings=settings, at_mode=False, place=place)
 
     def _by_chains(
         self,
@@ -110,13 +112,14 @@ class AutoEngine(SVIEngine):
         settings: Settings,
         reason: str,
         state: ChainRecord | None = None,
+        place: dict[str, Any] | None = None,
     ) -> Fit:
         """A fit by chains, with as many draws in all as were asked for."""
         chains = settings.num_chains or _CHAINS
         each = -(-(settings.num_samples or 1000) // chains)
         thinning = -(-_LEAST // each)
         longer = replace(settings, num_samples=each * thinning)
-        fit = self._chains().fit(rng_key, problem, longer, state=state)
+        fit = self._chains(place).fit(rng_key, problem, longer, state=state)
         draws = {name: value[:, ::thinning] for name, value in fit.draws.items()}
         stats = {name: value[:, ::thinning] for name, value in fit.stats.items()}
         attrs = {**fit.attrs, "notes": [f"{reason} Chains were run.", *fit.attrs["notes"]]}

@@ -19,7 +19,7 @@ from numpyro import handlers, infer
 from numpyro.infer import MCMC
 from numpyro.infer.util import constrain_fn, potential_energy
 
-from aimz.errors import AimzError
+from aimz.errors import AimzError, InputError
 from aimz.inference.binding import RowScale, version_of
 from aimz.inference.hierarchy import in_standard_units, spread_by_latents
 from aimz.inference.records import Draws, Problem
@@ -78,21 +78,37 @@ class NUTS:
     target_accept_prob: float | None = None
     max_tree_depth: int = 10
 
+    def __post_init__(self) -> None:
+        """Refuse what no sampler can do; NumPyro's own class takes the kernel first."""
+        for name, least in (("chains", 1), ("warmup", 0), ("max_tree_depth", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < least:
+                msg = (
+                    f"NUTS({name}={value!r:.60}) is no whole number of at least {least}. Pass one, "
+                    "as in NUTS(chains=4, warmup=1000); the kernel is the model's."
+                )
+                raise InputError(msg, code="settings")
+        target = self.target_accept_prob
+        if target is not None and not 0.0 < target < 1.0:
+            msg = f"target_accept_prob={target!r:.60} is no probability between 0 and 1, as 0.9 is."
+            raise InputError(msg, code="settings")
+
 
 class ChainRecord(NamedTuple):
-    """Where the chains are: the samplers' states, and what fixes the kernel's parameters."""
+    """Where the chains are: the samplers' states, and what fixes their coordinates."""
 
     states: Any
     setup_key: Any
     params: dict[str, Any]
     runs: int
+    place: dict[str, Any] | None = None
 
 
 class Plan(NamedTuple):
     """Lengths of the chains, and how they run.
 
-    `settings` are of chains by name, which start around the mode, if `at_mode`, or else where the
-    curvature is averaged over a guide.
+    `settings` are of chains by name, which start at `place` (loc, scale and starts), if it is
+    given, or around the mode, if `at_mode`, or where the curvature is averaged over a guide.
     """
 
     chains: int
@@ -102,6 +118,7 @@ class Plan(NamedTuple):
     method: Any
     settings: NUTS = NUTS()
     at_mode: bool = True
+    place: dict[str, Any] | None = None
 
 
 def run_chains(
@@ -128,6 +145,7 @@ def run_chains(
     warmup, runs = plan.warmup, 1
     if record is not None:
         before, setup_key, warmup, runs = record.states, record.setup_key, 0, record.runs + 1
+        plan = plan._replace(place=record.place)
     chains = _Chains(problem, given, plan, params, setup_key)
     numbers = np.split(np.arange(plan.chains), len(parts))  # chains start at different modes
     groups = [_Group(chains, *own) for own in zip(parts, numbers, before, strict=True)]
@@ -138,8 +156,9 @@ def run_chains(
     found = [group.joined(min(other.count for other in kept)) for group in kept]
     draws, stats = (_joined(parts, plan.thinning) for parts in zip(*found, strict=True))
     states = [group.state for group in groups]
-    after = ChainRecord(states, setup_key, params, runs) if len(kept) == len(groups) else None
-    return draws, stats, after
+    if len(kept) < len(groups):
+        return draws, stats, None
+    return draws, stats, ChainRecord(states, setup_key, params, runs, plan.place)
 
 
 def _run_groups(groups: "list[_Group]", warmup: int, plan: Plan, bar: Callable[[int], Any]) -> None:
@@ -253,6 +272,9 @@ class _Chains:
         """Centre and scale of the posterior, for chains by name; an object starts as it says."""
         if self.given is not None or not self.latents:
             return None
+        if self.plan.place is not None:
+            self.is_careful = True
+            return self.plan.place
         found = find_start(
             self.problem,
             setup_key,

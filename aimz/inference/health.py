@@ -25,6 +25,7 @@ from aimz.inference.records import Note
 from aimz.inference.training import Course
 
 __all__ = [
+    "GLANCE_ROWS",
     "SECTION",
     "WEIGH_ROWS",
     "Evidence",
@@ -36,8 +37,8 @@ __all__ = [
     "still_sites",
 ]
 
-#: Largest number of rows for which a guide's shape is looked at.
-WEIGH_ROWS = 8192
+#: Largest numbers of rows for which a guide's shape is looked at closely, and at all.
+WEIGH_ROWS, GLANCE_ROWS = 8192, 262_144
 #: Places on a line through the guide, in its standard deviations.
 SECTION = np.linspace(-6.0, 6.0, 25)
 MAX_K_HAT = 0.7
@@ -172,9 +173,14 @@ def pareto_k(log_weights: np.ndarray) -> float:
     if np.ptp(spread) < 1e-3:  # the guide is the posterior, up to rounding
         return -math.inf
     array_stats = _array_stats()
-    # ArviZ negates what it is given.
-    _, k_hat = array_stats.psislw(-np.asarray(log_weights, np.float64))
-    return math.inf if math.isnan(float(k_hat)) else float(k_hat)
+    try:
+        # ArviZ negates what it is given.
+        _, k_hat = array_stats.psislw(-np.asarray(log_weights, np.float64))
+    except ValueError:  # the largest are all the same, by rounding: there is no tail
+        return -math.inf
+    if math.isnan(float(k_hat)):  # of a tail that is too short to be fitted, or of ties by rounding
+        return math.inf if np.ptp(spread) > MAX_WEIGHT_SD else -math.inf
+    return float(k_hat)
 
 
 def judge_chains(draws: dict[str, Any], stats: dict[str, Any]) -> Health:

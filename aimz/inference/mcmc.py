@@ -54,6 +54,8 @@ class MCMCEngine:
         Of chains without an object.
     at_mode : bool
         Whether to look for the mode; where it is known to mislead, curvature is averaged.
+    place : dict, optional
+        Where the posterior is known to be: "loc", "scale" and "starts" of unconstrained latents.
     """
 
     name = "mcmc"
@@ -65,6 +67,7 @@ class MCMCEngine:
         settings: NUTS | None = None,
         *,
         at_mode: bool = True,
+        place: dict[str, Any] | None = None,
     ) -> None:
         if given is not None and not _is_made_for(given.sampler, kernel):
             raise KernelValidationError(
@@ -77,6 +80,7 @@ class MCMCEngine:
         self.given = given
         self.settings = settings or NUTS()
         self.at_mode = at_mode
+        self.place = place
 
     @property
     def sampler_name(self) -> str:
@@ -157,7 +161,7 @@ class MCMCEngine:
     def _plan(self, asked: Settings) -> Plan:
         """Lengths of the chains: as the call says, or else the object or the settings."""
         given, own = self.given, self.settings
-        plan = Plan(own.chains, own.warmup, _SAMPLES, 1, "parallel", own, self.at_mode)
+        plan = Plan(own.chains, own.warmup, _SAMPLES, 1, "parallel", own, self.at_mode, self.place)
         if given is not None:
             plan = Plan(
                 given.num_chains,

@@ -39,10 +39,12 @@ from aimz.inference.binding import (
     row_factors,
     take_rows,
     version_of,
+    why_whole,
 )
 from aimz.inference.guides import guide_name, is_point, private_svi, sample_guide
 from aimz.inference.progress import Bar
 from aimz.inference.records import Draws, Fit, Note, Problem, Settings
+from aimz.inference.refinement import REFINED_DIM
 from aimz.inference.start import find_start
 from aimz.inference.training import (
     CHUNK,
@@ -58,7 +60,7 @@ from aimz.inference.whitened import WhitenedNormal
 from aimz.programs import TRACE_LOCK, compile_program
 from aimz.randomness import as_key
 
-__all__ = ["SVIEngine", "SVIRecord"]
+__all__ = ["SVIEngine", "SVIRecord", "learned_place"]
 
 _PARTICLES = 8
 _RATES = (0.05, 0.01, 0.002)
@@ -66,9 +68,9 @@ _RATES = (0.05, 0.01, 0.002)
 _SMALL_DIM = 16
 _STEP_RATE = 0.01
 _DRAWS = 1000
-# Lines of the guide on which the posterior's density is looked at, and in all their origins.
-_LINES, _ORIGINS = 64, 128
 _MAX_STEP_PROGRAMS = 16
+# Rows, at most, whose gradients the last step takes at once.
+_REFINED_ROWS = 2**20
 _STEPPED: OrderedDict[Any, tuple[Callable[..., Any], Any, Any]] = OrderedDict()
 
 
@@ -81,6 +83,17 @@ class SVIRecord(NamedTuple):
     steps: int
     informed: bool = False
     rival: float = 0.0
+
+
+class _Look(NamedTuple):
+    """Draws of a guide at which the posterior's density is looked at, lines, and their origins."""
+
+    draws: int
+    lines: int
+    origins: int
+
+
+_CLOSE, _GLANCE = _Look(_DRAWS, 64, 128), _Look(250, 16, 32)
 
 
 class SVIEngine:
@@ -124,6 +137,8 @@ class SVIEngine:
         with Bar("fit", None, shown=settings.progress):
             record = state if state is not None else _begin(begin_key, task, plan.batch)
         record, course = _train(order_key, task, plan, settings, record)
+        if not (plan.is_whole or course.interrupted):
+            record = _refined(jax.random.fold_in(draw_key, 1), task, record)
         num_samples = _DRAWS if settings.num_samples is None else settings.num_samples
         absent = _why_unweighed(task)
         found = _finish(draw_key, task, record, num_samples, weigh=not absent)
@@ -140,7 +155,7 @@ class SVIEngine:
             **judged.attrs,
             "batch_size": plan.batch,
             "interrupted": course.interrupted,
-            "notes": _account(problem, plan),
+            "notes": _account(problem, plan, absent),
         }
         notes = (*plan.notes, *bad)
         return Fit(found["draws"], {}, {"loss": losses}, attrs, record, found["params"], notes)
@@ -300,6 +315,16 @@ class _Task:
         return svi
 
 
+def learned_place(record: SVIRecord) -> dict[str, Any] | None:
+    """Where the default guide is, for chains to start from: its centre and full-rank scale."""
+    if record.start is None or record.start["scale"].ndim == 1:
+        return None
+    _, (params, _) = record.svi.optim_state
+    guide = WhitenedNormal(_empty_guide, record.start)
+    loc, scale = guide.affine(*(params[f"{guide.prefix}_{name}"] for name in ("mu", "scale")))
+    return {"loc": loc, "scale": scale, "starts": loc[None]}
+
+
 def _begin(rng_key: Any, task: _Task, rows: int) -> SVIRecord:
     """The state before the first step."""
     problem = task.problem
@@ -337,6 +362,35 @@ def _train(
         count, (_, inner) = state.optim_state
         state = state._replace(optim_state=(count, (mean, inner)))
     return record._replace(svi=state, steps=record.steps + course.steps), course
+
+
+def _refined(rng_key: Any, task: _Task, record: SVIRecord) -> SVIRecord:
+    """The state with a guide that all rows have had their say in, where that is affordable."""
+    problem = task.problem
+    is_wanted = health.WEIGH_ROWS < problem.inputs.rows <= _REFINED_ROWS
+    place = learned_place(record)
+    if place is None or not is_wanted or task.is_mutable or task.is_subsampled:
+        return record
+    if place["loc"].size > REFINED_DIM:
+        return record
+    count, (params, inner) = record.svi.optim_state
+
+    def refine(key: Any, params: Any, fixed: Any, arrays: Any, weights: Any) -> Any:
+        kwargs = task.kwargs(arrays)
+        svi = task.set_up(problem.inputs.rows, fixed, kwargs)
+        kernel = handlers.substitute(handlers.seed(svi.model, 0), params)
+
+        def log_density(point: Any) -> Any:
+            with RowScale(problem, {}, weights):
+                return -potential_energy(kernel, (), kwargs, svi.guide._unpack_latent(point))
+
+        return svi.guide.refined(jax.grad(log_density), params, key)
+
+    weights = None if problem.weights is None else jnp.asarray(problem.weights)
+    fixed = (record.setup_key, record.start)
+    arguments = (rng_key, params, fixed, problem.inputs.arrays, weights)
+    better = compile_program(refine, *arguments, version=task.version)(*arguments)
+    return record._replace(svi=record.svi._replace(optim_state=(count, (better, inner))))
 
 
 def _phases(task: _Task, plan: Plan, record: SVIRecord) -> list[Phase]:
@@ -488,7 +542,8 @@ def _log_weights(
         with RowScale(task.problem, {}, weights):
             return -elbo.loss(key, params, svi.model, svi.guide, **kwargs, **svi.static_kwargs)
 
-    return {"log_weights": jax.lax.map(one, jax.random.split(key, _DRAWS), batch_size=20)}
+    keys = jax.random.split(key, _look(task.problem).draws)
+    return {"log_weights": jax.lax.map(one, keys, batch_size=20)}
 
 
 def _look_around(
@@ -500,7 +555,8 @@ def _look_around(
     """
     guide = svi.guide
     loc, scale = guide.affine(*(params[f"{guide.prefix}_{name}"] for name in ("mu", "scale")))
-    count = min(loc.size, _LINES)
+    wanted = _look(task.problem)
+    count = min(loc.size, wanted.lines)
     lines = np.linspace(0, loc.size - 1, count).astype(np.int32)
     ways = scale.T[lines] if scale.ndim > 1 else jnp.zeros((count, loc.size))
     if scale.ndim == 1:
@@ -513,38 +569,43 @@ def _look_around(
 
     places = jnp.asarray(health.SECTION, loc.dtype)
     normal = guide.normal(loc, scale)
-    draws = normal.sample(key, (_DRAWS,))
-    noise = _origins(jax.random.fold_in(key, 1), lines, loc.size)
+    draws = normal.sample(key, (wanted.draws,))
+    noise = _origins(jax.random.fold_in(key, 1), lines, wanted.origins // count, loc.size)
     origins = loc + (noise @ scale.T if scale.ndim > 1 else noise * scale)
     on_lines = origins[:, :, None] + places[:, None] * ways[:, None, None]
     points = jnp.concatenate([draws, on_lines.reshape(-1, loc.size)])
     logs = jax.lax.map(log_density, points, batch_size=20)
     numbers = [np.full(np.size(v), n) for n, v in enumerate(guide._init_locs.values())]
     return {
-        "log_weights": logs[:_DRAWS] - normal.log_prob(draws),
-        "sections": logs[_DRAWS:].reshape(on_lines.shape[:-1]),
+        "log_weights": logs[: wanted.draws] - normal.log_prob(draws),
+        "sections": logs[wanted.draws :].reshape(on_lines.shape[:-1]),
         "sites": jnp.asarray(np.concatenate(numbers)[lines]),
     }
 
 
-def _origins(key: Any, lines: np.ndarray, dim: int) -> Any:
+def _origins(key: Any, lines: np.ndarray, each: int, dim: int) -> Any:
     """Standard noise, (line, origin, latent): 0 along the line, else as long as draws are.
 
     It comes in pairs of opposite signs: a normal posterior of other covariance shifts nothing.
     """
     count = len(lines)
-    half = jax.random.normal(key, (count, max(_ORIGINS // count // 2, 1), dim))
+    half = jax.random.normal(key, (count, max(each // 2, 1), dim))
     half = half.at[np.arange(count), :, lines].set(0.0)
     length = jnp.linalg.norm(half, axis=-1, keepdims=True)
     half *= math.sqrt(dim - 1) / jnp.where(length > 0.0, length, 1.0)
     return jnp.concatenate([half, -half], axis=1)
 
 
+def _look(problem: Problem) -> _Look:
+    return _CLOSE if problem.inputs.rows <= health.WEIGH_ROWS else _GLANCE
+
+
 def _why_unweighed(task: _Task) -> str:
     """Why the guide's shape cannot be looked at; empty where it can."""
     problem = task.problem
-    if problem.inputs.rows > health.WEIGH_ROWS:
-        return f"more than {health.WEIGH_ROWS:,} rows"
+    most = health.WEIGH_ROWS if why_whole(problem) else health.GLANCE_ROWS
+    if problem.inputs.rows > most:
+        return f"more than {most:,} rows"
     if not problem.spec.latents:
         return "no latents"
     if task.is_mutable or task.is_subsampled:
@@ -593,9 +654,13 @@ def _empty_guide(**_: Any) -> None:
     """Guide of a kernel without latent sites."""
 
 
-def _account(problem: Problem, plan: Plan) -> list[str]:
-    """What was done on the user's behalf, in sentences."""
-    if plan.is_whole:
-        return []
-    counted = (row_factors(problem, plan.batch) or {}).items()
-    return [f"Each batch counts the rows of {n} {f:g} times." for n, f in counted if f != 1.0]
+def _account(problem: Problem, plan: Plan, absent: str) -> list[str]:
+    """What was done on the user's behalf, and what was not, in sentences."""
+    said = []
+    if absent.endswith("rows"):
+        said.append(f"The guide's shape was not looked at: there are {absent}.")
+    counted = {} if plan.is_whole else row_factors(problem, plan.batch) or {}
+    said += [
+        f"Each batch counts the rows of {n} {f:g} times." for n, f in counted.items() if f != 1.0
+    ]
+    return said

@@ -31,6 +31,8 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_uniform
 
+from aimz.inference.refinement import refined
+
 __all__ = [
     "INIT_RADIUS",
     "WhitenedNormal",
@@ -99,8 +101,19 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         loc0, scale0 = self.start["loc"], self.start["scale"]
         if scale0.ndim == 1:
             return loc0 + scale0 * mu, scale0 * jnp.exp(log_scale)
-        inner = jnp.tril(log_scale, -1) + jnp.diag(jnp.exp(jnp.diag(log_scale)))
-        return loc0 + scale0 @ mu, scale0 @ inner
+        return loc0 + scale0 @ mu, scale0 @ _inner(log_scale)
+
+    def refined(self, slope: Callable[[Any], Any], params: dict[str, Any], key: Any) -> Any:
+        """Parameters of a full-rank guide nearer to the density that has this slope."""
+        names = [f"{self.prefix}_{name}" for name in ("mu", "scale")]
+        mu, log_scale = (params[name] for name in names)
+
+        def affine(mu: Any, inner: Any) -> Any:
+            return self.start["loc"] + self.start["scale"] @ mu, self.start["scale"] @ inner
+
+        mu, inner = refined(slope, affine, mu, _inner(log_scale), key)
+        log_scale = jnp.tril(inner, -1) + jnp.diag(jnp.log(jnp.diag(inner)))
+        return {**params, **dict(zip(names, (mu, log_scale), strict=True))}
 
     def normal(self, loc: Any, scale: Any) -> Any:
         """The normal over the unconstrained latent vector with this location and scale."""
@@ -149,6 +162,11 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
             count *= size
         draws = jax.vmap(one)(jax.random.split(rng_key, count))
         return {k: jnp.reshape(v, sample_shape + v.shape[1:]) for k, v in draws.items()}
+
+
+def _inner(log_scale: Any) -> Any:
+    """The lower triangular matrix that a guide's scale is, relative to its start's."""
+    return jnp.tril(log_scale, -1) + jnp.diag(jnp.exp(jnp.diag(log_scale)))
 
 
 def plain_start(loc: Any, *, full: bool) -> dict[str, Any]:
