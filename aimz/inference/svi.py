@@ -46,6 +46,7 @@ from aimz.inference.progress import Bar
 from aimz.inference.records import Draws, Fit, Note, Problem, Settings
 from aimz.inference.refinement import REFINED_DIM
 from aimz.inference.start import find_start
+from aimz.inference.surroundings import log_weights, look_around
 from aimz.inference.training import (
     CHUNK,
     Course,
@@ -83,17 +84,6 @@ class SVIRecord(NamedTuple):
     steps: int
     informed: bool = False
     rival: float = 0.0
-
-
-class _Look(NamedTuple):
-    """Draws of a guide at which the posterior's density is looked at, lines, and their origins."""
-
-    draws: int
-    lines: int
-    origins: int
-
-
-_CLOSE, _GLANCE = _Look(_DRAWS, 64, 128), _Look(250, 16, 32)
 
 
 class SVIEngine:
@@ -512,8 +502,8 @@ def _finish(
             values = sample_guide(svi, draw_key, params, num_samples, kwargs)
             found["draws"] = {name: values[name] for name in latents if name in values}
         if weigh:
-            look = _look_around if task.given is None else _log_weights
-            found |= look(weigh_key, task, svi, params, kwargs, weights)
+            look = look_around if task.given is None else log_weights
+            found |= look(weigh_key, problem, svi, params, kwargs, weights)
         return found
 
     fixed = (record.setup_key, record.start)
@@ -530,74 +520,6 @@ def _finish(
         names = sorted(found["draws"])
         found["sites"] = [names[number] for number in np.asarray(found["sites"])]
     return found
-
-
-def _log_weights(
-    key: Any, task: _Task, svi: SVI, params: Any, kwargs: dict[str, Any], weights: Any
-) -> dict[str, Any]:
-    """Log p - log q at draws of a user's guide; called inside a trace."""
-    elbo = Trace_ELBO()
-
-    def one(key: Any) -> Any:
-        with RowScale(task.problem, {}, weights):
-            return -elbo.loss(key, params, svi.model, svi.guide, **kwargs, **svi.static_kwargs)
-
-    keys = jax.random.split(key, _look(task.problem).draws)
-    return {"log_weights": jax.lax.map(one, keys, batch_size=20)}
-
-
-def _look_around(
-    key: Any, task: _Task, svi: SVI, params: Any, kwargs: dict[str, Any], weights: Any
-) -> dict[str, Any]:
-    """Log p - log q at draws of the default guide, and log p on lines through it with their sites.
-
-    Called inside a trace. One density serves both: a kernel of many sites is compiled once.
-    """
-    guide = svi.guide
-    loc, scale = guide.affine(*(params[f"{guide.prefix}_{name}"] for name in ("mu", "scale")))
-    wanted = _look(task.problem)
-    count = min(loc.size, wanted.lines)
-    lines = np.linspace(0, loc.size - 1, count).astype(np.int32)
-    ways = scale.T[lines] if scale.ndim > 1 else jnp.zeros((count, loc.size))
-    if scale.ndim == 1:
-        ways = ways.at[np.arange(count), lines].set(scale[lines])
-    kernel = handlers.substitute(handlers.seed(svi.model, 0), params)
-
-    def log_density(point: Any) -> Any:
-        with RowScale(task.problem, {}, weights):
-            return -potential_energy(kernel, (), kwargs, guide._unpack_latent(point))
-
-    places = jnp.asarray(health.SECTION, loc.dtype)
-    normal = guide.normal(loc, scale)
-    draws = normal.sample(key, (wanted.draws,))
-    noise = _origins(jax.random.fold_in(key, 1), lines, wanted.origins // count, loc.size)
-    origins = loc + (noise @ scale.T if scale.ndim > 1 else noise * scale)
-    on_lines = origins[:, :, None] + places[:, None] * ways[:, None, None]
-    points = jnp.concatenate([draws, on_lines.reshape(-1, loc.size)])
-    logs = jax.lax.map(log_density, points, batch_size=20)
-    numbers = [np.full(np.size(v), n) for n, v in enumerate(guide._init_locs.values())]
-    return {
-        "log_weights": logs[: wanted.draws] - normal.log_prob(draws),
-        "sections": logs[wanted.draws :].reshape(on_lines.shape[:-1]),
-        "sites": jnp.asarray(np.concatenate(numbers)[lines]),
-    }
-
-
-def _origins(key: Any, lines: np.ndarray, each: int, dim: int) -> Any:
-    """Standard noise, (line, origin, latent): 0 along the line, else as long as draws are.
-
-    It comes in pairs of opposite signs: a normal posterior of other covariance shifts nothing.
-    """
-    count = len(lines)
-    half = jax.random.normal(key, (count, max(each // 2, 1), dim))
-    half = half.at[np.arange(count), :, lines].set(0.0)
-    length = jnp.linalg.norm(half, axis=-1, keepdims=True)
-    half *= math.sqrt(dim - 1) / jnp.where(length > 0.0, length, 1.0)
-    return jnp.concatenate([half, -half], axis=1)
-
-
-def _look(problem: Problem) -> _Look:
-    return _CLOSE if problem.inputs.rows <= health.WEIGH_ROWS else _GLANCE
 
 
 def _why_unweighed(task: _Task) -> str:

@@ -96,9 +96,7 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
 
     def affine(self, mu: Any, log_scale: Any) -> tuple[Any, Any]:
         """Location and scale of the posterior, from the guide's parameters."""
-        if self.start is None:
-            raise RuntimeError("a WhitenedNormal guide needs its start")
-        loc0, scale0 = self.start["loc"], self.start["scale"]
+        loc0, scale0 = self._own_start()
         if scale0.ndim == 1:
             return loc0 + scale0 * mu, scale0 * jnp.exp(log_scale)
         return loc0 + scale0 @ mu, scale0 @ _inner(log_scale)
@@ -108,12 +106,19 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         names = [f"{self.prefix}_{name}" for name in ("mu", "scale")]
         mu, log_scale = (params[name] for name in names)
 
+        loc0, scale0 = self._own_start()
+
         def affine(mu: Any, inner: Any) -> Any:
-            return self.start["loc"] + self.start["scale"] @ mu, self.start["scale"] @ inner
+            return loc0 + scale0 @ mu, scale0 @ inner
 
         mu, inner = refined(slope, affine, mu, _inner(log_scale), key)
         log_scale = jnp.tril(inner, -1) + jnp.diag(jnp.log(jnp.diag(inner)))
         return {**params, **dict(zip(names, (mu, log_scale), strict=True))}
+
+    def _own_start(self) -> tuple[Any, Any]:
+        if self.start is None:
+            raise RuntimeError("a WhitenedNormal guide needs its start")
+        return self.start["loc"], self.start["scale"]
 
     def normal(self, loc: Any, scale: Any) -> Any:
         """The normal over the unconstrained latent vector with this location and scale."""
