@@ -478,7 +478,8 @@ def _check_not_in_scan(spec: KernelSpec, site: SiteSpec) -> None:
 def _site_value(site: SiteSpec, value: Any, *, may_end: bool) -> np.ndarray:
     """A value for a site, refused unless it has the site's shape or broadcasts to it exactly.
 
-    One that may end early may be that of the first rows or steps only.
+    One that may end early may be that of the first rows or steps only. One value is not spread over
+    rows, nor n values over n x n: they may be one per row or one per column.
     """
     array = as_site(site, as_array(value, site.name))
     check_finite({site.name: array})
@@ -487,9 +488,9 @@ def _site_value(site: SiteSpec, value: Any, *, may_end: bool) -> np.ndarray:
         fits = np.broadcast_shapes(array.shape, shape) == shape
     except ValueError:
         fits = False
-    is_single = array.shape == (1,) and shape != (1,) and len(shape) == 1
-    if follows_rows(site) and (is_single or _may_be_turned(array, shape)):
-        fits = False
+    is_single = len(shape) == 1 and array.shape == (1,) != shape
+    is_square = array.ndim > 0 and shape == 2 * array.shape and bool((array != array[0]).any())
+    fits = fits and not (follows_rows(site) and (is_single or is_square))
     if not fits and not (may_end and ends_early(array.shape, shape, first_axis(site))):
         msg = (
             f"The value for site '{site.name}' has shape {array.shape}, but the site has shape "
@@ -497,12 +498,6 @@ def _site_value(site: SiteSpec, value: Any, *, may_end: bool) -> np.ndarray:
         )
         raise InputError(msg, code="site-shape")
     return array
-
-
-def _may_be_turned(array: np.ndarray, shape: tuple[int, ...]) -> bool:
-    """Whether one value per row may as well be one per column, and which of them matters."""
-    is_square = len(shape) == 2 and shape == 2 * array.shape
-    return is_square and bool(np.any(array != array[0]))
 
 
 def _check_inside(site: SiteSpec, array: np.ndarray, *, with_edge: bool) -> None:
@@ -514,9 +509,7 @@ def _check_inside(site: SiteSpec, array: np.ndarray, *, with_edge: bool) -> None
     inside = np.ones(array.shape, bool)
     if site.bounds is not None:
         inside = (array >= site.bounds[0]) & (array <= site.bounds[1])
-    elif site.is_angle:  # goes around
-        pass
-    elif site.support is not None and not site.support.event_dim:
+    elif site.support is not None and not site.support.event_dim and not site.is_angle:
         inside = np.asarray(site.support(array))
         for edge in ("lower_bound", "upper_bound") if with_edge else ():
             inside = inside | (array == getattr(site.support, edge, np.nan))
