@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 import pytest
 
 from aimz import FitWarning, ImpactModel
+from aimz.inference.whitened import WhitenedNormal
 
 SAMPLE = numpyro.sample
 
@@ -85,6 +86,24 @@ def generalised(family, rows, slopes):
 
 def test_a_regression_of_many_slopes_is_as_normal_as_it_is():
     assert verdict(*linear(100, 10)) == "good"
+
+
+def test_slopes_say_where_a_normal_is():
+    start = {"loc": jnp.array([1.0, 2.0]), "scale": jnp.array([[2.0, 0.0], [1.0, 0.5]])}
+    guide = WhitenedNormal(lambda: None, start)
+    mean, covariance = jnp.array([2.0, 1.0]), jnp.array([[3.0, 1.0], [1.0, 2.0]])
+    params = {"aimz_mu": jnp.zeros(2), "aimz_scale": jnp.zeros((2, 2))}
+
+    def slope(place):
+        return -jnp.linalg.solve(covariance, place - mean)
+
+    found = guide.refined(slope, params, jax.random.key(0))
+
+    loc, scale = guide.affine(found["aimz_mu"], found["aimz_scale"])
+    np.testing.assert_allclose(loc, mean, rtol=1e-5)
+    np.testing.assert_allclose(scale @ scale.T, covariance, rtol=1e-5)
+    far = guide.refined(lambda place: 1e3 * slope(place), params, jax.random.key(0))
+    np.testing.assert_array_equal(far["aimz_mu"], params["aimz_mu"])  # too far to be believed
 
 
 ORDINARY = {
