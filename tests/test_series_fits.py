@@ -206,6 +206,7 @@ SET: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("inference", ["auto", "nuts"])
 @pytest.mark.parametrize("series", FITS, ids=lambda series: series.name)
 def test_a_series_is_fitted_and_asked_like_any_other_kernel(series, inference):

@@ -143,6 +143,7 @@ def test_what_is_set_is_set_step_by_step(kernel, shape):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Pareto-k of the guide")  # weights do not reach a nested scan
 def test_a_nested_walk_has_the_posterior_of_the_dense_normal():
     def walk(X, y=None):
         def outer(level, row):
