@@ -7,9 +7,9 @@ import numpy as np
 
 from aimz.errors import InputError, nearest
 from aimz.families import takes
-from aimz.spec import KernelSpec, SiteSpec
+from aimz.spec import KernelSpec
 
-__all__ = ["check_names", "check_supports", "has_own_support"]
+__all__ = ["check_names", "check_supports"]
 
 
 def check_names(spec: KernelSpec, draws: Mapping[str, Any]) -> None:
@@ -47,8 +47,3 @@ def check_supports(spec: KernelSpec, draws: Mapping[str, Any]) -> None:
                 "site."
             )
             raise InputError(msg, code="draws-support")
-
-
-def has_own_support(site: SiteSpec) -> bool:
-    """Whether the support of a latent is computed with it."""
-    return site.kind == "latent" and site.support is None and site.rows != "scan"

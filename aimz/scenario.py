@@ -26,7 +26,7 @@ from aimz.continuation import (
 )
 from aimz.data import Arguments, as_array, as_jax_sees, check_finite
 from aimz.errors import InputError, OutputWarning, nearest
-from aimz.foreign_draws import check_names, check_supports, has_own_support
+from aimz.foreign_draws import check_names, check_supports
 from aimz.inference.records import Fit, Note
 from aimz.sampling import Block, Task, follows_rows
 from aimz.spec import KernelSpec, SiteSpec
@@ -229,7 +229,9 @@ def reused_draws(
     check_history(spec, history, known, reused, redraw)
     notes = _notes(spec, fit, scenario, redrawn, origin.observed, in_sample=in_sample)
     redrawn_names = tuple(sorted({*redrawn, *redraw, *grown}))
-    unchecked = [n for n in reused if origin.elsewhere and has_own_support(spec[n])]
+    # A support that is computed with its site is held to there; in a scan it is not known.
+    computed = {s.name for s in spec.sites if s.support is None and s.rows != "scan"}
+    unchecked = [n for n in reused if origin.elsewhere and n in computed & set(spec.latents)]
     return Reuse(reused, redraw, redrawn_names, (*notes, *joined), tuple(unchecked))
 
 

@@ -32,7 +32,7 @@ def test_what_is_observed_once_is_no_row_of_a_score():
     np.testing.assert_allclose(found["sum"].values, scipy.stats.norm.logpdf(3.0), rtol=1e-6)
 
 
-class Cauchyish(dist.Distribution):
+class Cauchyish(dist.Distribution):  # type: ignore[misc]  # NumPyro has no stubs
     """A distribution with a density, a mean and no sampler."""
 
     support = dist.constraints.real
