@@ -170,7 +170,7 @@ def _document(directory: Path) -> dict[str, Any]:
         msg = f"{directory / _JSON} is not of a saved model. Save the model again."
         raise StoreError(msg, code="store-foreign") from error
     if version not in (1, FORMAT_VERSION):
-        msg = f"The model was saved in format {version}; this version reads {FORMAT_VERSION}."
+        msg = f"The model was saved in format {version!r:.20}; this version reads {FORMAT_VERSION}."
         raise StoreError(msg, code="store-version")
     return content
 

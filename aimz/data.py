@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from aimz.choices import check_choice, shown
 from aimz.errors import InputError, nearest
 from aimz.labels import column_names, column_order, lined_up, row_labels
 
@@ -316,7 +317,7 @@ def check_positive(value: Any, name: str) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        msg = f"{name} must be a whole number of at least 1, not {value!r:.40}."
+        msg = f"{name} must be a whole number of at least 1, not {shown(value)}."
         raise InputError(msg, code="not-positive")
 
 
@@ -357,9 +358,7 @@ def check_outcome(outcome: Any, missing: str, output: str) -> np.ndarray | None:
         `not-finite`: some are missing and may not be, all are, or one is infinite; and
         `option-unknown`.
     """
-    if missing not in ("raise", "mask"):
-        msg = f"missing must be 'raise' or 'mask', not {missing!r:.40}."
-        raise InputError(msg, code="option-unknown")
+    check_choice(missing, "missing", ("raise", "mask"))
     array = np.asarray(outcome)
     there = np.isfinite(array) if array.dtype.kind == "f" else array != MISSING
     if there.all():

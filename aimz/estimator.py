@@ -15,6 +15,7 @@ import xarray as xr
 
 from aimz.archive import read_archive, write_archive
 from aimz.capture import fetched, kept, kept_account
+from aimz.choices import check_choice, check_switches, shown
 from aimz.copying import Portable
 from aimz.data import Arguments, Known, check_names, check_positive, draw_count, row_fingerprint
 from aimz.errors import AimzWarning, InputError, NotFittedError, OutputWarning, StoreError
@@ -710,6 +711,10 @@ class Estimator(Routed, Portable):
         missing: str,
         kwargs: dict[str, Any],
     ) -> Self:
+        check_switches(
+            progress=settings.progress, shuffle=settings.shuffle, warm_start=self.warm_start
+        )
+        check_choice(missing, "missing", ("raise", "mask"))
         check_positive(settings.num_samples, "num_samples")
         for name in ("epochs", "batch_size", "num_steps", "num_chains"):
             check_positive(getattr(settings, name), name)
@@ -748,6 +753,10 @@ class Estimator(Routed, Portable):
     def _schema(
         self, draws: Mapping[str, Any], labels: np.ndarray | None, num_draws: int = 0
     ) -> Schema:
+        for option, given in (("coords", self.coords), ("dims", self.dims)):
+            if given is not None and not isinstance(given, Mapping):
+                msg = f"{option}= is a dict of names, as in ArviZ, not {shown(given)}."
+                raise InputError(msg, code="labels-unknown")
         chains, per_chain = draw_count(draws) if draws else (1, num_draws)
         return Schema(chains, per_chain, labels, self.coords or {}, self.dims or {})
 

@@ -8,6 +8,7 @@ all else. A plate of a size that the kernel wrote is made as large as the codes 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from aimz.choices import check_choice
 from aimz.errors import InputError, OutputWarning
 from aimz.inference import Note
 from aimz.lookups import needed_sizes
@@ -20,9 +21,7 @@ __all__ = ["check_new_groups", "groups_kept", "with_larger_plates"]
 
 def check_new_groups(value: Any) -> bool:
     """Whether groups that the fit did not see are drawn."""
-    if value not in ("refuse", "prior"):
-        msg = f"new_groups must be 'refuse' or 'prior', not {value!r:.40}."
-        raise InputError(msg, code="option-unknown")
+    check_choice(value, "new_groups", ("refuse", "prior"))
     return bool(value == "prior")
 
 

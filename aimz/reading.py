@@ -47,6 +47,8 @@ FORMAT_VERSION = 1
 MANIFEST = "aimz_store"
 #: Attribute of labels that xarray would read back in another resolution.
 LABEL_DTYPE = "label_dtype"
+#: Bytes of the longest name that file systems take.
+LONGEST_NAME = 255
 #: A result up to this size opens without Dask.
 RESULT_BYTES = 2 * 2**30
 
@@ -188,7 +190,14 @@ def local_path(value: Any, name: str) -> Path:
     if scheme not in ("", "file") or host not in ("", "localhost"):
         msg = f"{name} {text!r:.80} is not a local directory. Pass a path or a file:// URL."
         raise InputError(msg, code="output-dir")
-    return Path(unquote(urlsplit(text).path) if scheme else text).expanduser().absolute()
+    path = Path(unquote(urlsplit(text).path) if scheme else text).expanduser().absolute()
+    longest = max(path.parts, key=len)
+    if len(os.fsencode(longest)) > LONGEST_NAME:
+        msg = (
+            f"{name} has a part {longest!r:.40} of over {LONGEST_NAME} letters. Pass a shorter one."
+        )
+        raise InputError(msg, code="output-dir")
+    return path
 
 
 def sealed(document: bytes) -> bytes:

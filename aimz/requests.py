@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz.choices import check_choice, check_switches, shown
 from aimz.data import Known, check_positive
 from aimz.errors import InputError
 from aimz.inference import Fit, Problem
@@ -86,12 +87,9 @@ class Delivery:
 
     def __post_init__(self) -> None:
         check_positive(self.batch_size, "batch_size")
-        options = {"shard_axis": ("obs", "draw"), "store": ("persistent", "memory")}
-        for name, valid in options.items():
-            if getattr(self, name) not in valid:
-                listed = " or ".join(repr(value) for value in valid)
-                msg = f"{name} must be {listed}, not {getattr(self, name)!r:.40}."
-                raise InputError(msg, code="option-unknown")
+        check_choice(self.shard_axis, "shard_axis", ("obs", "draw"))
+        check_choice(self.store, "store", ("persistent", "memory"))
+        check_switches(progress=self.progress)
         if self.output_dir is None:
             return
         as_directory(self.output_dir)
@@ -128,10 +126,12 @@ class Request:
     seen_specs: dict[Any, KernelSpec] | None = None  # what one call has found out, by structure
 
     def __post_init__(self) -> None:
+        check_switches(in_sample=self.in_sample)
+        check_choice(self.missing, "missing", ("raise", "mask"))
         for option in ("intervention", "condition"):
             value = getattr(self, option)
             if value is not None and not isinstance(value, Mapping):
-                msg = f"{option}= is {value!r:.40}, but it must be a dict, such as {{'site': 1.0}}."
+                msg = f"{option}= is {shown(value)}, but must be a dict, such as {{'site': 1.0}}."
                 raise InputError(msg, code="scenario-form")
 
     @property

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from aimz.choices import shown
 from aimz.data import as_array, check_finite, check_positive
 from aimz.errors import InputError, nearest
 from aimz.execute import Call, Plan, Ready
@@ -442,6 +443,13 @@ def as_draws(
         `not-finite`.
     """
     check_positive(num_chains, "num_chains")
+    is_named = isinstance(draws, Mapping) and all(isinstance(name, str) for name in draws)
+    if not is_named and not isinstance(draws, xr.DataTree | xr.Dataset):
+        msg = (
+            f"Posterior draws are a dict of arrays by site, a DataTree or a Dataset, not "
+            f"{shown(draws)}. Name the sites."
+        )
+        raise InputError(msg, code="draws-shape")
     if isinstance(draws, xr.DataTree):
         draws = (draws["posterior"] if "posterior" in draws.children else draws).to_dataset()
     if isinstance(draws, xr.Dataset):

@@ -297,7 +297,7 @@ def _length_of(sized: Any) -> int | None:
     """Length of a thing, where it knows it."""
     try:
         return len(sized)
-    except (TypeError, NotImplementedError):
+    except (TypeError, ValueError, NotImplementedError):
         return None
 
 

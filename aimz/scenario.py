@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to
 
+from aimz.choices import shown
 from aimz.continuation import (
     check_history,
     cut_where_changed,
@@ -149,7 +150,11 @@ def sites_to_return(spec: KernelSpec, asked: Any) -> tuple[str, ...]:
     if asked is None:
         chosen = [s.name for s in spec.sites if s.kind == "deterministic" or s.name == spec.output]
         return tuple(name for name in chosen if name in valid)
-    names = (asked,) if isinstance(asked, str) else tuple(dict.fromkeys(asked))
+    listed = [asked] if isinstance(asked, str) or not np.iterable(asked) else list(asked)
+    if not all(isinstance(name, str) for name in listed):
+        msg = f"return_sites= is the name of a site, or a list of them, not {shown(asked)}."
+        raise InputError(msg, code="option-unknown")
+    names = tuple(dict.fromkeys(listed))
     for name in names:
         if name not in valid:
             msg = f"There is no site '{name}' to return. {nearest(name, valid)}"

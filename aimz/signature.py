@@ -12,6 +12,7 @@ from typing import Any
 
 from numpyro.primitives import Messenger
 
+from aimz.choices import shown
 from aimz.errors import InputError, KernelValidationError, nearest
 
 __all__ = ["RESERVED", "Signature", "kernel_signature", "read_signature", "unknown_argument"]
@@ -96,6 +97,10 @@ def read_signature(kernel: Callable[..., Any], param_input: str, param_output: s
     >>> read_signature(kernel, "X", "y").required
     ('X', 'dose')
     """
+    for option, name in (("param_input", param_input), ("param_output", param_output)):
+        if not isinstance(name, str):
+            msg = f"{option}= is the name of an argument of the kernel, not {shown(name)}."
+            raise InputError(msg, code="option-unknown")
     parameters = _parameters(kernel)
     names = tuple(parameters)
     for parameter in parameters.values():

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "aimz"
 
 # A module imports from the layers above its own, and from its own as long as no cycle appears.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_version", "errors", "records", "copying", "capture", "places", "options"),
+    ("_version", "errors", "records", "copying", "capture", "places", "options", "choices"),
     ("programs", "randomness"),
     (
         "kernel",
