@@ -7,7 +7,7 @@ import numpy as np
 
 from aimz.errors import InputError
 
-__all__ = ["check_choice", "check_switches", "shown"]
+__all__ = ["check_choice", "check_switches", "names_of", "shown"]
 
 
 def check_choice(value: Any, name: str, valid: Sequence[str]) -> None:
@@ -35,6 +35,24 @@ def check_switches(**given: Any) -> None:
         if value is not None and not isinstance(value, bool | int | np.bool_ | np.integer):
             msg = f"{name}= is True or False, not {shown(value)}. Pass one of them."
             raise InputError(msg, code="option-unknown")
+
+
+def names_of(value: Any, option: str) -> tuple[str, ...]:
+    """The names of sites that an option lists, or the one that it is.
+
+    Raises
+    ------
+    InputError
+        `option-unknown`; `site-unknown`: there is none.
+    """
+    listed = [value] if isinstance(value, str) or not np.iterable(value) else list(value)
+    if not all(isinstance(name, str) for name in listed):
+        msg = f"{option}= is the name of a site, or a list of them, not {shown(value)}."
+        raise InputError(msg, code="option-unknown")
+    if not listed:
+        msg = f"{option} is empty. Name at least one site, or leave it out."
+        raise InputError(msg, code="site-unknown")
+    return tuple(dict.fromkeys(listed))
 
 
 def shown(value: Any) -> str:

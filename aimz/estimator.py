@@ -753,7 +753,8 @@ class Estimator(Routed, Portable):
     def _schema(
         self, draws: Mapping[str, Any], labels: np.ndarray | None, num_draws: int = 0
     ) -> Schema:
-        for option, given in (("coords", self.coords), ("dims", self.dims)):
+        named: dict[str, Any] = {"coords": self.coords, "dims": self.dims}
+        for option, given in named.items():
             if given is not None and not isinstance(given, Mapping):
                 msg = f"{option}= is a dict of names, as in ArviZ, not {shown(given)}."
                 raise InputError(msg, code="labels-unknown")

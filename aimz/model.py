@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from aimz.choices import check_switches
 from aimz.data import as_array, check_positive, draw_count
 from aimz.effects import Effect, changes_of, question_of
 from aimz.errors import InputError
@@ -188,6 +189,7 @@ class ImpactModel(Estimator):
         2.0
         """
         to = Delivery(shard_axis, batch_size, store, output_dir, progress)
+        check_switches(in_sample=in_sample)
         fit = self._fitted_state().fit
         chains, draws = self._draws_of(fit)
         request = self._request(

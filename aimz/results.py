@@ -443,13 +443,7 @@ def as_draws(
         `not-finite`.
     """
     check_positive(num_chains, "num_chains")
-    is_named = isinstance(draws, Mapping) and all(isinstance(name, str) for name in draws)
-    if not is_named and not isinstance(draws, xr.DataTree | xr.Dataset):
-        msg = (
-            f"Posterior draws are a dict of arrays by site, a DataTree or a Dataset, not "
-            f"{shown(draws)}. Name the sites."
-        )
-        raise InputError(msg, code="draws-shape")
+    _check_named(draws)
     if isinstance(draws, xr.DataTree):
         draws = (draws["posterior"] if "posterior" in draws.children else draws).to_dataset()
     if isinstance(draws, xr.Dataset):
@@ -471,6 +465,18 @@ def as_draws(
         raise InputError(msg, code="draws-shape")
     check_finite(arrays)
     return arrays
+
+
+def _check_named(draws: Any) -> None:
+    """Refuse draws that do not say of which sites they are."""
+    if isinstance(draws, xr.DataTree | xr.Dataset):
+        return
+    if not isinstance(draws, Mapping) or not all(isinstance(name, str) for name in draws):
+        msg = (
+            f"Posterior draws are a dict of arrays by site, a DataTree or a Dataset, not "
+            f"{shown(draws)}. Name the sites."
+        )
+        raise InputError(msg, code="draws-shape")
 
 
 def draw_labels(draws: Any) -> dict[str, dict[int, np.ndarray]]:

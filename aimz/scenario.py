@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to
 
-from aimz.choices import shown
+from aimz.choices import names_of
 from aimz.continuation import (
     check_history,
     cut_where_changed,
@@ -150,18 +150,11 @@ def sites_to_return(spec: KernelSpec, asked: Any) -> tuple[str, ...]:
     if asked is None:
         chosen = [s.name for s in spec.sites if s.kind == "deterministic" or s.name == spec.output]
         return tuple(name for name in chosen if name in valid)
-    listed = [asked] if isinstance(asked, str) or not np.iterable(asked) else list(asked)
-    if not all(isinstance(name, str) for name in listed):
-        msg = f"return_sites= is the name of a site, or a list of them, not {shown(asked)}."
-        raise InputError(msg, code="option-unknown")
-    names = tuple(dict.fromkeys(listed))
+    names = names_of(asked, "return_sites")
     for name in names:
         if name not in valid:
             msg = f"There is no site '{name}' to return. {nearest(name, valid)}"
             raise InputError(msg, code="site-unknown")
-    if not names:
-        msg = "return_sites is empty. Name at least one site, or leave it out."
-        raise InputError(msg, code="site-unknown")
     return names
 
 

@@ -97,7 +97,8 @@ def read_signature(kernel: Callable[..., Any], param_input: str, param_output: s
     >>> read_signature(kernel, "X", "y").required
     ('X', 'dose')
     """
-    for option, name in (("param_input", param_input), ("param_output", param_output)):
+    named: dict[str, Any] = {"param_input": param_input, "param_output": param_output}
+    for option, name in named.items():
         if not isinstance(name, str):
             msg = f"{option}= is the name of an argument of the kernel, not {shown(name)}."
             raise InputError(msg, code="option-unknown")
