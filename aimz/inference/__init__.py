@@ -142,7 +142,7 @@ def check_settings(engine: Engine, called: Mapping[str, Any]) -> None:
     """
     warmup = called.get("num_warmup")
     if warmup is not None and not (isinstance(warmup, int | np.integer) and warmup >= 0):
-        msg = f"num_warmup={shown(warmup)} is no whole number of at least 0. Pass one, or leave it out."
+        msg = f"num_warmup={shown(warmup)} is no whole number of at least 0. Pass one."
         raise InputError(msg, code="settings")
     for name, value in called.items():
         of_chains = name in ("num_chains", "num_warmup")
