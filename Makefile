@@ -41,7 +41,7 @@ format: $(READY)  ## apply the formatter and the safe fixes
 	$(PY) -m ruff format .
 
 docs: $(READY)  ## run every example of the README, the docs and the docstrings
-	$(PY) -m pytest tests/test_docs.py
+	$(PY) -m pytest tests/pages/test_docs.py
 	$(PY) -m pytest --doctest-modules aimz
 
 bench: $(READY)  ## time prediction against the published package, and measure memory and imports (an hour)

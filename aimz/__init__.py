@@ -15,11 +15,11 @@ from aimz.errors import (
     PerformanceWarning,
     StoreError,
 )
+from aimz.kernel import KernelSpec
 from aimz.model import ImpactModel
 from aimz.options import set_options
-from aimz.reading import open_result as open  # noqa: A004  # read as aimz.open
-from aimz.reading import verify
-from aimz.spec import KernelSpec
+from aimz.store import open_result as open  # noqa: A004  # read as aimz.open
+from aimz.store import verify
 
 __all__ = [
     "AimzError",

@@ -7,6 +7,7 @@ consequence: `FitWarning` (do not trust the fit), `OutputWarning` (not what you 
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from sklearn.exceptions import NotFittedError as _SklearnNotFittedError
 
@@ -17,6 +18,7 @@ __all__ = [
     "InputError",
     "KernelValidationError",
     "NotFittedError",
+    "Note",
     "OutputWarning",
     "PerformanceWarning",
     "ProcessError",
@@ -90,3 +92,12 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 def _rebuild(kind: type, message: str, code: str) -> object:
     return kind(message, code=code)
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the user should hear, as data: the shell decides how to show it."""
+
+    category: type[Warning]
+    message: str
+    code: str

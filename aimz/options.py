@@ -8,6 +8,7 @@ from typing import Any, Self
 
 __all__ = ["progress_bar", "set_options", "wants_progress"]
 
+
 _PROGRESS = "AIMZ_PROGRESS"
 
 

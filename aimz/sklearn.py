@@ -20,18 +20,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from aimz.copying import Portable
 from aimz.errors import InputError
-from aimz.inference.linear import (
-    Columns,
-    ExactLinear,
-    LaplaceLogistic,
-    LinearKernel,
-    LogisticKernel,
-)
-from aimz.model import ImpactModel
+from aimz.inference import Columns, ExactLinear, LaplaceLogistic, LinearKernel, LogisticKernel
+from aimz.model import ImpactModel, Portable
 
 __all__ = ["ImpactClassifier", "ImpactRegressor"]
+
 
 # Draws or expectations, rows x draws x classes: of one piece, and of what memory may hold.
 _VALUES_AT_ONCE, _VALUES_HELD = 1_000_000, 16_000_000

@@ -13,6 +13,7 @@ from aimz.capture.names import GONE, is_of_library
 
 __all__ = ["Comparison"]
 
+
 _JITTED, _CACHED = type(jax.jit(len)), type(functools.lru_cache(len))
 # What Python and its libraries put into a class by themselves.
 _MACHINERY = (

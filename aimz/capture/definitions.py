@@ -35,6 +35,7 @@ __all__ = [
     "span_of",
 ]
 
+
 _FUTURE = __future__.annotations.compiler_flag  # which a code carries from its source
 _PREPARE = ("PUSH_NULL", "CACHE", "NOP")
 # Classes that captured files have made: their source and their module, which nobody can import.

@@ -18,6 +18,7 @@ from aimz.errors import StoreError
 
 __all__ = ["FILES", "Kept", "fetched", "imported", "kept", "kept_account"]
 
+
 CODE = "kernel.py"
 FILES = (CODE, DATA)
 _ACCOUNTS: "WeakKeyDictionary[Any, dict[str, Any]]" = WeakKeyDictionary()

@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = ["GONE", "exact_path", "import_path", "is_installed", "is_of_library", "reached"]
 
+
 GONE: Any = object()
 _LIBRARY = tuple(
     Path(sysconfig.get_path(name)).resolve()

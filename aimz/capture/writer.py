@@ -33,6 +33,7 @@ from aimz.capture.names import import_path, is_installed, is_of_library
 
 __all__ = ["DATA", "STORED", "NotCapturedError", "Writer"]
 
+
 DATA = "kernel.npz"
 STORED = "_stored"  # the arrays, in the file
 _LITERALS = (bool, int, str, bytes, types.NoneType, types.EllipsisType)

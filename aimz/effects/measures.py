@@ -14,7 +14,7 @@ import numpy as np
 from aimz.effects.question import Question
 from aimz.errors import InputError
 from aimz.families import turn
-from aimz.spec import SiteSpec
+from aimz.kernel import SiteSpec
 
 __all__ = ["directions", "for_site", "is_measured", "measured"]
 

@@ -19,8 +19,28 @@ import pandas as pd
 import xarray as xr
 
 from aimz.effects.question import Question
-from aimz.effects.wording import Compared, label_text, labels_of, share_text
-from aimz.errors import InputError
+from aimz.effects.wording import Compared, labels_of, share_text
+from aimz.plots import (
+    CAPTION,
+    COLOURS,
+    DASHES,
+    GREY,
+    LETTERS,
+    MARKERS,
+    PLAIN,
+    POINT,
+    SMALL,
+    TITLE,
+    check_matplotlib,
+    interval_of,
+    joined_facts,
+    label_texts,
+    new_axes,
+    number_text,
+    short_number,
+    wrapped_text,
+    write_legend,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,24 +49,10 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_effect"]
 
+
 MAX_LINES = 60
 INNER = 0.5  # probability of the inner interval
-# Okabe and Ito's colours without yellow, which is not seen on white; markers and dashes tell them
-# apart in grey.
-COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
-    *("#E69F00", "#56B4E9", "#000000", "#7F7F7F"),
-)
-MARKERS = "osD^vPX*"
-DASHES = ("-", "--", "-.", ":", (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (9, 3)))
-GREY = "#555555"
-POINT: dict[str, Any] = {"mfc": "white", "ms": 4.5, "mew": 1.2, "label": "_mean", "zorder": 4}
-SMALL, CAPTION, PLAIN, TITLE = 7, 7.5, 9, 11  # sizes of text, in points
-WIDTH = 7.0  # of a figure, in inches
-LETTERS = 30  # in a line of a label
-
 _SAMPLE = ("chain", "draw")
-_NO_BREAK = "\N{NO-BREAK SPACE}"
 _RATIOS = ("ratio", "odds_ratio")
 
 
@@ -122,31 +128,31 @@ def plot_effect(
     ci_kind: str | None = None,
 ) -> "Axes":
     """Draw an effect in the picture that suits it; `Effect.plot` is its public form."""
-    _check_matplotlib()
-    prob, kind = _interval_of(ci_prob, ci_kind)
+    check_matplotlib()
+    prob, kind = interval_of(ci_prob, ci_kind)
     cells = _cells_of(effect, prob, kind)
     interval = f"{100 * prob:.4g}% {kind}"
     both = interval if cells.inner is None else f"{interval}, inner ones {INNER:.0%}"
     doses = None if effect.question.estimand == "ite" else _doses_of(effect)
     if cells.means.size == 1:
-        picture = ax or _new_axes(3.4)
+        picture = ax or new_axes(3.4)
         _draw_density(picture, effect, cells)
         shown = f"line: {interval}"
     elif doses is not None and len(cells.lines) <= len(COLOURS):
-        picture = ax or _new_axes(4.4)
+        picture = ax or new_axes(4.4)
         curves = _draw_curves(picture, effect, cells, doses)
-        _write_legend(picture, curves, cells.lines, cells.title, is_beside=ax is None)
+        write_legend(picture, curves, cells.lines, cells.title, is_beside=ax is None)
         shown = f"bands: {both}"
     elif cells.times is not None and len(cells.series) <= len(COLOURS):
-        picture = ax or _new_axes(4.0)
+        picture = ax or new_axes(4.0)
         paths = _draw_paths(picture, effect.question, cells, cells.times)
-        _write_legend(picture, paths, cells.series, "", is_beside=ax is None)
+        write_legend(picture, paths, cells.series, "", is_beside=ax is None)
         shown = f"bands: {both}"
     else:
         cells = _forest_of(cells, is_sorted=effect.question.estimand == "ite")
-        picture = ax or _new_axes(_forest_height(cells))
+        picture = ax or new_axes(_forest_height(cells))
         points = _draw_forest(picture, effect.question, cells)
-        _write_legend(picture, points, cells.series, "", is_beside=ax is None)
+        write_legend(picture, points, cells.series, "", is_beside=ax is None)
         shown = f"lines: {both}"
     null = effect.question.null
     dashed = () if null is None else (f"dashed: no effect ({null:g})",)
@@ -155,34 +161,10 @@ def plot_effect(
     return picture
 
 
-def _check_matplotlib() -> None:
-    try:
-        import matplotlib.pyplot  # noqa: F401
-    except ImportError as error:
-        msg = "Plots need Matplotlib, which is not installed. Run: pip install matplotlib"
-        raise InputError(msg, code="plots-missing") from error
-
-
-def _new_axes(height: float) -> "Axes":
-    from matplotlib import pyplot as plt
-
-    return plt.subplots(figsize=(WIDTH, height), layout="constrained")[1]
-
-
-# ------------------------------------------------------------------ numbers
-
-
-def _interval_of(ci_prob: float | None, ci_kind: str | None) -> tuple[float, str]:
-    import arviz as az
-
-    prob = az.rcParams["stats.ci_prob"] if ci_prob is None else ci_prob
-    return float(prob), az.rcParams["stats.ci_kind"] if ci_kind is None else ci_kind
-
-
 def _cells_of(effect: _Answer, prob: float, kind: str) -> _Cells:
     draws = effect.draws
     labelled = {str(d): labels_of(draws, str(d)) for d in draws.dims if d not in _SAMPLE}
-    axes = {dim: _texts(labels) for dim, labels in labelled.items()}
+    axes = {dim: label_texts(labels) for dim, labels in labelled.items()}
     shape = [len(labels) for labels in axes.values()]
     place = list(axes).index("contrast") if "contrast" in axes else None
 
@@ -223,18 +205,6 @@ def _times_of(labels: Sequence[Any]) -> np.ndarray | None:
     if all(isinstance(label, datetime.date) for label in labels):
         return np.array(labels)
     return None
-
-
-def _texts(labels: Sequence[Any]) -> list[str]:
-    """Labels in print; numbers are short where that tells them apart."""
-    plain = [label_text(label) for label in labels]
-    short = [_short(n) if isinstance(n, float) else text for n, text in zip(labels, plain)]
-    return short if len(set(short)) == len(set(plain)) else plain
-
-
-def _short(number: float) -> str:
-    is_whole = number.is_integer() and abs(number) < 1e15
-    return f"{number:.0f}" if is_whole else f"{number:.7g}"  # the digits of single precision
 
 
 def _doses_of(effect: _Answer) -> np.ndarray | None:
@@ -280,8 +250,6 @@ def _forest_of(cells: _Cells, *, is_sorted: bool) -> _Cells:
 
 
 # ------------------------------------------------------------------ pictures
-
-
 def _draw_density(ax: "Axes", effect: _Answer, cells: _Cells) -> None:
     import arviz as az
 
@@ -312,8 +280,8 @@ def _draw_density(ax: "Axes", effect: _Answer, cells: _Cells) -> None:
 def _write_chance(ax: "Axes", effect: _Answer, mean: float, bounds: tuple[float, float]) -> None:
     """The mean, its interval and the chance of an effect in its direction, away from the null."""
     null = effect.question.null
-    low, high = map(_number, bounds)
-    lines = [f"{_number(mean)} ({low} to {high})"]
+    low, high = map(number_text, bounds)
+    lines = [f"{number_text(mean)} ({low} to {high})"]
     is_left = False
     if null is not None:
         table = effect.summary(direction=">" if mean >= null else "<")
@@ -325,7 +293,7 @@ def _write_chance(ax: "Axes", effect: _Answer, mean: float, bounds: tuple[float,
         is_left = null > (left + right) / 2
     elif effect.bounds is not None:
         row = effect.summary().iloc[0]
-        lowest, highest = (_number(float(row[f"{end} bound"])) for end in ("lower", "upper"))
+        lowest, highest = (number_text(float(row[f"{end} bound"])) for end in ("lower", "upper"))
         lines.append(f"whatever the coupling: {lowest} to {highest}")
     ax.text(
         0.01 if is_left else 0.99,
@@ -390,7 +358,7 @@ def _draw_curves(ax: "Axes", effect: _Answer, cells: _Cells, doses: np.ndarray) 
     )
     _finish_curves(ax, question, cells)
     dose = effect.scenarios.treatment or "dose"
-    ax.set_xlabel(f"{dose}, compared with {_short(float(doses[0]))}", fontsize=PLAIN)
+    ax.set_xlabel(f"{dose}, compared with {short_number(float(doses[0]))}", fontsize=PLAIN)
     return curves
 
 
@@ -462,41 +430,10 @@ def _scale(
 
 
 # ------------------------------------------------------------------ words
-
-
 def _what(question: Question) -> str:
     if question.null is None:
         return question.wording.rstrip(",")
     return f"{question.wording} ({question.comparison.replace('_', ' ')})"
-
-
-def _number(value: float) -> str:
-    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _write_legend(
-    ax: "Axes", handles: "list[Line2D]", names: Sequence[str], title: str, *, is_beside: bool
-) -> None:
-    """Names of what is told apart by colour; beside the picture where the figure is our own."""
-    if len(names) < 2:
-        return
-    place: dict[str, Any] = {"loc": "best"}
-    if is_beside:
-        place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
-    legend = ax.legend(
-        *(handles, [str(number) for number in range(len(names))]),
-        **place,
-        title=title,
-        fontsize=CAPTION,
-        title_fontsize=CAPTION,
-        frameon=not is_beside,
-        handlelength=3.0,
-    )
-    legend.get_title().set_parse_math(False)
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_parse_math(False)
-        text.set_text(textwrap.fill(name, LETTERS))  # a legend leaves names out that begin with "_"
 
 
 def _write_words(ax: "Axes", title: str, caption: Iterable[Sequence[str]], *, is_own: bool) -> None:
@@ -508,10 +445,10 @@ def _write_words(ax: "Axes", title: str, caption: Iterable[Sequence[str]], *, is
         ax.figure.draw_without_rendering()  # a layout decides how wide the picture is
     box, slack = ax.get_window_extent(), 0.95 if is_own else 0.85  # others may yet be drawn beside
     for label, length in ((ax.xaxis.label, box.width), (ax.yaxis.label, box.height)):
-        label.set_text(_wrapped(ax, label.get_text(), PLAIN, slack * length))
-    wrapped = _wrapped(ax, title, TITLE, slack * box.width)
+        label.set_text(wrapped_text(ax, label.get_text(), PLAIN, slack * length))
+    wrapped = wrapped_text(ax, title, TITLE, slack * box.width)
     ax.set_title(wrapped, loc="left", fontsize=TITLE, parse_math=False)
-    lines = [_wrapped(ax, _joined(line), CAPTION, slack * box.width) for line in caption]
+    lines = [wrapped_text(ax, joined_facts(line), CAPTION, slack * box.width) for line in caption]
     ax.annotate(
         "\n".join(lines),
         xy=(0.0, 0.0),
@@ -546,17 +483,3 @@ def _facts(effect: _Answer) -> list[str]:
         f"{sizes['chain'] * sizes['draw']:,} draws in {chains}",
         *([f"drawn anew: {', '.join(effect.redrawn)}"] if effect.redrawn else []),
     ]
-
-
-def _wrapped(ax: "Axes", text: str, size: float, length: float) -> str:
-    """Text in lines of at most `length` pixels."""
-    probe = ax.text(0, 0, text, fontsize=size, parse_math=False, transform=ax.transAxes)
-    width = probe.get_window_extent().width
-    probe.remove()
-    letters = int(len(text) * length / max(width, 1.0))
-    return textwrap.fill(text, max(letters, 20), break_on_hyphens=False).replace(_NO_BREAK, " ")
-
-
-def _joined(parts: Iterable[str]) -> str:
-    """A line that is broken between its parts, and within long ones."""
-    return "; ".join(p if len(p) > LETTERS else p.replace(" ", _NO_BREAK) for p in parts)

@@ -1,27 +1,17 @@
 """What is asked of an effect, checked and as data: estimand, comparison, target and population."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from aimz.data import as_array, as_labels, check_container
+from aimz.effects.comparisons import COMPARISONS, Comparison, Derived, not_kept
 from aimz.effects.reduction import Summarised
-from aimz.effects.scenarios import Natural, column_of
 from aimz.errors import InputError, nearest
-from aimz.labels import column_names
 
-__all__ = [
-    "Question",
-    "Rows",
-    "compared",
-    "derived",
-    "in_arm",
-    "question_of",
-    "rows_of",
-]
+__all__ = ["POPULATIONS", "RUNGS", "TARGETS", "Question", "question_of"]
+
 
 # `cause` is nothing, or " of " and what is changed.
 ESTIMANDS = {
@@ -59,54 +49,6 @@ POPULATIONS = {
     "finite": "these rows, with the outcome that was observed in the arm that was observed",
 }
 
-type Comparison = Callable[[np.ndarray, np.ndarray], np.ndarray]
-type Derived = Callable[[Mapping[Any, np.ndarray]], np.ndarray]
-
-
-def _odds(share: np.ndarray) -> np.ndarray:
-    if np.any((share <= 0) | (share >= 1)):
-        msg = (
-            "An odds ratio needs probabilities between 0 and 1, and an average outcome is "
-            f"{float(share[(share <= 0) | (share >= 1)].flat[0]):.3g}. Use comparison='difference'."
-        )
-        raise InputError(msg, code="not-probability")
-    odds: np.ndarray = share / (1 - share)
-    return odds
-
-
-def _ratio(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    if np.any(old == 0):
-        msg = "The baseline's total is 0 in a draw, so there is no ratio. Compare by 'difference'."
-        raise InputError(msg, code="ratio-undefined")
-    ratio: np.ndarray = new / old
-    return ratio
-
-
-def _difference(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    return np.asarray(new - old)
-
-
-def _lift(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    return np.asarray(_ratio(new, old) - 1.0)
-
-
-def _odds_ratio(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    return np.asarray(_odds(new) / _odds(old))
-
-
-def _not_kept(*averages: np.ndarray) -> np.ndarray:
-    del averages
-    msg = "A pickled effect does not keep its comparison, which was a function. Compare anew."
-    raise InputError(msg, code="comparison-absent")
-
-
-COMPARISONS: dict[str, tuple[Comparison, float]] = {
-    "difference": (_difference, 0.0),
-    "ratio": (_ratio, 1.0),
-    "lift": (_lift, 0.0),
-    "odds_ratio": (_odds_ratio, 1.0),
-}
-
 
 @dataclass(frozen=True)
 class Question:
@@ -132,8 +74,8 @@ class Question:
     def __getstate__(self) -> dict[str, Any]:
         # A user's own functions have done their work, and pickle may not know them: names stay.
         own, _ = COMPARISONS.get(self.comparison, (None, 0.0))
-        compare = self.compare if self.compare is own else _not_kept
-        derive = None if self.derive is None else _not_kept
+        compare = self.compare if self.compare is own else not_kept
+        derive = None if self.derive is None else not_kept
         return {**vars(self), "compare": compare, "derive": derive}
 
     @property
@@ -151,23 +93,6 @@ class Question:
     def is_probability(self) -> bool:
         """Whether it asks about two worlds of a unit at once."""
         return self.estimand in PROBABILITIES
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Which rows count for what: a weight and a group each; groups have labels.
-
-    `weights` are zero for rows that are not asked about; None where all count alike, `groups` None
-    where there is one.
-    """
-
-    weights: np.ndarray | None = None
-    groups: np.ndarray | None = None
-    labels: pd.Index = field(default_factory=lambda: pd.Index([]))
-
-    def asked(self, rows: int) -> np.ndarray:
-        """Rows, (row,) of bool, that are asked about."""
-        return np.ones(rows, bool) if self.weights is None else self.weights > 0
 
 
 def question_of(
@@ -302,192 +227,3 @@ def _check_rung(
         )
     if msg:
         raise InputError(msg, code="rung-mismatch")
-
-
-def in_arm(
-    treatment: Any,
-    natural: Natural,
-    rows: int,
-    changes: Mapping[str, Mapping[str, Any]],
-) -> dict[str, np.ndarray]:
-    """Rows, (row,) of bool, that were in the arm of each scenario, by the treatment they had.
-
-    `treatment` is a name, or one value per row; None takes the one thing that the scenarios set. An
-    array of bool says who was treated, which is the last scenario's arm.
-
-    Raises
-    ------
-    InputError
-        `treatment-unknown`: it is not known who was in which arm.
-    """
-    names = {name for change in changes.values() for name in change}
-    if treatment is None and len(names) != 1:
-        listed = f"Several things are set ({', '.join(sorted(names)):.80})"
-        listed = listed if names else "No argument or site is set"
-        msg = f"{listed}, so it is not known who was treated. Pass treatment=, one that is set."
-        raise InputError(msg, code="treatment-unknown")
-    treatment = next(iter(names)) if treatment is None else treatment
-    had = _named_values(treatment, natural, rows, "treatment")
-    arms = list(changes)
-    if not isinstance(treatment, str):
-        if had.dtype != bool or len(arms) != 2:
-            msg = "treatment= as an array must be of bool and say who had the second scenario."
-            raise InputError(msg, code="treatment-unknown")
-        return {arms[0]: ~had, arms[1]: had}
-    found = {}
-    for arm, change in changes.items():
-        value = change.get(treatment)
-        if callable(value) or value is None or np.ndim(value):
-            msg = (
-                f"Scenario '{arm}' does not set '{treatment}' to one value, so it is not known who "
-                "was in it. Set it, or pass treatment= as an array of bool."
-            )
-            raise InputError(msg, code="treatment-unknown")
-        found[arm] = _as_seen(had) == _as_seen(value)
-    return found
-
-
-def _as_seen(value: Any) -> Any:
-    """Numbers in the precision that the kernel gets them in."""
-    array = np.asarray(value)
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
-
-
-def rows_of(
-    question: Question,
-    rows: int | None,
-    natural: Natural,
-    *,
-    treated: np.ndarray | None,
-    by: Any,
-    weights: Any,
-) -> Rows:
-    """Weights and groups of the rows that an estimand is about; `treated` are those that count.
-
-    Raises
-    ------
-    InputError
-        `by-missing`, `rows-mismatch`, `not-finite`, `no-rows`, `column-unknown`.
-    """
-    if (by is None and question.estimand == "cate") or (
-        by is not None and question.estimand != "cate" and question.derive is None
-    ):
-        msg = (
-            "estimand='cate' needs by=: a label per row, or the name of a column."
-            if by is None
-            else f"by= is for estimand='cate', not {question.estimand!r}. Name that, or drop by=."
-        )
-        raise InputError(msg, code="by-missing")
-    if rows is None:
-        return Rows()
-    weight = None if weights is None else _row_values(weights, "weights", rows)
-    if weight is not None and not (
-        np.all(np.isfinite(weight)) and np.all(weight >= 0) and np.any(weight)
-    ):
-        msg = "weights must be finite and not negative, and some above 0."
-        raise InputError(msg, code="not-finite")
-    if treated is not None:
-        weight = np.where(treated, 1.0 if weight is None else weight, 0.0)
-        if not np.any(weight):
-            msg = f"No row is asked about: nobody counts for estimand='{question.estimand}'."
-            raise InputError(msg, code="no-rows")
-    if by is None:
-        return Rows(weight)
-    groups, labels = _groups(by, natural, rows)
-    totals = np.bincount(groups, weight, len(labels))
-    if not totals.all():
-        msg = (
-            f"Group {labels[int(np.argmin(totals))]!s:.40} of by= has weight 0, so it has no "
-            "average. Leave its rows out, or give it weight."
-        )
-        raise InputError(msg, code="no-rows")
-    return Rows(weight, groups.astype(np.int32), labels)
-
-
-def _groups(by: Any, natural: Natural, rows: int) -> tuple[np.ndarray, pd.Index]:
-    """Number of each row's group, and the labels of the groups: several, of each combination."""
-    parts = _grouping(by, natural, rows)
-    values = [_named_values(v, natural, rows, "by") for _, v in parts]
-    missing = sum(pd.isna(value) for value in values)
-    if np.any(missing):
-        msg = f"by= has {np.count_nonzero(missing)} missing labels. Give them one of their own."
-        raise InputError(msg, code="not-finite")
-    try:
-        if len(values) == 1:
-            groups, labels = pd.factorize(values[0], sort=True)
-            return groups, pd.Index(labels)
-        groups, combined = pd.MultiIndex.from_arrays(values).factorize(sort=True)
-    except TypeError as error:  # what has no hash
-        msg = f"by= holds what is no label ({error!s:.60}). Pass numbers, text or dates."
-        raise InputError(msg, code="option-unknown") from error
-    return groups, pd.MultiIndex.from_tuples(combined, names=[name for name, _ in parts])
-
-
-def _grouping(by: Any, natural: Natural, rows: int) -> list[tuple[str, Any]]:
-    """What rows are grouped by: one thing, names in a list, or the columns of a frame."""
-    check_container(by, "by")
-    known = [natural.has(name) for name in by] if isinstance(by, list | tuple) else []
-    if known and (all(known) or (any(known) and len(by) != rows)):  # an unknown one is refused
-        return [(name, name) for name in by]
-    names = column_names(by, "by") if np.ndim(by) == 2 else None
-    if names is not None:
-        return [(name, column_of(by, place)) for place, name in enumerate(names)]
-    if isinstance(by, np.ndarray) and by.ndim == 2:
-        return [(f"by {place}", column) for place, column in enumerate(by.T)]
-    return [("by", by)]
-
-
-def _named_values(given: Any, natural: Natural, rows: int, option: str) -> np.ndarray:
-    """One value per row: as given, of an argument, or of a column of the primary input."""
-    named = natural.by_name(given, option) if isinstance(given, str) else given
-    values = as_labels(named, option)
-    if isinstance(given, str) and values.ndim == 0:
-        values = np.broadcast_to(values, (rows,))
-    if values.shape != (rows,):
-        msg = f"{option}= has shape {values.shape} but there are {rows} rows. Pass one per row."
-        raise InputError(msg, code="rows-mismatch")
-    return values
-
-
-def compared(question: Question, new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """The comparison of two aggregates, draw by draw."""
-    if not (np.all(np.isfinite(new)) and np.all(np.isfinite(old))):
-        if question.rung == "counterfactual":
-            msg = (
-                f"Counterfactuals of '{question.site}' are not finite: what was observed cannot "
-                "come from its distribution. Check the outcomes, or the fit."
-            )
-            raise InputError(msg, code="not-finite")
-        msg = (
-            f"An average of '{question.site}' is not finite, so it has no effect to report. If the "
-            "mean of its distribution does not exist, ask for target='prediction' of a bounded "
-            "site."
-        )
-        raise InputError(msg, code="no-mean")
-    values = np.asarray(question.compare(new, old))
-    if values.shape != new.shape:
-        msg = f"comparison= returned shape {values.shape} for aggregates of shape {new.shape}."
-        raise InputError(msg, code="comparison-shape")
-    return values
-
-
-def derived(question: Question, averages: Mapping[Any, np.ndarray]) -> np.ndarray:
-    """An estimand of a user's own, from each scenario's averages (group, draw, ...)."""
-    assert question.derive is not None  # noqa: S101  # asked by the caller
-    values = np.asarray(question.derive({n: v.copy() for n, v in averages.items()}), np.float64)
-    shape = next(iter(averages.values())).shape
-    if values.shape != shape or not np.all(np.isfinite(values)):
-        msg = (
-            f"estimand={question.estimand} returned shape {values.shape}, or values that are not "
-            f"finite, for averages of shape {shape}. Return one finite number for each."
-        )
-        raise InputError(msg, code="comparison-shape")
-    return values
-
-
-def _row_values(given: Any, name: str, rows: int) -> np.ndarray:
-    values = np.asarray(as_array(given, name), np.float64)
-    if values.shape != (rows,):
-        msg = f"{name}= has shape {values.shape} but there are {rows} rows. Pass one per row."
-        raise InputError(msg, code="rows-mismatch")
-    return values

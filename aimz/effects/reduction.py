@@ -13,6 +13,7 @@ import numpy as np
 
 __all__ = ["Reduction", "RowSummary", "Share", "Summarised"]
 
+
 type Sums = dict[Any, np.ndarray]
 
 

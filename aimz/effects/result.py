@@ -11,13 +11,15 @@ import pandas as pd
 import xarray as xr
 
 from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
-from aimz.effects.wording import Compared, label_text, labels_of, share_text
+from aimz.effects.wording import Compared, labels_of, share_text
 from aimz.errors import InputError
+from aimz.plots import label_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["Effect"]
+
 
 _SAMPLE = ("chain", "draw")
 _LINES = 20  # of a table in print
@@ -58,7 +60,7 @@ class Effect:
         function of the same uniform) or "gumbel-max".
     support : Dataset, optional
         For each scenario whether a row that is asked about lies `outside` the data, and the
-        `fraction` of rows that do and did not have what they are given there; `aimz.support` has
+        `fraction` of rows that do and did not have what they are given there; `aimz.overlap` has
         the rules. None where there are no data to compare with.
     row_summary : Dataset, optional
         Mean, sd, quantiles and probability of exceeding a threshold of each row's effect.

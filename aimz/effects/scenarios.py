@@ -1,295 +1,367 @@
-"""What a scenario changes: arguments that it replaces, columns of the rows, sites that it sets."""
+"""Scenarios of an effect, prepared on the same rows, draws and key; what is asked of which rows.
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+Their programs are often one: a changed value is an input. `aimz.effects.one_pass` runs them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from aimz.data import as_array, check_exact
-from aimz.errors import InputError, nearest
-from aimz.labels import column_label, column_names, lined_up, row_labels
-from aimz.spec import KernelSpec
-from aimz.widening import applied
+from aimz.data import as_array, as_jax_sees, check_exact, column_names, columns_ordered
+from aimz.effects.changes import Natural, Split, check_resolved, split_scenario
+from aimz.effects.counterfactual import Replays
+from aimz.effects.question import Question
+from aimz.effects.wording import Compared, in_words
+from aimz.errors import InputError, Note, OutputWarning, nearest
+from aimz.execution import Call
+from aimz.kernel import follows_rows, read_signature
+from aimz.prediction import (
+    Given,
+    Origin,
+    Prepared,
+    Request,
+    as_head_of,
+    changed_rows,
+    gather,
+    origin_of,
+    prepare,
+)
+from aimz.sampling import predict_block
 
-__all__ = [
-    "Natural",
-    "Split",
-    "changes_of",
-    "check_resolved",
-    "column_of",
-    "split_scenario",
-]
+__all__ = ["CROSSED", "Scenarios", "scenarios_of"]
 
-# Whole numbers from this one on are rounded by 32 bits; a difference may lose this share by that.
-_EXACT, _LOST = 2.0**24, 1e-3
+
+#: Name of the scenario that keeps the mediator of another.
+CROSSED = "intervention, with the mediator of the baseline"
 
 
 @dataclass(frozen=True)
-class Natural:
-    """The inputs that scenarios start from, as they were given; `defaults` are the kernel's.
+class Scenarios:
+    """Prepared scenarios by name, the first the reference, and outcomes kept where they hold.
 
-    `columns` names those of a primary input that does not name its own.
+    `natural` are the inputs that no scenario has changed, `own` is the world of these, `primary`
+    the name of the first of them, and `values` these inputs as they were given, labelled ones in
+    the order of the rows. `mediator` draws the mediator under the reference, for the last scenario,
+    which keeps it. `arms` has for each scenario the rows in which it is what was, where that is
+    asked, `outcome` what was observed, where it is not `absent`: for each observed site with such
+    elements, (row, ...) of bool. `replays` is the plan of counterfactuals. `compared` are the
+    scenarios in words.
     """
 
-    values: Mapping[str, Any]
     primary: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    columns: Sequence[str] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns of the primary input."""
-        return column_names(self.values.get(self.primary), self.primary) or tuple(self.columns)
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """Names of the other inputs."""
-        return tuple(n for n, v in self.values.items() if n != self.primary and v is not None)
-
-    def has(self, name: Any) -> bool:
-        """Whether something of the rows has this name."""
-        return isinstance(name, str) and (name in self.arguments or name in self.names)
-
-    def by_name(self, name: str, option: str) -> Any:
-        """An input, or a column of the primary one.
-
-        Raises
-        ------
-        InputError
-            `column-unknown`.
-        """
-        if name in self.arguments:
-            return self.values[name]
-        if name in self.names:
-            return column_of(self.values[self.primary], self.names.index(name))
-        msg = f"{option}='{name}' is no argument and no column of '{self.primary}'. "
-        msg += nearest(name, [*self.arguments, *self.names])
-        raise InputError(msg, code="column-unknown")
+    natural: Given
+    values: Natural
+    prepared: Mapping[str, Prepared]
+    own: Prepared
+    changes: Mapping[Any, Split]
+    compared: Compared
+    mediator: Call | None = None
+    arms: Mapping[Any, np.ndarray] = field(default_factory=dict)
+    outcome: np.ndarray | None = None
+    absent: Mapping[str, np.ndarray] = field(default_factory=dict)
+    replays: Replays | None = None
 
 
-@dataclass(frozen=True)
-class Split:
-    """What a scenario changes: arguments, sites that it sets, and sites that it observes.
+def scenarios_of(
+    request: Request,
+    question: Question,
+    natural: Mapping[str, Any],
+    changes: Mapping[str, Mapping[str, Any]],
+    key_of: Callable[[Given], jax.Array],
+) -> Scenarios:
+    """Scenarios on some rows, prepared with one key.
 
-    `columns` are those that it sets of the primary input, which is among `arguments` then.
-    """
-
-    arguments: Mapping[str, Any]
-    sites: Mapping[str, Any]
-    condition: Mapping[str, Any]
-    columns: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def names(self) -> list[str]:
-        """Names of all that is changed."""
-        return [*self.arguments, *self.sites, *self.condition]
-
-    def settings(self, primary: str) -> dict[str, Any]:
-        """Everything that is set, by its own name: a column rather than the whole input."""
-        whole = {n: v for n, v in self.arguments.items() if n != primary or not self.columns}
-        return {**whole, **self.columns, **self.sites}
-
-    def reach(self, spec: KernelSpec, traced: Collection[str]) -> frozenset[str]:
-        """Sites that the change reaches, in a kernel that was read with arguments that are traced.
-
-        An argument that is not, or was left at its default, may lead anywhere.
-        """
-        if self.arguments.keys() - set(traced):
-            return frozenset(spec.names)
-        sites = {*self.sites, *self.condition}
-        return spec.descendants(sites, arguments=self.arguments.keys())
-
-
-def changes_of(
-    baseline: Mapping[str, Any] | None,
-    intervention: Mapping[str, Any] | None,
-    scenarios: Mapping[Any, Mapping[str, Any]] | None,
-) -> dict[Any, Mapping[str, Any]]:
-    """Scenarios by name, the reference first.
+    A latent of rows is drawn anew where an argument differs from the natural one.
 
     Raises
     ------
     InputError
-        `scenario-incomplete`, `scenario-form`.
+        `scenario-unknown`, `rows-mismatch`, `rows-lazy`, and what preparing a prediction raises.
     """
-    if scenarios is None and baseline is not None and intervention is not None:
-        changes: dict[Any, Any] = {"baseline": baseline, "intervention": intervention}
-    elif scenarios is None or not (baseline is None and intervention is None):
-        raise _incomplete()
-    else:
-        _check_form("scenarios=", scenarios)
-        changes = dict(scenarios)
-    if len(changes) < 2:
-        raise _incomplete()
+    primary = request.names[0]
+    request = replace(request, seen_specs={})
+    own = gather(request, natural)
+    (site,) = request.sites(own.spec)
+    if not follows_rows(own.spec[site]):
+        msg = (
+            f"Site '{site}' has no value per row, so there is nothing to average. Ask for a site "
+            "of rows, or compare the posterior itself."
+        )
+        raise InputError(msg, code="site-rows")
+    if own.kept is not None and (question.mediator or question.rung == "counterfactual"):
+        what = f"mediator='{question.mediator}'" if question.mediator else "rung='counterfactual'"
+        msg = (
+            f"{what} needs all rows of a kernel whose rows interact, and these are some of the "
+            "fitted ones. Ask about all of them, in their order, and weigh those you mean."
+        )
+        raise InputError(msg, code="rows-together")
+    of_rows = {n: v for n, v in natural.items() if n in own.spec.row_inputs - {primary}}
+    natural = {**natural, **own.arguments.lined(of_rows, primary)}
+    origin, key = origin_of(request, own), key_of(own)
+    if question.mediator is not None:  # drawn in every scenario: that is the question
+        origin = replace(origin, observed=origin.observed | {question.mediator})
+    prepared, splits = {}, {}
+    start = _start(request, own, natural)
     for name, change in changes.items():
-        _check_form(f"Scenario '{name}'", change)
-    if not any(changes.values()):
-        msg = (
-            "No scenario sets anything, so there is nothing to compare. Name what differs, for "
-            "example baseline={'t': 0}, intervention={'t': 1}."
+        splits[name], prepared[name] = _prepared(
+            name, change, question, request, own, start, origin, key
         )
-        raise InputError(msg, code="scenario-incomplete")
-    names = list(changes)
-    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in names)
-    if not (numbers or all(isinstance(n, str) for n in names)):
-        msg = f"Scenarios are named by strings, or all by numbers, not {names!s:.80}."
-        raise InputError(msg, code="scenario-incomplete")
-    return changes
+    check_resolved(splits, start)
+    world = prepare(request, own, origin, key)
+    made = Scenarios(primary, own, start, prepared, world, splits, in_words(changes))
+    return made if question.mediator is None else _mediated(made, question.mediator, site)
 
 
-def _incomplete() -> InputError:
-    msg = "An effect compares: pass baseline= and intervention=, or two or more scenarios=."
-    return InputError(msg, code="scenario-incomplete")
-
-
-def _check_form(what: str, change: Any) -> None:
-    if isinstance(change, Mapping):
-        return
-    msg = (
-        f"{what} is {change!r:.40}, but it must be a dict that names what is set. Write for "
-        "example baseline={'t': 0}, intervention={'t': 1}."
+def _prepared(
+    name: Any,
+    change: Mapping[str, Any],
+    question: Question,
+    request: Request,
+    own: Given,
+    start: Natural,
+    origin: Origin,
+    key: jax.Array,
+) -> tuple[Split, Prepared]:
+    """What a scenario changes, and the scenario."""
+    arguments = read_signature(request.kernel, *request.names).names
+    sites = [s.name for s in own.spec.sites if s.kind not in ("param", "factor")]
+    if own.stream is not None:
+        _check_by_piece(name, change, own, request.names[0], set(arguments) - set(sites))
+    split = split_scenario(change, start, arguments, sites)
+    split = replace(split, arguments=_columns_lined(split.arguments, own))
+    asked = replace(request, intervention=split.sites, condition=split.condition)
+    if own.stream is not None:
+        split = replace(split, arguments=_lined(split.arguments, own, request.names[0]))
+    replaced = {n: _over_rows(name, value, own, n) for n, value in split.arguments.items()}
+    given = _given(name, asked, own, start.values, replaced)
+    if given.spec.coupled != own.spec.coupled:
+        msg = f"Scenario '{name}' makes rows interact, or not, unlike what is natural: no noise "
+        raise InputError(msg + "is shared then. Predict each by itself.", code="unpaired")
+    now = changed_rows(own, given)
+    if own.stream is not None:
+        now |= {n: np.array(True) for n in split.arguments.keys() - now.keys()}
+    static = own.arguments.static.keys() | given.arguments.static.keys()
+    notes: tuple[Note, ...] = ()
+    traced = own.arguments.arrays.keys()
+    if change and not split.arguments.keys() - traced:  # what is not traced may lead anywhere
+        notes = _path_notes(name, split, question, own)
+    moved = replace(
+        origin,
+        changed={**origin.changed, **now},
+        static=origin.static | frozenset(now.keys() & static),
     )
-    raise InputError(msg, code="scenario-form")
+    ready = prepare(asked, given, moved, key)
+    if own.stream is not None:
+        _check_latents(name, own, request, now)
+        of_rows = own.spec.row_inputs & split.arguments.keys()
+        kept = {n: split.arguments[n] for n in of_rows}
+        ready = replace(ready, call=_by_piece(ready.call, given, kept))
+    replays = question.rung == "counterfactual"  # what data hold otherwise
+    own_notes = tuple(n for n in ready.notes if not (replays and n.code == "blocked-by-data"))
+    return split, replace(ready, notes=(*notes, *own_notes))
 
 
-def split_scenario(
-    scenario: Mapping[str, Any], natural: Natural, arguments: Sequence[str], sites: Sequence[str]
-) -> Split:
-    """The arguments that a scenario replaces, the sites that it sets, those that it observes.
-
-    A callable of an argument or a column is called here, once, with the natural value.
-
-    Raises
-    ------
-    InputError
-        `scenario-unknown`, `scenario-ambiguous`.
-    """
-    replaced: dict[str, Any] = {}
-    set_sites: dict[str, Any] = {}
-    set_columns: dict[str, Any] = {}
-    condition: Mapping[str, Any] = {}
-    for name, value in scenario.items():
-        if name in sites or name in arguments:
-            _check_not_column(name, natural, site=name in sites)
-        if name in sites:
-            set_sites[name] = value
-        elif name in arguments:
-            given = natural.values.get(name, natural.defaults.get(name))
-            replaced[name] = applied(value, given, name) if callable(value) else value
-        elif column_label(name) in natural.names:
-            set_columns[column_label(name)] = value
-        elif name == "condition" and isinstance(value, Mapping):
-            condition = value
-        else:
-            valid = dict.fromkeys([*arguments, *sites, *natural.names])
-            msg = f"A scenario sets '{name}', which is no argument or site and no column. "
-            raise InputError(msg + nearest(str(name), valid), code="scenario-unknown")
-    if set_columns:
-        if natural.primary in replaced:
-            raise _ambiguous(next(iter(set_columns)), f"part of '{natural.primary}', set too")
-        replaced[natural.primary], set_columns = _with_columns(natural, set_columns)
-    return Split(replaced, set_sites, condition, set_columns)
+def _start(request: Request, own: Given, values: Mapping[str, Any]) -> Natural:
+    """What scenarios start from."""
+    primary = request.names[0]
+    defaults = read_signature(request.kernel, *request.names).defaults
+    columns = request.fitted.known.columns.get(primary, ())
+    return Natural(values, primary, defaults, () if own.stream is not None else columns)
 
 
-def _check_not_column(name: str, natural: Natural, *, site: bool) -> None:
-    if name != natural.primary and name in natural.names:
-        raise _ambiguous(name, "a site of the kernel" if site else "an argument of the kernel")
+def _columns_lined(values: Mapping[str, Any], own: Given) -> dict[str, Any]:
+    """Frames with their columns in the order of the natural ones."""
+    names = own.arguments.columns
+    return {n: columns_ordered(value, names.get(n), n) for n, value in values.items()}
 
 
-def _ambiguous(name: str, other: str) -> InputError:
-    msg = (
-        f"A scenario sets '{name}', which is a column of the input and {other}. Rename the column, "
-        "or change the input as a whole by a function."
-    )
-    return InputError(msg, code="scenario-ambiguous")
+def _given(
+    name: Any,
+    request: Request,
+    own: Given,
+    natural: Mapping[str, Any],
+    replaced: Mapping[str, Any],
+) -> Given:
+    """The inputs of a scenario, on the same rows."""
+    if own.stream is not None:
+        return as_head_of(request, own, natural, replaced)
+    primary = request.names[0]
+    rows = len(replaced.get(primary, natural[primary]))
+    if rows != own.rows:
+        msg = f"Scenario '{name}' has {rows} rows, but there are {own.rows}. Keep them."
+        raise InputError(msg, code="rows-mismatch")
+    return gather(request, {**natural, **replaced}, natural=own)
 
 
-def check_resolved(splits: Mapping[Any, Split], natural: Natural) -> None:
-    """Refuse scenarios whose difference in an argument is lost where 32 bits round both.
-
-    Raises
-    ------
-    InputError
-        `cast-precision`.
-    """
-    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
-        return
-    for name in dict.fromkeys(name for split in splits.values() for name in split.arguments):
-        start = natural.values.get(name, natural.defaults.get(name))
-        values = [_numbers(split.arguments.get(name, start), name) for split in splits.values()]
-        for other in values[1:]:
-            _check_difference(name, values[0], other)
-
-
-def _numbers(value: Any, name: str) -> np.ndarray | None:
-    """Numbers so large that 32 bits round them, in 64; None where they are not."""
-    if value is None or isinstance(value, str | dict):
-        return None
-    array = np.asarray(as_array(value, name))
-    if not array.ndim or not array.size or array.dtype.kind not in "iuf":
-        return None
-    is_large = max(float(array.max()), -float(array.min())) >= _EXACT
-    return array.astype(np.float64) if is_large else None
-
-
-def _check_difference(name: str, first: np.ndarray | None, second: np.ndarray | None) -> None:
-    if first is None or second is None or first.shape != second.shape:
-        return
-    exact = second - first
-    with np.errstate(over="ignore", invalid="ignore"):
-        seen = second.astype(np.float32).astype(np.float64) - first.astype(np.float32)
-        lost = np.abs(exact - seen) > _LOST * np.abs(exact)
-    if lost.any():
-        place = tuple(np.argwhere(lost)[0])
-        msg = (
-            f"Scenarios set '{name}' to {first[place]:.17g} and {second[place]:.17g}, a difference "
-            "that 32 bits round away. Subtract a constant, or set jax.config.update"
-            "('jax_enable_x64', True)."
-        )
-        raise InputError(msg, code="cast-precision")
-
-
-def column_of(value: Any, place: int) -> Any:
-    """A column of a frame or array, in its container."""
-    if hasattr(value, "iloc"):
-        return value.iloc[:, place]
-    return value[:, place]
-
-
-def _with_columns(natural: Natural, columns: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The primary input with some columns set, and what these are set to."""
-    primary = natural.primary
-    X = natural.values[primary]
-    table = as_array(X, primary)
-    made = _promoted(np.asarray(table), table.dtype)
-    values: dict[str, Any] = {}
-    for label, setting in columns.items():
-        place = natural.names.index(label)
-        value = applied(setting, column_of(X, place), label) if callable(setting) else setting
-        value = lined_up({label: value}, row_labels(X), len(made), primary)[label]
-        array = np.asarray(as_array(value, label))
-        check_exact(array, label)
-        if array.shape not in ((), (len(made),)):
-            msg = f"Column '{label}' is set to shape {array.shape}. Pass one value, or one per row."
+def _check_by_piece(
+    name: Any, change: Mapping[str, Any], own: Given, primary: str, arguments: set[str]
+) -> None:
+    """Refuse what would need all rows, where they are read by the piece."""
+    columns = set(own.arguments.columns.get(primary, ()))
+    for argument in sorted((arguments | columns) & change.keys()):
+        value = change[argument]
+        if argument == primary or argument in columns - arguments or callable(value):
+            msg = (
+                f"'{primary}' is read by the piece, so scenario '{name}' cannot change "
+                f"'{argument}' as a whole or by a function. Pass values, or load the rows."
+            )
+            raise InputError(msg, code="rows-lazy")
+        if not np.ndim(value):
+            continue
+        if argument not in own.spec.row_inputs:
+            if len(value) == own.rows:
+                msg = (
+                    f"Scenario '{name}' gives each row its '{argument}', which the call does not. "
+                    f"'{primary}' is read by the piece: pass '{argument}' with the rows, too."
+                )
+                raise InputError(msg, code="rows-lazy")
+            continue
+        if own.rows is None:
+            msg = (
+                f"'{primary}' does not say how many rows it has, so scenario '{name}' cannot give "
+                f"each its '{argument}'. Pass one value, or load the rows."
+            )
+            raise InputError(msg, code="rows-lazy")
+        if len(value) != own.rows:
+            msg = f"Scenario '{name}' has {len(value)} rows, but there are {own.rows}. Keep them."
             raise InputError(msg, code="rows-mismatch")
-        made = _promoted(made, array.dtype)
-        made[:, place] = array
-        values[label] = value
-    return _in_container(X, made), values
 
 
-def _promoted(table: np.ndarray, dtype: Any) -> np.ndarray:
-    """A copy that holds numbers of another dtype, too; whole numbers in 64 bits."""
-    both = np.result_type(table.dtype, dtype)
-    return table.astype(np.int64 if both.kind in "iu" else both)
+def _lined(values: Mapping[str, Any], own: Given, primary: str) -> dict[str, Any]:
+    """Values of rows in the order of the rows that are read."""
+    of_rows = {n: v for n, v in values.items() if n in own.spec.row_inputs and np.ndim(v)}
+    return {**values, **own.arguments.lined(of_rows, primary)}
 
 
-def _in_container(X: Any, table: np.ndarray) -> Any:
-    """A table with the labels that an input has."""
-    if hasattr(X, "iloc"):
-        return type(X)(table, index=X.index, columns=X.columns)
-    if hasattr(X, "with_columns"):
-        return type(X)(table, schema=list(X.columns))
-    return X.copy(data=table) if hasattr(X, "coords") else table
+def _check_latents(name: Any, own: Given, request: Request, now: Mapping[str, Any]) -> None:
+    """Refuse to draw latents of rows anew in all rows: only a pass shows which have changed."""
+    reached = own.spec.descendants(arguments=now.keys())
+    for site in own.spec.sites:
+        held = site.kind == "latent" and site.rows != "none" and site.name in request.fit.draws
+        if held and site.name in reached and request.in_sample:
+            msg = (
+                f"Scenario '{name}' reaches '{site.name}', which belongs to rows that are read by "
+                "the piece. Load the rows."
+            )
+            raise InputError(msg, code="rows-lazy")
+
+
+def _by_piece(call: Call, given: Given, replaced: Mapping[str, Any]) -> Call:
+    """A call that puts a scenario's values in place of those that are read."""
+    single = {n: given.arguments.arrays[n] for n, v in replaced.items() if np.ndim(v) == 0}
+    rows = {n: as_jax_sees(as_array(v, n), n) for n, v in replaced.items() if n not in single}
+    block = call.block._replace(row_inputs={**call.block.row_inputs, **single})
+    return replace(call, block=block, replaced={**dict.fromkeys(single), **rows})
+
+
+def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
+    """Scenarios with another at the end: the last one, with the mediator of the first."""
+    spec = scenarios.natural.spec
+    first, last = (list(scenarios.prepared.values())[n] for n in (0, -1))
+    if scenarios.natural.stream is not None:
+        msg = (
+            f"'{scenarios.primary}' is read by the piece, and mediation needs its rows. Load them."
+        )
+        raise InputError(msg, code="rows-lazy")
+    if len(scenarios.prepared) != 2:
+        msg = "Mediation compares two scenarios. Pass baseline= and intervention=."
+        raise InputError(msg, code="scenario-incomplete")
+    below = mediator in spec and site in spec.descendants({mediator})
+    if not below or not follows_rows(spec[mediator]):
+        valid = [
+            s.name for s in spec.sites if follows_rows(s) and site in spec.descendants({s.name})
+        ]
+        msg = f"mediator='{mediator}' is no site of rows that '{site}' depends on. "
+        raise InputError(msg + nearest(mediator, valid), code="mediator-unknown")
+    if spec[mediator].is_given:
+        msg = f"The call passes '{mediator}', so nothing can change it. Leave it out."
+        raise InputError(msg, code="mediator-given")
+    call, plan = last.call, last.plan
+    shape = list(spec[mediator].shape)
+    rows = shape.pop(spec[mediator].row_axis or 0)
+    held = np.zeros((), spec[mediator].dtype)
+    held = np.broadcast_to(held, (plan.chains * plan.draws, rows, *shape))
+    block = call.block._replace(row_posterior={**call.block.row_posterior, mediator: held})
+    redraw = {n: v for n, v in block.redraw.items() if n != mediator}
+    crossed = replace(last, call=replace(call, block=block._replace(redraw=redraw)))
+    task = replace(first.call.task, sites=(mediator,), results=first.call.task.spec)
+    drawn = replace(first.call, program=predict_block, task=task)
+    return replace(scenarios, prepared={**scenarios.prepared, CROSSED: crossed}, mediator=drawn)
+
+
+def _over_rows(scenario: Any, value: Any, own: Given, name: str) -> Any:
+    """One value for an argument of rows, a number or one row, spread over them."""
+    natural: Any = own.arguments.arrays.get(name)
+    if name not in own.spec.row_inputs or isinstance(natural, dict):
+        return value
+    if np.ndim(value) == 0:
+        as_array(value, name)  # refuses text and dates
+    shape, one_row = np.shape(value), np.shape(natural)[1:]
+    if shape == () or (one_row and shape in (one_row, (1, *one_row))):
+        check_exact(value, name)
+        return _spread(value, own.arguments.rows, np.asarray(natural))
+    if shape[1:] != one_row and column_names(value, name) is None:
+        msg = (
+            f"Scenario '{scenario}' sets '{name}' to an array of shape {shape}, but the rows have "
+            f"shape {(own.arguments.rows, *one_row)}. Pass that shape, one row, or a number."
+        )
+        raise InputError(msg, code="rows-mismatch")
+    return value
+
+
+def _spread(value: Any, rows: int, natural: np.ndarray) -> np.ndarray:
+    """A number or a row over all rows, in a dtype that holds it and what is natural."""
+    given = np.asarray(value)
+    if natural.dtype == bool and np.isin(given, (0, 1)).all():
+        given = given.astype(bool)
+    whole = np.empty((rows, *natural.shape[1:]), np.result_type(natural.dtype, given.dtype))
+    whole[:] = given
+    return whole
+
+
+def _path_notes(name: str, change: Split, question: Question, own: Given) -> tuple[Note, ...]:
+    """What is said of a change that reaches no outcome, or that data keep from parts of it."""
+    spec = own.spec
+    reach = change.reach(spec, own.arguments.arrays) | change.sites.keys() | change.condition.keys()
+    listed = ", ".join(change.names)
+    if question.site not in reach:
+        text = (
+            f"Scenario '{name}' changes {listed}, from which no path leads to '{question.site}'. "
+            "Set something that it depends on."
+        )
+        return (Note(OutputWarning, text, "no-effect"),)
+    return (*_statistic_notes(name, change, own), *_blocked_notes(name, change, question, own))
+
+
+def _statistic_notes(name: str, change: Split, own: Given) -> tuple[Note, ...]:
+    """What is said of a change in all rows, of which the kernel takes a statistic."""
+    pooled = [argument for argument in change.arguments if argument in own.spec.pooled]
+    if not pooled:
+        return ()
+    text = (
+        f"Scenario '{name}' changes '{pooled[0]}', of which the kernel computes a statistic over "
+        "the rows: it changes along, and may cancel a shift. If it is to stay, compute it before, "
+        "and pass the result."
+    )
+    return (Note(OutputWarning, text, "rows-statistic"),)
+
+
+def _blocked_notes(name: str, change: Split, question: Question, own: Given) -> tuple[Note, ...]:
+    """What is said of data that keep a change from parts of what lies below it."""
+    spec, listed = own.spec, ", ".join(change.names)
+    reach = change.reach(spec, own.arguments.arrays) | change.sites.keys()
+    below = reach - {question.site, *change.sites}
+    new = change.arguments.keys()
+    held = sorted(
+        s.name for s in spec.sites if s.is_given and s.name in below and not s.observes & new
+    )
+    if not held or question.rung == "counterfactual":  # which replays them
+        return ()
+    text = (
+        f"Scenario '{name}' changes {listed}, but {', '.join(held)} keeps the values that the call "
+        "passes. Leave these data out for the whole effect."
+    )
+    return (Note(OutputWarning, text, "blocked-by-data"),)

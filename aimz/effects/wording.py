@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-__all__ = ["Compared", "in_words", "label_text", "labels_of", "share_text"]
+from aimz.plots import scalar_text
+
+__all__ = ["Compared", "in_words", "labels_of", "share_text"]
+
 
 #: Settings of one scenario, and scenarios, that are spelled out.
 _SPELLED = 6
-_LETTERS = 40  # of one value
 _DEFAULT_NAMES = ("baseline", "intervention")
 
 
@@ -77,7 +79,7 @@ class Compared:
 
 def in_words(changes: Mapping[Any, Mapping[str, Any]]) -> Compared:
     """What scenarios set, as they were given."""
-    return Compared({_scalar(name): _settings(change) for name, change in changes.items()})
+    return Compared({scalar_text(name): _settings(change) for name, change in changes.items()})
 
 
 def _settings(change: Mapping[str, Any]) -> dict[str, str]:
@@ -97,7 +99,7 @@ def _value(value: Any) -> str:
         return "a function" if name == "<lambda>" else f"{name}()"
     shape = () if isinstance(value, str | Mapping) else np.shape(value)
     if shape == ():
-        return _scalar(value)
+        return scalar_text(value)
     if len(shape) > 1 or not isinstance(value, list | tuple | np.ndarray | pd.Series | jax.Array):
         return f"{' x '.join(f'{size:,}' for size in shape)} values"
     return _series(np.asarray(value))
@@ -108,27 +110,12 @@ def _series(values: np.ndarray) -> str:
     if values.dtype.kind in "biufmM" and values.size:
         low, high = values.min(), values.max()
         if low == high:
-            return _scalar(low)
+            return scalar_text(low)
         if values.size > _SPELLED:
-            return f"{_scalar(low)} to {_scalar(high)} by row"
+            return f"{scalar_text(low)} to {scalar_text(high)} by row"
     if values.size > _SPELLED:
         return f"{values.size:,} values"
-    return f"[{', '.join(map(_scalar, values))}]"
-
-
-def _scalar(value: Any) -> str:
-    if getattr(value, "dtype", None) is not None and np.ndim(value) == 0:
-        value = pd.Timestamp(value) if np.asarray(value).dtype.kind == "M" else _item(value)
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    is_date = isinstance(value, pd.Timestamp) and value == value.normalize()
-    text = str(value.date() if is_date else value)
-    return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…"
-
-
-def _item(value: Any) -> Any:
-    array = np.asarray(value)
-    return pd.Timedelta(value) if array.dtype.kind == "m" else array.item()
+    return f"[{', '.join(map(scalar_text, values))}]"
 
 
 def labels_of(draws: xr.DataArray, dim: str) -> list[Any]:
@@ -137,11 +124,6 @@ def labels_of(draws: xr.DataArray, dim: str) -> list[Any]:
         return list(range(draws.sizes[dim]))
     values = draws[dim].values
     return list(pd.Index(values)) if values.dtype.kind in "mM" else values.tolist()
-
-
-def label_text(label: Any) -> str:
-    """A label in print; a date without its hours where it has none."""
-    return _scalar(label) if isinstance(label, pd.Timestamp | np.datetime64) else str(label)
 
 
 def share_text(share: float, draws: int) -> str:

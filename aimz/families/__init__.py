@@ -2,32 +2,34 @@
 
 from aimz.families.angles import is_angular, turn
 from aimz.families.densities import Exact, density_of
-from aimz.families.limits import (
-    Faults,
-    Mark,
-    Point,
-    fault_of,
-    faults_of,
-    first_fault,
-    is_inside,
-    takes,
-)
+from aimz.families.law import WRAPPERS, Evidence, Law, base_distribution, law_of
+from aimz.families.limits import Faults, Mark, fault_of, faults_of, first_fault, is_inside, takes
 from aimz.families.means import mean_of, mean_of_known
+from aimz.families.noise import Noise, abduce, coupling_of, replay, success_of
 from aimz.families.truncated import with_tails
 
 __all__ = [
+    "WRAPPERS",
+    "Evidence",
     "Exact",
     "Faults",
+    "Law",
     "Mark",
-    "Point",
+    "Noise",
+    "abduce",
+    "base_distribution",
+    "coupling_of",
     "density_of",
     "fault_of",
     "faults_of",
     "first_fault",
     "is_angular",
     "is_inside",
+    "law_of",
     "mean_of",
     "mean_of_known",
+    "replay",
+    "success_of",
     "takes",
     "turn",
     "with_tails",

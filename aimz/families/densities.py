@@ -22,6 +22,7 @@ from aimz.families.truncated import cut_normal
 
 __all__ = ["Exact", "density_of"]
 
+
 # Of ln Gamma(x + 1) by Stirling's formula: 1/12, -1/360, 1/1260, -1/1680 of odd powers of 1/x.
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
 _LARGE = 15.0
@@ -163,8 +164,6 @@ def _support(fn: Any) -> Any:
 
 
 # ------------------------------------------------------------------ exact forms
-
-
 def _left_over(x: Any) -> Any:
     """What Stirling's formula leaves of ln Gamma(x + 1), for x > 0."""
     small, large = jnp.minimum(x, _LARGE), jnp.maximum(x, _LARGE)

@@ -17,9 +17,10 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions.distribution import Distribution
 
-from aimz.structure import base_distribution
+from aimz.families.law import base_distribution
 
 __all__ = ["Faults", "Mark", "Point", "fault_of", "faults_of", "first_fault", "is_inside", "takes"]
+
 
 #: Rounding that probabilities, and sums of them, may show.
 _SLACK = 1e-5

@@ -11,10 +11,11 @@ from numpyro.distributions import transforms
 
 from aimz.errors import InputError
 from aimz.families.angles import is_angular
+from aimz.families.law import base_distribution
 from aimz.families.truncated import cut_normal
-from aimz.structure import base_distribution
 
 __all__ = ["mean_of", "mean_of_known"]
+
 
 _NONE = (dist.Cauchy, dist.HalfCauchy, dist.Levy)
 _CENSORED = (dist.LeftCensoredDistribution, dist.RightCensoredDistribution)

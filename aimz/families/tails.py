@@ -16,6 +16,7 @@ from jax.scipy.special import betainc, erf, erfc, gammainc, gammaincc, gammaln, 
 
 __all__ = ["censored_density", "log_tail"]
 
+
 _LOG_2 = 0.6931471805599453
 _LOG_PI = 1.1447298858494002
 _FAR, _LEVELS = 60.0, 8  # of an incomplete gamma function

@@ -14,6 +14,7 @@ from jax.scipy.special import log_ndtr, ndtri
 
 __all__ = ["cut_normal", "with_tails"]
 
+
 _LOG_TAU = 1.8378770664093453
 _STEPS = 4
 

@@ -11,15 +11,15 @@ from typing import Any
 
 from aimz.errors import AimzError, InputError
 from aimz.inference.binding import raw_sites, version_of, why_whole
-from aimz.inference.chains import NUTS, ChainRecord
+from aimz.inference.chains import NUTS, ChainRecord, MCMCEngine
+from aimz.inference.engine import Draws, Fit, Problem, Settings
 from aimz.inference.health import WEIGH_ROWS
 from aimz.inference.hierarchy import spread_by_latents
-from aimz.inference.mcmc import MCMCEngine
-from aimz.inference.records import Draws, Fit, Problem, Settings
-from aimz.inference.start import latent_dim
+from aimz.inference.normal import latent_dim
 from aimz.inference.svi import SVIEngine, SVIRecord, learned_place
 
 __all__ = ["AutoEngine"]
+
 
 _CHAINS, _WARMUP, _LEAST, _TARGET = 4, 600, 1000, 0.9
 # Latents that a full-rank guide is learned for: beyond, chains are as fast and right more often.

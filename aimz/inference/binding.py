@@ -18,11 +18,10 @@ from numpyro.primitives import Messenger
 
 from aimz.errors import InputError, KernelValidationError
 from aimz.families import Exact
-from aimz.inference.records import Problem
-from aimz.kernel import row_plates
-from aimz.presence import filled, is_there, part_of
+from aimz.inference.engine import Problem
+from aimz.kernel import SiteSpec, row_plates
+from aimz.outcomes import filled, is_there, part_of
 from aimz.programs import TRACE_LOCK, compile_program, fingerprint, trace
-from aimz.spec import SiteSpec
 
 __all__ = [
     "RowScale",

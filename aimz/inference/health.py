@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from aimz.errors import FitWarning
-from aimz.inference.records import Note
-from aimz.inference.training import Course
+from aimz.errors import FitWarning, Note
+from aimz.inference.engine import Course
 
 __all__ = [
     "GLANCE_ROWS",
@@ -36,6 +35,7 @@ __all__ = [
     "pareto_k",
     "still_sites",
 ]
+
 
 #: Largest numbers of rows for which a guide's shape is looked at closely, and at all.
 WEIGH_ROWS, GLANCE_ROWS = 8192, 262_144

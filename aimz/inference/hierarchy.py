@@ -18,10 +18,11 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.infer.reparam import LocScaleReparam, Reparam
 
-from aimz.inference.records import Problem
+from aimz.inference.engine import Problem
 from aimz.programs import compile_program
 
 __all__ = ["in_standard_units", "spread_by_latents"]
+
 
 # Families that a location and a scale move, and their other parameters.
 _LOC_SCALE: dict[type, tuple[str, ...]] = {

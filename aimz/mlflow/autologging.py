@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from aimz import AimzError, ImpactModel, InputError
+from aimz.errors import AimzError, InputError
 from aimz.mlflow.environment import import_mlflow
 from aimz.mlflow.flavor import FLAVOR_NAME, log_model
 from aimz.mlflow.scoring import Scorer
+from aimz.model import ImpactModel
 
 __all__ = ["autolog"]
+
 
 _logger = logging.getLogger("mlflow.aimz")  # MLflow's own shows it, and silent=True mutes it
 # What the MLflow server takes in one request.

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from aimz import InputError
 from aimz.effects import Effect
+from aimz.errors import InputError
 from aimz.mlflow.environment import import_mlflow
 
 __all__ = ["dataset_of", "log_effect", "metrics_of"]
+
 
 # So many rows of the table become metrics; all of them are in the table.
 MAX_ROWS = 25

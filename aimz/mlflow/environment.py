@@ -1,20 +1,23 @@
 """MLflow itself, imported on first use, and the packages that a logged model needs."""
 
-import importlib
 import importlib.metadata
 import sys
 from pathlib import Path
 from typing import Any
 
-from aimz import ImpactModel, InputError
+from aimz.errors import InputError
+from aimz.model import ImpactModel
 
 __all__ = [
+    "CONDA",
+    "PYTHON",
     "get_default_conda_env",
     "get_default_pip_requirements",
     "import_mlflow",
     "imported_requirements",
     "write_environment",
 ]
+
 
 # Predictions are equal bit for bit where these are equal.
 _PACKAGES = ("aimz", "jax", "jaxlib", "numpyro")

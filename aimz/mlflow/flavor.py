@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aimz import ImpactModel, OutputWarning, StoreError, __version__
+from aimz._version import __version__
+from aimz.errors import OutputWarning, StoreError
 from aimz.mlflow.environment import (
     CONDA,
     PYTHON,
@@ -30,8 +31,10 @@ from aimz.mlflow.kernels import (
 )
 from aimz.mlflow.scoring import Scorer, parameter_schema
 from aimz.mlflow.wrapped import check_estimator, log_estimator, save_estimator
+from aimz.model import ImpactModel
 
 __all__ = ["FLAVOR_NAME", "load_model", "load_pyfunc", "log_model", "save_model"]
+
 
 FLAVOR_NAME = "aimz"
 _MODULE = "aimz.mlflow"

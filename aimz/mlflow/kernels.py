@@ -8,7 +8,6 @@ to a file below its own directory, or is refused.
 """
 
 import hashlib
-import importlib
 import importlib.util
 import shutil
 import sys
@@ -18,9 +17,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from aimz import ImpactModel, InputError, StoreError
 from aimz.capture import imported
+from aimz.errors import InputError, StoreError
 from aimz.mlflow.environment import import_mlflow
+from aimz.model import ImpactModel
 
 __all__ = [
     "ARCHIVE",
@@ -32,6 +32,7 @@ __all__ = [
     "load_kernel",
     "write_kernel",
 ]
+
 
 ARCHIVE, PICKLE = "archive", "cloudpickle"
 FORMATS = (ARCHIVE, PICKLE)

@@ -18,12 +18,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from aimz import ImpactModel, InputError
-from aimz.errors import nearest
+from aimz.errors import InputError, nearest
+from aimz.kernel import kernel_signature
 from aimz.mlflow.environment import import_mlflow
-from aimz.signature import kernel_signature
+from aimz.model import ImpactModel
 
 __all__ = ["Asked", "Scorer", "asked_of", "parameter_schema"]
+
 
 _STATISTICS = ("mean", "quantiles", "draws")
 _SAMPLE = ("chain", "draw")

@@ -11,11 +11,12 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
-from aimz import InputError
+from aimz.errors import InputError
 from aimz.mlflow.environment import get_default_pip_requirements, import_mlflow
 from aimz.mlflow.kernels import PICKLE
 
 __all__ = ["check_estimator", "log_estimator", "save_estimator", "trusted_types"]
+
 
 _logger = logging.getLogger("mlflow.aimz")
 _OWN = ("kernel_code", "serialization_format", "artifact_path", "mlflow_model")

@@ -1,0 +1,207 @@
+"""What the user gave, as arrays: inputs of a call, row labels, a fingerprint of the rows.
+
+Every container becomes an array by the same road, or is refused with a sentence that says what to
+write instead. Nothing is broadcast into rows by accident.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.data.containers import (
+    as_array,
+    as_jax_sees,
+    check_exact,
+    is_whole_scalar,
+    rounded_by_cast,
+    within_32_bits,
+)
+from aimz.data.labels import column_names, column_order, lined_up, row_labels
+from aimz.errors import InputError, nearest
+
+__all__ = ["MISSING", "Arguments", "Known", "bind", "check_names", "check_row_shape"]
+
+
+#: Stands for a missing element of an array of whole numbers.
+MISSING = int(np.iinfo(np.int32).min)
+_STATIC = (bool, int, str, type(None))
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Kernel arguments of one call: traced values, static values, rows, labels, column names.
+
+    `reference` are the labels that other values of rows must agree with: those of the primary
+    input, or where it has none of another argument.
+    """
+
+    arrays: Mapping[str, Any]
+    static: Mapping[str, Any]
+    rows: int
+    labels: np.ndarray | None
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reference: np.ndarray | None = None
+
+    def lined(self, values: Mapping[str, Any], primary: str) -> dict[str, Any]:
+        """Values of rows in the order of these rows, where they have labels."""
+        may_order = self.labels is not None
+        return lined_up(values, self.reference, self.rows, primary, may_order=may_order)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a fit has seen of the arguments: which have one value per row, their columns.
+
+    `shapes` are those of one row; `spread` those of sites that are larger than their distribution.
+    `steps` is how many steps a scan takes within each row, 0 for other kernels: an argument of as
+    many columns is one of steps, and there may be more of them.
+    """
+
+    row_inputs: frozenset[str] = frozenset()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    spread: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    steps: int = 0
+
+    def names(self, argument: str, given: Sequence[str] | None) -> tuple[str, ...] | None:
+        """Names of the fitted columns; their numbers where the given ones are numbers, too."""
+        shape = self.shapes.get(argument, ())
+        counted = tuple(map(str, range(shape[0]))) if len(shape) == 1 else ()
+        is_numbered = given is not None and {*given} == {*counted}
+        fitted = self.columns.get(argument, counted if is_numbered else None)
+        if not self.steps or given is None or fitted is None or len(fitted) != self.steps:
+            return fitted
+        goes_on = all(own == known for own, known in zip(given, fitted, strict=False))
+        return tuple(given) if goes_on else fitted
+
+    def in_steps(self, argument: str, shape: tuple[int, ...]) -> bool:
+        """Whether rows of a shape differ from the fitted ones in the number of steps only."""
+        fitted = self.shapes.get(argument, ())
+        return fitted[:1] == (self.steps,) and len(shape) > 0 and shape[1:] == fitted[1:]
+
+
+def bind(
+    given: Mapping[str, Any],
+    *,
+    names: tuple[str, ...],
+    required: tuple[str, ...],
+    known: Known,
+    always_rows: tuple[str, ...],
+    by_row: frozenset[str] = frozenset(),
+) -> Arguments:
+    """Check the arguments of a call against the kernel's signature and turn them into arrays.
+
+    Parameters
+    ----------
+    given : mapping
+        Argument values by name, the primary input and (where given) the outcome included.
+    names, required : tuple of str
+        All the kernel's arguments and those without a default.
+    known : Known
+        What the fit has seen; a scalar given for an argument of rows is broadcast over rows, and
+        columns are put in the fitted order.
+    always_rows : tuple of str
+        The primary input and the outcome; the first sets the number of rows.
+    by_row : frozenset of str
+        Other arguments that are known to have a value per row: their labels are lined up.
+
+    Raises
+    ------
+    InputError
+        `argument-unknown`, `argument-missing`, `rows-mismatch`, `row-labels`, `columns-mismatch`,
+        `not-numeric`, `cast-overflow`, `cast-precision`, `no-rows`.
+    """
+    check_names(given, names, what="argument")
+    missing = [name for name in required if name not in given]
+    if missing:
+        listed = "', '".join(missing)
+        msg = f"The kernel needs the argument '{listed}'. Pass it by name, e.g. {missing[0]}=..."
+        raise InputError(msg, code="argument-missing")
+    name, labels = always_rows[0], row_labels(given[always_rows[0]])
+    primary = as_array(given[name], name)
+    if primary.ndim == 0 or len(primary) == 0:
+        msg = f"'{name}' has shape {primary.shape}: there are no rows. Pass at least one."
+        raise InputError(msg, code="no-rows")
+    of_rows = by_row | known.row_inputs | set(always_rows) - {name}
+    others = {n: value for n, value in given.items() if n in of_rows and n != name}
+    given = {**given, **lined_up(others, labels, len(primary), name)}
+    seen = [labels, *(row_labels(given[n]) for n in others)]
+    reference = next((o for o in seen if o is not None and len(o) == len(primary)), None)
+    arrays, static = _converted(given, len(primary), known, always_rows)
+    columns = _columns_in_order(given, arrays, known)
+    for n in known.shapes.keys() & arrays.keys():
+        if not known.in_steps(n, tuple(np.shape(arrays[n])[1:])):
+            check_row_shape(n, arrays[n], known.shapes[n])
+    return Arguments(arrays, static, len(primary), labels, columns, reference)
+
+
+def _columns_in_order(
+    given: Mapping[str, Any], arrays: dict[str, Any], known: Known
+) -> dict[str, tuple[str, ...]]:
+    """Names of the columns of arguments, whose arrays are put in the fitted order."""
+    columns: dict[str, tuple[str, ...]] = {}
+    for name, value in given.items():
+        own = column_names(value, name)
+        fitted = known.names(name, own)
+        order = column_order(own, fitted, name)
+        if order is not None:
+            arrays[name] = arrays[name][:, order]
+        if own is not None and (fitted is None or {*own} == {*fitted}):  # else numbered only
+            columns[name] = own if fitted is None else fitted
+    return columns
+
+
+def _converted(
+    given: Mapping[str, Any], rows: int, known: Known, always_rows: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments as arrays that JAX computes with, and those that are static."""
+    arrays: dict[str, Any] = {}
+    static: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is not None and (name in known.row_inputs or name in always_rows):
+            arrays[name] = _per_row(value, name, rows, scalar_ok=name not in always_rows)
+        elif isinstance(value, _STATIC):
+            static[name] = within_32_bits(value, name)
+        elif is_whole_scalar(value) and rounded_by_cast(value) is not None:
+            static[name] = within_32_bits(int(value), name)  # exact as long as no float meets it
+        elif isinstance(value, dict):
+            arrays[name] = jax.tree.map(lambda leaf, name=name: as_array(leaf, name), value)
+        else:
+            arrays[name] = as_array(value, name)
+    seen = {n: jax.tree.map(lambda leaf, n=n: as_jax_sees(leaf, n), v) for n, v in arrays.items()}
+    return seen, static
+
+
+def check_names(given: Mapping[str, Any], valid: tuple[str, ...], *, what: str) -> None:
+    """Refuse a name that is not valid, with the nearest one that is."""
+    for name in given:
+        if name not in valid:
+            msg = f"There is no {what} '{name}'. {nearest(name, valid)}"
+            raise InputError(msg, code=f"{what}-unknown")
+
+
+def _per_row(value: Any, name: str, rows: int, *, scalar_ok: bool) -> np.ndarray | jax.Array:
+    array = as_array(value, name)
+    if array.ndim == 0 and scalar_ok:
+        check_exact(array, name)
+        return np.broadcast_to(np.asarray(array), (rows,))
+    if array.ndim == 0 or len(array) != rows:
+        msg = (
+            f"'{name}' has shape {array.shape} but there are {rows} rows. "
+            f"Its leading axis must be the rows: pass {rows} values."
+        )
+        raise InputError(msg, code="rows-mismatch")
+    return array
+
+
+def check_row_shape(name: str, array: Any, fitted: tuple[int, ...]) -> None:
+    """Refuse an argument whose rows have another shape than the fitted ones."""
+    if tuple(np.shape(array)[1:]) != fitted:
+        msg = (
+            f"'{name}' has rows of shape {tuple(np.shape(array)[1:])}, but the model was fitted on "
+            f"rows of shape {fitted}. Pass the same columns."
+        )
+        raise InputError(msg, code="columns-mismatch")

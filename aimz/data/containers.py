@@ -1,0 +1,309 @@
+"""One container, once: what the user gave, as an array that JAX sees unchanged."""
+
+import datetime
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from aimz.data.labels import column_names
+from aimz.errors import InputError
+
+__all__ = [
+    "as_array",
+    "as_jax_sees",
+    "as_labels",
+    "check_container",
+    "check_exact",
+    "is_whole_scalar",
+    "rounded_by_cast",
+    "rounding_refused",
+    "within_32_bits",
+]
+
+
+_JAX = (jnp.integer, jnp.floating)
+_WHOLE = (bool, int, np.bool_, np.integer)
+_TIMES = (datetime.date, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period)
+_NOT_NUMBERS: dict[str, tuple[type, ...]] = {"text": (str, bytes), "dates or times": _TIMES}
+_ENCODE = "Encode it as numbers before you pass it."
+_DAYS = "Pass numbers, such as days since the first one."
+# A cast to 32 bits may blur numbers from this size on by at most so much of their range.
+_LARGE, _BLUR = 1e6, 1e-6
+
+
+def as_array(value: Any, name: str) -> np.ndarray | jax.Array:
+    """Numeric array from an array, list, frame, series or xarray object.
+
+    Raises
+    ------
+    InputError
+        `not-numeric`: text, dates, objects, masked or sparse values.
+    """
+    if isinstance(value, jax.Array):
+        if not _is_number(value.dtype):
+            _refuse(name, f"holds {value.dtype}", _ENCODE)
+        return value if value.dtype.kind in "biuf" else _widest(np.asarray(value))
+    check_container(value, name)
+    try:
+        array = np.asarray(_in_numpy(value))
+    except Exception as error:  # noqa: BLE001  # of containers of any kind; rethrown by name
+        _refuse(name, f"is no array ({error!s:.60})", "Pass numbers in rows of equal length.")
+    if array.dtype == object:
+        array = _from_objects(array, name, value)
+    if array.dtype.kind in "Mm":
+        _refuse(name, "holds dates or times", _DAYS)
+    if not _is_number(array.dtype):
+        if array.dtype.kind in "USTO":
+            where = _place((0,) * array.ndim, value, array.flat[0]) if array.size else ""
+            _refuse(name, f"holds text{where}", _ENCODE)
+        _refuse(name, f"holds {array.dtype!s:.60}", _ENCODE)
+    return _widest(array)
+
+
+def _in_numpy(value: Any) -> Any:
+    """What NumPy makes an array of; Arrow's own arrays would refuse what has to be copied."""
+    is_arrow = type(value).__module__.partition(".")[0] == "pyarrow"
+    return value.to_numpy() if hasattr(value, "to_numpy") and not is_arrow else value
+
+
+def _is_number(dtype: Any) -> bool:
+    """Whether a dtype is one of real numbers, those of fewer than 8 bits included."""
+    kind = getattr(dtype, "kind", "O")  # keys of JAX have none
+    is_small = kind == "V" and dtype.names is None
+    return kind in "biuf" or (is_small and any(jnp.issubdtype(dtype, own) for own in _JAX))
+
+
+def as_labels(value: Any, name: str) -> np.ndarray:
+    """Labels of rows, of any kind; numbers in a dtype that has an order and an index.
+
+    Raises
+    ------
+    InputError
+        `not-numeric`: a masked array, or what is none at all.
+    """
+    check_container(value, name)
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # of containers of any kind; rethrown by name
+        msg = f"'{name}' is no array ({error!s:.60}). Pass one label per row."
+        raise InputError(msg, code="not-numeric") from error
+    if not _is_number(array.dtype):
+        return array
+    array = _widest(array)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _widest(array: np.ndarray) -> np.ndarray:
+    """Numbers in a dtype of NumPy's own that holds them, of at most 64 bits."""
+    if array.dtype.kind == "V":  # bfloat16, float8, int4, ...
+        is_whole = jnp.issubdtype(array.dtype, jnp.integer)
+        return array.astype(np.int32 if is_whole else np.float32)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):  # infinity is refused
+            return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def check_container(value: Any, name: str) -> None:
+    """Refuse what would lose something as an array.
+
+    Raises
+    ------
+    InputError
+        `not-numeric`.
+    """
+    problem = ""
+    if _holds_masked(value):
+        problem = "a masked array, whose mask would be lost. Fill it first: value.filled(np.nan)"
+        problem += ", and missing='mask' for an outcome"
+    elif hasattr(value, "tocsr") or type(value).__module__.startswith("scipy.sparse"):
+        problem = "a sparse matrix, and arrays here are dense. Pass value.toarray()"
+    elif hasattr(value, "data_vars"):
+        problem = "an xarray Dataset, which is no array. Pass one variable, or value.to_dataarray()"
+    if problem:
+        raise InputError(f"'{name}' is {problem}.", code="not-numeric")
+
+
+def _holds_masked(value: Any) -> bool:
+    """Whether NumPy would forget a mask: of the value, or of a part in a list."""
+    if isinstance(value, list | tuple):
+        return any(map(_holds_masked, value))
+    return isinstance(value, np.ma.MaskedArray)
+
+
+def as_jax_sees(value: Any, name: str) -> np.ndarray:
+    """The array in the dtype that JAX computes with: 32 bits unless jax_enable_x64.
+
+    Narrow numbers are widened, because a kernel's arithmetic on them would wrap around or lose
+    digits.
+
+    Raises
+    ------
+    InputError
+        `cast-overflow`, `cast-precision`: values that the dtype cannot hold, or blurs.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind == "V":
+        array = _widest(array)
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if dtype.kind in "iu":
+        dtype = np.result_type(np.int32, dtype) if dtype.itemsize < 4 else dtype
+        dtype = np.dtype(f"i{dtype.itemsize}")
+    elif dtype.kind == "f":
+        dtype = np.result_type(np.float32, dtype) if dtype.itemsize < 4 else dtype
+    if dtype == array.dtype:
+        return array
+    with np.errstate(over="ignore"):
+        seen = array.astype(dtype)
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
+    if limits and array.size and (array.min() < limits.min or array.max() > limits.max):
+        raise _beyond(name, dtype)
+    if array.size and array.dtype == np.float64 and dtype == np.float32:
+        _check_cast(array, seen, name)
+    return seen
+
+
+def _check_cast(array: np.ndarray, seen: np.ndarray, name: str) -> None:
+    """Refuse a cast from 64 to 32 bits that loses what the numbers say, e.g. unix times."""
+    check_exact(array, name)
+    wide = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
+    narrow = seen.reshape(wide.shape)
+    sizes = np.where(np.isfinite(wide), np.abs(wide), 0.0)
+    for column in np.flatnonzero(sizes.max(axis=0, initial=0) >= _LARGE):
+        finite = np.isfinite(wide[:, column])
+        values, cast = wide[finite, column], narrow[finite, column]
+        if not values.size:
+            continue
+        if not np.isfinite(cast).all():
+            what, code = "numbers that 32 bits cannot hold", "cast-overflow"
+        elif np.abs(values - cast).max() > _BLUR * np.ptp(values) > 0:
+            what, code = "large numbers whose differences 32 bits would blur", "cast-precision"
+        else:
+            continue
+        msg = (
+            f"'{name}' holds {what}, such as {values[np.argmax(np.abs(values))]!s}. Subtract a "
+            "constant or rescale them, or set jax.config.update('jax_enable_x64', True)."
+        )
+        raise InputError(msg, code=code)
+    if np.any(wide) and not np.any(narrow):
+        msg = f"'{name}' holds only numbers below 1e-45, which 32 bits round to 0. Rescale them."
+        raise InputError(msg, code="cast-precision")
+
+
+def rounded_by_cast(value: Any) -> float | None:
+    """What 32 bits make of a number that is meant to be exact; None where they hold it.
+
+    Whole numbers are meant so; those given as floats up to the greatest that 32 bits count to.
+    """
+    number = np.asarray(value)
+    is_wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    if is_wide or number.ndim or number.dtype.kind not in "iufO":
+        return None
+    exact = number.item()
+    if not isinstance(exact, int | float):
+        return None
+    if not isinstance(exact, int) and not (exact % 1 == 0 and abs(exact) < 2**31):
+        return None
+    with np.errstate(over="ignore"):
+        rounded = float(np.float32(exact)) if abs(exact) < 2**127 else math.inf
+    return None if rounded == exact else rounded
+
+
+def rounding_refused(name: str, value: Any, rounded: float) -> InputError:
+    """The error of a number that 32 bits round to another."""
+    msg = (
+        f"'{name}' is {value!s:.30}, which 32 bits round to {rounded:.17g}. Subtract a constant or "
+        "rescale it, or set jax.config.update('jax_enable_x64', True)."
+    )
+    return InputError(msg, code="cast-precision")
+
+
+def check_exact(value: Any, name: str) -> None:
+    """Refuse a single whole number that 32 bits round to another.
+
+    Raises
+    ------
+    InputError
+        `cast-precision`.
+    """
+    rounded = rounded_by_cast(value)
+    if rounded is not None:
+        raise rounding_refused(name, value, rounded)
+
+
+def is_whole_scalar(value: Any) -> bool:
+    """Whether a value is one whole number."""
+    return np.ndim(value) == 0 and getattr(getattr(value, "dtype", None), "kind", "") in ("i", "u")
+
+
+def within_32_bits(value: Any, name: str) -> Any:
+    """A static argument; refused where JAX could not take the number from the kernel."""
+    limits = np.iinfo(jax.dtypes.canonicalize_dtype(np.int64))
+    if isinstance(value, int) and not limits.min <= value <= limits.max:
+        raise _beyond(name, limits.dtype)
+    return value
+
+
+def _beyond(name: str, dtype: Any) -> InputError:
+    msg = (
+        f"'{name}' holds whole numbers that {dtype} cannot hold. Set "
+        "jax.config.update('jax_enable_x64', True), or rescale them."
+    )
+    return InputError(msg, code="cast-overflow")
+
+
+def _from_objects(array: np.ndarray, name: str, value: Any) -> np.ndarray:
+    """Numbers from objects; a missing value of any kind becomes NaN."""
+    items = [np.nan if _is_missing(item) else item for item in array.ravel()]
+    try:
+        numbers = [_number_of(item) for item in items]
+    except OverflowError:
+        _refuse(name, "holds whole numbers beyond 1e308", "Count in larger units.")
+    for place, kind in enumerate(numbers):
+        if isinstance(kind, str):
+            where = _place(np.unravel_index(place, array.shape), value, items[place])
+            fix = _DAYS if kind == "dates or times" else _ENCODE
+            _refuse(name, f"holds {kind}{where}", fix)
+    kinds = {type(item) for item in items}
+    if not items or not all(issubclass(kind, _WHOLE) for kind in kinds):
+        return np.array(numbers).reshape(array.shape)
+    whole = np.array(items).reshape(array.shape)
+    if whole.dtype.kind not in "biu":  # no 64 bits hold them
+        raise _beyond(name, jax.dtypes.canonicalize_dtype(np.int64))
+    return whole
+
+
+def _number_of(item: Any) -> float | str:
+    """A number, or in words what it is instead."""
+    for words, types in _NOT_NUMBERS.items():
+        if isinstance(item, types):
+            return words
+    try:
+        return float(item)
+    except (TypeError, ValueError):
+        return "objects"
+
+
+def _place(index: Sequence[Any], value: Any, item: Any) -> str:
+    """Where a value is, in brackets: its row, and its column by name where that has one."""
+    if not len(index):
+        return ""
+    row, *rest = map(int, index)
+    names = column_names(value, "X") if rest else None
+    column = f", column {rest[0] if names is None else repr(names[rest[0]])}" if rest else ""
+    shown = repr(str(item)) if isinstance(item, str) else str(item)
+    return f" ({shown:.40} in row {row}{column})"
+
+
+def _is_missing(item: Any) -> bool:
+    return item is None or type(item).__name__ in ("NAType", "NaTType")
+
+
+def _refuse(name: str, problem: str, fix: str) -> NoReturn:
+    msg = f"'{name}' {problem}, which a kernel cannot compute with. {fix}"
+    raise InputError(msg, code="not-numeric")

@@ -1,0 +1,449 @@
+"""Rows that are read by the piece: loaders, memory maps, dask, zarr and xarray arrays.
+
+A `Stream` is a sequence of named batches, re-cut into tiles as it is read, once and in order. Its
+head, the first rows, stands for the whole wherever only the structure of the data matters. The
+number of rows may be unknown until the end.
+"""
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aimz.data.containers import as_array, as_jax_sees
+from aimz.data.fingerprints import canonical_rows
+from aimz.data.labels import column_names, columns_ordered, lined_up, row_labels
+from aimz.errors import InputError
+
+__all__ = ["HEAD_ROWS", "RowTile", "Stream", "is_lazy", "load", "materialised", "open_stream"]
+
+
+#: Rows of the head of a stream.
+HEAD_ROWS = 1024
+#: Bytes to read at a time from an array that is not in memory.
+READ_BYTES = 16 * 2**20
+type Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RowTile:
+    """Some consecutive rows: their numbers, their arrays, and a digest of these."""
+
+    rows: slice
+    arrays: Batch
+    digest: str = ""
+
+
+@dataclass
+class Stream:
+    """Named row arrays, read once and in order.
+
+    Parameters
+    ----------
+    batches : iterator of dict
+        Arrays by name, all of one length in a batch.
+    primary : str
+        Name of the primary input.
+    count : int or None
+        Number of rows, where it is known before the end.
+    labels : ndarray or None
+        Labels of the rows.
+    columns : dict
+        Names of columns that the fit has seen; those of the batches are added.
+    check : callable, optional
+        Looks at the arrays of a tile and the number of its first row, and raises.
+    """
+
+    batches: Iterator[Batch]
+    primary: str
+    count: int | None = None
+    labels: np.ndarray | None = None
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    check: Callable[[Batch, int], None] | None = None
+    head: Batch = field(init=False)
+    seen: int = field(init=False, default=0)
+    _digest: Any = field(init=False, default_factory=lambda: hashlib.blake2b(digest_size=4))
+
+    def __post_init__(self) -> None:
+        checked = _checked(self.batches, self.primary, self.columns)
+        taken: list[Batch] = []
+        while sum(map(_length, taken)) < HEAD_ROWS:
+            batch = next(checked, None)
+            if batch is None:
+                break
+            taken.append(batch)
+        if not taken:
+            msg = f"'{self.primary}' gives no batches: there are no rows. Pass at least one."
+            raise InputError(msg, code="no-rows")
+        self.head = next(_recut(iter(taken), HEAD_ROWS))
+        self.batches = itertools.chain(taken, checked)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the arrays."""
+        return frozenset(self.head)
+
+    def tiles(self, size: int) -> Iterator[RowTile]:
+        """Tiles of `size` rows, the last one perhaps shorter.
+
+        Raises
+        ------
+        InputError
+            `rows-mismatch`: the data ended before, or went on after, the rows they announced.
+        """
+        for arrays in _recut(self.batches, size):
+            rows = slice(self.seen, self.seen + _length(arrays))
+            self.seen = rows.stop
+            if self.count is not None and self.seen > self.count:
+                break
+            if self.check is not None:
+                self.check(arrays, rows.start)
+            for part in canonical_rows(arrays[self.primary]):
+                self._digest.update(part)
+            yield RowTile(rows, arrays, _digest_of(arrays))
+        if self.count is not None and self.seen != self.count:
+            more = "at least " if self.seen > self.count else ""
+            msg = (
+                f"'{self.primary}' was to give {self.count} rows but gave {more}{self.seen}. Its "
+                "length, and all values per row, must be those of the batches together."
+            )
+            raise InputError(msg, code="rows-mismatch")
+
+    def load(self) -> Batch:
+        """All rows, in memory."""
+        tiles = [tile.arrays for tile in self.tiles(HEAD_ROWS)]
+        return _joined(tiles)
+
+    def fingerprint(self) -> int:
+        """Fingerprint of all rows of the primary input, once they have been read."""
+        digest = self._digest.copy()
+        digest.update(str((self.seen, *np.shape(self.head[self.primary])[1:])).encode())
+        return int.from_bytes(digest.digest(), "little")
+
+
+def open_stream(
+    given: Mapping[str, Any],
+    primary: str,
+    *,
+    batch_size: int | None,
+    whole: frozenset[str],
+    columns: Mapping[str, tuple[str, ...]] | None = None,
+) -> Stream | None:
+    """The row arguments of a call as a stream, or None where the primary input is in memory.
+
+    Parameters
+    ----------
+    given : mapping
+        All arguments of the call.
+    primary : str
+        Name of the primary input.
+    batch_size : int or None
+        Rows to read at a time from an array that is not in memory.
+    whole : frozenset of str
+        Arguments that have as many values as there are rows and yet go whole.
+    columns : mapping, optional
+        Names of columns that the fit has seen, in its order.
+
+    Raises
+    ------
+    InputError
+        `loader-shuffled`, `batch-names`, `rows-mismatch`, `not-numeric`.
+    """
+    value = given[primary]
+    if _is_batches(value):
+        if _shuffles(value):
+            msg = (
+                f"'{primary}' is a loader that shuffles: its rows come in another order than the "
+                "data's. Make it with shuffle=False."
+            )
+            raise InputError(msg, code="loader-shuffled")
+        known = dict(columns or {})
+        stream = Stream(_read(value, primary), primary, count=_row_count(value), columns=known)
+        _check_once(stream.names - {primary}, given)
+        return stream
+    if not is_lazy(value):
+        return None
+    rows = value.shape[0] if value.ndim else 0
+    if rows != rows:  # noqa: PLR0124  # dask says nan where it does not know
+        return Stream(({primary: part} for part in _blocks(value)), primary)
+    cut = {name: v for name, v in given.items() if name not in whole and _leads_with(v, rows)}
+    others = {name: v for name, v in cut.items() if name != primary}
+    cut |= lined_up(others, row_labels(value), rows, primary)
+    step = batch_size or _step(value)
+    batches = (
+        {name: _part(v, start, start + step) for name, v in cut.items()}
+        for start in range(0, rows, step)
+    )
+    return Stream(batches, primary, rows, row_labels(value))
+
+
+def load(given: Mapping[str, Any], primary: str) -> dict[str, Any]:
+    """The arguments of a call, with all the arrays of a loader in place of the loader."""
+    value = given[primary]
+    if not _is_batches(value):
+        return dict(given)
+    columns: dict[str, tuple[str, ...]] = {}
+    parts = list(_checked(_read(value, primary), primary, columns))
+    if not parts:
+        msg = f"'{primary}' gives no batches: there are no rows. Pass at least one."
+        raise InputError(msg, code="no-rows")
+    _check_once(parts[0].keys() - {primary}, given)
+    joined: dict[str, Any] = dict(_joined(parts))
+    named = {n: pd.DataFrame(joined[n], columns=list(names)) for n, names in columns.items()}
+    return {**given, **joined, **named}
+
+
+def materialised(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments in memory: frames of Dask, which do not know their rows, and tables of Arrow."""
+    return {name: _as_frame(value) for name, value in given.items()}
+
+
+def _as_frame(value: Any) -> Any:
+    if hasattr(value, "npartitions") and _is_frame(value):
+        return value.compute()
+    is_arrow = hasattr(value, "column_names") and hasattr(value, "to_pandas")
+    return value.to_pandas() if is_arrow else value
+
+
+def _is_frame(value: Any) -> bool:
+    return hasattr(value, "compute") and hasattr(value, "index")
+
+
+def is_lazy(value: Any) -> bool:
+    """Whether a value is an array that is not in memory."""
+    if isinstance(value, np.memmap):
+        return True
+    kind = type(value).__module__.partition(".")[0]
+    if kind in ("zarr", "dask"):
+        return hasattr(value, "shape") and hasattr(value, "ndim")
+    if kind == "xarray" and hasattr(value, "variable"):
+        return value.chunks is not None or not getattr(value.variable, "_in_memory", True)
+    return False
+
+
+def _is_batches(value: Any) -> bool:
+    """Whether a value is an iterable of named batches, rather than an array of some kind."""
+    if isinstance(value, list | tuple):
+        return bool(value) and isinstance(value[0], Mapping)
+    plain = (str, bytes, Mapping, set, range)
+    arrays = ("shape", "__array__", "__dataframe__")
+    return (
+        hasattr(value, "__iter__")
+        and not isinstance(value, plain)
+        and not any(hasattr(value, name) for name in arrays)
+    )
+
+
+def _check_once(names: Collection[str], given: Mapping[str, Any]) -> None:
+    """Refuse arguments that the batches name and the call names too."""
+    for name in sorted(names):
+        if given.get(name) is not None:
+            msg = f"'{name}' is passed by name and is in the batches too. Keep one of them."
+            raise InputError(msg, code="batch-names")
+
+
+def _read(loader: Any, primary: str) -> Iterator[Any]:
+    """The batches of a loader, which must be as many, and have as many rows, as it says.
+
+    Raises
+    ------
+    InputError
+        `rows-mismatch`, `loader-length`: more or fewer, or an empty batch among others.
+    """
+    number = rows = 0
+    was_empty = False
+    names = getattr(getattr(loader, "dataset", None), "columns", None)
+    for number, batch in enumerate(loader, 1):
+        count = _rows_of(batch, primary)
+        if rows and count and was_empty:
+            msg = (
+                f"Batch {number - 2} of '{primary}' is empty, and rows come after it. Leave empty "
+                "batches out, if no rows are lost there."
+            )
+            raise InputError(msg, code="loader-length")
+        rows, was_empty = rows + count, not count
+        yield _copied(batch) if not isinstance(names, dict) else _named(batch, names)
+    promised = {"rows": _row_count(loader), "batches": _length_of(loader)}
+    if promised["rows"] not in (None, rows) and not getattr(loader, "drop_last", False):
+        raise _not_as_said(primary, f"{promised['rows']} rows", rows, "rows-mismatch")
+    if promised["batches"] not in (None, number, rows):
+        raise _not_as_said(primary, f"{promised['batches']} batches", number, "loader-length")
+
+
+def _named(batch: Any, names: Mapping[str, Sequence[str]]) -> Any:
+    """A batch of arrays whose columns have the names that the data set keeps beside them."""
+    frames = {n: pd.DataFrame(np.asarray(batch[n]), columns=list(names[n])) for n in names}
+    return {**batch, **frames}
+
+
+def _not_as_said(primary: str, said: str, gave: int, code: str) -> InputError:
+    msg = (
+        f"The loader of '{primary}' says that it has {said} but gave {gave}, so rows may be lost "
+        "or doubled. Mend its length, or what it gives."
+    )
+    return InputError(msg, code=code)
+
+
+def _rows_of(batch: Any, primary: str) -> int:
+    shape = np.shape(batch[primary]) if isinstance(batch, Mapping) and primary in batch else ()
+    return shape[0] if shape else 0
+
+
+def _length_of(sized: Any) -> int | None:
+    """Length of a thing, where it knows it."""
+    try:
+        return len(sized)
+    except (TypeError, ValueError, NotImplementedError):
+        return None
+
+
+def _copied(batch: Any) -> Any:
+    """A batch that stays as it is when the loader fills its buffers again."""
+    if not isinstance(batch, Mapping):
+        return batch
+    return {
+        name: value.copy() if isinstance(value, np.ndarray) else value
+        for name, value in batch.items()
+    }
+
+
+def _shuffles(loader: Any) -> bool:
+    """Whether a loader, ours or one of torch's, gives its rows in a random order."""
+    sampler = type(getattr(loader, "sampler", None)).__name__
+    return bool(getattr(loader, "shuffle", False)) or "Random" in sampler
+
+
+def _row_count(loader: Any) -> int | None:
+    """Rows of a loader's data set, or of a list of batches."""
+    return _length_of(getattr(loader, "dataset", None))
+
+
+def _checked(
+    batches: Iterator[Any], primary: str, columns: dict[str, tuple[str, ...]]
+) -> Iterator[Batch]:
+    """Batches as arrays of one length, of the first batch's names, shapes and dtypes.
+
+    Labelled rows and columns are lined up; `columns` gets the names that it lacks.
+    """
+    first: Batch | None = None
+    for number, batch in enumerate(batches):
+        if not isinstance(batch, Mapping) or primary not in batch:
+            got = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
+            msg = (
+                f"Batch {number} is {got!s:.80}. Each batch must be a dict of named arrays with "
+                f"'{primary}' among them."
+            )
+            raise InputError(msg, code="batch-names")
+        lined = _lined_batch(batch, primary, columns)
+        arrays = {name: as_jax_sees(as_array(v, name), name) for name, v in lined.items()}
+        first = first or arrays
+        _check_batch(number, arrays, first)
+        if _length(arrays):
+            yield arrays
+
+
+def _lined_batch(
+    batch: Mapping[str, Any], primary: str, columns: dict[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """A batch with its rows in the order of the primary input, and its columns in the fitted."""
+    count = np.shape(batch[primary])[:1]
+    others = {name: v for name, v in batch.items() if name != primary}
+    labels = row_labels(batch[primary])
+    lined = {primary: batch[primary], **lined_up(others, labels, count[0] if count else 0, primary)}
+    for name, value in lined.items():
+        names = column_names(value, name)
+        if names is not None:
+            lined[name] = columns_ordered(value, columns.setdefault(name, names), name)
+    return lined
+
+
+def _check_batch(number: int, arrays: Batch, first: Batch) -> None:
+    if arrays.keys() != first.keys():
+        msg = (
+            f"Batch {number} names {sorted(arrays)} but the first one {sorted(first)}. "
+            "Every batch must have the same names."
+        )
+        raise InputError(msg, code="batch-names")
+    lengths = {name: len(v) if v.ndim else None for name, v in arrays.items()}
+    if len(set(lengths.values())) > 1 or None in lengths.values():
+        msg = f"The arrays of batch {number} have different numbers of rows: {lengths!s:.100}."
+        raise InputError(msg, code="rows-mismatch")
+    for name, v in arrays.items():
+        if v.shape[1:] != first[name].shape[1:] or v.dtype != first[name].dtype:
+            msg = (
+                f"'{name}' is {v.dtype}{list(v.shape[1:])} a row in batch {number} but "
+                f"{first[name].dtype}{list(first[name].shape[1:])} before. Every batch must agree."
+            )
+            raise InputError(msg, code="columns-mismatch")
+
+
+def _recut(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """Batches of `size` rows, the last one perhaps shorter."""
+    parts: list[Batch] = []
+    have = 0
+    for batch in batches:
+        start, length = 0, _length(batch)
+        while start < length:
+            stop = min(length, start + size - have)
+            parts.append({name: v[start:stop] for name, v in batch.items()})
+            have += stop - start
+            start = stop
+            if have == size:
+                yield _joined(parts)
+                parts, have = [], 0
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _length(batch: Batch) -> int:
+    return len(next(iter(batch.values())))
+
+
+def _digest_of(arrays: Batch) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for name in sorted(arrays):
+        digest.update(f"{name}{arrays[name].dtype}{arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _leads_with(value: Any, rows: int) -> bool:
+    shape: Any = getattr(value, "shape", None)
+    if shape is None and isinstance(value, list | tuple):
+        shape = (len(value),)
+    return bool(shape) and shape[0] == rows
+
+
+def _part(value: Any, start: int, stop: int) -> Any:
+    part = value.iloc[start:stop] if hasattr(value, "iloc") else value[start:stop]
+    return np.asarray(part) if is_lazy(value) else part
+
+
+def _blocks(value: Any) -> Iterator[np.ndarray]:
+    """Blocks of a dask array along its rows, whose lengths it need not know."""
+    array = getattr(value, "data", value) if hasattr(value, "variable") else value
+    for number in range(array.numblocks[0]):
+        yield np.asarray(array.blocks[number])
+
+
+def _step(value: Any) -> int:
+    """Rows to read at a time: whole chunks of about READ_BYTES, at least a tile's rows."""
+    per_row = max(1, int(math.prod(value.shape[1:]) * value.dtype.itemsize))
+    rows = max(HEAD_ROWS, READ_BYTES // per_row)
+    chunks = getattr(value, "chunks", None)
+    if hasattr(value, "variable"):
+        chunks = chunks or getattr(value, "encoding", {}).get("chunks")
+    first = chunks[0] if chunks else 1
+    chunk = int(max(first) if isinstance(first, tuple) else first)
+    return max(1, rows // chunk) * chunk

@@ -1,0 +1,288 @@
+"""What a scenario changes: arguments that it replaces, columns of the rows, sites that it sets."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.data import as_array, check_exact, column_label, column_names, lined_up, row_labels
+from aimz.errors import InputError, nearest
+from aimz.kernel import KernelSpec
+from aimz.sampling import applied
+
+__all__ = ["Natural", "Split", "changes_of", "check_resolved", "column_of", "split_scenario"]
+
+
+# Whole numbers from this one on are rounded by 32 bits; a difference may lose this share by that.
+_EXACT, _LOST = 2.0**24, 1e-3
+
+
+@dataclass(frozen=True)
+class Natural:
+    """The inputs that scenarios start from, as they were given; `defaults` are the kernel's.
+
+    `columns` names those of a primary input that does not name its own.
+    """
+
+    values: Mapping[str, Any]
+    primary: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    columns: Sequence[str] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns of the primary input."""
+        return column_names(self.values.get(self.primary), self.primary) or tuple(self.columns)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the other inputs."""
+        return tuple(n for n, v in self.values.items() if n != self.primary and v is not None)
+
+    def has(self, name: Any) -> bool:
+        """Whether something of the rows has this name."""
+        return isinstance(name, str) and (name in self.arguments or name in self.names)
+
+    def by_name(self, name: str, option: str) -> Any:
+        """An input, or a column of the primary one.
+
+        Raises
+        ------
+        InputError
+            `column-unknown`.
+        """
+        if name in self.arguments:
+            return self.values[name]
+        if name in self.names:
+            return column_of(self.values[self.primary], self.names.index(name))
+        msg = f"{option}='{name}' is no argument and no column of '{self.primary}'. "
+        msg += nearest(name, [*self.arguments, *self.names])
+        raise InputError(msg, code="column-unknown")
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a scenario changes: arguments, sites that it sets, and sites that it observes.
+
+    `columns` are those that it sets of the primary input, which is among `arguments` then.
+    """
+
+    arguments: Mapping[str, Any]
+    sites: Mapping[str, Any]
+    condition: Mapping[str, Any]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all that is changed."""
+        return [*self.arguments, *self.sites, *self.condition]
+
+    def settings(self, primary: str) -> dict[str, Any]:
+        """Everything that is set, by its own name: a column rather than the whole input."""
+        whole = {n: v for n, v in self.arguments.items() if n != primary or not self.columns}
+        return {**whole, **self.columns, **self.sites}
+
+    def reach(self, spec: KernelSpec, traced: Collection[str]) -> frozenset[str]:
+        """Sites that the change reaches, in a kernel that was read with arguments that are traced.
+
+        An argument that is not, or was left at its default, may lead anywhere.
+        """
+        if self.arguments.keys() - set(traced):
+            return frozenset(spec.names)
+        sites = {*self.sites, *self.condition}
+        return spec.descendants(sites, arguments=self.arguments.keys())
+
+
+def changes_of(
+    baseline: Mapping[str, Any] | None,
+    intervention: Mapping[str, Any] | None,
+    scenarios: Mapping[Any, Mapping[str, Any]] | None,
+) -> dict[Any, Mapping[str, Any]]:
+    """Scenarios by name, the reference first.
+
+    Raises
+    ------
+    InputError
+        `scenario-incomplete`, `scenario-form`.
+    """
+    if scenarios is None and baseline is not None and intervention is not None:
+        changes: dict[Any, Any] = {"baseline": baseline, "intervention": intervention}
+    elif scenarios is None or not (baseline is None and intervention is None):
+        raise _incomplete()
+    else:
+        _check_form("scenarios=", scenarios)
+        changes = dict(scenarios)
+    if len(changes) < 2:
+        raise _incomplete()
+    for name, change in changes.items():
+        _check_form(f"Scenario '{name}'", change)
+    if not any(changes.values()):
+        msg = (
+            "No scenario sets anything, so there is nothing to compare. Name what differs, for "
+            "example baseline={'t': 0}, intervention={'t': 1}."
+        )
+        raise InputError(msg, code="scenario-incomplete")
+    names = list(changes)
+    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in names)
+    if not (numbers or all(isinstance(n, str) for n in names)):
+        msg = f"Scenarios are named by strings, or all by numbers, not {names!s:.80}."
+        raise InputError(msg, code="scenario-incomplete")
+    return changes
+
+
+def _incomplete() -> InputError:
+    msg = "An effect compares: pass baseline= and intervention=, or two or more scenarios=."
+    return InputError(msg, code="scenario-incomplete")
+
+
+def _check_form(what: str, change: Any) -> None:
+    if isinstance(change, Mapping):
+        return
+    msg = (
+        f"{what} is {change!r:.40}, but it must be a dict that names what is set. Write for "
+        "example baseline={'t': 0}, intervention={'t': 1}."
+    )
+    raise InputError(msg, code="scenario-form")
+
+
+def split_scenario(
+    scenario: Mapping[str, Any], natural: Natural, arguments: Sequence[str], sites: Sequence[str]
+) -> Split:
+    """The arguments that a scenario replaces, the sites that it sets, those that it observes.
+
+    A callable of an argument or a column is called here, once, with the natural value.
+
+    Raises
+    ------
+    InputError
+        `scenario-unknown`, `scenario-ambiguous`.
+    """
+    replaced: dict[str, Any] = {}
+    set_sites: dict[str, Any] = {}
+    set_columns: dict[str, Any] = {}
+    condition: Mapping[str, Any] = {}
+    for name, value in scenario.items():
+        if name in sites or name in arguments:
+            _check_not_column(name, natural, site=name in sites)
+        if name in sites:
+            set_sites[name] = value
+        elif name in arguments:
+            given = natural.values.get(name, natural.defaults.get(name))
+            replaced[name] = applied(value, given, name) if callable(value) else value
+        elif column_label(name) in natural.names:
+            set_columns[column_label(name)] = value
+        elif name == "condition" and isinstance(value, Mapping):
+            condition = value
+        else:
+            valid = dict.fromkeys([*arguments, *sites, *natural.names])
+            msg = f"A scenario sets '{name}', which is no argument or site and no column. "
+            raise InputError(msg + nearest(str(name), valid), code="scenario-unknown")
+    if set_columns:
+        if natural.primary in replaced:
+            raise _ambiguous(next(iter(set_columns)), f"part of '{natural.primary}', set too")
+        replaced[natural.primary], set_columns = _with_columns(natural, set_columns)
+    return Split(replaced, set_sites, condition, set_columns)
+
+
+def _check_not_column(name: str, natural: Natural, *, site: bool) -> None:
+    if name != natural.primary and name in natural.names:
+        raise _ambiguous(name, "a site of the kernel" if site else "an argument of the kernel")
+
+
+def _ambiguous(name: str, other: str) -> InputError:
+    msg = (
+        f"A scenario sets '{name}', which is a column of the input and {other}. Rename the column, "
+        "or change the input as a whole by a function."
+    )
+    return InputError(msg, code="scenario-ambiguous")
+
+
+def check_resolved(splits: Mapping[Any, Split], natural: Natural) -> None:
+    """Refuse scenarios whose difference in an argument is lost where 32 bits round both.
+
+    Raises
+    ------
+    InputError
+        `cast-precision`.
+    """
+    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+        return
+    for name in dict.fromkeys(name for split in splits.values() for name in split.arguments):
+        start = natural.values.get(name, natural.defaults.get(name))
+        values = [_numbers(split.arguments.get(name, start), name) for split in splits.values()]
+        for other in values[1:]:
+            _check_difference(name, values[0], other)
+
+
+def _numbers(value: Any, name: str) -> np.ndarray | None:
+    """Numbers so large that 32 bits round them, in 64; None where they are not."""
+    if value is None or isinstance(value, str | dict):
+        return None
+    array = np.asarray(as_array(value, name))
+    if not array.ndim or not array.size or array.dtype.kind not in "iuf":
+        return None
+    is_large = max(float(array.max()), -float(array.min())) >= _EXACT
+    return array.astype(np.float64) if is_large else None
+
+
+def _check_difference(name: str, first: np.ndarray | None, second: np.ndarray | None) -> None:
+    if first is None or second is None or first.shape != second.shape:
+        return
+    exact = second - first
+    with np.errstate(over="ignore", invalid="ignore"):
+        seen = second.astype(np.float32).astype(np.float64) - first.astype(np.float32)
+        lost = np.abs(exact - seen) > _LOST * np.abs(exact)
+    if lost.any():
+        place = tuple(np.argwhere(lost)[0])
+        msg = (
+            f"Scenarios set '{name}' to {first[place]:.17g} and {second[place]:.17g}, a difference "
+            "that 32 bits round away. Subtract a constant, or set jax.config.update"
+            "('jax_enable_x64', True)."
+        )
+        raise InputError(msg, code="cast-precision")
+
+
+def column_of(value: Any, place: int) -> Any:
+    """A column of a frame or array, in its container."""
+    if hasattr(value, "iloc"):
+        return value.iloc[:, place]
+    return value[:, place]
+
+
+def _with_columns(natural: Natural, columns: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The primary input with some columns set, and what these are set to."""
+    primary = natural.primary
+    X = natural.values[primary]
+    table = as_array(X, primary)
+    made = _promoted(np.asarray(table), table.dtype)
+    values: dict[str, Any] = {}
+    for label, setting in columns.items():
+        place = natural.names.index(label)
+        value = applied(setting, column_of(X, place), label) if callable(setting) else setting
+        value = lined_up({label: value}, row_labels(X), len(made), primary)[label]
+        array = np.asarray(as_array(value, label))
+        check_exact(array, label)
+        if array.shape not in ((), (len(made),)):
+            msg = f"Column '{label}' is set to shape {array.shape}. Pass one value, or one per row."
+            raise InputError(msg, code="rows-mismatch")
+        made = _promoted(made, array.dtype)
+        made[:, place] = array
+        values[label] = value
+    return _in_container(X, made), values
+
+
+def _promoted(table: np.ndarray, dtype: Any) -> np.ndarray:
+    """A copy that holds numbers of another dtype, too; whole numbers in 64 bits."""
+    both = np.result_type(table.dtype, dtype)
+    return table.astype(np.int64 if both.kind in "iu" else both)
+
+
+def _in_container(X: Any, table: np.ndarray) -> Any:
+    """A table with the labels that an input has."""
+    if hasattr(X, "iloc"):
+        return type(X)(table, index=X.index, columns=X.columns)
+    if hasattr(X, "with_columns"):
+        return type(X)(table, schema=list(X.columns))
+    return X.copy(data=table) if hasattr(X, "coords") else table

@@ -1,0 +1,312 @@
+"""One pass over rows: all scenarios of an effect side by side in each tile, reduced there.
+
+Scenarios share the key, the draws and the tiles. Nothing of size rows x draws is kept, unless the
+effect on each row is asked for.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from aimz.data import RowTile
+from aimz.effects.answer import (
+    AnswerShape,
+    answer_of,
+    attributes_of_effect,
+    compared,
+    contrasts_of,
+    own_dims,
+    row_labels,
+    row_table,
+)
+from aimz.effects.counterfactual import Replay, Replayed
+from aimz.effects.measures import directions, for_site, is_measured, measured
+from aimz.effects.outside import Overlap, overlap_of
+from aimz.effects.population import Rows
+from aimz.effects.probabilities import BOUNDS, events_of
+from aimz.effects.question import Question
+from aimz.effects.reduction import Reduction, RowSummary, Share
+from aimz.effects.result import Effect
+from aimz.effects.scenarios import CROSSED, Scenarios
+from aimz.errors import InputError, Note, OutputWarning
+from aimz.execution import Call, JointRun, Plan, TileRun, compile_call, each_tile, num_draws
+from aimz.kernel import SiteSpec
+from aimz.overlap import Support
+from aimz.prediction import precision_notes
+from aimz.results import Schema, row_dimension
+from aimz.sampling import Task, population_block
+from aimz.store import Tile
+
+__all__ = ["effect_of"]
+
+
+#: Bytes of draws of rows that an effect on each row may hold.
+ROW_BYTES = 2**30
+_POPULATION = "aimz:population"
+# Scenarios to run as one program: it grows with them, and so does the time to compile it.
+_TOGETHER = 4
+
+
+@dataclass
+class _Pass:
+    """What a pass over the rows has gathered."""
+
+    reduction: Reduction
+    summary: RowSummary | None
+    overlap: Overlap | None
+    unsound: dict[int, np.ndarray] = field(default_factory=dict)  # rows by number of the first
+    couplings: Mapping[str, str] = field(default_factory=dict)
+    rows: int = 0
+    notes: tuple[Note, ...] = ()
+
+
+def effect_of(
+    question: Question,
+    rows: Rows,
+    scenarios: Scenarios,
+    schema: Schema,
+    health: Mapping[str, Any],
+    seen: Support | None,
+    on_rows: Callable[[int], None],
+) -> tuple[Effect, tuple[Note, ...]]:
+    """Run scenarios and compare them; returns the effect and what to tell the user.
+
+    Raises
+    ------
+    InputError
+        `too-large`: draws of each row would not fit; `no-mean`, `ratio-undefined`, ...: averages
+        that cannot be compared.
+    """
+    site = scenarios.natural.spec[question.site]
+    question = for_site(question, site)
+    by_row = question.estimand == "ite"
+    if by_row:
+        rows = _each_row(rows, scenarios, schema)
+    done = _run(question, scenarios, _begun(question, rows, scenarios, seen), on_rows)
+    row_dim = row_dimension(scenarios.natural.spec)
+    support: xr.Dataset | None = None
+    notes: tuple[Note, ...] = ()
+    if done.overlap is not None:
+        support, notes = done.overlap.account(row_dim, row_labels(schema, done.rows))
+    averages = directions(site, done.reduction.averages())
+    shape = AnswerShape(
+        rows.labels,
+        schema,
+        row_dim if by_row else "group",
+        own_dims(site, averages, schema, row_dim),
+    )
+    names = list(scenarios.prepared)
+    draws = answer_of(question, averages, names, shape).rename("effect")
+    draws.attrs = attributes_of_effect(question, scenarios)
+    bounds = {n: averages[key] for n, key in BOUNDS.items() if key in averages}
+    has_bounds = bool(np.all(np.isfinite(bounds.get("upper", np.nan))))
+    redrawn = {n for p in scenarios.prepared.values() for n in p.redrawn}
+    effect = Effect(
+        draws,
+        shape.along("scenario", {n: averages[n] for n in names}),
+        question,
+        int(np.count_nonzero(rows.asked(done.rows))),
+        dict(health),
+        tuple(sorted(redrawn - done.couplings.keys())),
+        bounds=shape.along("bound", bounds) if has_bounds else None,
+        couplings=dict(done.couplings),
+        support=support,
+        row_summary=row_table(done.summary, shape, row_dim, done.rows),
+        scenarios=scenarios.compared,
+    )
+    return effect, (*notes, *done.notes, *_soundness_notes(done))
+
+
+def _begun(question: Question, rows: Rows, scenarios: Scenarios, seen: Support | None) -> _Pass:
+    total = _draws(scenarios)
+    reduction = Reduction(rows.weights, rows.groups, max(1, len(rows.labels)), total)
+    asked = question.row_summary
+    overlap = overlap_of(scenarios, rows, seen)
+    if overlap is not None and scenarios.natural.stream is None:
+        overlap.judge_all(scenarios.natural.arguments.rows)
+    return _Pass(reduction, None if asked is None else RowSummary(asked, total), overlap)
+
+
+def _draws(scenarios: Scenarios) -> int:
+    plan = scenarios.own.plan
+    return plan.chains * plan.draws
+
+
+# ------------------------------------------------------------------ the pass
+def _run(
+    question: Question, scenarios: Scenarios, found: _Pass, on_rows: Callable[[int], None]
+) -> _Pass:
+    first, plan = scenarios.own.call, _plan(scenarios, found)
+    site = scenarios.natural.spec[question.site]
+    replays = None if scenarios.replays is None else Replay(scenarios.replays, plan)
+    worlds = None
+    if replays is None:
+        worlds = _SideBySide(scenarios, plan, sums=_is_plain(question, found, site))
+    weigh: TileRun | None = None
+    if question.population == "superpopulation":
+        weigh = _ready(_population_call(first), plan)
+    pairs = [] if question.is_probability else contrasts_of(question, list(scenarios.prepared))
+
+    def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
+        first_draw = tile.chains.start * plan.draws + tile.draws.start
+        if found.overlap is not None and first.stream is not None and not first_draw:
+            found.overlap.judge(row_tile)
+        if worlds is not None:
+            values = worlds(row_tile, tile, device)
+        elif replays is not None:
+            replayed = replays(row_tile, tile, device)
+            _note_soundness(found, tile, replayed)
+            values = replayed.values
+            if question.is_probability:
+                values = {**values, **events_of(scenarios, replayed, tile)}
+        draws = slice(first_draw, first_draw + num_draws(tile))
+        if worlds is not None and worlds.has_sums:
+            found.reduction.add(tile.number, draws, _share_of_sums(values, tile))
+            return
+        if question.population == "finite":
+            for name, there in scenarios.arms.items():
+                values[name] = _kept(values[name], there[tile.rows], scenarios, tile)
+        values = measured(question, site, values)
+        weights = None if weigh is None else weigh(row_tile, tile, device)[_POPULATION]
+        found.reduction.add(tile.number, draws, found.reduction.share(tile.rows, values, weights))
+        if found.summary is not None:
+            rows = directions(site, values)
+            effects = {pair: _by_row(question, rows, pair) for pair in pairs}
+            found.summary.add(tile.rows, draws, effects)
+
+    found.rows = each_tile(first, plan, work, on_rows)
+    found.couplings = {} if replays is None else replays.couplings
+    runs = [run for own in (worlds, replays) if own is not None for run in own.runs]
+    found.notes = precision_notes(*runs)
+    return found
+
+
+def _plan(scenarios: Scenarios, found: _Pass) -> Plan:
+    """The grid, and the rows that are asked about."""
+    weights = found.reduction.weights
+    return replace(scenarios.own.plan, asked=None if weights is None else weights > 0)
+
+
+class _SideBySide:
+    """Values of every scenario as a function of a tile, or where that is enough sums over rows.
+
+    Scenarios in memory run as one program, a few at a time. One that keeps a mediator gets it.
+    """
+
+    def __init__(self, scenarios: Scenarios, plan: Plan, *, sums: bool) -> None:
+        calls = {name: prepared.call for name, prepared in scenarios.prepared.items()}
+        mediator = scenarios.mediator
+        self.mediate = None if mediator is None else _ready(mediator, plan)
+        is_joint = mediator is None
+        self.has_sums = False
+        self.alone: dict[Any, TileRun] = {}
+        self.joint: list[JointRun] = []
+        if not is_joint:
+            self.alone = {name: _ready(call, plan) for name, call in calls.items()}
+            return
+        for names in itertools.batched(calls, _TOGETHER):
+            part = {name: calls[name] for name in names}
+            self.joint.append(JointRun(part, plan, sums=sums and not plan.whole))
+        self.has_sums = all(run.has_sums for run in self.joint)
+        if not self.has_sums and any(run.has_sums for run in self.joint):
+            self.joint = [JointRun(run.calls, plan, sums=False) for run in self.joint]
+
+    @property
+    def runs(self) -> list[TileRun]:
+        """What it runs."""
+        return [*self.alone.values(), *(joint.run for joint in self.joint)]
+
+    def __call__(self, row_tile: RowTile, tile: Tile, device: Any) -> dict[Any, np.ndarray]:
+        given = None if self.mediate is None else self.mediate(row_tile, tile, device)
+        values: dict[Any, np.ndarray] = {}
+        for joint in self.joint:
+            values |= joint(row_tile, tile, device)
+        for name, run in self.alone.items():
+            found = run(row_tile, tile, device, given if name == CROSSED else None)
+            (values[name],) = found.values()
+        return values
+
+
+def _is_plain(question: Question, found: _Pass, site: SiteSpec) -> bool:
+    """Whether sums over all rows are enough."""
+    is_weighed = found.reduction.weights is not None or found.reduction.groups is not None
+    is_sum = question.population == "sample" and not is_measured(question, site)
+    return not is_weighed and found.summary is None and is_sum
+
+
+def _share_of_sums(sums: Mapping[Any, np.ndarray], tile: Tile) -> Share:
+    """What a tile adds, from sums (draw, part, ...) of its rows."""
+    totals = {name: parts.sum(axis=1, dtype=np.float64)[None] for name, parts in sums.items()}
+    rows = float(tile.rows.stop - tile.rows.start)
+    return Share(np.zeros(1, np.intp), totals, np.full((1, 1), rows))
+
+
+def _ready(call: Call, plan: Plan) -> TileRun:
+    return TileRun(call, compile_call(call, plan), plan)
+
+
+def _by_row(question: Question, values: Mapping[Any, np.ndarray], pair: tuple[Any, Any]) -> Any:
+    """The effect on each row, (row, draw, ...)."""
+    new, old = (values[name].astype(np.float64) for name in pair)
+    return compared(question, new, old)
+
+
+def _kept(values: np.ndarray, there: np.ndarray, scenarios: Scenarios, tile: Tile) -> np.ndarray:
+    """Values (row, draw, ...) with the observed outcome in the rows where it was observed."""
+    assert scenarios.outcome is not None  # noqa: S101  # checked with the question
+    own = scenarios.outcome[tile.rows]
+    kept = np.broadcast_to(there.reshape(-1, *[1] * (own.ndim - 1)), own.shape)
+    absent = scenarios.absent.get(scenarios.natural.spec.output)
+    if absent is not None:
+        kept = kept & ~absent[tile.rows]
+    return np.where(kept[:, None], own[:, None], values)
+
+
+def _population_call(call: Call) -> Call:
+    """Weights of a Bayesian bootstrap, drawn like a site of rows."""
+    spec = call.task.spec
+    own = SiteSpec(_POPULATION, "deterministic", "leading", 0, (spec.rows,), np.dtype(np.float32))
+    results = replace(spec, sites=(*spec.sites, own))
+    task = Task(call.task.kernel, spec, results, call.task.static, (_POPULATION,))
+    return replace(call, program=population_block, task=task)
+
+
+def _note_soundness(found: _Pass, tile: Tile, replayed: Replayed) -> None:
+    unsound = ~replayed.is_sound.all(axis=1)
+    before = found.unsound.get(tile.rows.start, False)
+    found.unsound[tile.rows.start] = before | unsound
+
+
+def _soundness_notes(found: _Pass) -> tuple[Note, ...]:
+    rows = sum(int(flags.sum()) for flags in found.unsound.values())
+    if not rows:
+        return ()
+    text = (
+        f"In {rows:,} of {found.rows:,} rows what was observed is so improbable under some draws "
+        "that it says nothing of the noise. Check the outcomes, or the fit."
+    )
+    return (Note(OutputWarning, text, "noise-lost"),)
+
+
+# ------------------------------------------------------------------ rows
+def _each_row(rows: Rows, scenarios: Scenarios, schema: Schema) -> Rows:
+    """A group of its own for each row that is asked about."""
+    count = scenarios.natural.rows
+    if count is None:
+        msg = "The number of rows is not known before the end. Load them, or ask for row_summary=."
+        raise InputError(msg, code="rows-lazy")
+    asked = rows.asked(count)
+    size = 8 * int(asked.sum()) * _draws(scenarios) * len(scenarios.prepared)
+    if size > ROW_BYTES:
+        msg = (
+            f"Draws of the effect on each of {int(asked.sum()):,} rows would take "
+            f"{size / 1e9:.1f} GB. Ask about fewer rows, or pass row_summary=True to 'ate'."
+        )
+        raise InputError(msg, code="too-large")
+    labels = row_labels(schema, count)[asked]
+    return Rows(asked.astype(np.float64), np.cumsum(asked) - 1, pd.Index(labels))

@@ -1,0 +1,253 @@
+"""One call: its program, compiled, and the arrays of each tile."""
+
+import contextlib
+import gc
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.data import RowTile, Stream
+from aimz.errors import AimzError
+from aimz.execution.plan import WIDE, Plan, length_of, num_draws, widened_block
+from aimz.kernel import follows_rows
+from aimz.programs import TRACE_LOCK, Bound, compile_program, forget_traces
+from aimz.sampling import Block, Found, Task, predict_block, predict_pairs
+from aimz.store import Tile
+
+__all__ = [
+    "Call",
+    "Ready",
+    "compile_call",
+    "is_binary",
+    "narrowest",
+    "outcomes_of",
+    "precision_of",
+    "shared_block",
+    "with_rows",
+]
+
+
+#: Values of the smallest tile whose draws are made two and two, if they are 0 and 1.
+PAIRED_VALUES = 2**18
+Program = Callable[[Task, Block], Found]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One result to be computed: a pure program, its task, and the arrays of its block.
+
+    Row arguments are in the block, or come by the piece from the stream; `replaced` has values of
+    rows, (row, ...), that take the place of those read, or None where the block has one for all.
+    """
+
+    program: Program
+    group: str
+    task: Task
+    block: Block
+    stream: Stream | None = None
+    observed: np.ndarray | None = None  # outcomes to keep beside the draws, (row, ...)
+    replaced: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its program computes in double precision."""
+        return self.program in WIDE
+
+    def arrays(self, row_tile: RowTile) -> dict[str, Any]:
+        """Arrays of a tile's rows, by argument."""
+        rows, own = row_tile.rows, self.block.row_inputs
+        if self.stream is None:
+            kept = self.block.kept
+            index = rows if kept is None else kept[rows]
+            held: dict[str, Any] = jax.tree.map(lambda v: np.asarray(v)[index], own)
+            return held
+        read = {n: v for n, v in row_tile.arrays.items() if n not in self.replaced}
+        cut = {n: v[rows] for n, v in self.replaced.items() if v is not None}
+        same = {n: v for n, v in own.items() if n not in read and n not in cut}
+        count = length_of(rows)
+        spread = {n: np.broadcast_to(v[:1], (count, *v.shape[1:])) for n, v in same.items()}
+        return {**spread, **read, **cut}
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A compiled call; shape and narrow dtype of each site in one tile, and its own dtype.
+
+    A program that makes its draws two and two returns both in the bytes of one number.
+    """
+
+    run: Bound
+    shapes: Mapping[str, Any]
+    dtypes: Mapping[str, np.dtype]
+    in_pairs: bool = False
+    is_wide: bool = False
+
+
+def compile_call(call: Call, plan: Plan) -> Ready:
+    """Compile the program of one tile."""
+    rows = call.block.row_inputs
+    if call.stream is not None:
+        rows = {n: v[:1] for n, v in call.stream.head.items()}
+    tile = Tile(0, slice(0, 1), slice(0, 1), slice(0, 1))
+    block = shared_block(call.block, tile, plan)
+    block = with_rows(block, call, RowTile(slice(0, 1), rows), plan)
+    if _in_pairs(call, plan):
+        shapes = jax.tree.map(_as_jax_types, block)
+        with TRACE_LOCK:
+            run = compile_program(
+                partial(predict_pairs, call.task), shapes, version=call.task.spec.version
+            )
+        full = jax.ShapeDtypeStruct((plan.tile_rows, plan.tile_draws), bool)
+        own = {n: np.dtype(call.task.results[n].dtype) for n in run.shapes.values}
+        return Ready(run, dict.fromkeys(own, full), own, in_pairs=True)
+    for attempt in range(2 if call.is_wide and not jax.config.jax_enable_x64 else 0):
+        try:
+            return _compiled(call, block, is_wide=True)
+        except (TypeError, ValueError) as error:  # a kernel that fixes its own dtypes, or a
+            if isinstance(error, AimzError):  # constant that another program holds
+                raise
+        if not attempt:
+            forget_traces()
+            gc.collect()
+    return _compiled(call, block, is_wide=False)
+
+
+def _compiled(call: Call, block: Block, *, is_wide: bool) -> Ready:
+    """Compile a program, in double precision or in JAX's own."""
+    dtypes: dict[str, np.dtype] = {}
+
+    def narrow(block: Block) -> Found:
+        task = replace(call.task, is_wide=is_wide)
+        found = call.program(task, widened_block(block) if is_wide else block)
+        for name, value in found.values.items():
+            if isinstance(value, jax.Array):  # and no record of arrays
+                dtypes[name] = np.dtype(value.dtype)
+                found.values[name] = value.astype(narrowest(call, name, dtypes[name]))
+        return found
+
+    with precision_of(is_wide=is_wide), TRACE_LOCK:
+        shapes = jax.tree.map(_as_jax_types, block)
+        run = compile_program(narrow, shapes, version=call.task.spec.version)
+        if is_wide:
+            run.check(shapes)
+    return Ready(run, run.shapes.values, dtypes, is_wide=is_wide)
+
+
+def precision_of(*, is_wide: bool) -> AbstractContextManager[Any]:
+    """The precision that a program computes in."""
+    return jax.enable_x64(True) if is_wide else contextlib.nullcontext()
+
+
+def shared_block(block: Block, tile: Tile, plan: Plan) -> Block:
+    """The tile's draws of a block, and nothing yet of its rows."""
+    first = tile.chains.start * plan.draws + tile.draws.start
+    index = np.arange(first, first + plan.tile_draws)
+    index = np.where(index < first + num_draws(tile), index, first)  # the last block is padded
+
+    def cut(value: Any) -> Any:
+        if len(index) == len(value):
+            return value
+        return np.take(np.asarray(value), index, axis=0)
+
+    whole = plan.whole
+    return block._replace(
+        draws=cut(block.draws),
+        rows=block.rows if whole else np.uint32(0),
+        row_inputs=block.row_inputs if whole else {},
+        posterior=jax.tree.map(cut, block.posterior),
+        row_posterior=jax.tree.map(cut, block.row_posterior) if whole else {},
+        row_values=block.row_values if whole else {},
+        redraw=block.redraw if whole else {},
+    )
+
+
+def with_rows(shared: Block, call: Call, row_tile: RowTile, plan: Plan) -> Block:
+    """Add a tile's rows to what tiles share, padded with copies of the first of them."""
+    if plan.whole:
+        return shared
+    rows, size = row_tile.rows, plan.tile_rows
+    index = np.arange(rows.start, rows.start + size, dtype=np.uint32)
+
+    def cut(value: Any) -> Any:
+        return _padded(np.asarray(value)[rows], size, axis=0)
+
+    def cut_second(value: Any) -> Any:
+        picked = np.asarray(shared.draws)
+        part = np.asarray(value)[:, rows]
+        if len(picked) != len(part) or picked[0]:
+            part = part[picked]
+        return _padded(part, size, axis=1)
+
+    inputs = call.arrays(row_tile)
+    inputs = {n: v for n, v in inputs.items() if n in call.task.spec.row_inputs}
+    return shared._replace(
+        rows=np.where(index < rows.stop, index, np.uint32(rows.start)),
+        row_inputs=jax.tree.map(lambda v: _padded(v, size, axis=0), inputs),
+        row_posterior=jax.tree.map(cut_second, call.block.row_posterior),
+        row_values=jax.tree.map(cut, call.block.row_values),
+        redraw=jax.tree.map(cut, call.block.redraw),
+    )
+
+
+def _in_pairs(call: Call, plan: Plan) -> bool:
+    """Whether a call's tiles are worth drawing two and two, and can be."""
+    parts = [plan.tile_draws]
+    if plan.tile_draws < plan.chains * plan.draws:
+        parts.append(plan.draws)
+    if plan.whole or any(part % 2 for part in parts):
+        return False
+    sites = [call.task.results[name] for name in call.task.sites]
+    return plan.tile_rows * plan.tile_draws >= PAIRED_VALUES and all(
+        is_binary(call, site.name) and follows_rows(site) and len(site.shape) == 1 for site in sites
+    )
+
+
+def is_binary(call: Call, name: str) -> bool:
+    """Whether a site is predicted as outcomes of 0 and 1, by its support."""
+    site = call.task.results[name]
+    if call.program is not predict_block or site.dtype is None:
+        return False
+    return narrowest(call, name, np.dtype(site.dtype)) == np.dtype(bool)
+
+
+def narrowest(call: Call, name: str, dtype: np.dtype) -> np.dtype:
+    """The narrowest dtype that holds every value of a drawn site, by its support alone."""
+    site = call.task.results[name]
+    given = {*call.task.do, *call.task.condition, *call.block.posterior, *call.block.row_posterior}
+    fresh = site.kind == "latent" or name == call.task.spec.output
+    if dtype.kind not in "iu" or site.bounds is None or not fresh or name in given:
+        return dtype
+    low, high = site.bounds
+    if (low, high) == (0, 1):
+        return np.dtype(bool)
+    for narrow in map(np.dtype, ("uint8", "int8", "uint16", "int16")):
+        limits = np.iinfo(narrow)
+        if limits.min <= low and high <= limits.max and narrow.itemsize < dtype.itemsize:
+            return narrow
+    return dtype
+
+
+def _as_jax_types(leaf: Any) -> jax.ShapeDtypeStruct:
+    kind = jax.typeof(leaf)
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype)
+
+
+def outcomes_of(call: Call, row_tile: RowTile) -> np.ndarray:
+    """Outcomes of a tile's rows."""
+    if call.observed is not None:
+        return call.observed[row_tile.rows]
+    return np.asarray(row_tile.arrays[call.task.spec.output])
+
+
+def _padded(value: Any, size: int, *, axis: int) -> np.ndarray:
+    """An array with copies of its first row at the end, up to a size."""
+    lacking = size - value.shape[axis]
+    if not lacking:
+        return np.asarray(value)
+    first = np.take(value, [0] * lacking, axis=axis)
+    return np.concatenate([value, first], axis=axis)

@@ -1,0 +1,178 @@
+"""Plan a result as tiles, and run the tiles into a sink over devices and threads.
+
+The grid is fixed: the size of a tile follows from the kernel's spec, the number of draws and a
+budget that is a constant of the library, never from the machine, the batch size or the number of
+rows. The last tile is padded to its full size; an input smaller than a tile is padded to
+16 x 2^k rows. Rows that interact stay whole and in order, and tiles are blocks of draws.
+
+A few threads take one tile after another: each computes it on its device, copies it and hands it
+to the sink, so that the three overlap and no more tiles are in memory than there are threads.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.data import RowTile
+from aimz.errors import InputError
+from aimz.execution.call import Call, Ready, outcomes_of, precision_of, with_rows
+from aimz.execution.plan import Plan, length_of, num_draws
+from aimz.execution.threads import Shared, devices_in_use, num_threads, run_in_threads
+from aimz.families import Faults, fault_of
+from aimz.kernel import follows_rows
+from aimz.sampling import Found
+from aimz.store import Sink, Tile, Variable
+
+__all__ = ["TileRun", "each_tile", "run_tiles"]
+
+
+def run_tiles(
+    call: Call,
+    ready: Ready,
+    plan: Plan,
+    variables: Iterable[Variable],
+    sink: Sink,
+    on_rows: Callable[[int], None],
+) -> int:
+    """Run every tile of a plan into a sink and return the number of rows.
+
+    `on_rows` is called with the number of rows that each finished tile adds.
+    """
+    compute = TileRun(call, ready, plan)
+    keys = {variable.site: variable for variable in variables if variable.has_draws}
+    kept = next((variable for variable in variables if not variable.has_draws), None)
+
+    def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
+        if sink.has(tile):
+            return
+        values = {}
+        for name, value in compute(row_tile, tile, device).items():
+            variable = keys[name]
+            values[variable.key] = variable.arrange(value, tile)
+        if kept is not None:
+            values[kept.key] = kept.arrange(outcomes_of(call, row_tile), tile)
+        sink.write(tile, values)
+
+    return each_tile(call, plan, work, on_rows)
+
+
+class TileRun:
+    """A compiled call as a function of a tile: arrays of its sites, (row, draw, ...), or trees."""
+
+    def __init__(self, call: Call, ready: Ready, plan: Plan) -> None:
+        self.call, self.ready, self.plan = call, ready, plan
+        self.shared = Shared(call.block, plan)
+
+    def __call__(
+        self,
+        row_tile: RowTile,
+        tile: Tile,
+        device: Any,
+        given: Mapping[str, np.ndarray] | None = None,
+    ) -> dict[str, Any]:
+        """Run one tile; `given` replaces values of rows, (row, draw, ...), that the call holds."""
+        with precision_of(is_wide=self.ready.is_wide):
+            shared = self.shared.on(device, tile)
+        block = with_rows(shared, self.call, row_tile, self.plan)
+        held = dict(block.row_posterior)  # a block may be shared by threads
+        for name, value in (given or {}).items():
+            full = np.zeros(held[name].shape, held[name].dtype).swapaxes(0, 1)
+            full[: len(value), : value.shape[1]] = value
+            held[name] = full.swapaxes(0, 1)
+        block = block._replace(row_posterior=held)
+        with precision_of(is_wide=self.ready.is_wide):
+            found: Found = self.ready.run(block)  # where its shared part is
+        results = found.values
+        _check_faults(found.faults, tile.rows, self.plan.asked)
+        if self.ready.in_pairs:
+            results = {n: np.asarray(v).view(bool) for n, v in results.items()}
+        rows, draws = length_of(tile.rows), num_draws(tile)
+        owned = {name: follows_rows(self.call.task.results[name]) for name in results}
+
+        def cut(value: Any, *, by_row: bool) -> np.ndarray:
+            return np.asarray(value)[:rows, :draws] if by_row else np.asarray(value)[:draws]
+
+        return {
+            name: jax.tree.map(partial(cut, by_row=owned[name]), value)
+            for name, value in results.items()
+        }
+
+
+def _check_faults(faults: Mapping[str, Faults], rows: slice, asked: np.ndarray | None) -> None:
+    """Refuse what comes of parameters that a distribution cannot have."""
+    for name, own in faults.items():
+        found = fault_of(own, length_of(rows), None if asked is None else asked[rows])
+        if found is None:
+            continue
+        row, (family, parameter, value) = found
+        where = "" if row is None else f" in row {rows.start + row}"
+        site = name.rpartition("\0")[2]
+        if parameter == "draws":
+            msg = (
+                f"Draws of site '{site}' from {family} may reach {value:.3g}{where}, which whole "
+                "numbers of 32 bits cannot hold. Count in larger units, or set jax_enable_x64."
+            )
+            raise InputError(msg, code="cast-overflow")
+        if parameter == "answer":
+            msg = (
+                f"The function for site '{site}' gives {value:.6g}{where}, which 32 bits of whole "
+                "numbers cannot hold. Rescale it, or set what depends on the site."
+            )
+            raise InputError(msg, code="cast-overflow")
+        if parameter == "posterior":
+            msg = (
+                f"Posterior draws of '{site}' hold {value:.6g}{where}, outside its support as it "
+                "is here. Pass draws on the scale of the kernel's site."
+            )
+            raise InputError(msg, code="draws-support")
+        if parameter == "log density":
+            msg = (
+                f"The log density of site '{site}' is {value}{where}: its outcome says nothing, or "
+                "lies where the density of its distribution has no limit. Check the outcome."
+            )
+            raise InputError(msg, code="density")
+        msg = (
+            f"Site '{site}' is drawn from {family} with {parameter} = {value:.6g}{where}, which it "
+            "cannot have. Check the scenario, or put the parameter through a link in the kernel."
+        )
+        raise InputError(msg, code="parameters")
+
+
+def each_tile(
+    call: Call,
+    plan: Plan,
+    work: Callable[[RowTile, Tile, Any], None],
+    on_rows: Callable[[int], None],
+) -> int:
+    """Let threads do some work on every tile, and a device, in order; returns the rows."""
+    devices = devices_in_use()
+    last = plan.chains * plan.draws
+    rows = 0
+
+    def work_on(item: tuple[RowTile, Tile], lane: int) -> int:
+        row_tile, tile = item
+        work(row_tile, tile, devices[lane % len(devices)])
+        is_last = tile.chains.stop * tile.draws.stop == last
+        return length_of(tile.rows) if is_last else 0
+
+    def count(done: int) -> None:
+        nonlocal rows
+        rows += done
+        on_rows(done)
+
+    items = (
+        (row_tile, tile) for row_tile in _row_tiles(call, plan) for tile in plan.tiles(row_tile)
+    )
+    run_in_threads(items, work_on, count, threads=num_threads(devices))
+    return rows
+
+
+def _row_tiles(call: Call, plan: Plan) -> Iterator[RowTile]:
+    if call.stream is not None:
+        yield from call.stream.tiles(plan.tile_rows)
+        return
+    for rows in plan.row_slices():
+        yield RowTile(rows, call.block.row_inputs)

@@ -1,0 +1,161 @@
+"""Discrete families: the interval of noise behind a count or a category, and back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from aimz.families.law import Array, Law, Pair, base_law, chances, wide_parameters
+
+__all__ = ["interval_noise", "is_discrete", "least_value"]
+
+
+# ------------------------------------------------------------------ discrete quantiles
+def interval_noise(law: Law, value: Array, uniform: Array) -> tuple[tuple[Array, ...], Array]:
+    """A random point between the tail probabilities of a value and of the one before.
+
+    Returns lower and upper tail probabilities, of which one counts, and which; and soundness.
+    """
+    low, high = _limits(law)
+    is_possible = (value >= low) & (value <= high) & (value == np.floor(value))
+    value = np.where(is_possible, value, low)
+    below, above = _counted(law, value)
+    below_before, above_before = _counted(law, value - 1)
+    is_upper = below_before > 0.5
+    lower = below_before + uniform * (below - below_before)
+    upper = above_before - uniform * (above_before - above)
+    kept = (lower >= below_before) & (lower < below), (upper <= above_before) & (upper > above)
+    is_sound = is_possible & np.where(is_upper, kept[1], kept[0])
+    return (lower, upper, is_upper), is_sound
+
+
+def least_value(law: Law, lower: Array, upper: Array, is_upper: Array) -> Array:
+    """The least value whose tail probabilities cover a point: double a bracket, then halve it."""
+    low, high = _limits(law)
+    shape = np.broadcast_shapes(np.shape(low), lower.shape)
+    low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+
+    def covers(value: Array) -> Array:
+        below, above = _counted(law, value)
+        return np.asarray(np.where(is_upper, above < upper, below > lower) | (value >= high))
+
+    before, last = low - 1.0, low.astype(np.float64)
+    step = 1.0
+    while (short := ~covers(last)).any() and step < 2**52:
+        before = np.where(short, last, before)
+        last = np.where(short, np.minimum(low + step, high), last)
+        step *= 2
+    while ((last - before) > 1).any():
+        middle = np.floor((before + last) / 2)
+        is_above = covers(middle)
+        last = np.where(is_above & (middle > before), middle, last)
+        before = np.where(is_above, before, middle)
+    return np.asarray(last)
+
+
+def _counted(law: Law, value: Array) -> Pair:
+    """Probabilities of at most a value, and of more, under a discrete law."""
+    low, high = _limits(law)
+    inside = np.clip(value, low, high)
+    below, above = _COUNTS[law.family](law, inside)
+    is_before, is_last = value < low, value >= high
+    below = np.where(is_before, 0.0, np.where(is_last, 1.0, below))
+    return below, np.where(is_before, 1.0, np.where(is_last, 0.0, above))
+
+
+def _limits(law: Law) -> tuple[Any, Any]:
+    """Least and greatest value of a discrete law."""
+    wide = wide_parameters(law)
+    if law.family == "zero-inflated":
+        return _limits(base_law(law))
+    if law.family == "discrete-uniform":
+        return wide["low"], wide["high"]
+    if law.family == "ordered-logistic":
+        return 0.0, float(wide["cutpoints"].shape[-1])
+    if law.family == "bernoulli":
+        return 0.0, 1.0
+    return 0.0, wide.get("total_count", np.inf)
+
+
+def _bernoulli(law: Law, value: Array) -> Pair:
+    success, failure = chances(wide_parameters(law))
+    return failure + 0 * value, success + 0 * value
+
+
+def _binomial(law: Law, value: Array) -> Pair:
+    wide = wide_parameters(law)
+    success, failure = chances(wide)
+    left = np.maximum(wide["total_count"] - value, 1e-300)  # at the end `_counted` knows better
+    above = special.betainc(value + 1, left, success)
+    return special.betainc(left, value + 1, failure), above
+
+
+def _beta_binomial(law: Law, value: Array) -> Pair:
+    """Cumulative sums of probabilities, each a multiple of the one before."""
+    wide = wide_parameters(law)
+    count, first, second = (wide[n] for n in ("total_count", "concentration1", "concentration0"))
+    mass = np.exp(special.betaln(first, second + count) - special.betaln(first, second))
+    below, above = np.zeros(np.shape(value)), np.zeros(np.shape(value))
+    for number in range(int(np.max(count)) + 1):
+        inside = number <= count
+        below += np.where(inside & (number <= value), mass, 0.0)
+        above += np.where(inside & (number > value), mass, 0.0)
+        odds = (first + number) / np.maximum(second + count - number - 1, 1e-300)
+        mass = mass * (count - number) / (number + 1) * odds
+    return below, above
+
+
+def _geometric(law: Law, value: Array) -> Pair:
+    wide = wide_parameters(law)
+    failing = -np.logaddexp(0.0, wide["logits"]) if "logits" in wide else np.log1p(-wide["probs"])
+    return -np.expm1((value + 1) * failing), np.exp((value + 1) * failing)
+
+
+def _negative_binomial(law: Law, value: Array) -> Pair:
+    wide = wide_parameters(law)
+    shape, rate = wide["concentration"], wide["rate"]
+    below = special.betainc(shape, value + 1, rate / (1 + rate))
+    return below, special.betainc(value + 1, shape, 1 / (1 + rate))
+
+
+def _poisson(law: Law, value: Array) -> Pair:
+    rate = wide_parameters(law)["rate"]
+    return special.gammaincc(value + 1, rate), special.gammainc(value + 1, rate)
+
+
+def _discrete_uniform(law: Law, value: Array) -> Pair:
+    wide = wide_parameters(law)
+    count = wide["high"] - wide["low"] + 1
+    return (value - wide["low"] + 1) / count, (wide["high"] - value) / count
+
+
+def _ordered(law: Law, value: Array) -> Pair:
+    wide = wide_parameters(law)
+    place = np.minimum(value, wide["cutpoints"].shape[-1] - 1).astype(np.intp)
+    cut = np.take_along_axis(wide["cutpoints"], place[..., None], -1)[..., 0]
+    return special.expit(cut - wide["predictor"]), special.expit(wide["predictor"] - cut)
+
+
+def _inflated(law: Law, value: Array) -> Pair:
+    gate, rest = chances(wide_parameters(law))
+    below, above = _counted(base_law(law), value)
+    return gate + rest * below, rest * above
+
+
+_COUNTS: dict[str, Callable[[Law, Array], Pair]] = {
+    "bernoulli": _bernoulli,
+    "beta-binomial": _beta_binomial,
+    "binomial": _binomial,
+    "discrete-uniform": _discrete_uniform,
+    "geometric": _geometric,
+    "negative-binomial": _negative_binomial,
+    "ordered-logistic": _ordered,
+    "poisson": _poisson,
+    "zero-inflated": _inflated,
+}
+
+
+def is_discrete(law: Law) -> bool:
+    """Whether the values of a law are counts or categories."""
+    return law.family in _COUNTS

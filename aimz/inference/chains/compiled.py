@@ -1,0 +1,406 @@
+"""HMC and NUTS as two compiled programs: one starts a chain, one takes a chunk of transitions.
+
+A second fit compiles nothing, the bar moves, chains continue, and Ctrl-C keeps the draws that are
+there. Chains by name move in standard units of latents whose spread is a latent, and in
+coordinates that the posterior's own curvature has scaled, where that is affordable.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers, infer
+from numpyro.infer import MCMC
+from numpyro.infer.util import constrain_fn, potential_energy
+
+from aimz.errors import AimzError, InputError
+from aimz.inference.binding import RowScale, version_of
+from aimz.inference.engine import Draws, Problem
+from aimz.inference.hierarchy import in_standard_units, spread_by_latents
+from aimz.inference.normal import WHITENED_DIM, find_start, set_up_guide
+from aimz.programs import compile_program
+
+__all__ = ["NUTS", "STATS", "ChainRecord", "Plan", "run_chains"]
+
+
+# Transitions of one call of a program, and seconds that a call may take: Ctrl-C waits for it.
+_CHUNK, _PATIENCE = 100, 0.5
+# Dimensions up to which a few hundred draws tell a whole matrix.
+_DENSE_DIM = 32
+# Where a funnel may be left, steps are shorter.
+_TARGET, _CAREFUL_TARGET = 0.8, 0.9
+#: Field of the sampler's state -> ArviZ's name.
+STATS = {
+    "diverging": "diverging",
+    "energy": "energy",
+    "accept_prob": "acceptance_rate",
+    "num_steps": "n_steps",
+}
+
+
+@dataclass(frozen=True)
+class NUTS:
+    """The No-U-Turn sampler, with settings: pass it as `inference=`.
+
+    Parameters
+    ----------
+    chains : int
+        Chains, which run side by side.
+    warmup : int
+        Transitions of each chain that tune the sampler and are not kept.
+    target_accept_prob : float, optional
+        Higher means smaller steps and fewer divergences; default 0.8, or 0.9 where the spread of a
+        latent is itself a latent, or the posterior is far from the shape that it has at its mode.
+    max_tree_depth : int
+        A transition takes at most 2 to the power of it steps.
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> from aimz import ImpactModel
+    >>> from aimz.inference import NUTS
+    >>> def kernel(X, y=None):
+    ...     mean = numpyro.sample("mean", dist.Normal(0.0, 10.0))
+    ...     with numpyro.plate("obs", X.shape[0]):
+    ...         numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+    >>> im = ImpactModel(kernel, inference=NUTS(chains=2, warmup=300), num_samples=500)
+    >>> im.fit(np.zeros((50, 1)), np.full(50, 3.0), progress=False).diagnostics_["warmup"]
+    300
+    """
+
+    chains: int = 4
+    warmup: int = 1000
+    target_accept_prob: float | None = None
+    max_tree_depth: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse what no sampler can do; NumPyro's own class takes the kernel first."""
+        for name, least in (("chains", 1), ("warmup", 0), ("max_tree_depth", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < least:
+                msg = (
+                    f"NUTS({name}={value!r:.60}) is no whole number of at least {least}. Pass one, "
+                    "as in NUTS(chains=4, warmup=1000); the kernel is the model's."
+                )
+                raise InputError(msg, code="settings")
+        target = self.target_accept_prob
+        if target is not None and not 0.0 < target < 1.0:
+            msg = f"target_accept_prob={target!r:.60} is no probability between 0 and 1, as 0.9 is."
+            raise InputError(msg, code="settings")
+
+
+class ChainRecord(NamedTuple):
+    """Where the chains are: the samplers' states, and what fixes their coordinates."""
+
+    states: Any
+    setup_key: Any
+    params: dict[str, Any]
+    runs: int
+    place: dict[str, Any] | None = None
+
+
+class Plan(NamedTuple):
+    """Lengths of the chains, and how they run.
+
+    `settings` are of chains by name, which start at `place` (loc, scale and starts), if it is
+    given, or around the mode, if `at_mode`, or where the curvature is averaged over a guide.
+    """
+
+    chains: int
+    warmup: int
+    samples: int
+    thinning: int
+    method: Any
+    settings: NUTS = NUTS()
+    at_mode: bool = True
+    place: dict[str, Any] | None = None
+
+
+def run_chains(
+    key: Any,
+    problem: Problem,
+    given: MCMC | None,
+    plan: Plan,
+    params: dict[str, Any],
+    record: ChainRecord | None,
+    bar: Callable[[int], Any],
+) -> tuple[Draws, Draws, ChainRecord | None]:
+    """Run chains, or continue them: draws, statistics, and where the chains are.
+
+    Ctrl-C ends them early with the draws that they have; the record is None where a chain has none.
+    """
+    if record is not None:
+        key = jax.random.fold_in(key, record.runs)
+    setup_key, *keys = jax.random.split(key, plan.chains + 1)
+    if plan.method == "vectorized":
+        parts = [jnp.stack(keys)]
+    else:
+        parts = [chain_key[None] for chain_key in keys]
+    before: list[Any] = [None] * len(parts)
+    warmup, runs = plan.warmup, 1
+    if record is not None:
+        before, setup_key, warmup, runs = record.states, record.setup_key, 0, record.runs + 1
+        plan = plan._replace(place=record.place)
+    chains = _Chains(problem, given, plan, params, setup_key)
+    numbers = np.split(np.arange(plan.chains), len(parts))  # chains start at different modes
+    groups = [_Group(chains, *own) for own in zip(parts, numbers, before, strict=True)]
+    _run_groups(groups, warmup, plan, bar)
+    kept = _worth_keeping(groups)
+    if not kept:
+        raise KeyboardInterrupt
+    found = [group.joined(min(other.count for other in kept)) for group in kept]
+    draws, stats = (_joined(parts, plan.thinning) for parts in zip(*found, strict=True))
+    states = [group.state for group in groups]
+    if len(kept) < len(groups):
+        return draws, stats, None
+    return draws, stats, ChainRecord(states, setup_key, params, runs, plan.place)
+
+
+def _run_groups(groups: "list[_Group]", warmup: int, plan: Plan, bar: Callable[[int], Any]) -> None:
+    """Run groups of chains to their end, or to Ctrl-C."""
+    x64 = jax.config.jax_enable_x64  # of the calling thread
+    stop = threading.Event()
+
+    def one(group: "_Group") -> None:
+        with jax.enable_x64(x64):
+            group.run(warmup, plan.samples, bar, stop)
+
+    if plan.method != "parallel" or len(groups) == 1:
+        try:
+            for group in groups:
+                one(group)
+        except KeyboardInterrupt:  # what is there is kept by the caller
+            pass
+        return
+    with ThreadPoolExecutor(len(groups)) as pool:
+        running = [pool.submit(one, group) for group in groups]
+        try:
+            for future in running:
+                future.result()
+        except BaseException as error:
+            stop.set()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            for future in running:
+                future.result()
+
+
+def _worth_keeping(groups: "list[_Group]") -> "list[_Group]":
+    """The groups that, cut to the shortest of them, keep most draws; the most groups of equals."""
+    counts = sorted((group.count for group in groups), reverse=True)
+    best = max(range(len(counts)), key=lambda n: ((n + 1) * counts[n], n))
+    least = max(counts[best], 1)
+    return [group for group in groups if group.count >= least]
+
+
+def _joined(parts: Sequence[Draws], thinning: int) -> Draws:
+    """Arrays of several groups of chains, thinned."""
+    return {
+        name: np.concatenate([part[name] for part in parts])[:, ::thinning] for name in parts[0]
+    }
+
+
+@dataclass
+class _Group:
+    """Chains that move together: their keys, their state, and what they have drawn."""
+
+    chains: "_Chains"
+    keys: Any
+    numbers: np.ndarray
+    state: Any
+    found: list[Any] = field(default_factory=list)
+    count: int = 0
+
+    def run(
+        self, warmup: int, samples: int, bar: Callable[[int], Any], stop: threading.Event
+    ) -> None:
+        """Warm up and draw, chunk by chunk."""
+        self.state = self.chains.start(self.keys, self.numbers, self.state)
+        size, done, total = 1, 0, warmup + samples
+        while done < total and not stop.is_set():
+            size = min(size, (warmup if done < warmup else total) - done, _CHUNK)
+            begun = time.perf_counter()
+            self.state, part = self.chains.advance(self.state, size)
+            seconds = time.perf_counter() - begun
+            done += size
+            bar(size)
+            if done > warmup:
+                self.found.append(part)
+                self.count += size
+            # Many transitions a call, but no more than a reader of Ctrl-C has patience for.
+            size = int(np.clip(size * _PATIENCE / max(seconds, 1e-3), 1, 10 * size))
+
+    def joined(self, count: int) -> tuple[Draws, Draws]:
+        """The first `count` draws and statistics, (chain, draw, ...)."""
+        draws, stats = jax.tree.map(
+            lambda *parts: np.concatenate(parts, axis=1)[:, :count], *self.found
+        )
+        return draws, stats
+
+
+class _Chains:
+    """The two programs of a group of chains."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        given: MCMC | None,
+        plan: Plan,
+        params: dict[str, Any],
+        setup_key: Any,
+    ) -> None:
+        self.latents, self.given, self.plan = problem.spec.latents, given, plan
+        self.spread = frozenset[str]()
+        if given is None:
+            self.spread = spread_by_latents(problem, version_of(problem))
+            problem = in_standard_units(problem, self.spread)
+        self.problem = problem
+        weights = None if problem.weights is None else jnp.asarray(problem.weights)
+        arrays = jax.tree.map(jnp.asarray, problem.inputs.arrays)
+        self.version = version_of(problem)
+        self.is_careful = bool(self.spread)
+        self.fixed = (setup_key, params, arrays, weights, self._place(setup_key))
+        self.program: Callable[..., Any] | None = None
+        self.lock = threading.Lock()
+
+    def _place(self, setup_key: Any) -> dict[str, Any] | None:
+        """Centre and scale of the posterior, for chains by name; an object starts as it says."""
+        if self.given is not None or not self.latents:
+            return None
+        if self.plan.place is not None:
+            self.is_careful = True
+            return self.plan.place
+        found = find_start(
+            self.problem,
+            setup_key,
+            jax.random.fold_in(setup_key, 1),
+            self.version,
+            limit=WHITENED_DIM,
+            has_mode=self.plan.at_mode and not self.spread,
+            must_hold=True,
+        )
+        self.is_careful |= not found.at_mode
+        return {**found.place, "starts": found.starts} if found.informed else None
+
+    def start(self, keys: Any, numbers: np.ndarray, before: Any = None) -> Any:
+        """States of chains before their first transition, or from `before` with other keys."""
+        if before is not None:
+            return before._replace(rng_key=keys)
+
+        def begin(keys: Any, numbers: Any, fixed: Any) -> Any:
+            sampler, kwargs, around, _ = self._sampler(fixed)
+
+            def one(key: Any, number: Any) -> Any:
+                return sampler.init(key, self.plan.warmup, around(key, number), (), kwargs)
+
+            with RowScale(self.problem, {}, fixed[3]):
+                return jax.vmap(one)(keys, numbers)
+
+        arguments = (keys, numbers, self.fixed)
+        states = compile_program(begin, *arguments, version=self.version)(*arguments)
+        energy = np.asarray(states.potential_energy)
+        if not np.all(np.isfinite(energy)):
+            raise AimzError(
+                f"No starting point with a finite log density was found ({energy}). The chains "
+                "cannot move. Check the outcome against its distribution's support and the "
+                "priors' scales.",
+                code="fit-diverged",
+            )
+        return states
+
+    def advance(self, states: Any, count: int) -> tuple[Any, tuple[Draws, Draws]]:
+        """Take `count` transitions, at most a chunk; the new states, draws and statistics."""
+
+        def chunk(states: Any, active: Any, fixed: Any) -> Any:
+            sampler, kwargs, around, constrain = self._sampler(fixed)
+
+            def step(state: Any, on: Any) -> Any:
+                state = jax.lax.cond(
+                    on, lambda s: sampler.sample(s, (), kwargs), lambda s: s, state
+                )
+                stats = {
+                    name: getattr(state, field)
+                    for field, name in STATS.items()
+                    if hasattr(state, field)
+                }
+                stats["lp"] = -state.potential_energy
+                return state, (state.z, stats)
+
+            with RowScale(self.problem, {}, fixed[3]):
+                setup_key = fixed[0]
+                sampler.init(setup_key, self.plan.warmup, around(setup_key, 0), (), kwargs)
+                states, (z, stats) = jax.vmap(lambda state: jax.lax.scan(step, state, active))(
+                    states
+                )
+                constrain = constrain or sampler.get_constrain_fn((), kwargs)
+                values = jax.vmap(jax.vmap(constrain))(z)
+            return states, ({name: values[name] for name in self.latents if name in values}, stats)
+
+        arguments = (states, np.arange(_CHUNK) < count, self.fixed)
+        with self.lock:  # groups of chains share one program, traced once
+            if self.program is None:
+                self.program = compile_program(chunk, *arguments, version=self.version)
+        states, part = self.program(*arguments)
+        return states, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], part)
+
+    def _sampler(self, fixed: Any) -> "_Sampler":
+        """A private sampler; called inside a trace."""
+        setup_key, params, arrays, _, place = fixed
+        model = handlers.substitute(self.problem.kernel, data=params)
+        kwargs = {**arrays, **self.problem.inputs.static}
+        if self.given is not None:
+            return _Sampler(self.given.sampler.wrap_model(lambda _: model), kwargs, _nowhere, None)
+        seeded = handlers.seed(model, setup_key)
+
+        def values(latents: Any) -> Any:
+            return constrain_fn(seeded, (), kwargs, latents, return_deterministic=True)
+
+        asked = self.plan.settings.target_accept_prob
+        options = {
+            "target_accept_prob": asked or (_CAREFUL_TARGET if self.is_careful else _TARGET),
+            "max_tree_depth": self.plan.settings.max_tree_depth,
+        }
+        if place is None:
+            return _Sampler(infer.NUTS(model, **options), kwargs, _nowhere, values)
+        guide = set_up_guide(self.problem, self.problem.inputs.rows, setup_key, arrays)
+        loc, scale = place["loc"], place["scale"]
+
+        modes = jax.scipy.linalg.solve_triangular(scale, (place["starts"] - loc).T, lower=True).T
+
+        def around(key: Any, number: Any) -> Any:
+            mode = modes[number % len(modes)]
+            return mode + jax.random.normal(jax.random.fold_in(key, 1), loc.shape)
+
+        def latents(white: Any) -> Any:
+            return guide._unpack_latent(loc + scale @ white)
+
+        def energy(white: Any) -> Any:
+            return potential_energy(seeded, (), kwargs, latents(white))
+
+        def constrain(white: Any) -> Any:
+            return values(latents(white))
+
+        # NumPyro shrinks the mass matrix it learns towards the identity, which is right in
+        # whitened coordinates and ruinous in those of raw covariates.
+        dense = loc.size <= _DENSE_DIM
+        sampler = infer.NUTS(potential_fn=energy, dense_mass=dense, **options)
+        return _Sampler(sampler, kwargs, around, constrain)
+
+
+class _Sampler(NamedTuple):
+    """A sampler, the kernel's arguments, starts by key and chain, and how to read its states."""
+
+    sampler: Any
+    kwargs: dict[str, Any]
+    around: Callable[[Any, Any], Any]
+    constrain: Callable[[Any], Any] | None
+
+
+def _nowhere(_: Any, __: Any) -> None:
+    """No starting point: the sampler looks for its own."""

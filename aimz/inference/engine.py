@@ -1,0 +1,160 @@
+"""The records that engines take and give back, and the protocol that an engine follows.
+
+An engine turns a kernel and its data into draws and says how much they can be trusted. It never
+warns and never touches a model: notes travel in the `Fit` and the shell shows them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from aimz.errors import Note
+from aimz.kernel import Inputs, KernelSpec
+from aimz.outcomes import Presence
+
+__all__ = ["Course", "Draws", "Engine", "Fit", "Problem", "Settings", "more_draws"]
+
+
+type Draws = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is fitted: the kernel, its inputs with the outcome, what is known of it, weights.
+
+    Parameters
+    ----------
+    kernel : callable
+        The user's NumPyro model function.
+    inputs : Inputs
+        Arguments of the kernel, the outcome among them.
+    spec : KernelSpec
+        What the inspection of the kernel on these inputs found.
+    weights : array, optional
+        One weight per row; multiplies the row's log density.
+    presence : Presence, optional
+        What is missing of the outcomes, where some are: they are left out of the likelihood.
+    notes : tuple of Note
+        What the user should hear of the data.
+    """
+
+    kernel: Callable[..., Any]
+    inputs: Inputs
+    spec: KernelSpec
+    weights: Any = None
+    presence: Presence | None = None
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fit.
+
+    Parameters
+    ----------
+    num_samples : int, optional
+        Posterior draws (per chain for chains); None keeps what the inference object says, or 1000.
+    num_steps : int, optional
+        Exactly so many steps on the whole data; overrides `epochs`.
+    epochs : int, optional
+        Exactly so many passes over the rows; None trains until the loss has reached a plateau.
+    batch_size : int, optional
+        Rows per step; None takes the whole data up to 8,192 rows, and 1,024 rows above.
+    shuffle : bool
+        Visit the rows in a new random order at each pass.
+    progress : bool
+        Show a progress bar.
+    whole : bool
+        Fit the whole data as one batch, whatever its size.
+    num_chains, num_warmup : int, optional
+        Chains and their warm-up transitions; None keeps what the inference object says.
+    """
+
+    num_samples: int | None = None
+    num_steps: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    shuffle: bool = True
+    progress: bool = True
+    whole: bool = False
+    num_chains: int | None = None
+    num_warmup: int | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What an engine found.
+
+    Parameters
+    ----------
+    draws : dict
+        Posterior draws of the latent sites, each (chain, draw, ...).
+    stats : dict
+        One number per draw, under ArviZ's names (`diverging`, `energy`, ...).
+    trace : dict
+        One number per step (`loss`).
+    attrs : dict
+        The account of the fit and its health.
+    state : Any
+        What the engine needs to continue and to draw again.
+    params : dict
+        Values of the kernel's `param` sites and mutable state, which predictions need.
+    notes : tuple of Note
+        What the user should hear.
+    """
+
+    draws: Draws
+    stats: Draws = field(default_factory=dict)
+    trace: Draws = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
+    state: Any = None
+    params: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What turns a kernel and data into draws."""
+
+    @property
+    def name(self) -> str:
+        """Short name shown in results."""
+
+    def fit(self, rng_key: Any, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
+        """Fit the problem, afresh or continuing from the `state` of an earlier fit."""
+
+    def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Mapping[str, Any]:
+        """More posterior draws, (chain, draw, ...), never those of `fit` again."""
+
+
+@dataclass
+class Course:
+    """What has happened so far in a fit: the moving state and the losses."""
+
+    state: Any
+    total: Any = None
+    averaged: int = 0
+    losses: list[np.ndarray] = field(default_factory=list)
+    settled: bool = True
+    interrupted: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return sum(len(part) for part in self.losses)
+
+
+def more_draws(
+    engine: Any, key: jax.Array, problem: Problem | None, fit: Fit, num_samples: int
+) -> Fit:
+    """A fit with further draws: of a stepped state, of a guide, or of chains that continue."""
+    if not fit.draws and hasattr(engine, "fit_of"):
+        stepped: Fit = engine.fit_of(fit.state, key, problem, num_samples)
+        return stepped
+    if hasattr(engine, "proceed"):
+        continued: Fit = engine.proceed(key, problem, fit, num_samples)
+        return continued
+    return replace(fit, draws=dict(engine.draw(key, problem, fit, num_samples)), stats={})

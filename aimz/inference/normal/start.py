@@ -1,0 +1,237 @@
+"""Where a fit starts: mode and curvature of the posterior, on real data and in double precision."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import biject_to
+from numpyro.infer.util import potential_energy
+
+from aimz.inference.binding import (
+    RowScale,
+    initial_variables,
+    kernel_for,
+    raw_sites,
+    row_factors,
+    take_rows,
+    why_whole,
+)
+from aimz.inference.engine import Problem
+from aimz.inference.normal.guide import INIT_RADIUS, WhitenedNormal, weight_sd
+from aimz.inference.normal.search import find_mode, find_normal, plain_start
+from aimz.programs import TRACE_LOCK, compile_program
+
+__all__ = ["FULL_RANK_DIM", "WHITENED_DIM", "Start", "find_start", "latent_dim", "set_up_guide"]
+
+
+#: Largest number of latent dimensions that get a full-rank guide.
+FULL_RANK_DIM = 200
+#: Largest number whose curvature is worth its matrices, for chains.
+WHITENED_DIM = 600
+_NEAR_ZERO = 0.01
+# Other starts of the search for a mode: as many, as far, and while it costs little.
+_FAR_STARTS, _FAR_RADIUS, _FAR_DIM, _FAR_WORK = 5, 2.0, 32, 400_000
+# Sd of log weights around a mode beyond which its curvature is not the posterior's.
+_MAX_WEIGHT_SD = 3.0
+# Rows that the start looks at: curvature costs one gradient per dimension and row.
+_START_ROWS = 65_536
+
+
+class Start(NamedTuple):
+    """What the guide is learned relative to, and values of the kernel's `param` sites.
+
+    `at_mode` says whether it is the mode and the curvature there,
+    `rival` is the evidence of another mode against that of both, `starts` (mode, latent) the modes.
+    """
+
+    place: dict[str, Any]
+    params: dict[str, Any]
+    informed: bool
+    rival: float = 0.0
+    starts: Any = None
+    at_mode: bool = False
+
+
+def find_start(
+    problem: Problem,
+    setup_key: Any,
+    start_key: Any,
+    version: str,
+    *,
+    limit: int = FULL_RANK_DIM,
+    has_mode: bool = True,
+    must_hold: bool = False,
+) -> Start:
+    """The posterior's mode and curvature; or its place by natural gradients; or a plain start.
+
+    `has_mode` False spares the search for a mode that is known not to be one. With `must_hold` a
+    mode counts only where the density around it is near that of its curvature.
+    """
+    dim, num_params = _sizes(problem, setup_key)
+    if num_params is not None and dim + num_params <= limit:
+        cheap = dim <= _FAR_DIM and dim * problem.inputs.rows <= _FAR_WORK
+        far_starts = _FAR_STARTS if cheap else 0
+        modes = partial(_search_mode, far_starts=far_starts, must_hold=must_hold)
+        for search in (modes, _search_normal) if has_mode else (_search_normal,):
+            place, params = _informed(problem, setup_key, start_key, search, version)
+            if bool(place.pop("usable")):
+                rival, starts, loc = float(place.pop("rival")), place.pop("starts"), place["loc"]
+                others = starts[np.any(np.asarray(starts != loc), axis=1)]
+                starts = jnp.concatenate([loc[None], others])
+                return Start(
+                    place,
+                    params,
+                    informed=True,
+                    rival=rival,
+                    starts=starts,
+                    at_mode=search is modes,
+                )
+
+    def plain(key: Any, arrays: Any) -> Any:
+        guide = set_up_guide(problem, problem.inputs.rows, key, arrays)
+        return plain_start(guide._init_latent, full=dim <= FULL_RANK_DIM)
+
+    arguments = (setup_key, problem.inputs.arrays)
+    place = compile_program(plain, *arguments, version=version)(*arguments)
+    return Start(place, {}, informed=False)
+
+
+def _search_mode(
+    energy: Callable[[Any], Any],
+    begin: Any,
+    dim: int,
+    key: Any,
+    *,
+    far_starts: int,
+    must_hold: bool,
+) -> dict[str, Any]:
+    """Climb from close to zero (with raw covariates half a unit is a long way) and from afar."""
+    shape = (far_starts, begin.size)
+    far = jax.random.uniform(key, shape, begin.dtype, -_FAR_RADIUS, _FAR_RADIUS)
+    found = find_mode(energy, jnp.concatenate([_NEAR_ZERO * begin[None], far]), dim)
+    if must_hold:
+        found["usable"] &= weight_sd(energy, found, jax.random.fold_in(key, 1)) < _MAX_WEIGHT_SD
+    return found
+
+
+def _search_normal(energy: Callable[[Any], Any], begin: Any, dim: int, key: Any) -> dict[str, Any]:
+    return find_normal(energy, _NEAR_ZERO * begin, dim, key)
+
+
+def latent_dim(problem: Problem) -> int:
+    """Number of unconstrained latent dimensions."""
+    return _sizes(problem, jax.random.key(0))[0]
+
+
+def _sizes(problem: Problem, setup_key: Any) -> tuple[int, int | None]:
+    """Latent dimensions, and parameters of the kernel (None: they are a neural network's)."""
+    found: dict[str, int] = {}
+
+    def look(key: Any, arrays: Any) -> Any:
+        found["dim"] = int(set_up_guide(problem, problem.inputs.rows, key, arrays).latent_dim)
+        return initial_variables(problem, key, arrays)
+
+    with TRACE_LOCK:
+        values = jax.eval_shape(look, setup_key, problem.inputs.arrays)
+    mutable = any(site["type"] == "mutable" for site in raw_sites(problem))
+    if mutable or not all(hasattr(value, "shape") for value in values.values()):
+        return found["dim"], None
+    return found["dim"], sum(int(value.size) for value in values.values())
+
+
+def set_up_guide(problem: Problem, rows: int, key: Any, arrays: Any) -> WhitenedNormal:
+    """A guide that has seen the kernel, set up as `SVI.init` would with this key."""
+    guide = WhitenedNormal(kernel_for(problem, rows))
+    # `SVI.init` splits its key so; supports that depend on values must look the same.
+    guide_key = jax.random.split(key, 3)[2]
+    with handlers.block():
+        handlers.seed(guide, guide_key)(**arrays, **problem.inputs.static)
+    return guide
+
+
+def _informed(
+    problem: Problem,
+    setup_key: Any,
+    start_key: Any,
+    search: Callable[..., dict[str, Any]],
+    version: str,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Search on the whole data, or on a part of it whose rows count for the rest."""
+    rows, index, factors = problem.inputs.rows, None, None
+    if rows > _START_ROWS and not why_whole(problem):
+        factors = row_factors(problem, _START_ROWS)
+    if factors is not None:
+        index = np.sort(np.random.default_rng(0).choice(rows, _START_ROWS, replace=False))
+    count = rows if index is None else len(index)
+
+    def look(setup_key: Any, key: Any, arrays: Any, weights: Any) -> Any:
+        guide = set_up_guide(problem, count, setup_key, arrays)
+        transforms, begin, unpack = _flat_params(problem, setup_key, arrays)
+        model, kwargs = kernel_for(problem, count), {**arrays, **problem.inputs.static}
+        model_key, begin_key, search_key = jax.random.split(key, 3)
+        dim = int(guide.latent_dim)
+
+        def params(vector: Any) -> dict[str, Any]:
+            return {name: transforms[name](value) for name, value in unpack(vector).items()}
+
+        def energy(vector: Any) -> Any:
+            fixed = handlers.substitute(handlers.seed(model, model_key), params(vector[dim:]))
+            return potential_energy(fixed, (), kwargs, guide._unpack_latent(vector[:dim]))
+
+        with RowScale(problem, factors or {}, weights):
+            # One draw for all sites: one for each, as the guide's own, takes long to compile.
+            kind = guide._init_latent.dtype
+            latent = jax.random.uniform(begin_key, (dim,), kind, -INIT_RADIUS, INIT_RADIUS)
+            begin = jnp.concatenate([latent, begin.astype(kind)])
+            found = search(energy, begin, dim, search_key)
+        vector = found.pop("vector")
+        return {"loc": vector[:dim], **found}, params(vector[dim:])
+
+    arrays = problem.inputs.arrays
+    weights = None if problem.weights is None else np.asarray(problem.weights)
+    if index is not None:
+        arrays = take_rows(problem, arrays, index)
+        weights = None if weights is None else weights[index]
+    place, params = _in_double(look, version, setup_key, start_key, arrays, weights)
+    return place, params
+
+
+def _flat_params(problem: Problem, key: Any, arrays: Any) -> tuple[Any, Any, Any]:
+    """Transforms, unconstrained initial vector and its unpacking, of the kernel's parameters."""
+    with handlers.block():
+        seeded = handlers.seed(problem.kernel, key)
+        sites = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
+    own = {n: s for n, s in sites.items() if s["type"] == "param" and s["value"] is not None}
+    transforms = {
+        n: biject_to(s["kwargs"].get("constraint", constraints.real)) for n, s in own.items()
+    }
+    begin = {n: transforms[n].inv(jnp.asarray(s["value"], float)) for n, s in own.items()}
+    vector, unpack = jax.flatten_util.ravel_pytree(begin)
+    return transforms, vector, unpack
+
+
+def _in_double(fn: Callable[..., Any], version: str, *arguments: Any) -> Any:
+    """Run a program in double precision where the kernel allows it, and come back."""
+    try:
+        with jax.enable_x64(True):
+            wide = jax.tree.map(_widen, arguments)
+            program = compile_program(fn, *wide, version=version)
+            found = jax.tree.map(np.asarray, program(*wide))
+    except (TypeError, ValueError):  # a kernel that fixes its own dtypes
+        found = compile_program(fn, *arguments, version=version)(*arguments)
+    return jax.tree.map(_narrow, found)
+
+
+def _widen(leaf: Any) -> Any:
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.asarray(np.asarray(leaf, np.float64)) if floating else leaf
+
+
+def _narrow(leaf: Any) -> Any:
+    array = np.asarray(leaf)
+    return jnp.asarray(array.astype(jnp.result_type(float)) if array.dtype.kind == "f" else array)

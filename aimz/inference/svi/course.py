@@ -1,0 +1,206 @@
+"""Steps, batches and when to stop.
+
+A fit is a stream of batches cut one after another from random permutations of the rows, so every
+row is used equally often whatever the batch size: a batch may hold the end of one pass and the
+beginning of the next, and none is short or dropped. Steps run as `lax.scan` over chunks.
+
+Without a number of steps or epochs, training goes on until the loss has reached a plateau: over
+the last two windows of steps the loss fell by less than its own noise allows to see, or by less
+than 0.01 nats. The default engine does so at three decreasing step sizes (at least 2 windows of
+100 steps and at most 5,000 steps each; 4 times that from a start that knows nothing) and averages
+the last; a user's `SVI` is run for at least 2 windows of 500 steps, at most 20,000 steps. With
+minibatches a window is at least one epoch, up to 2,000 steps.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aimz.errors import AimzError, FitWarning, InputError, Note, PerformanceWarning
+from aimz.inference.binding import as_seed, row_factors, why_whole
+from aimz.inference.engine import Course, Problem, Settings
+from aimz.inference.progress import Bar
+
+__all__ = [
+    "CHUNK",
+    "Phase",
+    "Plan",
+    "batches",
+    "has_settled",
+    "interrupted_note",
+    "plan_fit",
+    "run_phases",
+]
+
+
+CHUNK = 50
+WHOLE_ROWS = 8192
+BATCH_ROWS = 1024
+#: Steps on the whole data as one batch.
+WHOLE_STEPS = 10_000
+#: Nats that a window may still gain when the loss counts as settled.
+SETTLED_NATS = 0.01
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done at each step and when it ends. `steps` None: until the loss has settled."""
+
+    rows: int
+    batch: int
+    steps: int | None
+    shuffle: bool
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each step sees all rows."""
+        return self.batch == self.rows
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps at one step size; `steps` is exact, or else the least and most are."""
+
+    steps: int | None
+    window: int
+    most: int
+    rate: float | None = None
+    average: bool = False
+
+
+def plan_fit(problem: Problem, settings: Settings) -> Plan:
+    """Decide the batches and the number of steps."""
+    rows = problem.inputs.rows
+    _check_positive(settings)
+    reason = why_whole(problem)
+    asked = settings.batch_size
+    if settings.whole or settings.num_steps is not None or reason:
+        batch = rows
+    elif asked is None:
+        batch = rows if rows <= WHOLE_ROWS else BATCH_ROWS
+    else:
+        batch = min(asked, rows)
+    if batch < rows and row_factors(problem, batch) is None:
+        reason = "The kernel scales its sites by what follows the size of a batch."
+        batch = rows
+    notes: list[Note] = []
+    if reason and asked is not None and asked < rows and not settings.whole:
+        message = f"{reason} All {rows} rows are fitted at once; batch_size={asked} is not used."
+        notes.append(Note(PerformanceWarning, message, "fit-whole"))
+    steps = settings.num_steps
+    if steps is None and settings.whole:
+        steps = WHOLE_STEPS
+    if steps is None and settings.epochs is not None:
+        steps = math.ceil(settings.epochs * rows / batch)
+    return Plan(rows, batch, steps, settings.shuffle, tuple(notes))
+
+
+def batches(plan: Plan, rng_key: Any) -> Iterator[np.ndarray]:
+    """Row numbers of one batch after another, endlessly."""
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(as_seed(rng_key))))
+    rest = np.empty(0, np.int32)
+    while True:
+        while len(rest) < plan.batch:
+            order = generator.permutation(plan.rows) if plan.shuffle else np.arange(plan.rows)
+            rest = np.concatenate([rest, order.astype(np.int32)])
+        yield rest[: plan.batch]
+        rest = rest[plan.batch :]
+
+
+def run_phases(
+    advance: Callable[[Course, np.ndarray | None, np.ndarray, Phase], np.ndarray],
+    course: Course,
+    phases: list[Phase],
+    source: Iterator[np.ndarray] | None,
+    *,
+    progress: bool,
+) -> Course:
+    """Run the phases; Ctrl-C keeps what was reached, if anything was."""
+    exact = [phase.steps for phase in phases if phase.steps is not None]
+    total = sum(exact) if len(exact) == len(phases) else None
+    with Bar("fit", total, shown=progress) as bar:
+        try:
+            for phase in phases:
+                _run_phase(advance, course, phase, source, bar)
+        except KeyboardInterrupt:
+            if not course.losses:
+                raise
+            course.interrupted = True
+            course.settled = False
+    return course
+
+
+def has_settled(losses: np.ndarray, window: int) -> bool:
+    """Whether the loss fell no further between the last two windows than noise hides."""
+    if len(losses) < 2 * window:
+        return False
+    before, after = losses[-2 * window : -window], losses[-window:]
+    gain = float(before.mean() - after.mean())
+    noise = math.sqrt((float(before.var()) + float(after.var())) / window)
+    rounding = 1e-6 * abs(float(after.mean()))
+    return gain < max(noise, SETTLED_NATS, rounding)
+
+
+def interrupted_note(steps: int) -> Note:
+    """What an interrupted fit says."""
+    message = (
+        f"The fit was interrupted after {steps} steps. Its posterior is that of an unfinished fit. "
+        "Call fit again, or continue it with warm_start=True."
+    )
+    return Note(FitWarning, message, "interrupted")
+
+
+def _run_phase(
+    advance: Callable[[Course, np.ndarray | None, np.ndarray, Phase], np.ndarray],
+    course: Course,
+    phase: Phase,
+    source: Iterator[np.ndarray] | None,
+    bar: Bar,
+) -> None:
+    """Run one phase chunk by chunk until its steps are done or its loss has settled."""
+    first = len(course.losses)
+    done, limit = 0, phase.steps or phase.most
+    while done < limit:
+        count = min(CHUNK, limit - done)
+        rows = None if source is None else _chunk_rows(source, count)
+        losses = advance(course, rows, np.arange(CHUNK) < count, phase)[:count]
+        _check_finite(losses, course.steps, phase)
+        course.losses.append(losses)
+        done += count
+        bar.advance(count, f"loss {losses.mean():.5g}")
+        if phase.steps is None:
+            course.settled = has_settled(np.concatenate(course.losses[first:]), phase.window)
+            if course.settled:
+                return
+
+
+def _chunk_rows(source: Iterator[np.ndarray], count: int) -> np.ndarray:
+    """Rows of `count` batches, padded to a chunk with the last of them."""
+    rows = [next(source) for _ in range(count)]
+    return np.stack(rows + [rows[-1]] * (CHUNK - count))
+
+
+def _check_finite(losses: np.ndarray, before: int, phase: Phase) -> None:
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad):
+        own = "fit with inference='nuts'" if phase.rate else "lower the optimiser's step size"
+        raise AimzError(
+            f"The loss became {losses[bad[0]]} at step {before + bad[0] + 1}, so the fit has no "
+            f"answer. Check the inputs for extreme values, narrow the priors, or {own}.",
+            code="fit-diverged",
+        )
+
+
+def _check_positive(settings: Settings) -> None:
+    for name in ("num_steps", "epochs", "batch_size", "num_samples"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise InputError(
+                f"{name}={value} is not positive. The fit needs at least one. "
+                f"Pass a positive integer, or leave {name} out.",
+                code="settings",
+            )

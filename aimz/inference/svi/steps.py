@@ -1,0 +1,111 @@
+"""Compiled steps of a variational fit: a chunk of batches at a time."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aimz.inference.binding import RowScale, row_factors
+from aimz.inference.engine import Course
+from aimz.inference.svi.course import Phase, Plan
+from aimz.inference.svi.task import SVIRecord, Task
+from aimz.programs import compile_program
+
+__all__ = ["advance_by_chunks", "chunk_compiled", "step_program"]
+
+
+_MAX_STEP_PROGRAMS = 16
+_STEPPED: OrderedDict[Any, tuple[Callable[..., Any], Any, Any]] = OrderedDict()
+
+
+def _chunk_program(task: Task, plan: Plan) -> Callable[..., Any]:
+    """The function of arrays that takes a chunk of steps; inactive steps change nothing."""
+    factors = row_factors(task.problem, plan.batch) or {}
+
+    def chunk(state: Any, fixed: Any, arrays: Any, weights: Any, index: Any, active: Any) -> Any:
+        first = None if index is None else index[0]
+        svi = task.set_up(plan.batch, fixed, task.kwargs(arrays, first))
+
+        def move(carry: Any, rows: Any) -> Any:
+            state, total = carry
+            batch = task.kwargs(arrays, rows)
+            row_weights = weights if weights is None or rows is None else weights[rows]
+            with RowScale(task.problem, factors, row_weights):
+                state, loss = svi.update(state, **batch)
+            params = svi.optim.get_params(state.optim_state)
+            return (state, jax.tree.map(jnp.add, total, params)), loss
+
+        def step(carry: Any, inputs: Any) -> Any:
+            rows, on = inputs
+            return jax.lax.cond(on, lambda c: move(c, rows), lambda c: (c, jnp.zeros(())), carry)
+
+        total = jax.tree.map(jnp.zeros_like, svi.optim.get_params(state.optim_state))
+        return jax.lax.scan(step, (state, total), (index, active))
+
+    return chunk
+
+
+def advance_by_chunks(
+    task: Task, plan: Plan, record: SVIRecord, compile_chunk: Callable[..., Any]
+) -> Callable[[Course, np.ndarray | None, np.ndarray, Phase], np.ndarray]:
+    """The function that moves a course on by a chunk of steps and returns their losses."""
+    arrays = jax.tree.map(jnp.asarray, task.problem.inputs.arrays)
+    weights = None if task.problem.weights is None else jnp.asarray(task.problem.weights)
+    chunk = _chunk_program(task, plan)
+    program: list[Callable[..., Any]] = []
+
+    def advance(
+        course: Course, index: np.ndarray | None, active: np.ndarray, phase: Phase
+    ) -> np.ndarray:
+        state = course.state if phase.rate is None else _with_rate(course.state, phase.rate)
+        arguments = (state, (record.setup_key, record.start), arrays, weights, index, active)
+        if not program:
+            program.append(compile_chunk(task, chunk, *arguments))
+        (course.state, total), losses = program[0](*arguments)
+        if phase.average:
+            before = course.total
+            course.total = total if before is None else jax.tree.map(jnp.add, before, total)
+            course.averaged += int(active.sum())
+        return np.asarray(losses)
+
+    return advance
+
+
+def step_program(task: Task, chunk: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """The program of single steps: only the kernel and the guide are traced to recognise it."""
+    shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(arguments)]
+    inputs, given = task.problem.inputs, task.given
+    parts: tuple[Any, ...] = ()
+    if given is not None:
+        guide = getattr(given.guide, "__dict__", {})
+        parts = (given, *vars(given).values(), *guide.values())
+    key = (
+        task.version,
+        id(task.problem.kernel),
+        tuple(map(id, parts)),
+        f"{jax.tree.structure(arguments)} {shapes} {inputs.static!r} {inputs.rows}",
+    )
+    kept = _STEPPED.get(key)
+    if kept is None:
+        # The kernel and the parts are kept too: their addresses are part of the name.
+        program = chunk_compiled(task, chunk, *arguments)
+        kept = _STEPPED[key] = (program, task.problem.kernel, parts)
+        if len(_STEPPED) > _MAX_STEP_PROGRAMS:
+            _STEPPED.popitem(last=False)
+    return kept[0]
+
+
+def chunk_compiled(task: Task, chunk: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """A chunk of steps, compiled once."""
+    return compile_program(chunk, *arguments, version=task.version)
+
+
+def _with_rate(state: Any, rate: float) -> Any:
+    """The state with another step size for the default optimiser."""
+    count, (params, inner) = state.optim_state
+    old = inner.hyperparams["learning_rate"]
+    rates = {**inner.hyperparams, "learning_rate": jnp.asarray(rate, old.dtype)}
+    return state._replace(optim_state=(count, (params, inner._replace(hyperparams=rates))))

@@ -1,0 +1,89 @@
+"""What a variational fit works on: guide, loss and optimiser, and the record that it leaves."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import optax
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoGuide
+from numpyro.optim import optax_to_numpyro
+
+from aimz.inference.binding import kernel_for, raw_sites, take_rows, version_of
+from aimz.inference.engine import Problem
+from aimz.inference.normal import WhitenedNormal
+from aimz.inference.svi.guides import private_svi
+
+__all__ = ["STEP_RATE", "SVIRecord", "Task", "empty_guide"]
+
+
+_PARTICLES = 8
+STEP_RATE = 0.01
+
+
+class SVIRecord(NamedTuple):
+    """What a stepped fit is: NumPyro's state, and what sets its guide up again."""
+
+    svi: Any
+    setup_key: Any
+    start: dict[str, Any] | None
+    steps: int
+    informed: bool = False
+    rival: float = 0.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A problem and how it is fitted; its methods are called inside traces."""
+
+    problem: Problem
+    given: SVI | None
+
+    @cached_property
+    def sites(self) -> list[dict[str, Any]]:
+        """The kernel's messages."""
+        return raw_sites(self.problem)
+
+    @cached_property
+    def version(self) -> str:
+        """Name of what the kernel and the user's guide function compute."""
+        guide = None if self.given is None else self.given.guide
+        own = () if guide is None or isinstance(guide, AutoGuide) else (guide,)
+        return version_of(self.problem, *own)
+
+    @property
+    def is_mutable(self) -> bool:
+        """Whether the kernel keeps mutable state."""
+        return any(site["type"] == "mutable" for site in self.sites)
+
+    @property
+    def is_subsampled(self) -> bool:
+        """Whether a plate of the kernel draws its own rows."""
+        plates = (site["args"] for site in self.sites if site["type"] == "plate")
+        return any(size is not None and part not in (None, size) for size, part in plates)
+
+    def svi(self, rows: int, start: dict[str, Any] | None) -> SVI:
+        """A private `SVI` for batches of `rows` rows."""
+        model = kernel_for(self.problem, rows)
+        if self.given is not None:
+            return private_svi(self.given, model)
+        guide = empty_guide if start is None else WhitenedNormal(model, start)
+        optimiser = optax.inject_hyperparams(optax.adam)(learning_rate=STEP_RATE)
+        particles = 1 if self.is_mutable or start is None else _PARTICLES
+        return SVI(model, guide, optax_to_numpyro(optimiser), Trace_ELBO(particles))
+
+    def kwargs(self, arrays: dict[str, Any], index: Any = None) -> dict[str, Any]:
+        """The kernel's arguments, at rows `index` if given."""
+        batch = arrays if index is None else take_rows(self.problem, arrays, index)
+        return {**batch, **self.problem.inputs.static}
+
+    def set_up(self, rows: int, fixed: Any, kwargs: dict[str, Any]) -> SVI:
+        """A private `SVI` whose guide has seen the kernel; `fixed` is (setup key, start)."""
+        setup_key, start = fixed
+        svi = self.svi(rows, start)
+        svi.init(setup_key, **kwargs)
+        return svi
+
+
+def empty_guide(**_: Any) -> None:
+    """Guide of a kernel without latent sites."""

@@ -1,0 +1,38 @@
+"""A kernel read as data: its sites, its equations, and how each relates to the rows."""
+
+from aimz.kernel.control_flow import Inside, Step, enter, leave
+from aimz.kernel.inspection import inspect
+from aimz.kernel.lookups import check_lookups, coded_columns, known_outputs, needed_sizes
+from aimz.kernel.misfits import check_outcome_rows, in_words, misread
+from aimz.kernel.signature import kernel_signature, read_signature, unknown_argument
+from aimz.kernel.spec import KernelSpec, SiteSpec, follows_rows
+from aimz.kernel.spot_check import foresight
+from aimz.kernel.statements import Inputs, drawable, read, row_plates, spread_sites, stand_ins
+
+__all__ = [
+    "Inputs",
+    "Inside",
+    "KernelSpec",
+    "SiteSpec",
+    "Step",
+    "check_lookups",
+    "check_outcome_rows",
+    "coded_columns",
+    "drawable",
+    "enter",
+    "follows_rows",
+    "foresight",
+    "in_words",
+    "inspect",
+    "kernel_signature",
+    "known_outputs",
+    "leave",
+    "misread",
+    "needed_sizes",
+    "read",
+    "read_signature",
+    "row_plates",
+    "spread_sites",
+    "stand_ins",
+    "unknown_argument",
+]

@@ -1,0 +1,159 @@
+"""What does not fit, in words: arguments of another length than the rows, by name.
+
+JAX says "incompatible shapes" from deep inside a kernel, or says nothing and broadcasts. Here the
+arguments are looked at by name, so that the message tells which one, and what to pass.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.data import Arguments
+from aimz.errors import AimzError, InputError, KernelValidationError
+from aimz.kernel.spec import KernelSpec
+from aimz.kernel.statements import Inputs
+
+__all__ = ["check_outcome_rows", "check_rows", "column_hint", "in_words", "misread"]
+
+
+_OF_FRAMES = ("columns", "iloc", "loc", "to_numpy", "values")
+_ABOUT_SHAPES = ("shape", "broadcast", "dimension", "size", "axis")
+
+
+def check_outcome_rows(
+    spec: KernelSpec, arguments: Arguments, names: tuple[str, str], *, is_fitted: bool
+) -> None:
+    """Refuse an outcome that has rows along two axes, or as many values as another argument.
+
+    A kernel that was fitted has shown that its outcomes are so.
+
+    Raises
+    ------
+    InputError
+        `shape`, `rows-mismatch`.
+    """
+    primary, output = names
+    if is_fitted or output not in spec:
+        return
+    site, rows = spec[output], spec.rows
+    twice = [axis for axis, size in enumerate(site.shape) if size == rows > 1]
+    whole = {n for n in site.inputs - spec.row_inputs if n in arguments.arrays}
+    lines = {n for n in whole if np.shape(arguments.arrays[n]) in ((rows,), (rows, 1))}
+    is_square = len(twice) > 1 and (site.rows == "sized" or lines)
+    if is_square and not all(site.dims[axis] for axis in twice):
+        msg = (
+            f"Two axes of site '{output}' are rows: it has shape {site.shape}, because a column "
+            f"met a line. {column_hint(arguments.arrays, rows, primary)}"
+        )
+        raise InputError(msg, code="shape")
+    if site.rows != "none" or not site.shape or site.shape[0] == rows:
+        return
+    for name, value in arguments.arrays.items():
+        if name in site.inputs and np.shape(value)[:1] == site.shape[:1]:
+            msg = (
+                f"Site '{output}' has {site.shape[0]} values, as many as '{name}', but '{primary}' "
+                f"has {rows} rows. Pass '{primary}' and '{name}' with the same rows."
+            )
+            raise InputError(msg, code="rows-mismatch")
+
+
+def in_words(error: Exception, inputs: Inputs, names: tuple[str, str]) -> AimzError | None:
+    """What a kernel's error means, by the arguments that it was called with; None if unknown."""
+    arrays, rows, (primary, output) = inputs.arrays, inputs.rows, names
+    text = " ".join(str(error).split())
+    absent = [name for name, value in inputs.static.items() if value is None]
+    if absent and "NoneType" in text:
+        listed = "', '".join(absent)
+        msg = f"The kernel computes with '{listed}', which is None ({text:.60}). Pass a value, or "
+        msg += "leave None to sites that observe it: obs=None is drawn."
+        return InputError(msg, code="argument-missing")
+    if output not in arrays and "NoneType" in text:
+        return KernelValidationError(
+            f"The kernel computes with '{output}', which is None in a prediction ({text:.60}). "
+            f"Take sizes from the input, as by {primary}.shape[0]; '{output}' belongs in obs=.",
+            code="output-read",
+        )
+    if "integer" in text and any(word in text for word in ("ndexer", "ndices", "typed")):
+        return _float_index({n: v for n, v in arrays.items() if n != output}, primary)
+    if not isinstance(error, TypeError | ValueError | IndexError):
+        return None
+    if not any(word in text.lower() for word in _ABOUT_SHAPES):
+        return None
+    lengths = {
+        name: len(value)
+        for name, value in arrays.items()
+        if name != primary and np.ndim(value) and len(value) != rows
+    }
+    if not lengths:
+        return None
+    name, length = max(lengths.items(), key=lambda item: item[1])
+    return InputError(
+        f"The kernel does not run ({text:.70}): '{primary}' has {rows} rows and '{name}' has "
+        f"{length} values along its first axis. Pass as many as the kernel joins.",
+        code="rows-mismatch",
+    )
+
+
+def misread(error: Exception, arguments: Arguments, names: tuple[str, str]) -> AimzError | None:
+    """What a kernel's error says of how it takes its arguments; None where it is another."""
+    indexed = re.search(r"string indexing; got idx='(.*)'", str(error))
+    of_tracer = isinstance(getattr(error, "obj", None), jax.core.Tracer)
+    asked = indexed[1] if indexed else getattr(error, "name", None) if of_tracer else None
+    places = [(n, own.index(asked)) for n, own in arguments.columns.items() if asked in own]
+    if asked is not None and (indexed or places or asked in _OF_FRAMES):
+        argument, place = places[0] if places else (names[0], 0)
+        what = f"['{asked}']" if indexed else f".{asked}"
+        msg = (
+            f"The kernel takes {argument}{what}, but its arguments are arrays, which have no names "
+            f"of columns. Write {argument}[:, {place}]"
+        )
+        msg += f" for column '{asked}'." if places else ", with the number of the column."
+        return KernelValidationError(msg, code="column-by-name")
+    ranks = [np.ndim(arguments.arrays.get(name, 0)) for name in names]
+    if ranks == [1, 2] and not (isinstance(error, AimzError) and error.code != "shape"):
+        shapes = [np.shape(arguments.arrays[name]) for name in names]
+        msg = (
+            f"The kernel fails where '{names[0]}' has shape {shapes[0]} and '{names[1]}' "
+            f"{shapes[1]}. If they are swapped, the rows come first: fit({names[0]}, {names[1]})."
+        )
+        return InputError(msg, code="shape")
+    return None
+
+
+def column_hint(arrays: Mapping[str, Any], rows: int, primary: str) -> str:
+    """Which argument is a column, and how to make it a line."""
+    columns = [n for n, v in arrays.items() if np.shape(v) == (rows, 1)]
+    name = next((n for n in columns if n != primary), primary)
+    if name == primary:
+        return f"Take {name}[:, 0] in the kernel where one value per row is meant."
+    return f"'{name}' has shape ({rows}, 1): pass it with shape ({rows},)."
+
+
+def _float_index(arrays: Mapping[str, Any], primary: str) -> InputError:
+    """An index that is made of numbers with a point."""
+    floats = {n: np.asarray(v) for n, v in arrays.items() if not isinstance(v, dict)}
+    whole = [n for n, v in floats.items() if v.dtype.kind == "f" and np.all(v == np.round(v))]
+    name = next((n for n in whole if n != primary), primary)
+    how = f"a column of '{primary}'" if name == primary else f"'{name}'"
+    fix = "Write .astype(int) in the kernel." if name == primary else f"Pass {name}.astype(int)."
+    return InputError(
+        f"The kernel takes {how} for an index, and it holds floating-point numbers. An index is a "
+        f"whole number. {fix}",
+        code="index-float",
+    )
+
+
+def check_rows(inputs: Inputs) -> None:
+    """Refuse an input or outcome whose leading axis is not the rows."""
+    for name in inputs.always_rows:
+        for leaf in jax.tree.leaves(inputs.arrays.get(name)):
+            shape = tuple(np.shape(leaf))
+            if shape[:1] != (inputs.rows,):
+                raise InputError(
+                    f"Argument '{name}' has shape {shape} but there are {inputs.rows} rows. Its "
+                    "first axis must be the rows. Pass one value, or one line, per row.",
+                    code="shape",
+                )

@@ -1,0 +1,483 @@
+"""What is known of a kernel: frozen records of its sites, and how a statement becomes one."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from aimz.errors import nearest
+from aimz.families import base_distribution, is_angular
+from aimz.kernel.lookups import Lookup
+from aimz.kernel.row_flow import Found, Verdict
+from aimz.kernel.statements import Reading, Statement, is_masked
+
+__all__ = ["KernelSpec", "SiteSpec", "follows_rows", "spec_of"]
+
+
+# Families whose support says truly which values they can take (that of a mixture does not).
+_BOUNDED = (
+    dist.BernoulliLogits,
+    dist.BernoulliProbs,
+    dist.BetaBinomial,
+    dist.BinomialLogits,
+    dist.BinomialProbs,
+    dist.CategoricalLogits,
+    dist.CategoricalProbs,
+    dist.DiscreteUniform,
+    dist.OrderedLogistic,
+)
+# Without an order: a difference of ordered codes counts the steps between them.
+_UNORDERED = ("CategoricalLogits", "CategoricalProbs")
+
+
+@dataclass(frozen=True)
+class SiteSpec:
+    """One named statement of a kernel.
+
+    Parameters
+    ----------
+    name : str
+        Name of the site.
+    kind : str
+        "latent", "observed", "deterministic", "param" or "factor". The output is "observed" whether
+        or not its value was given.
+    rows : str
+        "leading": one axis of the value follows the rows; "sized": its size follows them another
+        way; "scan": recorded inside NumPyro's control flow; "none".
+    row_axis : int or None
+        The axis of the value that follows the rows; in a scan over the rows that of its steps.
+    shape, dtype :
+        Of the value at the inspected number of rows; dtype is None for a tree of arrays.
+    event_dim : int
+        Number of last axes that are one event of the distribution.
+    plates : tuple of str
+        Plates around the statement, innermost first.
+    dims : tuple of str or None
+        Name of each axis of the value, where a plate gives one.
+    parents, inputs : frozenset of str
+        Sites and kernel arguments that the site reads directly, through any computation.
+    observes : frozenset of str
+        Kernel arguments that its observed value is made of.
+    discrete : bool
+        Whether its values are discrete.
+    scaled : bool
+        Whether the kernel itself scales its log density.
+    masked : bool
+        Whether a mask of the kernel may leave out some of its elements.
+    bounds : tuple of int or None
+        Least and greatest value of a discrete site, where its support alone tells them.
+    support : Constraint or None
+        Values that a latent site can take, where they follow from nothing else.
+    is_given : bool
+        Whether the site observes a value in this call.
+    is_spread : bool
+        Whether its distribution is smaller than what it observes, and is spread over it.
+    law : str
+        Its distribution in words, such as "Normal(0, 10)"; what is computed stands as "...".
+    sized : bool
+        Whether the size of a site in control flow follows the rows other than one by one.
+    joint_dim : int
+        Number of last axes that its distribution draws as one, those of `to_event` not counted.
+    is_nested : bool
+        Whether it is drawn in a scan inside another one.
+    """
+
+    name: str
+    kind: str
+    rows: str = "none"
+    row_axis: int | None = None
+    shape: tuple[int, ...] = ()
+    dtype: Any = None
+    event_dim: int = 0
+    plates: tuple[str, ...] = ()
+    dims: tuple[str | None, ...] = ()
+    parents: frozenset[str] = frozenset()
+    inputs: frozenset[str] = frozenset()
+    observes: frozenset[str] = frozenset()
+    discrete: bool = False
+    scaled: bool = False
+    masked: bool = False
+    bounds: tuple[int, int] | None = None
+    support: Any = field(default=None, compare=False, repr=False)
+    is_given: bool = False
+    is_spread: bool = False
+    law: str = field(default="", compare=False)
+    sized: bool = False
+    joint_dim: int = field(default=0, compare=False)
+    is_nested: bool = field(default=False, compare=False)
+
+    @property
+    def follows_rows(self) -> bool:
+        """Whether one axis of the value follows the rows one by one."""
+        return self.rows in ("leading", "scan") and self.row_axis is not None
+
+    @property
+    def is_angle(self) -> bool:
+        """Whether its values are angles, whose difference is a turn."""
+        return is_angular(self.support)
+
+    @property
+    def categories(self) -> int:
+        """Number of categories that have no order; 0 where its values are numbers."""
+        if self.bounds is None or self.law.partition("(")[0] not in _UNORDERED:
+            return 0
+        return self.bounds[1] + 1
+
+    @property
+    def belongs_to_rows(self) -> bool:
+        """Whether the value is that of some rows, whatever way its size follows them."""
+        return self.rows == "sized" or self.sized or self.follows_rows
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """What is known of a kernel on inputs of one structure.
+
+    Parameters
+    ----------
+    sites : tuple of SiteSpec
+        In the order of the kernel.
+    row_inputs : frozenset of str
+        Arguments with one value per row; all others go whole.
+    row_plates : frozenset of str
+        Plates over the rows, whatever size the kernel wrote.
+    rows : int
+        Number of rows inspected.
+    output : str
+        Name of the output.
+    coupled : bool
+        Whether a row's values may depend on other rows.
+    reason : str
+        Why, in a sentence; "" when separable.
+    pooled : frozenset of str
+        Arguments and sites of which the kernel computes a statistic over the rows, such as a mean.
+    widest : int
+        Elements of the largest array that the kernel computes, such as a covariance over rows.
+    in_priors : bool
+        Whether rows meet, if at all, in the priors of latents that belong to none of them.
+    version : str
+        Fingerprint of what the kernel computes, the values that it reads included.
+    lookups : tuple of Lookup
+        Indices into tables that the arguments decide, for inputs of these shapes; not saved.
+
+    Examples
+    --------
+    >>> import numpyro, numpyro.distributions as dist
+    >>> from aimz.kernel import Inputs, inspect
+    >>> def kernel(X, y=None):
+    ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    ...     numpyro.sample("y", dist.Normal(b * (X - X.mean()), 1.0), obs=y)
+    >>> spec = inspect(kernel, Inputs({"X": jnp.arange(9.0)}, {}, 9, ("X",)), "y")
+    >>> spec.coupled, spec.reason
+    (True, "Rows meet at site 'y': reduce_sum combines rows.")
+    >>> spec["y"].rows, spec.latents, spec.descendants({"b"})
+    ('leading', ('b',), frozenset({'y'}))
+    """
+
+    sites: tuple[SiteSpec, ...]
+    row_inputs: frozenset[str]
+    row_plates: frozenset[str]
+    rows: int
+    output: str
+    coupled: bool
+    reason: str = ""
+    pooled: frozenset[str] = frozenset()
+    in_priors: bool = False
+    widest: int = field(default=0, compare=False, repr=False)
+    version: str = field(default="", compare=False, repr=False)
+    lookups: tuple[Lookup, ...] = field(default=(), compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "lookups"}
+
+    def __getitem__(self, name: str) -> SiteSpec:
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise KeyError(f"The kernel has no site '{name}'. {nearest(name, self.names)}")
+
+    def __contains__(self, name: object) -> bool:
+        return any(site.name == name for site in self.sites)
+
+    @property
+    def inner_steps(self) -> int:
+        """How many steps a scan takes within each row of the output; 0 where there is none."""
+        within = (s for s in self.sites if s.name == self.output and s.rows == "scan")
+        return next((site.shape[0] for site in within if site.row_axis), 0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all sites."""
+        return tuple(site.name for site in self.sites)
+
+    @property
+    def latents(self) -> tuple[str, ...]:
+        """Names of the latent sites."""
+        return tuple(site.name for site in self.sites if site.kind == "latent")
+
+    @property
+    def data_sites(self) -> tuple[str, ...]:
+        """Names of the sites whose density is one of data.
+
+        A factor that reads no outcome and no rows is part of the prior.
+        """
+        outcomes = {self.output}.union(*(s.observes for s in self.sites))
+
+        def reads_data(site: SiteSpec) -> bool:
+            of_rows = self.row_inputs if site.follows_rows else frozenset()
+            return bool(site.inputs & (outcomes | of_rows))
+
+        return tuple(
+            s.name
+            for s in self.sites
+            if s.kind == "observed" or (s.kind == "factor" and reads_data(s))
+        )
+
+    @property
+    def row_data_sites(self) -> tuple[str, ...]:
+        """Those of them that are data of rows, and not of all at once, as a soft constraint is."""
+        return tuple(
+            name
+            for name in self.data_sites
+            if name == self.output or self[name].kind == "factor" or self[name].rows != "none"
+        )
+
+    @property
+    def observed_arguments(self) -> frozenset[str]:
+        """Arguments that sites observe: outcomes, and what lies between causes and them."""
+        return frozenset[str]().union(*(s.observes for s in self.sites)) | {self.output}
+
+    @property
+    def spread(self) -> dict[str, tuple[int | None, ...]]:
+        """Shapes of the sites that are spread over what they observe, None where the rows are."""
+        return {
+            site.name: tuple(
+                None if axis == site.row_axis else size for axis, size in enumerate(site.shape)
+            )
+            for site in self.sites
+            if site.is_spread
+        }
+
+    def at_rows(self, count: int) -> "KernelSpec":
+        """The same kernel on another number of rows, where rows do not interact."""
+        sites = []
+        for site in self.sites:
+            shape = list(site.shape)
+            if site.follows_rows and site.row_axis is not None:
+                shape[site.row_axis] = count
+            sites.append(replace(site, shape=tuple(shape)))
+        return replace(self, sites=tuple(sites), rows=count)
+
+    def above(self, names: Collection[str]) -> list[str]:
+        """Some sites, and those that they depend on, in the order of the kernel."""
+        found, new = set(names), set(names)
+        while new:
+            new = {p for name in new if name in self for p in self[name].parents} - found
+            found |= new
+        return [name for name in self.names if name in found]
+
+    def descendants(
+        self,
+        names: Collection[str] = (),
+        *,
+        arguments: Collection[str] = (),
+        held: Collection[str] = (),
+    ) -> frozenset[str]:
+        """Sites that a change of sites, or of arguments, reaches, not through those held.
+
+        An argument reaches the sites that observe it, too.
+        """
+        given = set(arguments)
+        found = {s.name for s in self.sites if (s.inputs | s.observes) & given} - set(held)
+        reached = found | set(names)
+        while True:
+            below = {s.name for s in self.sites if s.parents & reached} - reached - set(held)
+            if not below:
+                return frozenset(found)
+            reached |= below
+            found |= below
+
+
+def spec_of(
+    verdict: Verdict, reading: Reading, arguments: Collection[str], output: str
+) -> KernelSpec:
+    """The record of a verdict on a kernel, which was read with these arguments."""
+    sites = tuple(
+        _site_of(found, verdict, reading, arguments, output)
+        for found in verdict.sites.values()
+        if found.statement.type != "param" or jax.tree.leaves(found.statement.kept)
+    )
+    return KernelSpec(
+        sites=sites,
+        row_inputs=verdict.row_inputs,
+        row_plates=verdict.row_plates,
+        rows=reading.rows,
+        output=output,
+        coupled=bool(verdict.reason),
+        reason=verdict.reason,
+        in_priors=verdict.in_priors,
+        pooled=verdict.pooled & (set(arguments) | verdict.sites.keys()),
+        widest=_widest(reading.program.jaxpr) if verdict.reason else 0,
+    )
+
+
+def _widest(jaxpr: Any) -> int:
+    """Elements of the largest array that a traced program, or one inside it, computes."""
+    sizes = [0]
+    for eqn in jaxpr.eqns:
+        sizes += [math.prod(getattr(out.aval, "shape", ())) for out in eqn.outvars]
+        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_has_equations):
+            inner = getattr(value, "jaxpr", value)
+            sizes += [_widest(inner)] if hasattr(inner, "eqns") else []
+    return max(sizes)
+
+
+def _has_equations(value: Any) -> bool:
+    return hasattr(getattr(value, "jaxpr", value), "eqns")
+
+
+def _site_of(
+    found: Found, verdict: Verdict, reading: Reading, arguments: Collection[str], output: str
+) -> SiteSpec:
+    statement = found.statement
+    return SiteSpec(
+        name=statement.name,
+        kind=_kind(statement, output),
+        rows=found.rows,
+        row_axis=found.row_axis,
+        shape=statement.shape,
+        dtype=_dtype(statement),
+        event_dim=_event_dim(statement),
+        plates=tuple(frame.name for frame in statement.frames),
+        dims=_dims(statement),
+        parents=found.parents & set(verdict.sites) - _own(statement),
+        inputs=found.inputs & set(arguments),
+        observes=found.observed & set(arguments),
+        discrete=_is_discrete(statement),
+        scaled=_is_scaled(reading.statements[statement.name]),
+        masked=statement.type == "sample" and is_masked(statement.fn),
+        bounds=_bounds(statement) if _is_discrete(statement) else None,
+        support=_support(statement, is_single=found.rows == "none"),
+        is_given=statement.observation is not None,
+        is_spread=statement.is_spread,
+        law=_law(statement),
+        sized=found.is_sized,
+        joint_dim=_joint_dim(statement),
+        is_nested=statement.is_nested,
+    )
+
+
+def _own(statement: Statement) -> set[str]:
+    """Its name; in a scan a site may truly read itself, as it was a step before."""
+    return set() if statement.in_control_flow else {statement.name}
+
+
+def _kind(statement: Statement, output: str) -> str:
+    if statement.type != "sample":
+        return statement.type
+    if statement.is_factor:
+        return "factor"
+    observed = statement.observation is not None or statement.name == output
+    return "observed" if observed else "latent"
+
+
+def _dtype(statement: Statement) -> Any:
+    if statement.is_factor:
+        return np.dtype(jnp.result_type(float))
+    return np.dtype(jnp.result_type(statement.value)) if statement.is_array else None
+
+
+def _event_dim(statement: Statement) -> int:
+    return 0 if statement.is_factor else getattr(statement.fn, "event_dim", 0)
+
+
+def _joint_dim(statement: Statement) -> int:
+    if statement.type != "sample" or statement.is_factor:
+        return 0
+    return int(getattr(base_distribution(statement.fn), "event_dim", 0))
+
+
+def _law(statement: Statement) -> str:
+    """Name of a distribution and its parameters, as far as the kernel writes them as numbers."""
+    if statement.type != "sample" or statement.is_factor:
+        return ""
+    law = base_distribution(statement.fn)
+    written = [_written(vars(law).get(name)) for name in getattr(law, "arg_constraints", {})]
+    return f"{type(law).__name__}({', '.join(text for text in written if text)})"
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, jax.core.Tracer) or not isinstance(value, int | float | np.generic):
+        return "..."
+    return f"{value:g}"
+
+
+def _dims(statement: Statement) -> tuple[str | None, ...]:
+    """Plate of each axis of the value."""
+    shape, event_dim = statement.shape, _event_dim(statement)
+    dims: list[str | None] = [None] * len(shape)
+    for frame in statement.frames:
+        axis = len(shape) - event_dim + frame.dim
+        if 0 <= axis < len(shape) and shape[axis] == frame.size:
+            dims[axis] = frame.name
+    return tuple(dims)
+
+
+def _is_discrete(statement: Statement) -> bool:
+    if statement.type != "sample" or statement.is_factor:
+        return False
+    return bool(getattr(statement.fn.support, "is_discrete", False))
+
+
+def _bounds(statement: Statement) -> tuple[int, int] | None:
+    base = base_distribution(statement.fn)
+    if type(base) not in _BOUNDED:
+        return None
+    support = base.support
+    if support is constraints.boolean:
+        return 0, 1
+    low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    if low is None or high is None:
+        return None
+    if isinstance(low, jax.core.Tracer) or isinstance(high, jax.core.Tracer):
+        return None
+    return int(np.min(low)), int(np.max(high))
+
+
+def _support(statement: Statement, *, is_single: bool) -> Any:
+    """The support of a sample site, where it is the same for all rows and draws."""
+    if statement.type != "sample" or statement.is_factor:
+        return None
+    try:
+        support = statement.fn.support
+    except NotImplementedError:
+        return None
+    if statement.in_control_flow and not is_angular(support):
+        return None
+    if not isinstance(support, constraints.Constraint) or support is constraints.dependent:
+        return None
+    leaves = jax.tree.leaves(support)
+    fixed = all((is_single or np.ndim(leaf) == 0) and not _is_traced(leaf) for leaf in leaves)
+    return support if fixed else None
+
+
+def _is_traced(leaf: Any) -> bool:
+    return isinstance(leaf, jax.core.Tracer)
+
+
+def _is_scaled(statement: Statement) -> bool:
+    scale = statement.scale
+    return scale is not None and not (isinstance(scale, int | float) and scale == 1)
+
+
+def follows_rows(site: SiteSpec) -> bool:
+    """Whether a site's value is cut with the rows."""
+    return site.follows_rows

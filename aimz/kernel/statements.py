@@ -1,0 +1,597 @@
+"""A kernel's structural equations, as a traced program.
+
+A kernel is read twice at a number of rows. `read` runs it seeded and notes every statement: names,
+shapes, plates. `equations` runs it again with the value of each site given, so that the traced
+program has no random-number code in it: its outputs are what each site's distribution is made of,
+its log density, and the values of deterministic sites. Nothing here decides anything.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import get_opaque_trace_state
+from numpyro import handlers
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.distribution import Distribution, Unit
+from numpyro.primitives import _PYRO_STACK, Messenger, plate
+
+from aimz import programs
+from aimz.errors import InputError, KernelValidationError
+from aimz.families import WRAPPERS, base_distribution
+from aimz.kernel.control_flow import Inside, Step, enter, leave, names_inside
+
+__all__ = [
+    "Inputs",
+    "Plate",
+    "Reading",
+    "Statement",
+    "Watch",
+    "bound_kernel",
+    "drawable",
+    "inside_support",
+    "is_masked",
+    "parts_of",
+    "read",
+    "row_plates",
+    "shape_of",
+    "spread_sites",
+    "stand_ins",
+    "traced_plainly",
+]
+
+
+_SITES = ("sample", "deterministic", "param")
+_ARRAY_TYPES = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Arguments of one call of a kernel.
+
+    Parameters
+    ----------
+    arrays : mapping
+        Traced values: arrays, or pytrees of arrays, by argument name.
+    static : mapping
+        Arguments that are no arrays.
+    rows : int
+        Number of rows.
+    always_rows : tuple of str
+        Arguments that are per row by definition: the input and, when given, the outcome.
+    spread : mapping
+        Shapes of sites whose distribution is smaller than what they observe: see `spread_sites`.
+    """
+
+    arrays: dict[str, Any]
+    static: dict[str, Any]
+    rows: int
+    always_rows: tuple[str, ...] = ()
+    spread: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A plate as the kernel wrote it."""
+
+    size: int
+    subsample_size: int
+
+
+@dataclass
+class Statement:
+    """One statement of a kernel as it ran: the message's parts that matter."""
+
+    name: str
+    type: str
+    fn: Any
+    value: Any
+    kept: Any  # the value that NumPyro keeps: without what a random module replaced by sites
+    observation: Any
+    scale: Any
+    frames: tuple[Any, ...]
+    in_control_flow: bool
+    is_spread: bool  # over what it observes: see `spread_sites`
+    is_nested: bool  # drawn in a scan inside another one
+
+    @property
+    def is_factor(self) -> bool:
+        """Whether the statement only adds a number to the log density."""
+        return self.type == "sample" and isinstance(base_distribution(self.fn), Unit)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the value; of the log density for a factor, () for a pytree."""
+        if self.is_factor:
+            return tuple(self.fn.batch_shape)
+        return tuple(np.shape(self.value)) if self.is_array else ()
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the value is one array."""
+        return isinstance(self.value, _ARRAY_TYPES)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Every statement and plate of a kernel at one number of rows."""
+
+    rows: int
+    statements: dict[str, Statement]
+    plates: dict[str, Plate]
+    program: Any  # the traced program, for its fingerprint
+    states: dict[str, Any] = field(default_factory=dict)
+    in_reverse: bool = False  # whether a scan is
+
+
+def is_masked(fn: Any) -> bool:
+    """Whether a mask of the kernel may leave out elements of a distribution."""
+    while hasattr(fn, "base_dist") and type(fn).__name__ in WRAPPERS:
+        if getattr(fn, "_mask", True) is not True:
+            return True
+        fn = fn.base_dist
+    return False
+
+
+def _is_plain(thing: Any) -> bool:
+    """Whether a distribution is one of NumPyro's, with nothing but such and numbers in it.
+
+    A pytree of another kind may be a function of the user's.
+    """
+    if type(thing) in (tuple, list, dict):
+        return all(map(_is_plain, thing.values() if isinstance(thing, dict) else thing))
+    if thing is None or isinstance(thing, (*_ARRAY_TYPES, str)):
+        return True
+    return type(thing).__module__.startswith("numpyro.distributions.") and _is_plain(vars(thing))
+
+
+class row_plates(Messenger):  # type: ignore[misc]  # noqa: N801  # NumPyro: no stubs; a handler
+    """A kernel whose plates `names` have `rows` rows, whatever the kernel wrote there.
+
+    Their index is 0, 1, 2, ...: no row is left out at random, and the scaling that goes with a
+    subsample is undone.
+
+    Examples
+    --------
+    >>> import numpyro, numpyro.distributions as dist
+    >>> def kernel(X, y=None):
+    ...     with numpyro.plate("rows", 50):
+    ...         numpyro.sample("y", dist.Normal(X, 1.0), obs=y)
+    >>> resized = row_plates(kernel, {"rows"}, 3)
+    >>> handlers.trace(handlers.seed(resized, 0)).get_trace(jnp.zeros(3))["y"]["value"].shape
+    (3,)
+    """
+
+    def __init__(self, kernel: Callable[..., Any], names: Collection[str], rows: int) -> None:
+        self.names = frozenset(names)
+        self.rows = rows
+        super().__init__(kernel)
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if not self.names:
+            return
+        if msg["type"] == "plate":
+            if msg["name"] in self.names:
+                msg["value"] = jnp.arange(self.rows)
+                msg["args"] = (self.rows, None)
+            return
+        for handler in _PYRO_STACK:
+            if isinstance(handler, plate) and handler.name in self.names:
+                self._settle(handler, msg)
+
+    def _settle(self, handler: Any, msg: dict[str, Any]) -> None:
+        """Make a plate forget the size that the kernel wrote."""
+        if handler.size == handler.subsample_size:
+            return
+        inside = any(frame.name == handler.name for frame in msg.get("cond_indep_stack", ()))
+        if inside and msg["type"] != "deterministic" and msg["scale"] is not None:
+            scale = msg["scale"] / (handler.size / handler.subsample_size)
+            msg["scale"] = None if isinstance(scale, float) and abs(scale - 1) < 1e-9 else scale
+        handler.size = handler.subsample_size
+
+
+class spread_sites(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`
+    """A kernel whose sites are as large as what they observe.
+
+    `sample("c", Exponential(), obs=C)` has one density for each value of C, though its
+    distribution is a scalar. Here the distribution is expanded to the values' shape. Where the
+    site observes nothing, `shapes` says how large it is, with None in the place of the rows, of
+    which there are as many as in argument `primary`.
+
+    Examples
+    --------
+    >>> import numpyro, numpyro.distributions as dist
+    >>> def kernel(X, C=None):
+    ...     numpyro.sample("c", dist.Exponential(), obs=C)
+    >>> spread = handlers.seed(spread_sites(kernel, {"c": (None,)}, "X"), 0)
+    >>> handlers.trace(spread).get_trace(X=jnp.zeros((3, 2)))["c"]["value"].shape
+    (3,)
+    """
+
+    def __init__(
+        self,
+        kernel: Callable[..., Any],
+        shapes: Mapping[str, tuple[int | None, ...]],
+        primary: str,
+    ) -> None:
+        self.shapes, self.primary, self.rows = shapes, primary, 0
+        super().__init__(kernel)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves = jax.tree.leaves(kwargs.get(self.primary))
+        self.rows = jnp.shape(leaves[0])[0] if leaves and jnp.ndim(leaves[0]) else 0
+        return super().__call__(*args, **kwargs)
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] != "sample" or msg.get("_control_flow_done", False):
+            return
+        if not isinstance(msg["fn"], Distribution) or msg["kwargs"].get("sample_shape", ()):
+            return
+        if msg["value"] is not None:
+            shape = jnp.shape(msg["value"])
+        elif msg["name"] in self.shapes:
+            shape = tuple(self.rows if n is None else n for n in self.shapes[msg["name"]])
+        else:
+            return
+        batch = _spread_batch(msg["fn"], shape)
+        if batch is not None:
+            msg["fn"], msg["_is_spread"] = msg["fn"].expand(batch), True
+
+
+def _spread_batch(fn: Distribution, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Batch shape of a distribution when it is spread over values of a larger shape."""
+    batch = shape[: len(shape) - fn.event_dim]
+    if isinstance(fn, Unit) or batch == fn.batch_shape or shape[len(batch) :] != fn.event_shape:
+        return None
+    try:
+        spread = jnp.broadcast_shapes(batch, fn.batch_shape)
+    except ValueError:
+        return None
+    return batch if spread == batch else None
+
+
+class Watch(Messenger):  # type: ignore[misc]  # NumPyro has no stubs
+    """Notes every statement and answers those whose value is given."""
+
+    def __init__(self, kernel: Callable[..., Any], given: Mapping[str, Any] | None = None) -> None:
+        self.given = given or {}
+        self.statements: dict[str, Statement] = {}
+        self.plates: dict[str, Plate] = {}
+        self.states: dict[str, Any] = {}
+        self.in_control_flow: set[str] = set()
+        self.inside: dict[str, Any] = {}  # what sites in control flow observe or compute
+        self.in_reverse = False  # whether a scan is
+        self.nested: set[str] = set()  # what is drawn in a scan inside another one
+        self.entry: Any = None
+        super().__init__(kernel)
+
+    def __enter__(self) -> Self:
+        self.entry = get_opaque_trace_state()
+        super().__enter__()
+        return self
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        kind, name = msg["type"], str(msg.get("name"))
+        if kind in _SITES:
+            _refuse_transform(msg, self.entry)
+            observed = self.inside.get(name, msg["value"])
+            msg["_observation"] = observed if msg.get("is_observed") else None
+        if kind == "control_flow":
+            enter(msg, self._inside)
+        elif msg.get("_control_flow_done", False):
+            if kind == "deterministic":
+                msg["_natural"] = self.inside[name]
+        elif kind == "deterministic" and name in self.given:
+            msg["_natural"] = msg["value"]  # the equation; what is below reads the given value
+            msg["value"] = self.given[name]
+        elif kind in ("sample", "param", "mutable") and name in self.given:
+            # A copy: `random_flax_module` replaces entries of a param's tree in place.
+            msg["value"] = jax.tree.map(lambda leaf: leaf, self.given[name])
+        elif kind == "sample" and msg["value"] is None and _is_plain(msg["fn"]):
+            with programs.shared_traces():
+                msg["value"] = msg["fn"](*msg["args"], **msg["kwargs"])
+
+    def _inside(self, step: Step | None) -> "_WatchInside":
+        self.in_reverse |= step is not None and step.in_reverse
+        return _WatchInside(self, step)
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        kind, name = msg["type"], msg.get("name")
+        if kind == "plate":
+            size, subsample_size = msg["args"]
+            self.plates[msg["name"]] = Plate(size, subsample_size or len(msg["value"]))
+        elif kind == "control_flow":
+            self.inside |= leave(msg)
+            self.in_control_flow |= names_inside(msg["value"])
+        elif kind == "mutable" and msg["value"] is not None:
+            self.states[msg["name"]] = jax.tree.map(lambda leaf: leaf, msg["value"])
+        elif kind in _SITES and not (kind == "param" and msg["value"] is None):
+            self._note(msg, str(name))
+
+    def _note(self, msg: dict[str, Any], name: str) -> None:
+        if msg["type"] != "param" and name in self.statements:
+            raise KernelValidationError(
+                f"The kernel has two sites named '{name}'. NumPyro needs one name for each. "
+                "Rename one of them.",
+                code="duplicate-site",
+            )
+        self.statements[name] = Statement(
+            name=name,
+            type=msg["type"],
+            fn=msg.get("fn") if msg["type"] == "sample" else None,
+            value=jax.tree.map(lambda leaf: leaf, msg.get("_natural", msg["value"])),
+            kept=msg["value"],
+            observation=msg["_observation"],
+            scale=msg.get("scale"),
+            frames=tuple(msg.get("cond_indep_stack", ())),
+            in_control_flow=name in self.in_control_flow,
+            is_spread=msg.get("_is_spread", False),
+            is_nested=name in self.nested,
+        )
+
+
+class _WatchInside(Inside):
+    """Answers the statements of a step whose value is given; notes what they say by themselves."""
+
+    def __init__(self, watch: Watch, step: Step | None) -> None:
+        super().__init__()
+        self.watch, self.step = watch, step
+
+    def __enter__(self) -> Self:
+        self.entry = get_opaque_trace_state()
+        return super().__enter__()
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        kind, name, given = msg["type"], str(msg.get("name")), self.watch.given
+        if kind in _SITES:
+            _refuse_transform(msg, self.entry)
+        if kind == "control_flow":
+            enter(msg, self.watch._inside, self.step)  # noqa: SLF001  # they are one
+        if msg.get("_control_flow_done", False):
+            return
+        if kind == "deterministic" or (kind == "sample" and msg["is_observed"]):
+            self.noted[name] = msg["value"]
+        if kind == "sample" and msg["is_observed"]:
+            _check_step(msg)
+        elif kind == "sample" and self.step is not None and len(self.step.places) > 1:
+            self.watch.nested.add(name)
+        if kind in ("sample", "deterministic") and name in given:
+            msg["value"] = given[name] if self.step is None else given[name][self.step.places]
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "control_flow":
+            self.noted |= leave(msg)
+
+
+def _refuse_transform(msg: dict[str, Any], entry: Any) -> None:
+    if get_opaque_trace_state() == entry:
+        return
+    raise KernelValidationError(
+        f"Site '{msg['name']}' is inside jax.vmap, jit, grad or a lax loop. Every turn would "
+        f'repeat its noise. Write `with numpyro.plate("{msg["name"]}_rows", n):` around it, '
+        "or use numpyro.contrib.control_flow.scan.",
+        code="site-under-transform",
+    )
+
+
+def _check_step(msg: dict[str, Any]) -> None:
+    """Refuse an observation in a step that is not shaped like its site: NumPyro mixes up steps."""
+    fn = msg["fn"]
+    seen, own = tuple(jnp.shape(msg["value"])), tuple(fn.shape())
+    if seen == own or isinstance(base_distribution(fn), Unit):
+        return
+    raise InputError(
+        f"Site '{msg['name']}' has shape {own} in a step but observes a value of shape {seen} "
+        "there. Its density would mix up steps. Put a plate around it, or give its parameters the "
+        "shape of the value.",
+        code="shape",
+    )
+
+
+def bound_kernel(
+    kernel: Callable[..., Any], static: Mapping[str, Any], plates: Collection[str], rows: int
+) -> Callable[..., Any]:
+    """The seeded kernel as a function of its arrays, a key and given values."""
+
+    def run(arrays: dict[str, Any], key: Any, given: Mapping[str, Any] | None) -> Watch:
+        with_values = stand_ins(row_plates(_unset(kernel), plates, rows))
+        watch = Watch(handlers.seed(with_values, key), given)
+        watch(**arrays, **static)
+        return watch
+
+    return run
+
+
+def read(
+    kernel: Callable[..., Any],
+    arrays: Mapping[str, Any],
+    static: Mapping[str, Any],
+    rows: int,
+    plates: Collection[str] = (),
+) -> Reading:
+    """Run the kernel abstractly and note its statements; `plates` are resized to `rows`."""
+    watches: list[Watch] = []
+
+    def run(arrays: dict[str, Any], key: Any) -> Any:
+        watch = bound_kernel(kernel, static, plates, rows)(arrays, key, None)
+        watches.append(watch)
+        return [list(parts.values()) for parts in parts_of(watch, with_density=False).values()]
+
+    program = traced_plainly(run, dict(arrays))
+    (watch,) = watches
+    return Reading(rows, watch.statements, watch.plates, program, watch.states, watch.in_reverse)
+
+
+class _unset(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`
+    """A kernel whose latents are not set by a handler of its own, which a fit would override."""
+
+    def __enter__(self) -> Self:
+        self.set_in_steps: set[str] = set()
+        super().__enter__()
+        return self
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "control_flow":
+            stack = msg["kwargs"].get("substitute_stack", ())
+            values = [value for kind, value in stack if kind in ("substitute", "replay")]
+            self.set_in_steps |= {name for v in values if isinstance(v, dict) for name in v}
+        is_latent = msg["type"] == "sample" and not msg["is_observed"]
+        is_step = msg.get("_control_flow_done", False)
+        is_set = msg["name"] in self.set_in_steps if is_step else msg["value"] is not None
+        if is_latent and is_set:
+            raise KernelValidationError(
+                f"A handler of the kernel (substitute or replay) sets site '{msg['name']}', which "
+                "a fit and a prediction would override. Hold it with handlers.condition or "
+                "handlers.do, or pass intervention=.",
+                code="site-substituted",
+            )
+
+
+class stand_ins(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`
+    """A kernel whose sites without a sampler have some value inside their support, until given one.
+
+    Examples
+    --------
+    >>> import numpyro, numpyro.distributions as dist
+    >>> def kernel():
+    ...     return numpyro.sample("a", dist.ImproperUniform(constraints.positive, (), ()))
+    >>> bool(handlers.seed(stand_ins(kernel), 0)() > 0)
+    True
+    """
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and msg["value"] is None and not _has_sampler(msg["fn"]):
+            made_up = inside_support(msg["fn"], msg["name"])
+            msg["value"] = jnp.zeros(msg["fn"].shape()) if made_up is None else made_up
+
+
+def drawable(kernel: Callable[..., Any], inputs: Inputs) -> Callable[..., Any]:
+    """The kernel, whose sites without a sampler give some value, if there are such sites."""
+    sites = read(kernel, inputs.arrays, inputs.static, inputs.rows).statements.values()
+    drawn = [s.fn for s in sites if s.type == "sample" and s.observation is None]
+    made: Callable[..., Any] = kernel if all(map(_has_sampler, drawn)) else _sampled(kernel)
+    return made
+
+
+class _sampled(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and not msg["is_observed"] and not _has_sampler(msg["fn"]):
+            msg["fn"] = _Sampled(msg["fn"], msg["name"])
+
+
+class _Sampled(Distribution):  # type: ignore[misc]  # as above
+    """A distribution that has no sampler, with one that gives some value inside its support."""
+
+    def __init__(self, fn: Any, name: str) -> None:
+        self.fn, self.name = fn, name
+        super().__init__(fn.batch_shape, fn.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return self.fn.support
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        del key
+        value = inside_support(self.fn, self.name)
+        value = jnp.zeros(self.fn.shape()) if value is None else value
+        return jnp.broadcast_to(value, sample_shape + self.fn.shape())
+
+    def log_prob(self, value: Any) -> Any:
+        return self.fn.log_prob(value)
+
+
+def _has_sampler(fn: Any) -> bool:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return not isinstance(fn, Distribution) or type(fn).sample is not Distribution.sample
+
+
+def inside_support(fn: Any, name: str) -> Any:
+    """Values inside a distribution's support made of constant noise; None where that is hard."""
+    shape, support = fn.shape(), fn.support
+    noise = np.random.default_rng(len(name)).normal(size=shape)
+    if support.is_discrete:
+        if support is constraints.boolean or support is constraints.nonnegative_integer:
+            return jnp.asarray(noise > 0, jnp.result_type(int))
+        low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+        if low is None or high is None or support.event_dim:
+            return None
+        return jnp.where(noise > 0, jnp.broadcast_to(high, shape), jnp.broadcast_to(low, shape))
+    try:
+        transform = biject_to(support)
+        free = transform.inverse_shape(shape)
+    except (NotImplementedError, ValueError, TypeError):
+        return None
+    noise = np.random.default_rng(len(name)).normal(size=free)
+    return transform(jnp.asarray(noise, jnp.result_type(float)))
+
+
+def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a leaf."""
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
+
+
+def parts_of(watch: Watch, *, with_density: bool) -> dict[str, dict[str, Any]]:
+    """Arrays that say what each site is: parameters, density, scale, observation, value."""
+    parts: dict[str, dict[str, Any]] = {}
+    for name, statement in watch.statements.items():
+        found: dict[str, Any] = {}
+        if statement.type == "deterministic":
+            leaves = [leaf for leaf in jax.tree.leaves(statement.value) if _is_numeric(leaf)]
+            found |= {"value" if i == 0 else f"value {i}": v for i, v in enumerate(leaves)}
+        elif statement.type == "sample":
+            leaves = [leaf for leaf in jax.tree.leaves(statement.fn) if _is_numeric(leaf)]
+            found |= {f"parameter {i}": leaf for i, leaf in enumerate(leaves)}
+            if _is_numeric(statement.scale):
+                found["scale"] = statement.scale
+            if _is_numeric(statement.observation):
+                found["observation"] = statement.observation
+            if with_density and not statement.in_control_flow:
+                found |= _density(statement)
+        parts[name] = found
+    return parts
+
+
+def _density(statement: Statement) -> dict[str, Any]:
+    """The site's log density, or nothing where the distribution has none."""
+    fn: Distribution = statement.fn
+    try:
+        return {"density": fn.log_prob(statement.value)}
+    except NotImplementedError:
+        return {}
+
+
+def _is_numeric(leaf: Any) -> bool:
+    if not isinstance(leaf, _ARRAY_TYPES):
+        return False
+    return not jax.dtypes.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
+def traced_plainly(run: Callable[..., Any], arrays: dict[str, Any], *more: Any) -> Any:
+    """Trace, and turn what JAX says about values that are not known yet into plain words."""
+    abstract = jax.tree.map(shape_of, arrays)
+    try:
+        return programs.trace(run, abstract, jax.random.key(0), *more)[0]
+    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
+        raise KernelValidationError(
+            "The kernel decides with a Python `if`, `for`, float() or mask on values known only "
+            "when it runs. It is compiled once for all values. Write jnp.where or lax.cond.",
+            code="traced-branch",
+        ) from error
+    except jax.errors.TracerArrayConversionError as error:
+        raise KernelValidationError(
+            "The kernel hands its values to NumPy. They are known only when it runs. Use the same "
+            "function of jax.numpy.",
+            code="traced-numpy",
+        ) from error
+    except NotImplementedError as error:
+        if "under a `plate`" not in str(error):
+            raise
+        raise KernelValidationError(
+            "A scan or cond stands in a plate, which NumPyro does not support: which axis is the "
+            "plate's? Put the plate into the step, around what is drawn there.",
+            code="scan-in-plate",
+        ) from error

@@ -1,0 +1,45 @@
+"""One style for every picture."""
+
+from aimz.plots.style import (
+    CAPTION,
+    COLOURS,
+    DASHES,
+    GREY,
+    LETTERS,
+    MARKERS,
+    PLAIN,
+    POINT,
+    SMALL,
+    TITLE,
+    check_matplotlib,
+    interval_of,
+    joined_facts,
+    new_axes,
+    wrapped_text,
+    write_legend,
+)
+from aimz.plots.text import label_text, label_texts, number_text, scalar_text, short_number
+
+__all__ = [
+    "CAPTION",
+    "COLOURS",
+    "DASHES",
+    "GREY",
+    "LETTERS",
+    "MARKERS",
+    "PLAIN",
+    "POINT",
+    "SMALL",
+    "TITLE",
+    "check_matplotlib",
+    "interval_of",
+    "joined_facts",
+    "label_text",
+    "label_texts",
+    "new_axes",
+    "number_text",
+    "scalar_text",
+    "short_number",
+    "wrapped_text",
+    "write_legend",
+]

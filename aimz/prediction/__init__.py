@@ -1,0 +1,49 @@
+"""One call: from a request and a fit to a result."""
+
+from aimz.prediction.continuation import carries_outcome
+from aimz.prediction.delivery import Result, carry_out, precision_notes
+from aimz.prediction.fitted import check_same_data, fitted_on, support_seen
+from aimz.prediction.groups import check_new_groups
+from aimz.prediction.inputs import Given, as_head_of, gather, problem_of, row_numbers
+from aimz.prediction.interventions import as_site, observed_sites, sites_to_return
+from aimz.prediction.origin import changed_rows, check_fitted_rows, origin_of
+from aimz.prediction.pairing import concerns, difference, leads
+from aimz.prediction.preparation import Prepared, prepare
+from aimz.prediction.request import Delivery, Fitted, Origin, Request, Use
+from aimz.prediction.scoring import presence_in, row_scores, rows_that_count, without_rows
+
+__all__ = [
+    "Delivery",
+    "Fitted",
+    "Given",
+    "Origin",
+    "Prepared",
+    "Request",
+    "Result",
+    "Use",
+    "as_head_of",
+    "as_site",
+    "carries_outcome",
+    "carry_out",
+    "changed_rows",
+    "check_fitted_rows",
+    "check_new_groups",
+    "check_same_data",
+    "concerns",
+    "difference",
+    "fitted_on",
+    "gather",
+    "leads",
+    "observed_sites",
+    "origin_of",
+    "precision_notes",
+    "prepare",
+    "presence_in",
+    "problem_of",
+    "row_numbers",
+    "row_scores",
+    "rows_that_count",
+    "sites_to_return",
+    "support_seen",
+    "without_rows",
+]

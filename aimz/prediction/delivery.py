@@ -1,0 +1,124 @@
+"""From a request and a fit to a result: what it reuses, sets and draws, and how it is carried out.
+
+`prepare` is pure: it returns the call, its plan and its notes. `carry_out` runs it into a sink.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpyro
+import xarray as xr
+
+from aimz._version import __version__
+from aimz.errors import Note, OutputWarning
+from aimz.execution import Ready, TileRun, compile_call, run_tiles
+from aimz.prediction.preparation import Prepared
+from aimz.prediction.request import Request
+from aimz.programs import fingerprint_values
+from aimz.results import (
+    Schema,
+    check_layout,
+    first_outcome,
+    labelled_groups,
+    layout_of,
+    observed_layout,
+)
+from aimz.store import (
+    MemorySink,
+    Scratch,
+    Sink,
+    Variable,
+    ZarrSink,
+    as_directory,
+    check_names_storable,
+    temporary_sink,
+)
+
+__all__ = ["Result", "carry_out", "precision_notes"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a result carries beside its draws, and a last look at the rows that were read."""
+
+    schema: Schema
+    groups: Mapping[str, xr.Dataset]
+    attrs: Mapping[str, Any]
+    check: Callable[[], None]
+
+
+def precision_notes(*runs: TileRun) -> tuple[Note, ...]:
+    """What is said of results that could not be computed in double precision."""
+    narrow = [r for r in runs if r.call.is_wide and not r.ready.is_wide]
+    if not narrow or jax.config.jax_enable_x64:
+        return ()
+    text = (
+        "The kernel fixes numbers to 32 bits, so this is computed in single precision: small "
+        "differences of large numbers are lost. Take dtypes from the inputs, or set jax_enable_x64."
+    )
+    return (Note(OutputWarning, text, "single-precision"),)
+
+
+def carry_out(
+    prepared: Prepared,
+    result: Result,
+    request: Request,
+    scratch: Scratch,
+    on_rows: Callable[[int], None],
+) -> tuple[xr.DataTree, Sequence[Note]]:
+    """Run a call into a sink, label what comes out and commit it; on any error, abort.
+
+    Temporary stores go below `scratch`. Returns the tree, and what the sink noted.
+    """
+    call, plan = prepared.call, prepared.plan
+    ready = compile_call(call, plan)
+    variables = layout_of(call, ready, plan, result.schema)
+    outcome = first_outcome(call)
+    if outcome is not None:
+        variables = (*variables, observed_layout(call, outcome, plan, result.schema))
+    check_layout(variables, result.groups)
+    sink: Sink = MemorySink()
+    if request.to.store == "persistent":
+        check_names_storable(variables, result.groups)
+    if request.to.output_dir is not None:
+        identity = _identity(prepared, ready, variables)
+        sink = ZarrSink(as_directory(request.to.output_dir), request.method, identity)
+    elif request.to.store == "persistent":
+        sink = temporary_sink(scratch, request.method)
+    try:
+        sink.begin(variables)
+        rows = run_tiles(call, ready, plan, variables, sink, on_rows)
+        result.check()
+        labelled = labelled_groups(variables, result.schema, call.task.results, rows)
+        labelled = {
+            name: group.assign_attrs({**result.attrs, "group": name})
+            for name, group in labelled.items()
+        }
+        tree = sink.commit({**result.groups, **labelled}, result.attrs, rows)
+    except BaseException as error:  # also Ctrl-C: nothing looks like a result; rethrown as it is
+        kept = sink.abort()
+        if kept is not None:
+            error.add_note(
+                f"The finished part is in {kept}: the same call with the same output_dir goes on."
+            )
+        raise
+    return tree, (*precision_notes(TileRun(call, ready, plan)), *getattr(sink, "notes", ()))
+
+
+def _identity(prepared: Prepared, ready: Ready, variables: Sequence[Variable]) -> Mapping[str, str]:
+    """Digests of everything that a result follows from, by what a user would call it."""
+    block, stream = prepared.call.block, prepared.call.stream
+    rows = (stream.head, stream.count) if stream else (block.row_inputs, prepared.plan.rows)
+    parts = {
+        "kernel": ready.run.identity,
+        "posterior": (block.posterior, block.row_posterior, block.params, block.redraw),
+        "inputs": (block.inputs, rows, prepared.call.observed, block.kept),
+        "interventions or conditions": (block.values, block.row_values),
+        "key": prepared.words,
+        "versions": (__version__, jax.__version__, numpyro.__version__),
+        "backend": jax.default_backend(),
+        "layout": (repr(prepared.plan), repr(variables)),
+    }
+    return {name: fingerprint_values(part) for name, part in parts.items()}

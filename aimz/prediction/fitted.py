@@ -1,0 +1,109 @@
+"""What a fit remembers of its data, no rows, and how the rows of later calls are found in it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.data import Arguments, Known, row_fingerprint, row_hashes
+from aimz.errors import InputError
+from aimz.inference import Fit, Problem
+from aimz.kernel import KernelSpec, coded_columns, read_signature
+from aimz.overlap import Support, support_of
+from aimz.prediction.request import Fitted
+from aimz.programs import fingerprint_values
+
+__all__ = ["argument_hashes", "check_same_data", "fitted_on", "support_seen"]
+
+
+def support_seen(problem: Problem, arguments: Arguments) -> Support:
+    """Where the rows of a fit lie, in the arguments that no site observes."""
+    inputs, spec = problem.inputs, problem.spec
+    by_row = (spec.row_inputs | set(inputs.always_rows)) & inputs.arrays.keys()
+    arrays = {n: inputs.arrays[n] for n in inputs.arrays if n in by_row}
+    plain = {n: np.asarray(v) for n, v in arrays.items() if not isinstance(v, dict)}
+    codes = coded_columns(spec.lookups, arguments.arrays)
+    return support_of(plain, arguments.columns, leave_out=spec.observed_arguments, codes=codes)
+
+
+def fitted_on(problem: Problem, arguments: Arguments, fit: Fit, steps: int = 0) -> Fitted:
+    """What a fit leaves: its draws, and what later calls must know of its data, no rows."""
+    inputs, spec = problem.inputs, problem.spec
+    names = (inputs.always_rows[0], spec.output)
+    by_row = (spec.row_inputs | {names[0]}) & inputs.arrays.keys() - {names[1]}
+    shapes = {name: tuple(np.shape(inputs.arrays[name])[1:]) for name in by_row}
+    return Fitted(
+        fit=fit,
+        spec=spec,
+        rows=inputs.rows,
+        fingerprint=row_fingerprint(inputs.arrays[names[0]]),
+        known=Known(
+            frozenset(spec.row_inputs), arguments.columns, shapes, spec.spread, spec.inner_steps
+        ),
+        hashes=_data_hashes(problem, arguments),
+        labels=arguments.labels if _has_rows(spec) else None,
+        steps=steps,
+        problem=problem,
+    )
+
+
+def argument_hashes(
+    arguments: Arguments, spec: KernelSpec, names: tuple[str, str], kernel: Callable[..., Any]
+) -> dict[str, np.ndarray]:
+    """Numbers that stand for each argument; for each of its rows, where latents belong to rows.
+
+    A default that the call leaves as it is counts as passed.
+    """
+    by_row = _has_rows(spec)
+    hashes: dict[str, np.ndarray] = {}
+    defaults: dict[str, Any] = {}
+    for name, value in read_signature(kernel, *names).defaults.items():
+        numeric = isinstance(value, bool | int | float)
+        if isinstance(value, float) or (numeric and name in spec.row_inputs):
+            shape = (arguments.rows,) if name in spec.row_inputs else ()
+            number = np.asarray(value, jax.dtypes.canonicalize_dtype(np.asarray(value).dtype))
+            defaults[name] = np.broadcast_to(number, shape)
+        elif numeric or isinstance(value, str):
+            defaults[name] = value
+    for name, value in {**defaults, **arguments.arrays, **arguments.static}.items():
+        if name == names[1]:
+            continue
+        if by_row and name in spec.row_inputs | {names[0]} and not isinstance(value, dict):
+            hashes[name] = row_hashes(value)
+        else:
+            hashes[name] = _hash(value)
+    return hashes
+
+
+def check_same_data(fitted: Fitted, problem: Problem, arguments: Arguments) -> None:
+    """Refuse data that a fit did not see, where it is to go on with its own.
+
+    Raises
+    ------
+    InputError
+        `data-differ`
+    """
+    then, now = fitted.hashes, _data_hashes(problem, arguments)
+    for name in sorted(then.keys() | now.keys()):
+        if name in then and name in now and np.array_equal(then[name], now[name]):
+            continue
+        msg = f"'{name}' is not what the model was fitted with. Pass the data of the fit, or refit."
+        raise InputError(msg, code="data-differ")
+
+
+def _data_hashes(problem: Problem, arguments: Arguments) -> dict[str, np.ndarray]:
+    """Numbers that stand for all that a fit sees, the outcome and the weights included."""
+    names = (problem.inputs.always_rows[0], problem.spec.output)
+    seen = {names[1]: arguments.arrays.get(names[1]), "sample_weight": problem.weights}
+    hashes = {name: _hash(value) for name, value in seen.items() if value is not None}
+    return {**argument_hashes(arguments, problem.spec, names, problem.kernel), **hashes}
+
+
+def _hash(value: Any) -> np.ndarray:
+    return np.array(int(fingerprint_values(value)[:16], 16), np.uint64)
+
+
+def _has_rows(spec: KernelSpec) -> bool:
+    """Whether latents belong to rows, or rows interact, so that a fit must know its rows again."""
+    return spec.coupled or any(site.kind == "latent" and site.rows != "none" for site in spec.sites)

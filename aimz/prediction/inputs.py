@@ -1,0 +1,603 @@
+"""The inputs of a call as the kernel sees them: all rows in memory, or their head and a stream.
+
+Labels are lined up, names and shapes are those that the fit knows, numbers are finite, and latents
+that belong to rows find theirs again.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz import programs
+from aimz.data import (
+    MISSING,
+    Arguments,
+    Known,
+    Stream,
+    as_array,
+    as_jax_sees,
+    bind,
+    check_finite,
+    check_outcome,
+    check_row_shape,
+    check_weights,
+    column_names,
+    column_order,
+    columns_ordered,
+    is_lazy,
+    load,
+    materialised,
+    only_counted,
+    open_stream,
+    rounded_by_cast,
+    rounding_refused,
+    row_fingerprint,
+    row_hashes,
+    row_labels,
+)
+from aimz.errors import AimzError, InputError, Note, OutputWarning
+from aimz.inference import Problem
+from aimz.kernel import (
+    Inputs,
+    KernelSpec,
+    check_lookups,
+    check_outcome_rows,
+    drawable,
+    follows_rows,
+    in_words,
+    inspect,
+    misread,
+    read,
+    read_signature,
+)
+from aimz.outcomes import Presence, check_outcomes, check_reachable, presence_of
+from aimz.prediction.alongside import among_the_fitted, as_fitted, rejoined, rows_notes
+from aimz.prediction.groups import with_larger_plates
+from aimz.prediction.interventions import rows_set
+from aimz.prediction.request import Request
+from aimz.prediction.settings import settings_of
+
+__all__ = ["Given", "as_head_of", "gather", "inspected", "problem_of", "row_numbers"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """The inputs of a call as the kernel sees them: all rows, or their head and a stream.
+
+    `settings` are the interventions and the conditions, in the order of the rows. Where the fitted
+    rows run along, `kept` are the numbers of the call's rows among them; the arrays are of all.
+    """
+
+    arguments: Arguments
+    spec: KernelSpec
+    primary: Any
+    settings: tuple[Mapping[str, Any], Mapping[str, Any]]
+    stream: Stream | None = None
+    observed: np.ndarray | None = None
+    notes: tuple[Note, ...] = ()
+    missing: bool = False  # whether outcomes that are data may be missing
+    kept: np.ndarray | None = None
+    kernel: Callable[..., Any] | None = None  # with plates of more groups than it wrote
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """Number that stands for the values of the rows, or of their head."""
+        return row_fingerprint(self.primary)
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows; None while it is not known."""
+        return self.stream.count if self.stream else self.arguments.rows
+
+    @property
+    def key_numbers(self) -> tuple[int, ...]:
+        """Numbers that stand for the rows in a key: all of them, or their head and count."""
+        if self.stream is None:
+            return (self.fingerprint,)
+        return (self.fingerprint, self.stream.count or 0)
+
+
+def inspected(
+    kernel: Callable[..., Any],
+    names: tuple[str, str],
+    given: Mapping[str, Any],
+    known: Known,
+    specs: dict[Any, KernelSpec] | None = None,
+    *,
+    may_code: bool = True,
+) -> tuple[Arguments, Inputs, KernelSpec]:
+    """Arguments in memory, bound to the kernel's signature, and what they show of the kernel.
+
+    `names` are those of the primary input and of the outcome; `specs` has what the same call has
+    found out before, and is added to. A kernel that cannot compute with floating-point outcomes
+    gets whole ones as codes, if it `may_code` them.
+    """
+    if given.get(names[0]) is None:
+        msg = f"'{names[0]}' is None: there are no rows. Pass one row per observation."
+        raise InputError(msg, code="no-rows")
+    always = tuple(name for name in names if given.get(name) is not None)
+
+    def bound(by_row: frozenset[str]) -> tuple[Arguments, Inputs]:
+        arguments = _bound(kernel, names, given, known, by_row)
+        arrays, static = dict(arguments.arrays), dict(arguments.static)
+        return arguments, Inputs(arrays, static, arguments.rows, always, known.spread)
+
+    arguments, inputs = bound(frozenset())
+    specs = {} if specs is None else specs
+    structure = _structure(inputs)
+    try:
+        spec = specs[structure] = specs.get(structure) or inspect(kernel, inputs, names[1])
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        codes = _codes(arguments.arrays.get(names[1])) if may_code else None
+        if codes is not None:
+            with contextlib.suppress(TypeError, ValueError):
+                return inspected(kernel, names, {**given, names[1]: codes}, known, specs)
+        meant = misread(error, arguments, names)
+        if meant is None and not isinstance(error, AimzError):
+            meant = in_words(error, inputs, names)
+        if meant is None:
+            raise
+        raise meant from error
+    _check_static_numbers(kernel, inputs)
+    _check_row_shapes(arguments, known, spec)
+    fresh = spec.row_inputs - known.row_inputs - set(always)
+    if any(row_labels(given[name]) is not None for name in fresh):
+        arguments, inputs = bound(spec.row_inputs)  # only the kernel tells a table from rows
+    return arguments, inputs, spec
+
+
+def _check_row_shapes(arguments: Arguments, known: Known, spec: KernelSpec) -> None:
+    """Refuse rows of another shape than the fitted ones; steps inside of a row may be others."""
+    for name in known.shapes.keys() & arguments.arrays.keys():
+        if np.shape(arguments.arrays[name])[1:2] != (spec.inner_steps,):
+            check_row_shape(name, arguments.arrays[name], known.shapes[name])
+
+
+def _codes(outcome: Any) -> np.ndarray | None:
+    """Floating-point outcomes as whole numbers; None where they are none."""
+    array = np.asarray(outcome)
+    if array.dtype.kind != "f" or array.ndim == 0:
+        return None
+    there = ~np.isnan(array)
+    known = array[there]
+    if not known.size or np.any(known != np.round(known)) or np.any(np.abs(known) > 2**30):
+        return None
+    return np.where(there, array, MISSING).astype(np.int32)
+
+
+def _check_static_numbers(kernel: Callable[..., Any], inputs: Inputs) -> None:
+    """Refuse a whole number that the kernel only uses after 32 bits have rounded it."""
+    for name, value in inputs.static.items():
+        rounded = rounded_by_cast(value)
+        if rounded is None:
+            continue
+
+        def program_of(number: int, name: str = name) -> Any:
+            static = {**inputs.static, name: number}
+            with programs.TRACE_LOCK:
+                reading = read(kernel, inputs.arrays, static, inputs.rows)
+                return programs.fingerprint(reading.program, values=True)
+
+        given = program_of(value)
+        if given == program_of(int(rounded)) and given != program_of(int(rounded) // 2):
+            raise rounding_refused(name, value, rounded)
+
+
+def _bound(
+    kernel: Callable[..., Any],
+    names: tuple[str, str],
+    given: Mapping[str, Any],
+    known: Known,
+    by_row: frozenset[str],
+) -> Arguments:
+    signature = read_signature(kernel, *names)
+    return bind(
+        {n: v for n, v in given.items() if n != names[1] or v is not None},
+        names=signature.names,
+        required=signature.required,
+        known=known,
+        always_rows=tuple(name for name in names if given.get(name) is not None),
+        by_row=by_row,
+    )
+
+
+def _structure(inputs: Inputs) -> Any:
+    """All of the inputs but the values of arrays."""
+    leaves, form = jax.tree.flatten(dict(inputs.arrays))
+    kinds = tuple((np.shape(leaf), np.dtype(leaf.dtype)) for leaf in leaves)
+    return form, kinds, tuple(sorted(inputs.static.items())), inputs.rows, inputs.always_rows
+
+
+def gather(
+    request: Request,
+    given: Mapping[str, Any],
+    *,
+    whole: frozenset[str] = frozenset(),
+    natural: Given | None = None,
+) -> Given:
+    """The inputs of a streamed call; rows that are not in memory stay where they are.
+
+    Where rows interact they are loaded: each needs the others. `natural` are the inputs of which
+    these are a scenario, on the same rows.
+
+    Raises
+    ------
+    InputError
+        `batch-names`, and what `bind`, `check_finite` and `open_stream` raise.
+    """
+    primary = request.names[0]
+    given, columns = _in_fitted_order(request, materialised(given))
+    columns_known = request.fitted.known.columns
+    stream = open_stream(
+        given, primary, batch_size=request.to.batch_size, whole=whole, columns=columns_known
+    )
+    if stream is None:
+        return _in_memory(request, given, natural)
+    columns = {**columns, **stream.columns}
+    arguments, spec, notes = _read_head(request, given, stream)
+    arguments = replace(arguments, columns={**columns, **arguments.columns})
+    if spec.coupled:
+        loaded = _in_memory(request, {**given, **stream.load()}, labels=stream.labels)
+        return replace(loaded, arguments=replace(loaded.arguments, labels=stream.labels))
+    strays = stream.names - spec.row_inputs - set(request.names)
+    if strays and is_lazy(given[primary]):
+        return gather(request, given, whole=whole | strays)
+    _check_by_piece(given, request.names, spec, stream)
+    if stream.count is None:
+        draws = request.fit.draws if request.in_sample else {}
+        values = {**(request.intervention or {}), **(request.condition or {})}
+        stream.count = rows_set(spec, draws, values)
+    count = stream.count or arguments.rows
+    stream.check = _tile_check(request, arguments, spec, stream)
+    labels = stream.labels
+    arguments = replace(arguments, rows=count, labels=labels, reference=labels)
+    return Given(
+        arguments,
+        spec.at_rows(count),
+        stream.head[primary],
+        settings_of(request, arguments, spec),
+        stream,
+        notes=(*notes, *_notes(request, arguments)),
+        missing=request.conditions and request.missing == "mask",
+    )
+
+
+def as_head_of(
+    request: Request, own: Given, natural: Mapping[str, Any], replaced: Mapping[str, Any]
+) -> Given:
+    """The inputs of a streamed call with some arguments replaced, as the head of rows shows them.
+
+    Values of rows are cut to the head; the stream stays as it is.
+    """
+    stream = own.stream
+    assert stream is not None  # noqa: S101  # of streamed calls
+    rows = len(stream.head[stream.primary])
+    apart = {n: v for n, v in natural.items() if n not in stream.names}
+    by_row = own.spec.row_inputs
+    cut = {n: v[:rows] if n in by_row and np.ndim(v) else v for n, v in replaced.items()}
+    plain = replace(request, intervention=None, condition=None)
+    head = _in_memory(plain, {**apart, **stream.head, **cut})
+    arguments = replace(
+        head.arguments,
+        rows=own.arguments.rows,
+        labels=own.arguments.labels,
+        reference=own.arguments.reference,
+    )
+    spec = head.spec.at_rows(own.spec.rows)
+    settings = settings_of(request, arguments, spec)
+    return replace(own, arguments=arguments, spec=spec, settings=settings)
+
+
+def row_numbers(value: Any, primary: str) -> tuple[int, ...]:
+    """Numbers that stand for the rows of an input, in memory or read by the piece."""
+    if isinstance(value, Iterator):
+        msg = f"'{primary}' can be read once only, so its key is not known before. Pass rng_key=."
+        raise InputError(msg, code="rng-key")
+    given = materialised({primary: value})
+    stream = open_stream(given, primary, batch_size=None, whole=frozenset())
+    if stream is None:
+        return (row_fingerprint(as_jax_sees(as_array(given[primary], primary), primary)),)
+    return (row_fingerprint(stream.head[primary]), stream.count or 0)
+
+
+def problem_of(
+    kernel: Callable[..., Any],
+    names: tuple[str, str],
+    given: Mapping[str, Any],
+    weights: Any,
+    missing: str,
+    known: Known | None = None,
+    *,
+    has_own_start: bool = False,
+) -> tuple[Problem, Arguments]:
+    """The kernel with the data of a fit, in memory, checked and inspected.
+
+    `known` is what an earlier fit, which goes on, has seen of the arguments. A fit that
+    `has_own_start` may begin where no draw of the prior is.
+
+    Raises
+    ------
+    InputError
+        `outcome-missing`, `missing-outcomes`, and what `bind` and the checks of values raise.
+    """
+    primary, output = names
+    given = load(materialised(given), primary)
+    if given[output] is None:
+        msg = f"Fitting needs outcomes: '{output}' is None. Pass one per row."
+        raise InputError(msg, code="outcome-missing")
+    arguments, inputs, spec = inspected(kernel, names, given, known or Known())
+    check_finite({n: v for n, v in arguments.arrays.items() if n != output}, arguments.columns)
+    check_lookups(spec.lookups, arguments.arrays)
+    there = check_outcome(arguments.arrays[output], missing, output)
+    unknown = check_outcomes(kernel, inputs, is_fit=True)
+    rows = None if weights is None else check_weights(weights, arguments, primary)
+    own = drawable(kernel, inputs)
+    if unknown and not has_own_start:
+        check_reachable(own, inputs, unknown)
+    if there is None:
+        return Problem(own, inputs, spec, rows), arguments
+    presence = presence_of(own, inputs, spec, there)
+    return Problem(own, inputs, spec, rows, presence, _left_out(presence)), arguments
+
+
+def _left_out(presence: Presence) -> tuple[Note, ...]:
+    """What is said of rows that are left out though something of them is there."""
+    notes = []
+    for name, rows in presence.left_out.items():
+        text = (
+            f"{rows} rows of '{name}' are left out whole, though a part of them is there: its "
+            "distribution has no marginal that is known. Observe the parts by sites of their own."
+        )
+        notes.append(Note(OutputWarning, text, "rows-left-out"))
+    return tuple(notes)
+
+
+def _check_outcome_given(request: Request, given: Mapping[str, Any]) -> None:
+    """Refuse a log density of outcomes that nobody has observed."""
+    output = request.names[1]
+    if request.conditions and given.get(output) is None:
+        msg = f"A log-likelihood needs outcomes: '{output}' is None. Pass one per row."
+        raise InputError(msg, code="outcome-missing")
+
+
+def _in_fitted_order(
+    request: Request, given: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, tuple[str, ...]]]:
+    """The call's arguments, with the columns of a lazy xarray input in the fitted order."""
+    primary = request.names[0]
+    value = given[primary]
+    names = column_names(value, primary) if is_lazy(value) else None
+    if names is None:
+        return given, {}
+    order = column_order(names, request.fitted.known.names(primary, names), primary)
+    if order is not None:
+        given = {**given, primary: value.isel({value.dims[1]: order})}
+        names = tuple(names[place] for place in order)
+    return given, {primary: names}
+
+
+def _read_head(
+    request: Request, given: Mapping[str, Any], stream: Stream
+) -> tuple[Arguments, KernelSpec, tuple[Note, ...]]:
+    """Arguments and structure of a call as the first rows of a stream show them."""
+    primary, output = request.names
+    head = {**given, **stream.head}
+    _check_outcome_given(request, head)
+    if not request.conditions:
+        head.pop(output, None)
+    try:
+        arguments, inputs, spec = inspected(
+            request.kernel,
+            request.names,
+            head,
+            request.fitted.known,
+            request.seen_specs,
+            may_code=False,
+        )
+    except (TypeError, ValueError) as error:
+        others = sorted(n for n in given.keys() - stream.names if np.ndim(given[n]))
+        if isinstance(error, AimzError) or not others:
+            raise
+        msg = (
+            f"The kernel does not run on the first rows of '{primary}': {error!s:.80}. If "
+            f"'{others[0]}' has one value per row, name it in the batches."
+        )
+        raise InputError(msg, code="batch-names") from error
+    presence = _check_values(request, inputs, spec, arguments.columns, by_piece=True)
+    return arguments, spec, _left_out(presence) if presence else ()
+
+
+def _check_values(
+    request: Request,
+    inputs: Inputs,
+    spec: KernelSpec,
+    columns: Mapping[str, tuple[str, ...]],
+    *,
+    by_piece: bool = False,
+) -> Presence | None:
+    """Refuse numbers that are not finite, except outcomes that may be missing, and some are."""
+    output, arrays = request.names[1], inputs.arrays
+    check_finite({n: v for n, v in arrays.items() if n != output}, columns)
+    if output not in arrays:
+        return None
+    outcome = np.asarray(arrays[output])
+    if by_piece and request.missing == "mask" and outcome.dtype.kind == "f":
+        outcome = outcome.copy()
+        outcome[: len(outcome) > 1] = np.nan  # those of later rows may be missing
+    there = check_outcome(outcome, request.missing, output)
+    check_outcomes(request.kernel, inputs, is_fit=False)
+    if there is None:
+        return None
+    arrays = {**arrays, output: outcome}
+    return presence_of(request.kernel, replace(inputs, arrays=arrays), spec, there)
+
+
+def _tile_check(
+    request: Request, arguments: Arguments, spec: KernelSpec, stream: Stream
+) -> Callable[[Mapping[str, Any], int], None]:
+    """What the rows of every tile must keep to, as the head has: finite, and within tables."""
+    by_row = spec.row_inputs | set(request.names)
+    fitted = _row_hashes(request, spec)
+    looked = tuple(lookup for lookup in spec.lookups if lookup.arguments & by_row)
+
+    def check(rows: Mapping[str, Any], first: int) -> None:
+        read = {n: v for n, v in rows.items() if n in arguments.arrays}
+        may_lack = request.names[1] if request.missing == "mask" else ""
+        finite = {n: np.where(np.isnan(v), 0, v) for n, v in read.items() if n == may_lack}
+        check_finite({**read, **finite}, arguments.columns, first)
+        count = len(rows[stream.primary])
+        for name in fitted.keys() & rows.keys():
+            if not np.array_equal(row_hashes(rows[name]), fitted[name][first : first + count]):
+                raise _not_fitted(name)
+        for start in range(0, count if looked else 0, arguments.rows):
+            index = np.minimum(np.arange(start, start + arguments.rows), count - 1)
+            parts = {n: v[index] for n, v in read.items()}
+            check_lookups(looked, {**arguments.arrays, **parts}, first + start)
+
+    return check
+
+
+def _row_hashes(request: Request, spec: KernelSpec) -> dict[str, np.ndarray]:
+    """What the fit knows of each row of its arguments, where latents of these rows are reused."""
+    held = request.fit.draws.keys() & spec.names
+    if not request.in_sample or not any(spec[name].rows != "none" for name in held):
+        return {}
+    primary = request.names[0]
+    return {n: v for n, v in request.fitted.hashes.items() if v.ndim == 1 and n != primary}
+
+
+def _not_fitted(name: str) -> InputError:
+    msg = (
+        f"'{name}' is not the fitted one in some rows, and latents of rows that are read by the "
+        "piece are not drawn anew. Load the rows, or predict with in_sample=False."
+    )
+    return InputError(msg, code="rows-not-fitted")
+
+
+def _check_by_piece(
+    given: Mapping[str, Any], names: tuple[str, str], spec: KernelSpec, stream: Stream
+) -> None:
+    """Refuse row arguments that are not read with the rows, or that are but do not belong there."""
+    primary, output = names
+    named = {name for name, value in given.items() if value is not None}
+    strays = sorted(stream.names - spec.row_inputs - set(names))
+    if strays:
+        msg = (
+            f"The batches name '{strays[0]}', which the kernel does not read row by row. Pass it "
+            "to the method by name."
+        )
+        raise InputError(msg, code="batch-names")
+    apart = (spec.row_inputs | {output}) - stream.names
+    for name in sorted(name for name in apart & named if np.ndim(given[name])):
+        msg = f"'{primary}' is read by the piece, so '{name}' must be: name it in the batches."
+        raise InputError(msg, code="batch-names")
+    if output in stream.names:
+        _check_outcomes(stream.head[output], spec, len(stream.head[output]))
+
+
+def _in_memory(
+    request: Request,
+    given: Mapping[str, Any],
+    natural: Given | None = None,
+    labels: np.ndarray | None = None,
+) -> Given:
+    primary, output = request.names
+    _check_outcome_given(request, given)
+    named = {n: v for n, v in given.items() if n != output or request.conditions}
+    places, arguments = _rejoined(request, named, natural, labels)
+    own = {**arguments.arrays, **arguments.static} if arguments else named
+    bound, inputs, spec = inspected(
+        request.kernel, request.names, own, request.fitted.known, request.seen_specs
+    )
+    arguments = arguments or bound
+    larger = None
+    if request.new_groups:
+        larger = with_larger_plates(request.kernel, spec, arguments.arrays)
+    if larger is not None:
+        _, inputs, spec = inspected(larger, request.names, own, request.fitted.known)
+    check_outcome_rows(spec, arguments, request.names, is_fitted=request.fitted.spec is not None)
+    presence = _check_values(request, inputs, spec, arguments.columns)
+    check_lookups(spec.lookups, arguments.arrays, way_out="new_groups='prior' to draw new groups")
+    outcome = given.get(output)
+    if outcome is not None:
+        fitted_names = request.fitted.known.names(output, column_names(outcome, output))
+        outcome = columns_ordered(outcome, fitted_names, output)
+        outcome = arguments.lined({output: outcome}, primary)[output]
+        outcome = np.asarray(as_jax_sees(as_array(outcome, output), output))
+        _check_outcomes(outcome, spec, arguments.rows)
+    notes = _notes(request, arguments)
+    if places is None and natural is None:
+        notes = (*notes, *rows_notes(request, arguments, spec))
+    return Given(
+        arguments,
+        spec,
+        arguments.arrays[primary],
+        settings_of(request, arguments, spec),
+        observed=outcome if output in spec else None,
+        notes=(*(_left_out(presence) if presence else ()), *notes),
+        missing=presence is not None,
+        kept=places,
+        kernel=larger,
+    )
+
+
+def _rejoined(
+    request: Request,
+    given: Mapping[str, Any],
+    natural: Given | None,
+    labels: np.ndarray | None,
+) -> tuple[np.ndarray | None, Arguments | None]:
+    """Numbers of the call's rows among the fitted ones, and arguments of all of these; or None.
+
+    `labels` are those of rows that were read by the piece.
+    """
+    fitted = request.fitted
+    if fitted.spec is None or not fitted.spec.coupled or given.get(request.names[0]) is None:
+        return None, None
+    by_row = fitted.spec.row_inputs - as_fitted(request, given)
+    known = replace(fitted.known, row_inputs=by_row)
+    own = _bound(request.kernel, request.names, given, known, by_row)
+    own = own if labels is None else replace(own, labels=labels)
+    places = among_the_fitted(request, own) if natural is None else natural.kept
+    if places is None:
+        return None, None
+    return places, replace(own, arrays=rejoined(request, own, places))
+
+
+def _notes(request: Request, arguments: Arguments) -> tuple[Note, ...]:
+    """What is said of columns that have lost their names since the fit."""
+    lost = sorted(request.fitted.known.columns.keys() & arguments.arrays.keys())
+    names = request.fitted.known.columns
+    lost = [n for n in lost if n not in arguments.columns and not only_counted(names[n])]
+    if not lost:
+        return ()
+    text = (
+        f"'{lost[0]}' has no column names, but the model was fitted with names. Its columns are "
+        "taken in the fitted order."
+    )
+    return (Note(OutputWarning, text, "columns-unnamed"),)
+
+
+def _check_outcomes(outcomes: np.ndarray, spec: KernelSpec, rows: int) -> None:
+    """Refuse outcomes that are not shaped like the site that they are kept beside."""
+    if spec.output not in spec:
+        return
+    site = spec[spec.output]
+    shape = list(site.shape)
+    if follows_rows(site):
+        shape[site.row_axis or 0] = rows
+    if not follows_rows(site) or np.moveaxis(outcomes, 0, site.row_axis or 0).shape != (*shape,):
+        msg = (
+            f"'{site.name}' has shape {outcomes.shape}, but the site has shape {(*shape,)}. Pass "
+            "one outcome per row, of the site's shape."
+            if follows_rows(site)
+            else f"Site '{site.name}' has shape {(*shape,)}, not a value for each of {rows} rows: "
+            "its densities are no row's. Observe every row in the kernel; give the first ones a "
+            "law of their own, or a mask."
+        )
+        raise InputError(msg, code="shape")

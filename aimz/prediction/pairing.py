@@ -1,0 +1,231 @@
+"""Two predictions that are to be subtracted: what they differ in, and whether that is told by both.
+
+Each result carries a number for every argument of its call, and what a change of that argument
+would meet on its way to what was asked for. So two results can be compared long after the calls.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from aimz.data import row_fingerprint
+from aimz.errors import Note, OutputWarning
+from aimz.execution import run_in_threads
+from aimz.kernel import KernelSpec
+from aimz.prediction.inputs import Given
+from aimz.prediction.interventions import global_carries
+from aimz.prediction.preparation import Prepared
+from aimz.prediction.request import Fitted
+from aimz.programs import fingerprint_values
+from aimz.results import aligned, difference_layout, less, shared_group, shared_measure, subtract
+from aimz.store import Scratch, Sink, Tile, Variable, temporary_sink
+
+__all__ = ["concerns", "difference", "leads", "why_unpaired"]
+
+
+_NOWHERE, _GLOBAL, _POOLED, _KEPT = "nowhere", "global", "pooled", "kept "
+# What a call sets, among its arguments.
+_SETTINGS = "intervention and condition"
+
+
+def leads(given: Given, prepared: Prepared, fitted: Fitted) -> str:
+    """For each argument of a prediction a number for its values, and where a change leads; JSON."""
+    task, block = prepared.call.task, prepared.call.block
+    read = given.stream.names if given.stream is not None else frozenset[str]()
+    output = task.spec.output
+    targets = {output} if output in task.sites else set(task.sites)
+    fixed = {*task.do, *task.condition}
+    held = {*block.posterior, *block.row_posterior}
+    found = {_SETTINGS: {"value": _settings(prepared), "leads": ""}}
+    for name, value in given.arguments.arrays.items():
+        if name in read or name == output:
+            continue
+        way = _way(task.spec, name, targets, fixed, held)
+        # A fit has compared the call with its own data: nothing else is left unsaid.
+        way = way if way == _NOWHERE or fitted.spec is None else ""
+        found[name] = {"value": _number(value), "leads": way}
+    for name, value in given.arguments.static.items():  # may lead anywhere
+        found[name] = {"value": fingerprint_values(value), "leads": ""}
+    return json.dumps(found)
+
+
+def _settings(prepared: Prepared) -> str:
+    """A name for what a call sets and conditions on."""
+    task, block = prepared.call.task, prepared.call.block
+    functions = [id(function) for _, function in task.functions]
+    return fingerprint_values(task.do, task.condition, block.values, block.row_values, functions)
+
+
+def _way(
+    spec: KernelSpec, argument: str, targets: set[str], fixed: set[str], held: set[str]
+) -> str:
+    """What a change of an argument meets on its way to what was asked for."""
+    if not targets & spec.descendants(arguments={argument}, held=fixed):
+        return _NOWHERE
+    constant = {n for n in held if n in spec and not spec[n].belongs_to_rows} | fixed
+    below = spec.descendants(arguments={argument}, held=constant)
+    if not targets & below:
+        return _GLOBAL
+    if argument in spec.pooled:
+        return _POOLED
+    kept = (below & held) - fixed
+    return f"{_KEPT}{min(kept)}" if kept else ""
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, Mapping) or np.asarray(value).dtype.kind not in "biuf":
+        return fingerprint_values(value)
+    return f"{row_fingerprint(np.asarray(value)):08x}"
+
+
+def concerns(baseline: xr.DataTree, intervention: xr.DataTree) -> tuple[Note, ...]:
+    """What is said of the difference of two predictions.
+
+    Raises
+    ------
+    InputError
+        `global-carries`: only a global latent of the posterior carries what they differ in.
+    """
+    unpaired = why_unpaired(baseline, intervention)
+    notes = [Note(OutputWarning, unpaired, "unpaired")] if unpaired else []
+    if not unpaired:
+        notes += _on_the_way(*(_leads_of(tree) for tree in (baseline, intervention)))
+    group = shared_group(baseline, intervention)
+    first, second = (tree[group].data_vars for tree in (baseline, intervention))
+    for name in first.keys() & second.keys():
+        if shared_measure(second[name], first[name]) == "category":
+            text = (
+                f"'{name}' is a category without an order, whose codes are subtracted: a "
+                "difference of 2 is no more than one of 1. Ask im.effect, which compares the share "
+                "of each category."
+            )
+            notes.append(Note(OutputWarning, text, "categories-subtracted"))
+    return tuple(notes)
+
+
+def _leads_of(tree: xr.DataTree) -> dict[str, Any]:
+    """What `leads` has written into a result; nothing in one that is older."""
+    found: dict[str, Any] = json.loads(str(tree.attrs.get("arguments", "{}")))
+    return found
+
+
+def _on_the_way(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Note]:
+    """What is said of the arguments in which two calls differ."""
+    both = first.keys() & second.keys()
+    differ = sorted(n for n in both if first[n]["value"] != second[n]["value"])
+    ways = {n: {own[n]["leads"] for own in (first, second)} for n in differ}
+    for name, way in ways.items():
+        if way == {_GLOBAL}:
+            raise global_carries(name, "is not the same in both scenarios")
+    notes = []
+    if ways and first.keys() == second.keys() and all(way == {_NOWHERE} for way in ways.values()):
+        text = (
+            f"The scenarios differ in '{"', '".join(ways)}', from which no path leads to what is "
+            "compared, so the difference is 0. Change something that it depends on."
+        )
+        notes.append(Note(OutputWarning, text, "no-effect"))
+    for name, way in ways.items():
+        if _POOLED in way:
+            text = (
+                f"The scenarios differ in '{name}', of which the kernel computes a statistic over "
+                "the rows: it changes along, and may cancel a shift. Compute it before, and pass "
+                "the result."
+            )
+            notes.append(Note(OutputWarning, text, "rows-statistic"))
+        kept = [own.removeprefix(_KEPT) for own in sorted(way) if own.startswith(_KEPT)]
+        if kept:
+            text = (
+                f"The scenarios differ in '{name}', and '{kept[0]}' below it keeps its draws in "
+                "both: what goes through it is not in the difference. Ask effect, which draws it "
+                "anew."
+            )
+            notes.append(Note(OutputWarning, text, "latents-kept"))
+    return notes
+
+
+def difference(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratch) -> xr.DataTree:
+    """Intervention minus baseline, draw by draw and row by row.
+
+    Results on disk are subtracted a tile at a time, into a temporary store below `scratch`.
+    """
+    group = shared_group(baseline, intervention)
+    kept = {} if why_unpaired(baseline, intervention) else _of_the_fit(intervention)
+    if not any("artifact_path" in tree.attrs for tree in (baseline, intervention)):
+        return subtract(baseline, intervention, group, kept)
+    pair = aligned(baseline, intervention, group)
+    attrs = {str(k): v for k, v in intervention.attrs.items()}
+    sink = temporary_sink(scratch, "estimate_effect")
+    return _difference_on_disk(*pair, group, sink, attrs, kept)
+
+
+def _of_the_fit(tree: xr.DataTree) -> dict[str, xr.Dataset]:
+    """What a result carries of the fit, in memory."""
+    names = tree.children.keys() & {"posterior", "sample_stats"}
+    return {name: tree[name].to_dataset().compute().drop_encoding() for name in sorted(names)}
+
+
+def why_unpaired(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
+    """Why two predictions do not belong together, as a sentence; "" where they do."""
+    first, second = (str(tree.attrs.get("kernel", "?")) for tree in (baseline, intervention))
+    if first != second or not _is_one_posterior(baseline, intervention):
+        models = f"different models (kernels {first} and {second})"
+        if first == second:
+            models = f"two posteriors of one kernel ({first}), as of two fits"
+        return (
+            f"The two predictions are unpaired: they are of {models}, so more than the scenario "
+            "differs. Predict both with one model."
+        )
+    if baseline.attrs.get("words") != intervention.attrs.get("words"):
+        return (
+            "The two predictions are unpaired: they were drawn with different keys or rows. Pass "
+            "the same rng_key= to both, so that noise cancels draw by draw."
+        )
+    return ""
+
+
+def _is_one_posterior(first: xr.DataTree, second: xr.DataTree) -> bool:
+    """Whether the first draws of two posteriors are the same; True where one is not told."""
+    if not all("posterior" in tree.children for tree in (first, second)):
+        return True
+    one, other = (tree["posterior"].to_dataset() for tree in (first, second))
+    if one.data_vars.keys() != other.data_vars.keys():
+        return False
+    firsts = ({d: 0 for d in ("chain", "draw") if d in ds.dims} for ds in (one, other))
+    pairs = [ds.isel(place) for ds, place in zip((one, other), firsts, strict=True)]
+    return all(np.array_equal(pairs[0][n].values, pairs[1][n].values) for n in one.data_vars)
+
+
+def _difference_on_disk(
+    baseline: xr.Dataset,
+    intervention: xr.Dataset,
+    group: str,
+    sink: Sink,
+    attrs: Mapping[str, Any],
+    kept: Mapping[str, xr.Dataset],
+) -> xr.DataTree:
+    layout = difference_layout(baseline, intervention, group)
+
+    def read(source: xr.Dataset, variable: Variable, place: tuple[slice, ...]) -> np.ndarray:
+        values: np.ndarray = source[variable.name].variable[place].to_numpy()
+        return values.astype(variable.dtype, copy=False)
+
+    def work(item: tuple[Variable, Tile], _: int) -> int:
+        variable, tile = item
+        place = variable.place(tile)
+        if place is not None:
+            first, second = (read(ds, variable, place) for ds in (intervention, baseline))
+            sink.write(tile, {variable.key: less(first, second, variable.measure)})
+        return 0
+
+    variables = {variable.key: variable for variable, _ in layout}
+    try:
+        sink.begin(tuple(variables.values()))
+        run_in_threads(iter(layout), work, lambda _: None, threads=2)
+        labels = intervention.drop_vars([variable.name for variable in variables.values()])
+        return sink.commit({**kept, group: labels}, attrs, 0)
+    except BaseException:  # as in `carry_out`
+        sink.abort()
+        raise

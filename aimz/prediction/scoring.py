@@ -1,0 +1,186 @@
+"""Passes over the rows that keep no draws: the score of each row, and which rows count.
+
+A row counts if some of its data are there and no mask of the kernel leaves them all out. Nothing of
+size rows x draws is held.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from aimz.data import RowTile
+from aimz.errors import InputError, Note
+from aimz.execution import Call, TileRun, compile_call, each_tile, plan_tiles
+from aimz.kernel import follows_rows
+from aimz.prediction.delivery import precision_notes
+from aimz.prediction.preparation import Prepared
+from aimz.sampling import DENSITY, WEIGHT, density_spec, presence_block, scored
+from aimz.store import Tile
+
+__all__ = ["RowScores", "presence_in", "row_scores", "rows_that_count", "without_rows"]
+
+
+# Draws that are asked which elements count: as a rule all say the same.
+_DRAWS = 16
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """For each row the log of its density averaged over the draws, and what it counts."""
+
+    densities: np.ndarray
+    weights: np.ndarray
+    notes: tuple[Note, ...] = ()
+
+    def mean(self, weights: np.ndarray | None = None) -> float:
+        """Mean over the rows that count.
+
+        Raises
+        ------
+        InputError
+            `nothing-observed`
+        """
+        counts = self.weights if weights is None else self.weights * weights
+        rows = counts != 0
+        if not rows.any():
+            msg = "No row counts: all outcomes are missing, masked or of weight 0. Pass some."
+            raise InputError(msg, code="nothing-observed")
+        return float(np.average(self.densities[rows], weights=counts[rows]))
+
+
+@dataclass
+class _LogMeans:
+    """Logarithms of means of exponentials over draws, and means of weights, by the first row.
+
+    Tiles are added in the order of their numbers, so that their order of arrival is irrelevant.
+    """
+
+    sums: dict[int, np.ndarray] = field(default_factory=dict)  # peak, scaled sum, weight: (3, row)
+    _waiting: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
+    _next: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, tile: Tile, densities: np.ndarray, weights: np.ndarray) -> None:
+        """Take in the draws of some rows, (row, draw) each."""
+        wide = densities.astype(np.float64)
+        peak = wide.max(axis=1)
+        scaled = np.exp(wide - _finite(peak)[:, None]).sum(axis=1)
+        part = np.stack([peak, scaled, weights.sum(axis=1, dtype=np.float64)])
+        with self._lock:
+            self._waiting[tile.number] = (tile.rows.start, part)
+            while self._next in self._waiting:
+                first, own = self._waiting.pop(self._next)
+                self.sums[first] = own if first not in self.sums else _joined(self.sums[first], own)
+                self._next += 1
+
+    def means(self, draws: int) -> RowScores:
+        """What all draws say of all rows."""
+        peak, scaled, weights = np.concatenate([self.sums[n] for n in sorted(self.sums)], axis=1)
+        with np.errstate(divide="ignore"):
+            return RowScores(peak + np.log(scaled / draws), weights / draws)
+
+
+def _joined(before: np.ndarray, more: np.ndarray) -> np.ndarray:
+    peak = np.maximum(before[0], more[0])
+    old, new = (part[1] * np.exp(part[0] - _finite(peak)) for part in (before, more))
+    return np.stack([peak, old + new, before[2] + more[2]])
+
+
+def _finite(peak: np.ndarray) -> np.ndarray:
+    """A number to subtract: of a row that no draw finds possible, 0."""
+    return np.where(np.isneginf(peak), 0.0, peak)
+
+
+def row_scores(prepared: Prepared, on_rows: Callable[[int], None]) -> RowScores:
+    """Score the rows of a prepared call of `score_block`.
+
+    Raises
+    ------
+    InputError
+        `rows-joint`
+    """
+    plan = prepared.plan
+    call = replace(prepared.call, task=scored(prepared.call.task))
+    run = TileRun(call, compile_call(call, plan), plan)
+    found = _LogMeans()
+
+    def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
+        values = run(row_tile, tile, device)
+        own = values[DENSITY]
+        found.add(tile, own, values.get(WEIGHT, np.ones_like(own)))
+
+    each_tile(call, plan, work, on_rows)
+    return replace(found.means(plan.chains * plan.draws), notes=precision_notes(run))
+
+
+def presence_in(call: Call, sites: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Which densities of some sites count, (row, ...): those that are there and not masked."""
+    count = min(_DRAWS, len(call.block.draws))
+    block = call.block._replace(
+        draws=call.block.draws[:count],
+        posterior={n: v[:count] for n, v in call.block.posterior.items()},
+        row_posterior={n: v[:count] for n, v in call.block.row_posterior.items()},
+    )
+    task = replace(call.task, sites=sites, results=density_spec(call.task.spec))
+    call = replace(call, program=presence_block, task=task, block=block)
+    plan = plan_tiles(task.spec, None if call.stream else len(block.rows), 1, count)
+    run = TileRun(call, compile_call(call, plan), plan)
+    found: dict[int, dict[str, np.ndarray]] = {}
+
+    def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
+        values = {n: v.any(axis=1) for n, v in run(row_tile, tile, device).items()}
+        own = found.setdefault(tile.rows.start, values)
+        for name, value in values.items():
+            own[name] = own[name] | value
+
+    each_tile(call, plan, work, lambda _: None)
+    parts = [found[first] for first in sorted(found)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in sites}
+
+
+def rows_that_count(call: Call, densities: xr.Dataset, row_dim: str) -> np.ndarray | None:
+    """Rows, (row,) of bool, of which some data count; None where all do by their structure.
+
+    Rows that were read by the piece cannot be asked again: of these the log densities tell, which
+    are NaN where they do not count.
+
+    Raises
+    ------
+    InputError
+        `nothing-observed`: none does.
+    """
+    spec, results = call.task.spec, density_spec(call.task.spec)
+    sites = tuple(n for n in spec.data_sites if follows_rows(results[n]))
+    if not sites or not (call.task.missing or any(spec[n].masked for n in sites)):
+        return None
+    if call.stream is not None:
+        first = densities.isel(chain=0, draw=0).to_array()
+        others = [dim for dim in first.dims if dim != row_dim]
+        found = {"": np.asarray(first.notnull().any(others))}
+    else:
+        found = presence_in(call, sites)
+    counts = [value.reshape(len(value), -1).any(axis=1) for value in found.values()]
+    rows: np.ndarray = np.logical_or.reduce(counts)
+    if not rows.any():
+        msg = "No row counts: all outcomes are missing or masked. Pass some."
+        raise InputError(msg, code="nothing-observed")
+    return rows
+
+
+def without_rows(
+    tree: xr.DataTree, counts: np.ndarray, row_dim: str, groups: tuple[str, ...]
+) -> xr.DataTree:
+    """A result in which some groups have only the rows that count; the store keeps all."""
+    left_out = int((~counts).sum())
+    if not left_out:
+        return tree
+    kept = np.flatnonzero(counts)
+    for name in groups:
+        if name in tree.children and row_dim in tree[name].dims:
+            own = tree[name].to_dataset().isel({row_dim: kept})
+            tree[name] = xr.DataTree(own.assign_attrs(rows_left_out=left_out))
+    return tree

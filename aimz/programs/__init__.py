@@ -1,0 +1,43 @@
+"""Traced programs: recognised, compiled once and reused; and keys that belong to a row."""
+
+from aimz.programs.fingerprints import fingerprint, fingerprint_values, numbers
+from aimz.programs.keys import (
+    NO_ROW,
+    Draw,
+    as_key,
+    as_stock_key,
+    call_words,
+    derived_key,
+    draw_words,
+    pair_words,
+    site_key,
+)
+from aimz.programs.tracing import (
+    TRACE_LOCK,
+    Bound,
+    compile_program,
+    forget_traces,
+    shared_traces,
+    trace,
+)
+
+__all__ = [
+    "NO_ROW",
+    "TRACE_LOCK",
+    "Bound",
+    "Draw",
+    "as_key",
+    "as_stock_key",
+    "call_words",
+    "compile_program",
+    "derived_key",
+    "draw_words",
+    "fingerprint",
+    "fingerprint_values",
+    "forget_traces",
+    "numbers",
+    "pair_words",
+    "shared_traces",
+    "site_key",
+    "trace",
+]

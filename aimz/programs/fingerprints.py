@@ -1,0 +1,194 @@
+"""What makes two programs, or two values, the same: fingerprints that hold across processes."""
+
+import enum
+import hashlib
+import sys
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import jax
+import numpy as np
+from jax.extend import core
+
+__all__ = [
+    "add_value",
+    "fingerprint",
+    "fingerprint_values",
+    "float_literals",
+    "is_float_literal",
+    "numbers",
+]
+
+
+# Parameters of these primitives that are not jaxprs only say how to differentiate.
+_DERIVATIVE_RULES = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
+_INNER_NAMES: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
+
+
+def fingerprint(closed: core.ClosedJaxpr, *, values: bool = False) -> str:
+    """Name of a traced program; equal names compute the same function of their inputs.
+
+    Constants and top-level float literals count as inputs, unless `values` is true.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(repr(jax.config.jax_enable_x64).encode())
+    digest.update(repr(jax.config.jax_default_matmul_precision).encode())
+    _add_jaxpr(digest, closed.jaxpr, hoist=not values)
+    if values:
+        for constant in closed.consts:
+            add_value(digest, constant)
+    return digest.hexdigest()
+
+
+def numbers(jaxpr: Any) -> set[float]:
+    """All scalar literals of a program and of the programs inside it."""
+    found: set[float] = set()
+    for eqn in jaxpr.eqns:
+        for atom in eqn.invars:
+            is_number = _is_literal(atom) and np.ndim(atom.val) == 0 and np.isreal(atom.val)
+            if is_number and np.isfinite(atom.val):
+                found.add(float(atom.val))
+        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(value):
+                found |= numbers(getattr(value, "jaxpr", value))
+    return found
+
+
+def fingerprint_values(*values: Any) -> str:
+    """Name of some pytrees of arrays and plain values, by their values alone.
+
+    >>> fingerprint_values({"a": np.ones(2)}) == fingerprint_values({"a": np.ones(2)})
+    True
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for value in values:
+        add_value(digest, value)
+    return digest.hexdigest()
+
+
+def is_float_literal(atom: Any) -> bool:
+    """Whether an atom is one floating-point number."""
+    return bool(np.issubdtype(atom.aval.dtype, np.floating)) and atom.aval.shape == ()
+
+
+def float_literals(jaxpr: Any) -> list[Any]:
+    """Values of the top-level float literals in reading order; weak types of its precision kept."""
+    own = jax.dtypes.canonicalize_dtype(np.float64)
+    atoms: list[Any] = [atom for eqn in jaxpr.eqns for atom in eqn.invars]
+    atoms += jaxpr.outvars
+    return [
+        float(atom.val)
+        if atom.aval.weak_type and atom.aval.dtype == own
+        else np.asarray(atom.val, atom.aval.dtype)
+        for atom in atoms
+        if _is_literal(atom) and is_float_literal(atom)
+    ]
+
+
+def _is_literal(atom: Any) -> bool:
+    return isinstance(atom, core.Literal)
+
+
+def _add_jaxpr(digest: Any, jaxpr: Any, *, hoist: bool) -> None:
+    """Feed a jaxpr's structure: equations, types, parameters; variables by order of appearance."""
+    names: dict[Any, int] = {}
+
+    def atom_text(atom: Any) -> str:
+        if _is_literal(atom):
+            if hoist and is_float_literal(atom):
+                return f"float:{_type_text(atom.aval)}:{atom.aval.weak_type}"
+            value = np.asarray(atom.val)
+            return f"literal:{_type_text(atom.aval)}:{atom.aval.weak_type}:{value.tobytes().hex()}"
+        return f"v{names.setdefault(atom, len(names))}:{_type_text(atom.aval)}"
+
+    for atom in (*jaxpr.constvars, *jaxpr.invars):
+        weak = getattr(atom.aval, "weak_type", False)
+        digest.update(f"{atom_text(atom)}:{weak};".encode())
+    for eqn in jaxpr.eqns:
+        digest.update(f"{eqn.primitive.name}({','.join(map(atom_text, eqn.invars))})".encode())
+        for name in sorted(eqn.params):
+            value = eqn.params[name]
+            if eqn.primitive.name in _DERIVATIVE_RULES and not _is_jaxpr(value):
+                continue
+            digest.update(f"[{name}=".encode())
+            add_value(digest, value)
+        digest.update(f"->{','.join(map(atom_text, eqn.outvars))};".encode())
+    digest.update(",".join(map(atom_text, jaxpr.outvars)).encode())
+
+
+def _inner_name(jaxpr: Any) -> bytes:
+    """Name of a program inside another; JAX keeps and shares those of library functions."""
+    name = _INNER_NAMES.get(jaxpr)
+    if name is None:
+        digest = hashlib.blake2b(digest_size=16)
+        _add_jaxpr(digest, jaxpr, hoist=False)
+        name = _INNER_NAMES[jaxpr] = digest.digest()
+    return name
+
+
+@lru_cache(maxsize=4096)
+def _type_text(aval: Any) -> str:
+    text: str = aval.str_short()
+    return text
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(value, "eqns")
+
+
+def add_value(digest: Any, value: Any) -> None:
+    """Feed a parameter or constant by value; an opaque object by its address."""
+    if _is_jaxpr(value):
+        digest.update(_inner_name(getattr(value, "jaxpr", value)))
+        for constant in getattr(value, "consts", ()):
+            add_value(digest, constant)
+    elif isinstance(value, tuple | list):
+        digest.update(f"{type(value).__name__}{len(value)}".encode())
+        for item in value:
+            add_value(digest, item)
+    elif isinstance(value, dict):
+        for item in value.items():
+            add_value(digest, item)
+    elif isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        digest.update(repr(value.dtype).encode())
+        add_value(digest, jax.random.key_data(value))
+    elif isinstance(value, np.ndarray | np.generic | jax.Array):
+        array = np.asarray(value)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    elif value is None or isinstance(value, bool | int | float | complex | str | bytes | enum.Enum):
+        digest.update(f"{type(value).__name__}:{value!r}".encode())
+    else:
+        _add_object(digest, value)
+
+
+def _add_object(digest: Any, value: Any) -> None:
+    """Feed an opaque parameter."""
+    if hasattr(value, "in_avals") and hasattr(value, "params"):
+        # A primitive that JAX makes anew at each trace: what it computes is its type and these.
+        digest.update(f"{type(value).__module__}.{type(value).__qualname__}".encode())
+        add_value(digest, [str(aval) for aval in jax.tree.leaves(value.in_avals)])
+        add_value(digest, dict(value.params))
+        return
+    if hasattr(value, "key_shape") and hasattr(value, "random_bits"):  # a kind of random key
+        digest.update(f"{value.name}{value.key_shape}".encode())
+        for function in (value.seed, value.split, value.random_bits, value.fold_in):
+            add_value(digest, function)
+        return
+    if _is_fixed(value):  # equal in every process, so that a stored result can be recognised
+        digest.update(f"{value.__module__}.{value.__qualname__}".encode())
+        return
+    digest.update(f"{type(value).__name__}:{value!r}:".encode())
+    if isinstance(value, jax.sharding.Mesh):
+        digest.update(str(value.devices.ravel().tolist()).encode())
+    elif callable(value) and not isinstance(value, type):
+        digest.update(str(id(value)).encode())
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether a function is one of a library's, found under its own name."""
+    module, name = getattr(value, "__module__", None) or "", getattr(value, "__qualname__", "")
+    if module.partition(".")[0] not in ("aimz", "jax", "numpyro"):
+        return False
+    return getattr(sys.modules.get(module), name, None) is value

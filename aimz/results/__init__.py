@@ -1,0 +1,59 @@
+"""The schema of what comes back: trees as ArviZ expects them."""
+
+from aimz.results.differences import (
+    aligned,
+    difference_layout,
+    less,
+    shared_group,
+    shared_measure,
+    subtract,
+)
+from aimz.results.draws import (
+    as_draws,
+    draw_count,
+    draw_labels,
+    draws_dataset,
+    flat_arrays,
+    flat_draws,
+)
+from aimz.results.layout import (
+    check_layout,
+    first_outcome,
+    labelled_groups,
+    layout_of,
+    observed_layout,
+)
+from aimz.results.schema import (
+    Schema,
+    check_labels,
+    constant_dataset,
+    row_dimension,
+    site_dims,
+    tree_of,
+)
+
+__all__ = [
+    "Schema",
+    "aligned",
+    "as_draws",
+    "check_labels",
+    "check_layout",
+    "constant_dataset",
+    "difference_layout",
+    "draw_count",
+    "draw_labels",
+    "draws_dataset",
+    "first_outcome",
+    "flat_arrays",
+    "flat_draws",
+    "labelled_groups",
+    "layout_of",
+    "less",
+    "observed_layout",
+    "row_dimension",
+    "shared_group",
+    "shared_measure",
+    "site_dims",
+    "subtract",
+    "tree_of",
+]

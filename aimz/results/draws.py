@@ -1,0 +1,129 @@
+"""Posterior draws in and out: flat arrays, arrays by chain, and datasets with labels."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from aimz.data import as_array, check_finite, check_positive
+from aimz.errors import InputError
+from aimz.kernel import KernelSpec
+from aimz.results.differences import shared_group
+from aimz.results.layout import check_named
+from aimz.results.schema import Schema, as_variable, coords_of, row_dimension, site_dims
+
+__all__ = ["as_draws", "draw_count", "draw_labels", "draws_dataset", "flat_arrays", "flat_draws"]
+
+
+def draw_count(draws: Mapping[str, Any]) -> tuple[int, int]:
+    """Chains and draws per chain of a posterior."""
+    chains, draws_per_chain = next(iter(draws.values())).shape[:2]
+    return int(chains), int(draws_per_chain)
+
+
+def draws_dataset(
+    draws: Mapping[str, Any], schema: Schema, spec: KernelSpec | None, attrs: Mapping[str, Any]
+) -> xr.Dataset:
+    """Dataset of posterior draws, each (chain, draw, ...)."""
+    variables, lengths = {}, {"chain": schema.chains, "draw": schema.draws}
+    row_dim = row_dimension(spec) if spec is not None else "obs"
+    for name, value in draws.items():
+        array = np.asarray(value).view()
+        array.flags.writeable = False  # the draws of the model itself
+        rank = array.ndim - 2
+        dims = [f"{as_variable(name)}_dim_{i}" for i in range(rank)]
+        if name in schema.dims:
+            dims = list(schema.dims[name])
+        elif spec is not None and name in spec:
+            dims = site_dims(spec[name], rank, schema, row_dim)
+        dims = ["chain", "draw", *dims]
+        variables[as_variable(name)] = (dims, array, {"site": name})
+        lengths.update(zip(dims, array.shape, strict=True))
+    return xr.Dataset(variables, coords=coords_of(lengths, schema, row_dim), attrs=dict(attrs))
+
+
+def as_draws(
+    draws: Mapping[str, Any] | xr.DataTree | xr.Dataset, num_chains: int = 1
+) -> dict[str, np.ndarray]:
+    """Draws made elsewhere as arrays (chain, draw, ...).
+
+    Raises
+    ------
+    InputError
+        `draws-empty`, `draws-shape`: no draws, or sites with different numbers of them;
+        `not-finite`.
+    """
+    check_positive(num_chains, "num_chains")
+    check_named(draws)
+    if isinstance(draws, xr.DataTree):
+        draws = (draws["posterior"] if "posterior" in draws.children else draws).to_dataset()
+    if isinstance(draws, xr.Dataset):
+        arrays = {
+            str(value.attrs.get("site", name)): _as_numbers(
+                str(name), value.transpose("chain", "draw", ...)
+            )
+            for name, value in draws.data_vars.items()
+        }
+    else:
+        arrays = {name: _by_chain(name, value, num_chains) for name, value in draws.items()}
+    sizes = {value.shape[:2] for value in arrays.values()}
+    if not arrays or 0 in next(iter(sizes)):
+        msg = "There are no draws. Pass at least one site with at least one draw."
+        raise InputError(msg, code="draws-empty")
+    if len(sizes) > 1:
+        listed = ", ".join(f"{name} {value.shape[:2]}" for name, value in arrays.items())
+        msg = f"Sites have different numbers of (chains, draws): {listed:.160}. Pass equal ones."
+        raise InputError(msg, code="draws-shape")
+    check_finite(arrays)
+    return arrays
+
+
+def draw_labels(draws: Any) -> dict[str, dict[int, np.ndarray]]:
+    """Labels of the axes of draws made elsewhere, where they carry any: by site and axis."""
+    if isinstance(draws, xr.DataTree):
+        draws = (draws["posterior"] if "posterior" in draws.children else draws).to_dataset()
+    if not isinstance(draws, xr.Dataset):
+        return {}
+    labels: dict[str, dict[int, np.ndarray]] = {}
+    for name, value in draws.data_vars.items():
+        dims = value.transpose("chain", "draw", ...).dims
+        own = {n: value.coords[dim].values for n, dim in enumerate(dims) if dim in value.coords}
+        labels[str(value.attrs.get("site", name))] = own
+    return labels
+
+
+def flat_arrays(tree: xr.DataTree) -> dict[str, np.ndarray]:
+    """Arrays (draw, ...) of a result's predictive group, chains one after another."""
+    group = shared_group(tree, tree)
+    return {
+        str(value.attrs.get("site", name)): value.values.reshape(-1, *value.shape[2:])
+        for name, value in tree[group].data_vars.items()
+    }
+
+
+def flat_draws(draws: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Read-only arrays (draw, ...) of draws (chain, draw, ...), chains one after another."""
+    flat = {}
+    for name, value in draws.items():
+        array = np.asarray(value).view()
+        array = array.reshape(-1, *array.shape[2:])
+        array.flags.writeable = False  # a view: what is written to it would be the posterior
+        flat[name] = array
+    return flat
+
+
+def _as_numbers(name: str, value: Any) -> np.ndarray:
+    """Draws as an array of their own, which nobody else can change."""
+    return np.array(as_array(value, name))
+
+
+def _by_chain(name: str, value: Any, num_chains: int) -> np.ndarray:
+    array = _as_numbers(name, value)
+    if array.ndim == 0 or len(array) % num_chains:
+        msg = (
+            f"Draws of '{name}' have shape {array.shape}, which does not split into {num_chains} "
+            "chains. The leading axis must hold the draws of all chains."
+        )
+        raise InputError(msg, code="draws-shape")
+    return array.reshape(num_chains, len(array) // num_chains, *array.shape[1:])

@@ -1,0 +1,172 @@
+"""The schema of results: DataTrees as ArviZ 1.x expects them.
+
+Leading dimensions are `chain` and `draw`; rows carry the input's labels; the others are named by
+their plates, by `dims=`, or as `<site>_dim_<i>`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from aimz.choices import shown
+from aimz.errors import InputError
+from aimz.execution import Call, Plan, Ready
+from aimz.kernel import KernelSpec, SiteSpec, follows_rows
+from aimz.results.schema import Schema, as_variable, coords_of, row_dimension, site_dims
+from aimz.store import Variable
+
+__all__ = [
+    "check_layout",
+    "check_named",
+    "first_outcome",
+    "labelled_groups",
+    "layout_of",
+    "observed_layout",
+]
+
+
+def layout_of(call: Call, ready: Ready, plan: Plan, schema: Schema) -> tuple[Variable, ...]:
+    """Variables of a result, from the shapes, (row, draw, ...) or (draw, ...), of one tile."""
+    task = call.task
+    row_dim = row_dimension(task.results)
+    made = []
+    for name, value in ready.shapes.items():
+        site = task.results[name]
+        has_rows = follows_rows(site)
+        row_axis = 2 + (site.row_axis or 0) if has_rows else None
+        own = list(value.shape[2:] if has_rows else value.shape[1:])
+        if has_rows:
+            own.insert(site.row_axis or 0, plan.rows or 0)
+        full = plan.tile_draws == plan.chains * plan.draws
+        cut = [plan.chains, plan.draws] if full else [1, plan.tile_draws]
+        chunks = [*cut, *own]
+        if row_axis is not None:
+            chunks[row_axis] = min(plan.tile_rows, plan.rows or plan.tile_rows)
+        made.append(
+            Variable(
+                group=call.group,
+                name=as_variable(name),
+                site=name,
+                dims=("chain", "draw", *site_dims(site, len(own), schema, row_dim)),
+                shape=(plan.chains, plan.draws, *own),
+                chunks=tuple(chunks),
+                dtype=ready.dtypes[name],
+                stored=np.dtype(value.dtype),
+                row_axis=row_axis,
+                measure=_measure_of(site),
+            )
+        )
+    return tuple(made)
+
+
+def observed_layout(call: Call, outcomes: np.ndarray, plan: Plan, schema: Schema) -> Variable:
+    """Variable of the outcomes that are kept beside the draws, given all or some, (row, ...)."""
+    task = call.task
+    site = task.spec[task.spec.output]
+    axis = site.row_axis or 0
+    own = list(outcomes.shape[1:])
+    own.insert(axis, plan.rows or 0)
+    chunks = list(own)
+    chunks[axis] = min(plan.tile_rows, plan.rows or plan.tile_rows)
+    return Variable(
+        group="observed_data",
+        name=as_variable(site.name),
+        site=site.name,
+        dims=tuple(site_dims(site, len(own), schema, row_dimension(task.spec))),
+        shape=tuple(own),
+        chunks=tuple(chunks),
+        dtype=outcomes.dtype,
+        stored=outcomes.dtype,
+        row_axis=axis,
+        has_draws=False,
+        measure=_measure_of(site),
+    )
+
+
+def _measure_of(site: SiteSpec) -> str:
+    """What a site's values are where they are no quantities: "angle" or "category"."""
+    if site.is_angle:
+        return "angle"
+    return "category" if site.categories > 2 else ""  # of two, codes are shares of the second
+
+
+def check_layout(variables: Sequence[Variable], groups: Mapping[str, xr.Dataset]) -> None:
+    """Refuse names and dimensions that would hide one another, before anything is computed.
+
+    Raises
+    ------
+    InputError
+        `name-collision`, `dims-conflict`.
+    """
+    for group in {variable.group for variable in variables}:
+        own = [variable for variable in variables if variable.group == group]
+        sizes = _sizes_of(own)
+        names = [variable.name for variable in own]
+        for variable in own:
+            if names.count(variable.name) > 1 or variable.name in sizes:
+                raise _collision(variable.site, variable.name)
+    for dataset in groups.values():
+        for name in dataset.data_vars:
+            if name in dataset.dims:
+                raise _collision(str(name), str(name))
+
+
+def _sizes_of(variables: Sequence[Variable]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for variable in variables:
+        for dim, size in zip(variable.dims, variable.shape, strict=True):
+            if variable.dims.count(dim) > 1 or sizes.setdefault(dim, size) != size:
+                msg = (
+                    f"Dimension '{dim}' of site '{variable.site}' would have two meanings. "
+                    "Name the plate, or the entry of dims=, otherwise."
+                )
+                raise InputError(msg, code="dims-conflict")
+    return sizes
+
+
+def _collision(site: str, name: str) -> InputError:
+    msg = (
+        f"Site '{site}' would be called '{name}' in the result, as another site or a dimension "
+        "is. Rename the site in the kernel, or the dimension in dims=."
+    )
+    return InputError(msg, code="name-collision")
+
+
+def labelled_groups(
+    variables: Sequence[Variable], schema: Schema, spec: KernelSpec, rows: int
+) -> dict[str, xr.Dataset]:
+    """Groups with the coordinates of their variables, and nothing else yet."""
+    row_dim = row_dimension(spec)
+    lengths: dict[str, dict[str, int]] = {}
+    for variable in variables:
+        sizes = list(variable.shape)
+        if variable.row_axis is not None:
+            sizes[variable.row_axis] = rows
+        lengths.setdefault(variable.group, {}).update(zip(variable.dims, sizes, strict=True))
+    return {
+        group: xr.Dataset(coords=coords_of(sizes, schema, row_dim))
+        for group, sizes in lengths.items()
+    }
+
+
+def check_named(draws: Any) -> None:
+    """Refuse draws that do not say of which sites they are."""
+    if isinstance(draws, xr.DataTree | xr.Dataset):
+        return
+    if not isinstance(draws, Mapping) or not all(isinstance(name, str) for name in draws):
+        msg = (
+            f"Posterior draws are a dict of arrays by site, a DataTree or a Dataset, not "
+            f"{shown(draws)}. Name the sites."
+        )
+        raise InputError(msg, code="draws-shape")
+
+
+def first_outcome(call: Call) -> np.ndarray | None:
+    """Outcomes that are kept beside the draws, or the head of them."""
+    if call.observed is not None or call.stream is None:
+        return call.observed
+    output = call.task.spec.output
+    outcome: np.ndarray | None = call.stream.head.get(output)
+    return outcome if output in call.task.spec else None

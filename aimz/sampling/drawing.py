@@ -1,0 +1,151 @@
+"""Draws of distributions: each by its own key, in single precision, whatever its neighbours are."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from aimz.errors import InputError
+from aimz.families import base_distribution, with_tails
+from aimz.kernel import SiteSpec
+from aimz.programs import NO_ROW, as_stock_key
+
+__all__ = ["HALF_A_BLOCK", "draw", "draw_rows", "drawn_if_possible", "drawn_on", "narrow_draw"]
+
+
+def draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
+    """One draw of a distribution with one of our keys."""
+    fn = with_tails(fn)
+    for own in (key, as_stock_key(key)):
+        with contextlib.suppress(NotImplementedError, AssertionError):
+            return fn(rng_key=own, sample_shape=shape)
+    message = (
+        f"Site '{name}' cannot be drawn from {type(fn).__name__}, which has no sampler. Give "
+        "the distribution a `sample` method; a latent needs none once the model is fitted."
+    )
+    raise InputError(message, code="no-sampler")
+
+
+def narrow_draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
+    """The draw that single precision gives, for a program in double precision."""
+
+    def narrowed(leaf: Any) -> Any:
+        narrow = {"float64": np.float32, "int64": np.int32}.get(str(getattr(leaf, "dtype", "")))
+        return leaf if narrow is None else leaf.astype(narrow)
+
+    def rebuilt(part: Any) -> Any:
+        if not isinstance(part, dist.Distribution):
+            return jax.tree.map(narrowed, part)
+        narrow = copy.copy(part)
+        vars(narrow).update({name: rebuilt(own) for name, own in vars(part).items()})
+        return narrow
+
+    with jax.enable_x64(False):
+        try:
+            narrow = jax.tree.map(narrowed, fn)
+        except AttributeError:  # HurdleNegativeBinomial2 cannot be put together from its leaves
+            narrow = rebuilt(fn)
+        value = draw(narrow, key, shape, name)
+    return value.astype(np.float64) if value.dtype == np.float32 else value
+
+
+def drawn_if_possible(one: Callable[..., Any]) -> Callable[..., Any]:
+    """A draw of a site that nothing asked for needs; zeros where it has no sampler."""
+
+    def stand_in(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
+        try:
+            return one(fn, key, shape, name)
+        except InputError:
+            return jnp.zeros(fn.shape(shape), int if fn.support.is_discrete else float)
+
+    return stand_in
+
+
+# Families of which draws share their random bits two and two: a value takes half of a block.
+HALF_A_BLOCK = (dist.BernoulliLogits, dist.BernoulliProbs)
+# Families whose array samplers let a row's parameters change its neighbours' draws.
+_NEIGHBOURLY = (
+    dist.BinomialLogits,
+    dist.BinomialProbs,
+    dist.GammaPoisson,
+    dist.MultinomialLogits,
+    dist.MultinomialProbs,
+    dist.Poisson,
+    dist.VonMises,
+)
+
+
+def draw_rows(
+    one: Callable[..., Any],
+    fn: Any,
+    key: Callable[..., jax.Array],
+    rows: Any,
+    site: SiteSpec,
+    shape: tuple[int, ...],
+) -> Any:
+    """Draw all rows of a site at once, each by its own key where the sampler would mix them."""
+    base = base_distribution(fn)
+    family = next((kind for kind in _NEIGHBOURLY if isinstance(base, kind)), None)
+    if family is None or shape:
+        return one(fn, key(NO_ROW), shape, site.name)
+    batch = fn.batch_shape + fn.event_shape[: fn.event_dim - base.event_dim]
+    axis = site.row_axis or 0
+    from_right = len(batch) - axis
+    parameters, axes = _row_parameters(base, family, from_right)
+    rest = batch[:axis] + batch[axis + 1 :]
+
+    def one_row(parameters: dict[str, Any], row: Any) -> Any:
+        single = family(**parameters, **_settings(base, family, parameters))
+        return one(single.expand(rest), key(row), (), site.name)
+
+    values = jax.vmap(one_row, in_axes=(axes, 0))(parameters, rows)
+    return jnp.moveaxis(values, 0, axis)
+
+
+def _row_parameters(
+    base: Any, family: Any, from_right: int
+) -> tuple[dict[str, Any], dict[str, int | None]]:
+    """Array parameters of a distribution and the axis of each that follows the rows."""
+    parameters, axes = {}, {}
+    for name, constraint in family.arg_constraints.items():
+        value = base.__dict__.get(name)
+        if value is None or isinstance(value, int):
+            continue
+        value = jnp.asarray(value)
+        depth = value.ndim - getattr(constraint, "event_dim", 0) - from_right
+        if depth >= 0 and value.shape[depth] == 1:
+            value = jnp.squeeze(value, depth)
+            depth = -1
+        parameters[name], axes[name] = value, depth if depth >= 0 else None
+    return parameters, axes
+
+
+def _settings(base: Any, family: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a distribution that are plain numbers."""
+    return {
+        name: base.__dict__[name]
+        for name in family.arg_constraints
+        if name not in parameters and base.__dict__.get(name) is not None
+    }
+
+
+def drawn_on(fn: Any, value: jax.Array, natural: jax.Array) -> jax.Array:
+    """A draw that begins with a value: what follows is drawn given it.
+
+    A draw of a multivariate normal becomes one given the value by the change that its first part
+    makes to the rest (Matheron's rule).
+    """
+    base, known = base_distribution(fn), value.shape[-1] if value.ndim else 0
+    if isinstance(base, dist.GaussianRandomWalk):
+        natural = natural - natural[..., known - 1 : known] + value[..., -1:]
+    elif isinstance(base, dist.MultivariateNormal):
+        root = base.scale_tril
+        change = (value - natural[..., :known])[..., None]
+        noise = jax.scipy.linalg.solve_triangular(root[..., :known, :known], change, lower=True)
+        natural = natural + (root[..., :, :known] @ noise)[..., 0]
+    return natural.at[tuple(slice(0, size) for size in value.shape)].set(value)

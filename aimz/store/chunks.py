@@ -1,0 +1,138 @@
+"""Chunks of arrays on disk: how they are cut, packed, written and checked."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numcodecs
+import numpy as np
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec
+from zarr.codecs.numcodecs import PackBits
+from zarr.errors import ChunkNotFoundError
+from zarr.storage import LocalStore
+
+from aimz.errors import InputError
+from aimz.store.sink import Groups, Variable
+
+__all__ = [
+    "array_in",
+    "check_dtype",
+    "check_names_storable",
+    "chunk_path",
+    "compressors",
+    "is_sound",
+    "write_chunk",
+]
+
+
+#: Letters of the longest name of a stored variable.
+LONGEST_NAME = 200
+#: Rows that an array of unknown length starts with, in tiles.
+FIRST_TILES = 64
+_PACK_BITS = numcodecs.PackBits()
+
+
+def array_in(root: Any, variable: Variable, finished: Mapping[int, str]) -> Any:
+    """The variable's array, made anew unless finished tiles are in it."""
+    path = f"{variable.group}/{variable.name}"
+    config = {"write_empty_chunks": True}
+    if finished and path in root:
+        return root[path].with_config(config)
+    shape = list(variable.shape)
+    if variable.grows:
+        axis = variable.row_axis or 0
+        shape[axis] = FIRST_TILES * variable.chunks[axis]
+    kind = variable.stored.kind
+    attributes = variable.attrs
+    if variable.stored != variable.dtype:
+        attributes["site_dtype"] = str(variable.dtype)
+    return root.create_array(
+        path,
+        shape=tuple(shape),
+        chunks=tuple(max(1, size) for size in variable.chunks),
+        dtype=variable.stored,
+        fill_value=np.nan if kind == "f" else 0,
+        filters=(TransposeCodec(order=variable.order), *((PackBits(),) if kind == "b" else ())),
+        serializer=BytesCodec(),
+        compressors=compressors(variable.stored),
+        dimension_names=variable.dims,
+        attributes=attributes,
+        config=config,
+        overwrite=True,
+    )
+
+
+def compressors(dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """A checksum; integers and times are packed first, where floats would not shrink."""
+    packed = (
+        (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),) if dtype.kind in "iumM" else ()
+    )
+    return (*packed, Crc32cCodec())
+
+
+def write_chunk(
+    store: LocalStore, array: Any, variable: Variable, place: tuple[slice, ...], values: np.ndarray
+) -> None:
+    """Write a whole chunk as Zarr does, in this thread: its event loop is one for all writers."""
+    ordered = np.ascontiguousarray(values.transpose(variable.order))
+    if variable.stored.kind == "b":
+        data = np.asarray(_PACK_BITS.encode(ordered))
+    else:
+        data = ordered.astype(ordered.dtype.newbyteorder("<"), copy=False).reshape(-1)
+    path = chunk_path(store, array, place)
+    try:
+        file = path.open("wb")
+    except FileNotFoundError:  # the first of its directory
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("wb")
+    with file:  # torn, it is no finished tile, and its checksum says so
+        file.write(data.data)
+        file.write(google_crc32c.value(data).to_bytes(4, "little"))
+
+
+def chunk_path(store: LocalStore, array: Any, place: tuple[slice, ...]) -> Path:
+    """File of the chunk that holds a tile."""
+    index = tuple(part.start // size for part, size in zip(place, array.chunks, strict=True))
+    path: Path = store.root / array.path / array.metadata.encode_chunk_key(index)
+    return path
+
+
+def check_names_storable(variables: Sequence[Variable], groups: Groups) -> None:
+    """Refuse names of sites and dimensions that cannot be those of directories.
+
+    Raises
+    ------
+    InputError
+        `site-name`.
+    """
+    names = {name for group in groups.values() for name in map(str, group.variables)}
+    for name in sorted(names.union(*({v.name, *v.dims} for v in variables))):
+        reserved = name in ("", ".", "..", "zarr.json") or name.startswith("__")
+        if reserved or set(name) & set("/\\\0") or len(name.encode()) > LONGEST_NAME:
+            msg = (
+                f"A site or plate '{name:.60}' cannot be stored under its name. Rename it in the "
+                "kernel, or use store='memory'."
+            )
+            raise InputError(msg, code="site-name")
+
+
+def check_dtype(variable: Variable) -> None:
+    """Refuse a dtype that a store does not have."""
+    name = variable.name
+    if variable.stored.kind not in "biufc":
+        msg = f"Site '{name:.60}' holds {variable.stored}, which no store has. Use store='memory'."
+        raise InputError(msg, code="site-dtype")
+
+
+def is_sound(array: Any, place: tuple[slice, ...] | None) -> bool:
+    """Whether the chunks of a tile are there and undamaged."""
+    if place is None:
+        return True
+    if any(part.stop > size for part, size in zip(place, array.shape, strict=True)):
+        return False
+    try:
+        array.with_config({"read_missing_chunks": False})[place]
+    except (ChunkNotFoundError, ValueError, RuntimeError, OSError):
+        return False
+    return True

@@ -1,0 +1,254 @@
+"""Open stored results, complete and checked, and verify them byte by byte.
+
+The root of a store carries digests of all metadata and a signature of itself; every chunk carries
+a checksum. A chunk that is missing or damaged, or a store that has gone, is an error when it is
+read, never a number.
+"""
+
+import contextlib
+import importlib.util
+import itertools
+import math
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+from zarr.storage import LocalStore
+
+from aimz.errors import StoreError
+from aimz.store.directories import local_path
+from aimz.store.manifest import MANIFEST, Damage, checked_manifest, damaged_documents
+
+__all__ = ["LABEL_DTYPE", "RESULT_BYTES", "import_dask", "open_result", "open_tree", "verify"]
+
+
+#: Attribute of labels that xarray would read back in another resolution.
+LABEL_DTYPE = "label_dtype"
+#: A result up to this size opens without Dask.
+RESULT_BYTES = 2 * 2**30
+# Words of xarray for the units of durations.
+_UNITS = {"nanoseconds": "ns", "microseconds": "us", "milliseconds": "ms", "seconds": "s"}
+_UNITS |= {"minutes": "m", "hours": "h", "days": "D"}
+_OPENING = threading.Lock()
+
+
+def open_result(path: Any, *, owner: Any = None) -> xr.DataTree:
+    """Open a stored result, after a check that it is complete and that its metadata are sound.
+
+    Values are read when they are used. A chunk that is missing or damaged raises then.
+
+    Parameters
+    ----------
+    path : path-like
+        Directory of the result: the attribute `artifact_path` of the tree that wrote it.
+    owner : object, optional
+        Kept alive as long as anything of the result is.
+
+    Returns
+    -------
+    DataTree
+        The result as the method returned it. Above 2 GiB its arrays are Dask-backed where Dask is
+        installed.
+
+    Raises
+    ------
+    StoreError
+        `store-missing`, `store-incomplete`, `store-foreign`, `store-version`, `store-damaged`.
+
+    Examples
+    --------
+    >>> open_result("no/such/result")
+    Traceback (most recent call last):
+    aimz.errors.StoreError: There is no result at ...no/such/result.
+    """
+    root = local_path(path, "path")
+    manifest = checked_manifest(root)
+    for damage in damaged_documents(root, manifest):
+        raise StoreError(
+            f"The result at {root} is damaged: {damage.key} {damage.problem}. Compute it again.",
+            code="store-damaged",
+        )
+    return open_tree(root, owner)
+
+
+def open_tree(root: Path, owner: Any = None) -> xr.DataTree:
+    """The tree of a store, whatever its root says of it.
+
+    Raises
+    ------
+    StoreError
+        `store-damaged`.
+    """
+    # The setting is one of the process: arrays take it with them when they are opened.
+    store: Any = LocalStore(root, read_only=True)
+    try:
+        with _OPENING, zarr.config.set({"array.read_missing_chunks": False}):
+            times: Any = xr.coders.CFDatetimeCoder(time_unit="us")
+            tree = xr.open_datatree(
+                store,
+                engine="zarr",
+                chunks=None,
+                cache=False,
+                decode_times=times,
+                decode_timedelta=False,
+            )
+    except Exception as error:  # labels are read here, and whatever a store may raise
+        raise StoreError(
+            f"The labels of the result at {root} cannot be read. aimz.verify lists what is wrong; "
+            "compute the result again.",
+            code="store-damaged",
+        ) from error
+    names = sorted(tree.children, key=lambda name: (name == "observed_data", name))
+    groups = {name: _guarded(tree[name].to_dataset(), root, owner) for name in names}
+    total = sum(variable.nbytes for group in groups.values() for variable in group.values())
+    if total > RESULT_BYTES and importlib.util.find_spec("dask"):
+        groups = {name: _chunked(group) for name, group in groups.items()}
+    opened = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
+    opened.attrs.update({k: v for k, v in tree.attrs.items() if k != MANIFEST})
+    for group in opened.subtree:  # where the store is, wherever it was written
+        if "artifact_path" in group.attrs:
+            group.attrs["artifact_path"] = str(root)
+    return opened
+
+
+def verify(path: Any) -> list[Damage]:
+    """Read every byte of a stored result and list what is missing or damaged.
+
+    Parameters
+    ----------
+    path : path-like
+        Directory of the result.
+
+    Returns
+    -------
+    list of Damage
+        Pairs (key, problem); empty where the result is sound.
+
+    Raises
+    ------
+    StoreError
+        `store-missing`, `store-incomplete`, `store-foreign`, `store-version`, and `store-damaged`
+        where the root itself is damaged.
+    """
+    root = local_path(path, "path")
+    manifest = checked_manifest(root)
+    found = list(damaged_documents(root, manifest))
+    broken = {damage.key.removesuffix("/zarr.json") for damage in found}
+    group = zarr.open_group(LocalStore(root, read_only=True), mode="r", use_consolidated=True)
+    for name, node in sorted(group.members(max_depth=None)):
+        if isinstance(node, zarr.Array) and name not in broken:
+            found.extend(_damaged_chunks(name, node))
+    return found
+
+
+@dataclass
+class _Guarded(BackendArray):
+    """An array on disk, in the dtype of its site, whose failures say what to do."""
+
+    variable: xr.Variable
+    dtype: np.dtype
+    root: Path
+    key: str
+    owner: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.variable.shape
+
+    def __getitem__(self, key: Any) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Guarded":
+        return self  # it never changes, and a copy keeps the same directory alive
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "owner": None}  # another process does not own our directories
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        try:
+            values: np.ndarray = self.variable[key].to_numpy()
+        except Exception as error:  # whatever a store and its codecs may raise
+            what = "is damaged" if self.root.exists() else "has been removed"
+            raise StoreError(
+                f"'{self.key}' cannot be read: the result at {self.root} {what}. "
+                "aimz.verify lists what is wrong; compute the result again.",
+                code="store-damaged" if self.root.exists() else "store-missing",
+            ) from error
+        return values.astype(self.dtype, copy=False)
+
+
+def _guarded(group: xr.Dataset, root: Path, owner: Any) -> xr.Dataset:
+    """A group whose arrays check what they read and keep their directory alive."""
+    variables = {}
+    for name, variable in group.variables.items():
+        if name in group.coords:
+            labels = _exact_labels(variable)
+            if labels is not None:
+                group = group.assign_coords({name: (variable.dims, labels)})
+            continue
+        attrs = dict(variable.attrs)
+        dtype = np.dtype(attrs.pop("site_dtype", variable.dtype))
+        array = _Guarded(variable, dtype, root, str(name), owner)
+        data = indexing.LazilyIndexedArray(array)
+        variables[name] = xr.Variable(variable.dims, data, attrs, variable.encoding)
+    return group.assign(variables)
+
+
+def _exact_labels(variable: xr.Variable) -> np.ndarray | None:
+    """Labels in the resolution that they were written from; None where they have no other."""
+    kind, unit = variable.attrs.get("dtype", ""), variable.attrs.get("units", "")
+    if kind.startswith("timedelta64") and unit in _UNITS:
+        durations: np.ndarray = variable.values.astype(f"m8[{_UNITS[unit]}]").astype(kind)
+        return durations
+    kind = variable.attrs.get(LABEL_DTYPE)
+    return None if kind is None else variable.values.astype(kind)
+
+
+def _chunked(group: xr.Dataset) -> xr.Dataset:
+    """A group in Dask arrays of the chunks on disk."""
+    parts = {}
+    for name, variable in group.data_vars.items():
+        chunks = variable.encoding.get("chunks", variable.shape)
+        parts[name] = variable.chunk(dict(zip(variable.dims, chunks, strict=True)))
+    return group.assign(parts)
+
+
+def _damaged_chunks(name: str, array: zarr.Array[Any]) -> Iterable[Damage]:
+    strict = array.with_config({"read_missing_chunks": False})
+    grid = [math.ceil(n / c) for n, c in zip(array.shape, array.chunks, strict=True)]
+    for index in itertools.product(*map(range, grid)):
+        key = f"{name}/{array.metadata.encode_chunk_key(index)}"
+        try:
+            strict.get_block_selection(index)
+        except zarr.errors.ChunkNotFoundError:
+            yield Damage(key, "is missing")
+        except Exception as error:  # noqa: BLE001  # whatever codecs may raise: it is reported
+            yield Damage(key, f"is damaged: {error!s:.120}")
+
+
+def import_dask() -> None:
+    """Import Dask, where it is installed, as xarray is about to do, but in a thread of its own.
+
+    Dask keeps the exception that tells it that Jinja is missing, and an exception keeps the frames
+    of all its callers: the first result of a process would never be freed.
+    """
+    if "dask.array" in sys.modules or importlib.util.find_spec("dask") is None:
+        return
+
+    def load() -> None:
+        with contextlib.suppress(ImportError):  # xarray does without it
+            importlib.import_module("dask.array")
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    thread.join()

@@ -1,0 +1,130 @@
+"""Sinks: where the tiles of a result go.
+
+A sink has `begin`, `write`, `commit` and `abort`. Nothing exists until `commit`; writing a tile
+twice is harmless, and a sink that resumes an earlier run knows the tiles that it already `has`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+
+__all__ = ["Groups", "Key", "Sink", "Tile", "Variable"]
+
+
+type Key = tuple[str, str]
+type Groups = Mapping[str, xr.Dataset]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some rows by some draws: its number on the grid, its rows, its chains and draws of each."""
+
+    number: int
+    rows: slice
+    chains: slice
+    draws: slice
+    digest: str = ""  # of its rows, where they were read by the piece
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One array of a result, as it is labelled and cut.
+
+    Parameters
+    ----------
+    group, name, site : str
+        Group of the tree, name in the group, and the kernel's site.
+    dims : tuple of str
+        Dimensions; `chain` and `draw` lead, unless the variable is observed.
+    shape, chunks : tuple of int
+        Of the whole and of one tile. The rows count 0 while their number is not known.
+    dtype, stored : dtype
+        Of the values, and the narrowest that holds every value that the site can take.
+    row_axis : int or None
+        The axis of the rows.
+    has_draws : bool
+        False for observed data.
+    measure : str
+        "angle" or "category" where a difference of two values is no difference of quantities.
+    """
+
+    group: str
+    name: str
+    site: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: np.dtype
+    stored: np.dtype
+    row_axis: int | None
+    has_draws: bool = True
+    measure: str = ""
+
+    @property
+    def key(self) -> Key:
+        """What the variable is called in a sink."""
+        return (self.group, self.name)
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """What the labelled array says of itself."""
+        return {"site": self.site} | ({"measure": self.measure} if self.measure else {})
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Axes in the order in which a tile's values lie in memory: the rows lead."""
+        axes = list(range(len(self.dims)))
+        if self.row_axis is not None:
+            axes.insert(0, axes.pop(self.row_axis))
+        return tuple(axes)
+
+    @property
+    def grows(self) -> bool:
+        """Whether the number of rows is not known yet."""
+        return self.row_axis is not None and self.shape[self.row_axis] == 0
+
+    def place(self, tile: Tile) -> tuple[slice, ...] | None:
+        """Where a tile's values go; None where another tile holds the same values."""
+        if self.row_axis is None and tile.rows.start:
+            return None
+        if not self.has_draws and (tile.chains.start or tile.draws.start):
+            return None
+        index = [slice(0, size) for size in self.shape]
+        if self.has_draws:
+            index[:2] = [tile.chains, tile.draws]
+        if self.row_axis is not None:
+            index[self.row_axis] = tile.rows
+        return tuple(index)
+
+    def arrange(self, values: np.ndarray, tile: Tile) -> np.ndarray:
+        """A tile's values, (row, draw, ...), (draw, ...) or (row, ...), in the variable's order."""
+        if not self.has_draws:
+            return np.moveaxis(values, 0, self.row_axis or 0)
+        chains, draws = tile.chains.stop - tile.chains.start, tile.draws.stop - tile.draws.start
+        if self.row_axis is None:
+            return values.reshape(chains, draws, *values.shape[1:])
+        array = values.reshape(len(values), chains, draws, *values.shape[2:])
+        return np.moveaxis(array, 0, self.row_axis)
+
+
+class Sink(Protocol):
+    """Takes tiles of rows by draws and makes them a result, or nothing."""
+
+    def begin(self, variables: Sequence[Variable]) -> None:
+        """Prepare for tiles of these variables."""
+
+    def has(self, tile: Tile) -> bool:
+        """Whether an earlier run has written this tile, soundly and from the same rows."""
+
+    def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> None:
+        """Put the values of one tile in place; several threads may write at once."""
+
+    def commit(self, groups: Groups, attrs: Mapping[str, Any], rows: int) -> xr.DataTree:
+        """Make the result visible: these groups, with the variables added."""
+
+    def abort(self) -> Path | None:
+        """Leave nothing that looks like a result; say where a part is kept to be resumed."""

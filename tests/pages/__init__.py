@@ -1,0 +1,1 @@
+"""Every example of the README, the docs and the folder of examples runs."""

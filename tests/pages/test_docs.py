@@ -1,0 +1,50 @@
+"""Every Python example of the README and the docs runs, and prints what it says."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Pages whose examples fit models or compile many programs; the README fits in the fast suite.
+SLOW = {
+    "concepts.md",
+    "counterfactuals.md",
+    "mediation.md",
+    "migrating.md",
+    "pipelines.md",
+    "time_and_trials.md",
+}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def _name(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=_name(page), marks=pytest.mark.slow if page.name in SLOW else ())
+        for page in PAGES
+    ],
+)
+def test_examples_of_the_page_run(page):
+    text = page.read_text()
+    source = "\n".join(match.group(1) for match in BLOCK.finditer(text))
+    test = doctest.DocTestParser().get_doctest(source, {}, page.name, str(page), 0)
+    plain = [block for block in BLOCK.findall(text) if ">>>" not in block]
+    assert not plain, f"Write it with >>>, so that it runs:\n{plain[0]}" if plain else ""
+    report: list[str] = []
+    result = doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=report.append)
+    assert result.failed == 0, "".join(report)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_of_the_page_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing, f"no such file: {missing}"

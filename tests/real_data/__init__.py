@@ -1,0 +1,1 @@
+"""Published data sets, against least squares and published answers."""

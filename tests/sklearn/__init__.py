@@ -1,0 +1,1 @@
+"""Tests of the estimators in scikit-learn's sense."""
