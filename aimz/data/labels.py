@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from aimz.errors import InputError, nearest
 
@@ -18,6 +19,7 @@ __all__ = [
     "column_names",
     "column_order",
     "columns_ordered",
+    "index_of",
     "lined_up",
     "only_counted",
     "row_labels",
@@ -166,17 +168,24 @@ def _row_order(own: np.ndarray, labels: np.ndarray, name: str, named: str) -> np
     """Where the rows `labels` are in `own`; None where they are in order already."""
     if _are_equal(own, labels):
         return None
-    sorter = np.argsort(own, kind="stable")
-    try:
-        there = np.searchsorted(own, labels, sorter=sorter)
-    except TypeError as error:
-        raise _other_labels(name, named, "of another kind") from error
-    order = sorter[np.minimum(there, len(own) - 1)]
-    if not _are_equal(own[order], labels):
-        raise _other_labels(name, named, "that differ")
-    if len(np.unique(labels)) < len(labels):
-        raise _other_labels(name, named, "in another order, some of them twice")
-    return order
+    index, wanted = index_of(own), index_of(labels)
+    order = index.get_indexer_for(wanted)
+    if (order < 0).any():
+        is_alike = index.inferred_type == wanted.inferred_type
+        raise _other_labels(name, named, "that differ" if is_alike else "of another kind")
+    if not (index.is_unique and wanted.is_unique):
+        is_same = index.value_counts().equals(wanted.value_counts().reindex(index.unique()))
+        how = "in another order, some of them twice" if is_same else "that differ"
+        raise _other_labels(name, named, how)
+    return np.asarray(order)
+
+
+def index_of(labels: np.ndarray) -> pd.Index:
+    """Labels as what finds them; they are looked up as they are, not turned to text or levels."""
+    index: pd.Index = pd.Index(
+        labels, dtype=labels.dtype if labels.dtype.kind in "iufMm" else object
+    )
+    return index
 
 
 def _are_equal(own: np.ndarray, labels: np.ndarray) -> bool:

@@ -69,7 +69,7 @@ def answer_of(
     question: Question, averages: Mapping[Any, np.ndarray], names: list[Any], shape: "AnswerShape"
 ) -> xr.DataArray:
     """Averages of one pass, as the labelled answer to a question."""
-    if question.is_probability:
+    if question.meaning.is_joint:
         if not np.all(np.isfinite(averages[EVENT])):
             msg = (
                 "What was observed of some rows has probability 0 under some draws, so that "
@@ -144,10 +144,10 @@ def _contrasted(
 
 def contrasts_of(question: Question, names: list[Any]) -> list[tuple[Any, Any]]:
     """Which scenarios are compared, the new one first."""
-    if question.mediator is None:
+    mediated = question.meaning.mediated
+    if mediated is None:
         return [(name, names[0]) for name in names[1:]]
-    old, new, crossed = names
-    return [{"nde": (crossed, old), "nie": (new, crossed), "total": (new, old)}[question.estimand]]
+    return [(names[mediated[0]], names[mediated[1]])]
 
 
 def attributes_of_effect(question: Question, scenarios: Scenarios) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def effect_of(
     """
     site = scenarios.natural.spec[question.site]
     question = for_site(question, site)
-    by_row = question.estimand == "ite"
+    by_row = question.meaning.unit == "row"
     if by_row:
         rows = _each_row(rows, scenarios, schema)
     done = _run(question, scenarios, _begun(question, rows, scenarios, seen), on_rows)
@@ -150,7 +150,7 @@ def _run(
     weigh: TileRun | None = None
     if question.population == "superpopulation":
         weigh = _ready(_population_call(first), plan)
-    pairs = [] if question.is_probability else contrasts_of(question, list(scenarios.prepared))
+    pairs = [] if question.meaning.is_joint else contrasts_of(question, list(scenarios.prepared))
 
     def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
         first_draw = tile.chains.start * plan.draws + tile.draws.start
@@ -162,7 +162,7 @@ def _run(
             replayed = replays(row_tile, tile, device)
             _note_soundness(found, tile, replayed)
             values = replayed.values
-            if question.is_probability:
+            if question.meaning.is_joint:
                 values = {**values, **events_of(scenarios, replayed, tile)}
         draws = slice(first_draw, first_draw + num_draws(tile))
         if worlds is not None and worlds.has_sums:

@@ -133,7 +133,7 @@ def plot_effect(
     cells = _cells_of(effect, prob, kind)
     interval = f"{100 * prob:.4g}% {kind}"
     both = interval if cells.inner is None else f"{interval}, inner ones {INNER:.0%}"
-    doses = None if effect.question.estimand == "ite" else _doses_of(effect)
+    doses = None if effect.question.meaning.unit == "row" else _doses_of(effect)
     if cells.means.size == 1:
         picture = ax or new_axes(3.4)
         _draw_density(picture, effect, cells)
@@ -149,7 +149,7 @@ def plot_effect(
         write_legend(picture, paths, cells.series, "", is_beside=ax is None)
         shown = f"bands: {both}"
     else:
-        cells = _forest_of(cells, is_sorted=effect.question.estimand == "ite")
+        cells = _forest_of(cells, is_sorted=effect.question.meaning.unit == "row")
         picture = ax or new_axes(_forest_height(cells))
         points = _draw_forest(picture, effect.question, cells)
         write_legend(picture, points, cells.series, "", is_beside=ax is None)

@@ -97,11 +97,10 @@ def rows_of(
     InputError
         `by-missing`, `rows-mismatch`, `not-finite`, `no-rows`, `column-unknown`.
     """
-    if (by is None and question.estimand == "cate") or (
-        by is not None and question.estimand != "cate" and question.derive is None
-    ):
+    unit = question.meaning.unit
+    if (by is None and unit == "group") or (by is not None and unit not in ("group", "any")):
         msg = (
-            "estimand='cate' needs by=: a label per row, or the name of a column."
+            f"estimand='{question.estimand}' needs by=: a label per row, or the name of a column."
             if by is None
             else f"by= is for estimand='cate', not {question.estimand!r}. Name that, or drop by=."
         )

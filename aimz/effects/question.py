@@ -7,34 +7,13 @@ from typing import Any
 import numpy as np
 
 from aimz.effects.comparisons import COMPARISONS, Comparison, Derived, not_kept
+from aimz.effects.estimands import ESTIMANDS, Estimand
 from aimz.effects.reduction import Summarised
 from aimz.errors import InputError, nearest
 
 __all__ = ["POPULATIONS", "RUNGS", "TARGETS", "Question", "question_of"]
 
 
-# `cause` is nothing, or " of " and what is changed.
-ESTIMANDS = {
-    "ate": "average effect{cause} on {site}",
-    "att": "average effect{cause} on {site} in the treated",
-    "atc": "average effect{cause} on {site} in the untreated",
-    "cate": "average effect{cause} on {site} in each group",
-    "ite": "effect{cause} on {site} in each row",
-    "nde": "natural direct effect{cause} on {site}",
-    "nie": "natural indirect effect{cause} on {site}",
-    "total": "total effect{cause} on {site}",
-    "benefit": "probability that {site} is 1 with, and 0 without, the intervention{cause}",
-    "necessity": (
-        "probability that {site} would have been 0 without the intervention{cause}, among rows "
-        "that had it and a 1,"
-    ),
-    "sufficiency": (
-        "probability that {site} would have been 1 with the intervention{cause}, among rows that "
-        "had neither it nor a 1,"
-    ),
-}
-#: Estimands that are probabilities of what a unit has in two worlds at once.
-PROBABILITIES = ("benefit", "necessity", "sufficiency")
 RUNGS = {
     "intervention": "what would happen to rows like these",
     "counterfactual": "what would have happened to these rows, given what was observed of them",
@@ -85,14 +64,15 @@ class Question:
 
     def worded(self, cause: str, site: str) -> str:
         """The estimand in words, with what is changed, as ` of t`, and the name of the site."""
-        if self.derive is not None:
-            return f"estimand '{self.estimand}' of {site}"
-        return ESTIMANDS[self.estimand].format(cause=cause, site=site)
+        return self.meaning.words.format(cause=cause, site=site)
 
     @property
-    def is_probability(self) -> bool:
-        """Whether it asks about two worlds of a unit at once."""
-        return self.estimand in PROBABILITIES
+    def meaning(self) -> Estimand:
+        """What the estimand means; one of a user's own is computed from averages."""
+        if self.derive is None:
+            return ESTIMANDS[self.estimand]
+        name = self.estimand.replace("{", "{{").replace("}", "}}")
+        return Estimand(f"estimand '{name}' of {{site}}", unit="any")
 
 
 def question_of(
@@ -133,19 +113,18 @@ def question_of(
             msg = f"There is no {option} {value!r:.40}. {nearest(str(value), list(valid))}"
             raise InputError(msg, code="option-unknown")
     _check_kinds(site, mediator, row_summary)
-    if (mediator is None) != (name not in ("nde", "nie", "total")):
-        msg = "estimand='nde', 'nie' and 'total' need mediator=, a site, and no other does."
-        raise InputError(msg, code="mediator-missing")
+    meaning = Estimand("", unit="any") if derive is not None else ESTIMANDS[name]
+    _check_mediator(meaning, mediator)
     if derive is not None and row_summary:
         msg = "row_summary= is of a comparison of two scenarios, not of an estimand of your own."
         raise InputError(msg, code="option-unknown")
-    _check_population(name, target, population, summarised=bool(row_summary))
-    _check_rung(name, comparison, target, population, rung)
+    _check_population(meaning, target, population, summarised=bool(row_summary))
+    _check_rung(name, meaning, (comparison, target, population, rung))
     null: float | None
     compare, null = (comparison, None) if callable(comparison) else COMPARISONS[comparison]
     how = _name_of(comparison)
     asked = _summarised(row_summary, null)
-    if derive is not None or name in PROBABILITIES:
+    if derive is not None or meaning.is_joint:
         how, null = "none", None
     return Question(
         name, how, target, population, site, compare, null, mediator, rung, derive, asked
@@ -168,12 +147,20 @@ def _check_kinds(site: Any, mediator: Any, row_summary: Any) -> None:
             raise InputError(msg, code="option-unknown")
 
 
+def _check_mediator(meaning: Estimand, mediator: Any) -> None:
+    if (mediator is None) != (meaning.mediated is None):
+        mediated = [repr(n) for n, known in ESTIMANDS.items() if known.mediated is not None]
+        listed = f"{', '.join(mediated[:-1])} and {mediated[-1]}"
+        msg = f"estimand={listed} need mediator=, a site, and no other does."
+        raise InputError(msg, code="mediator-missing")
+
+
 def _name_of(option: Any) -> str:
     return str(getattr(option, "__name__", "callable") if callable(option) else option)
 
 
-def _check_population(name: str, target: str, population: str, *, summarised: bool) -> None:
-    if name == "ite" and population == "superpopulation":
+def _check_population(meaning: Estimand, target: str, population: str, *, summarised: bool) -> None:
+    if meaning.unit == "row" and population == "superpopulation":
         msg = "An effect on each row has no population beyond: leave it out, or ask for 'ate'."
         raise InputError(msg, code="option-unknown")
     if population == "finite" and target != "prediction":
@@ -182,7 +169,7 @@ def _check_population(name: str, target: str, population: str, *, summarised: bo
             "means. Pass target='prediction'."
         )
         raise InputError(msg, code="finite-expectation")
-    if summarised and (name in PROBABILITIES or population == "superpopulation"):
+    if summarised and (meaning.is_joint or population == "superpopulation"):
         msg = "row_summary= is of effects on these rows: leave population= out, or ask for 'ate'."
         raise InputError(msg, code="option-unknown")
 
@@ -205,24 +192,25 @@ def _summarised(given: Any, null: float | None) -> Summarised | None:
     return Summarised(quantiles, float(options["threshold"] or 0.0))
 
 
-def _check_rung(
-    estimand: str, comparison: str | Comparison, target: str, population: str, rung: str
-) -> None:
+def _check_rung(name: str, meaning: Estimand, options: tuple[Any, str, str, str]) -> None:
+    comparison, target, population, rung = options
     msg = ""
     if rung == "counterfactual" and target == "expectation":
         msg = (
             "A counterfactual is an outcome: the unit's own noise is in it. Leave target= out, or "
             "ask for rung='intervention'."
         )
-    elif rung == "counterfactual" and (population == "finite" or estimand in ("nde", "nie")):
-        option = "population='finite'" if population == "finite" else f"estimand='{estimand}'"
+    elif rung == "counterfactual" and (
+        population == "finite" or (meaning.mediated is not None and 2 in meaning.mediated)
+    ):
+        option = "population='finite'" if population == "finite" else f"estimand='{name}'"
         msg = (
             f"{option} belongs to rung='intervention'. Counterfactuals keep what was observed; a "
             "site on the path is set by a scenario."
         )
-    elif estimand in PROBABILITIES and (rung != "counterfactual" or comparison != "difference"):
+    elif meaning.is_joint and (rung != "counterfactual" or comparison != "difference"):
         msg = (
-            f"estimand='{estimand}' asks what a unit has in two worlds. Pass "
+            f"estimand='{name}' asks what a unit has in two worlds. Pass "
             "rung='counterfactual', and leave comparison= out."
         )
     if msg:

@@ -8,6 +8,7 @@ import numpy as np
 
 from aimz.data import as_array, check_outcome
 from aimz.effects.counterfactual import replays_of
+from aimz.effects.estimands import Arms
 from aimz.effects.population import Rows, in_arm, rows_of
 from aimz.effects.question import Question
 from aimz.effects.scenarios import Scenarios
@@ -41,7 +42,7 @@ def about(
     natural, rows = scenarios.values, own.rows
     given = own.arguments.lined(options, primary)
     arms: dict[Any, np.ndarray] = {}
-    has_arms = question.estimand in ("att", "atc") or question.is_probability
+    has_arms = question.meaning.who is not None
     if has_arms or question.population == "finite":
         if rows is None:
             msg = (
@@ -82,13 +83,22 @@ def about(
 
 def _who_counts(question: Question, scenarios: Scenarios) -> np.ndarray | None:
     """Rows, (row,) of bool, that an estimand is about; None for all."""
-    if not scenarios.arms:
+    meaning = question.meaning
+    if not scenarios.arms or meaning.who is None:
         return None
     old, new = (list(scenarios.arms.values())[n] for n in (0, -1))
-    if question.estimand in ("att", "atc"):
-        return new if question.estimand == "att" else old
-    if not question.is_probability:
-        return None
+    arms = _arms_of(question, scenarios, old, new) if meaning.is_joint else Arms(old, new)
+    counts = np.asarray(meaning.who(arms), bool)
+    if meaning.needs_all and not counts.all():
+        msg = (
+            f"estimand='{question.estimand}' needs everybody to have had one of the two scenarios."
+        )
+        raise InputError(msg, code="treatment-unknown")
+    return counts
+
+
+def _arms_of(question: Question, scenarios: Scenarios, old: np.ndarray, new: np.ndarray) -> Arms:
+    """The arms with what was observed in them, of outcomes that are 0 or 1."""
     outcome = scenarios.outcome
     assert outcome is not None  # noqa: S101  # they need it
     is_output = question.site == scenarios.natural.spec.output
@@ -99,15 +109,7 @@ def _who_counts(question: Question, scenarios: Scenarios) -> np.ndarray | None:
     if any(question.site in {*c.sites, *c.condition} for c in scenarios.changes.values()):
         msg = f"A scenario sets '{question.site}' itself, so nothing is left to chance there."
         raise InputError(msg, code="rung-mismatch")
-    subsets: dict[str, np.ndarray] = {
-        "necessity": new & (outcome == 1) & seen,
-        "sufficiency": old & (outcome == 0) & seen,
-        "benefit": old | new,
-    }
-    if question.estimand == "benefit" and not subsets["benefit"].all():
-        msg = "estimand='benefit' needs everybody to have had one of the two scenarios."
-        raise InputError(msg, code="treatment-unknown")
-    return subsets[question.estimand]
+    return Arms(old, new, (outcome == 1) & seen, (outcome == 0) & seen)
 
 
 def _outcome(

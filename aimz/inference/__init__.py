@@ -3,7 +3,17 @@
 from aimz.inference.auto import AutoEngine
 from aimz.inference.chains import NUTS, ChainRecord, MCMCEngine
 from aimz.inference.choice import AbsentEngine, as_engine, check_settings
-from aimz.inference.engine import Draws, Engine, Fit, Problem, Settings, more_draws
+from aimz.inference.engine import (
+    Draws,
+    Engine,
+    Fit,
+    ObjectEngine,
+    Problem,
+    Settings,
+    SteppingEngine,
+    VariationalEngine,
+    more_draws,
+)
 from aimz.inference.linear import (
     Columns,
     ExactLinear,
@@ -27,10 +37,13 @@ __all__ = [
     "LinearKernel",
     "LogisticKernel",
     "MCMCEngine",
+    "ObjectEngine",
     "Problem",
     "SVIEngine",
     "SVIRecord",
     "Settings",
+    "SteppingEngine",
+    "VariationalEngine",
     "as_engine",
     "check_settings",
     "more_draws",

@@ -15,7 +15,19 @@ from aimz.errors import Note
 from aimz.kernel import Inputs, KernelSpec
 from aimz.outcomes import Presence
 
-__all__ = ["Course", "Draws", "Engine", "Fit", "Problem", "Settings", "more_draws"]
+__all__ = [
+    "ContinuingEngine",
+    "Course",
+    "Draws",
+    "Engine",
+    "Fit",
+    "ObjectEngine",
+    "Problem",
+    "Settings",
+    "SteppingEngine",
+    "VariationalEngine",
+    "more_draws",
+]
 
 
 type Draws = dict[str, Any]
@@ -130,6 +142,44 @@ class Engine(Protocol):
         """More posterior draws, (chain, draw, ...), never those of `fit` again."""
 
 
+@runtime_checkable
+class SteppingEngine(Engine, Protocol):
+    """An engine that also trains by single steps."""
+
+    def step(self, rng_key: Any, problem: Problem, state: Any = None) -> tuple[Any, float]:
+        """One step on the rows of the problem: the new state, and the loss before the step."""
+
+    def fit_of(self, state: Any, rng_key: Any, problem: Problem, num_samples: int) -> Fit:
+        """The fit that a stepped state stands for, with draws."""
+
+
+@runtime_checkable
+class ContinuingEngine(Engine, Protocol):
+    """An engine whose fit has moved when it has drawn more, as chains do."""
+
+    def proceed(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Fit:
+        """More draws, and the state afterwards."""
+
+
+@runtime_checkable
+class VariationalEngine(Engine, Protocol):
+    """An engine whose fit is a run of NumPyro's SVI."""
+
+    def vi_result(self, fit: Fit) -> Any:
+        """NumPyro's own record of a fit."""
+
+    def fit_from(self, rng_key: Any, result: Any, num_samples: int | None = None) -> Fit:
+        """The fit that a run elsewhere stands for, with draws."""
+
+
+@runtime_checkable
+class ObjectEngine(Engine, Protocol):
+    """An engine that can show its fit as an object of NumPyro's."""
+
+    def fitted_object(self, fit: Fit, problem: Problem | None) -> Any:
+        """NumPyro's object, as if it had run."""
+
+
 @dataclass
 class Course:
     """What has happened so far in a fit: the moving state and the losses."""
@@ -148,13 +198,12 @@ class Course:
 
 
 def more_draws(
-    engine: Any, key: jax.Array, problem: Problem | None, fit: Fit, num_samples: int
+    engine: Engine, key: jax.Array, problem: Problem | None, fit: Fit, num_samples: int
 ) -> Fit:
     """A fit with further draws: of a stepped state, of a guide, or of chains that continue."""
-    if not fit.draws and hasattr(engine, "fit_of"):
-        stepped: Fit = engine.fit_of(fit.state, key, problem, num_samples)
-        return stepped
-    if hasattr(engine, "proceed"):
-        continued: Fit = engine.proceed(key, problem, fit, num_samples)
-        return continued
-    return replace(fit, draws=dict(engine.draw(key, problem, fit, num_samples)), stats={})
+    known: Any = problem  # an engine that needs the data says so itself
+    if not fit.draws and isinstance(engine, SteppingEngine):
+        return engine.fit_of(fit.state, key, known, num_samples)
+    if isinstance(engine, ContinuingEngine):
+        return engine.proceed(key, known, fit, num_samples)
+    return replace(fit, draws=dict(engine.draw(key, known, fit, num_samples)), stats={})

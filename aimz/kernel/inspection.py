@@ -9,7 +9,6 @@ must give the same answers.
 
 import itertools
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -64,7 +63,8 @@ class _Call:
         }
 
 
-_SPECS: OrderedDict[Any, tuple[Any, KernelSpec]] = OrderedDict()
+# The kernel stays alive: its address is part of the name.
+_SPECS: programs.Cache[Any, tuple[Any, KernelSpec]] = programs.Cache(_MAX_SPECS)
 
 
 def inspect(kernel: Callable[..., Any], inputs: Inputs, param_output: str) -> KernelSpec:
@@ -107,17 +107,15 @@ def inspect(kernel: Callable[..., Any], inputs: Inputs, param_output: str) -> Ke
         _check_output(call)
         _check_observations(call)
         key = _key(call)
-        if key in _SPECS:
-            _SPECS.move_to_end(key)
-            return _SPECS[key][1]
-        arrays = inputs.arrays
-        names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
-        lookups = lookups_of(natural.program, [*names, None])
-        spec = replace(_decide(call), version=key[1], lookups=lookups)
-        _SPECS[key] = (kernel, spec)
-        if len(_SPECS) > _MAX_SPECS:
-            _SPECS.popitem(last=False)
-        return spec
+        return _SPECS.get_or_make(key, lambda: (kernel, _spec_of(call, key[1])))[1]
+
+
+def _spec_of(call: _Call, version: str) -> KernelSpec:
+    """The spec of a kernel that has not been seen on such inputs."""
+    arrays = call.inputs.arrays
+    names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
+    lookups = lookups_of(call.natural.program, [*names, None])
+    return replace(_decide(call), version=version, lookups=lookups)
 
 
 def _key(call: _Call) -> Any:

@@ -5,7 +5,6 @@ same structural equations row by row. This catches what no walk over axes can: a
 its rows (`X.sum() / X.shape[0]`, `if len(X) > 1`), or loses an axis when there is one row.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ _ORDER = np.array([2, 0, 3, 1])
 _SKIPPED = frozenset({"observation", "scale"})
 _MAX_CHECKS = 64
 # Compiled checks by fingerprint; the jaxpr stays alive because the name may hold addresses.
-_CHECKS: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
+_CHECKS: programs.Cache[str, tuple[Any, Any]] = programs.Cache(_MAX_CHECKS)
 type _Answers = Mapping[tuple[str, str], Any]
 
 
@@ -125,12 +124,12 @@ def _run_once(compare: Callable[..., Any], *args: Any) -> Any:
     """Run a check; it is no prediction, so it takes no place among the compiled programs."""
     closed, shapes = programs.trace(compare, *args)
     key = programs.fingerprint(closed, values=True)
-    if key not in _CHECKS:
-        flat = jax.jit(core.jaxpr_as_fun(closed)).lower(*jax.tree.leaves(args))
-        _CHECKS[key] = (flat.compile(), closed)
-        if len(_CHECKS) > _MAX_CHECKS:
-            _CHECKS.popitem(last=False)
-    values = _CHECKS[key][0](*jax.tree.leaves(args))
+    leaves = jax.tree.leaves(args)
+
+    def make() -> tuple[Any, Any]:
+        return jax.jit(core.jaxpr_as_fun(closed)).lower(*leaves).compile(), closed
+
+    values = _CHECKS.get_or_make(key, make)[0](*leaves)
     return jax.tree.unflatten(jax.tree.structure(shapes), values)
 
 

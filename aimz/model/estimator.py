@@ -3,7 +3,6 @@
 State is the constructor's parameters and one frozen `Fitted` record.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,11 @@ from aimz.errors import InputError, Note, NotFittedError, OutputWarning, StoreEr
 from aimz.inference import (
     AbsentEngine,
     Fit,
+    ObjectEngine,
     Problem,
     Settings,
+    SteppingEngine,
+    VariationalEngine,
     as_engine,
     check_settings,
     more_draws,
@@ -96,7 +98,7 @@ class Estimator(Routed, Portable):
         read_signature(kernel, param_input, param_output)
         if getattr(rng_key, "dtype", None) == np.uint32:
             text = "rng_key is a legacy key of two words. Pass jax.random.key(seed) instead."
-            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            show([Note(DeprecationWarning, text, "")])
 
     # ---------------------------------------------------------------- fitting
 
@@ -484,8 +486,8 @@ class Estimator(Routed, Portable):
         that are not latent are missing. A guide: an `SVI` whose `guide` has seen the data, for the
         state and the parameters in `vi_result`.
         """
-        engine: Any = as_engine(self.inference, self.kernel)
-        if not hasattr(engine, "fitted_object"):
+        engine = as_engine(self.inference, self.kernel)
+        if not isinstance(engine, ObjectEngine):
             who = "A loaded model" if engine.name == "absent" else f"Engine '{engine.name}'"
             msg = f"{who} has no object of NumPyro's. Use posterior_tree."
             raise _NoResultError(msg, code="no-object")
@@ -498,15 +500,11 @@ class Estimator(Routed, Portable):
     @property
     def vi_result(self) -> Any:
         """NumPyro's `SVIRunResult` of the last SVI fit; set it to use one run elsewhere."""
-        engine: Any = as_engine(self.inference, self.kernel)
-        if not hasattr(engine, "vi_result"):
-            msg = f"Engine '{engine.name}' has no vi_result. Use inference='svi' or an SVI object."
-            raise _NoResultError(msg, code="vi-result")
-        return engine.vi_result(self._trained().fit)
+        return self._variational_engine().vi_result(self._trained().fit)
 
     @vi_result.setter
     def vi_result(self, result: Any) -> None:
-        engine: Any = as_engine(self.inference, self.kernel)
+        engine = self._variational_engine()
         key = self._derived_key(None, Use.FIT)
         self._fitted = Fitted(engine.fit_from(key, result, self._setting("num_samples", None)))
 
@@ -610,7 +608,7 @@ class Estimator(Routed, Portable):
                 f"The kernel is not in the saved model, because of {own.absent:.120}. Pass it to "
                 "load, or move it to a module that can be imported."
             )
-            show([Note(OutputWarning, text, "kernel-not-kept")], level=3)
+            show([Note(OutputWarning, text, "kernel-not-kept")])
 
     @classmethod
     def load(
@@ -663,7 +661,7 @@ class Estimator(Routed, Portable):
                 f"The model was saved with jax_enable_x64={archive.double}, which is not so here. "
                 "Predictions are drawn from other random bits than they were. Set it to the same."
             )
-            show([Note(OutputWarning, text, "precision-differs")], level=3)
+            show([Note(OutputWarning, text, "precision-differs")])
         return model
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001
@@ -813,9 +811,16 @@ class Estimator(Routed, Portable):
             raise NotFittedError(msg, code="no-draws")
         return fitted
 
-    def _stepping_engine(self) -> Any:
+    def _variational_engine(self) -> VariationalEngine:
         engine = as_engine(self.inference, self.kernel)
-        if not hasattr(engine, "step"):
+        if not isinstance(engine, VariationalEngine):
+            msg = f"Engine '{engine.name}' has no vi_result. Use inference='svi' or an SVI object."
+            raise _NoResultError(msg, code="vi-result")
+        return engine
+
+    def _stepping_engine(self) -> SteppingEngine:
+        engine = as_engine(self.inference, self.kernel)
+        if not isinstance(engine, SteppingEngine):
             msg = f"Engine '{engine.name}' cannot train by steps. Use inference='svi', or call fit."
             raise InputError(msg, code="no-steps")
         return engine

@@ -54,7 +54,7 @@ from aimz.results import (
     tree_of,
 )
 from aimz.sampling import expectation_block, log_likelihood_block, predict_block, score_block
-from aimz.store import Scratch, import_dask
+from aimz.store import Scratch, Sink, import_dask
 
 __all__ = ["ImpactModel"]
 
@@ -112,7 +112,7 @@ class ImpactModel(Estimator):
         return_sites: Sequence[str] | str | None = None,
         shard_axis: str = "obs",
         batch_size: int | None = None,
-        store: str = "persistent",
+        store: str | Sink = "persistent",
         output_dir: Any = None,
         progress: bool = True,
         **kwargs: Any,
@@ -145,8 +145,9 @@ class ImpactModel(Estimator):
             Accepted for its name: tiles go to all devices either way.
         batch_size : int, optional
             Rows to read at a time from an `X` that is not in memory. It never changes a result.
-        store : {"persistent", "memory"}
-            A Zarr store on disk, read when it is used; or arrays in memory.
+        store : {"persistent", "memory"} or sink
+            A Zarr store on disk, read when it is used; arrays in memory; or a sink of your own, see
+            `aimz.testing.SinkContract`.
         output_dir : path or file URL, optional
             Directory in which the call writes a store `<UTC-timestamp>_predict`; the same call
             again goes on with one that was interrupted. Default a temporary directory that lasts
@@ -269,7 +270,7 @@ class ImpactModel(Estimator):
         return_sites: Sequence[str] | str | None = None,
         shard_axis: str = "obs",
         batch_size: int | None = None,
-        store: str = "persistent",
+        store: str | Sink = "persistent",
         output_dir: Any = None,
         progress: bool = True,
         **kwargs: Any,
@@ -335,7 +336,7 @@ class ImpactModel(Estimator):
         missing: str = "raise",
         shard_axis: str = "obs",
         batch_size: int | None = None,
-        store: str = "persistent",
+        store: str | Sink = "persistent",
         output_dir: Any = None,
         progress: bool = True,
         **kwargs: Any,
@@ -538,7 +539,7 @@ class ImpactModel(Estimator):
             tree if tree is not None else self.predict(**{**options, **dict(arguments or {})})
             for tree, arguments in pairs
         )
-        show(concerns(baseline, intervention), level=3)
+        show(concerns(baseline, intervention))
         return difference(baseline, intervention, self._scratch())
 
     def effect(
@@ -693,14 +694,14 @@ class ImpactModel(Estimator):
         ready = scenarios_of(request, question, natural, changes, key_of)
         rows, ready = about(question, ready, given)
         noted = tuple(dict.fromkeys(n for p in ready.prepared.values() for n in p.notes))
-        show(self._news(noted), level=3)
+        show(self._news(noted))
         schema = self._schema(fit.draws, ready.natural.arguments.labels, draws)
         check_labels(ready.natural.spec, schema)
         with progress_bar(ready.natural.rows, desc="effect", unit="row", shown=progress) as bar:
             effect, notes = effect_of(
                 question, rows, ready, schema, fit.attrs, request.fitted.seen, bar.update
             )
-        show(self._news(notes), level=3)
+        show(self._news(notes))
         return effect
 
     def score(
@@ -762,9 +763,9 @@ class ImpactModel(Estimator):
         inputs = gather(request, {self.param_input: X, self.param_output: y, **kwargs})
         key = self._derived_key(None, request.use, *inputs.key_numbers)
         prepared = prepare(request, inputs, origin_of(request, inputs), key)
-        show(self._news(prepared.notes), level=3)
+        show(self._news(prepared.notes))
         scores = row_scores(prepared, lambda _: None)
-        show(self._news(scores.notes), level=3)
+        show(self._news(scores.notes))
         check_fitted_rows(request.fitted, prepared.call)
         if sample_weight is None:
             return scores.mean()

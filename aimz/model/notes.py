@@ -1,23 +1,36 @@
 """Notes of planners, shown as warnings at the user's own line."""
 
+import functools
+import importlib.util
+import os
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from aimz.errors import AimzWarning, Note
 from aimz.programs import TRACE_LOCK
 
 __all__ = ["SAID_ONCE", "show"]
 
-
 # What is said of a fit once, not at every call of a service that sends the same.
 SAID_ONCE = frozenset({"columns-unnamed", "single-precision"})
+# Packages that call us on behalf of a user, whose line is further up.
+_BETWEEN = ("joblib", "mlflow", "sklearn")
 
 
-def show(notes: Sequence[Note], *, level: int = 4) -> None:
-    """Show notes as warnings, at the line of the user's call, `level` frames from here."""
+def show(notes: Sequence[Note]) -> None:
+    """Show notes as warnings, at the line of the user's that led here."""
     with TRACE_LOCK:  # tracing changes the filters, which are one for all threads
         for note in notes:
-            warnings.warn(_as_warning(note), stacklevel=level)
+            warnings.warn(_as_warning(note), skip_file_prefixes=_not_the_users())
+
+
+@functools.cache
+def _not_the_users() -> tuple[str, ...]:
+    """Directories whose lines are not the user's own."""
+    specs = [importlib.util.find_spec(name) for name in _BETWEEN]
+    homes = [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin]
+    return tuple(f"{home}{os.sep}" for home in (Path(__file__).parents[1], *homes))
 
 
 def _as_warning(note: Note) -> Warning:

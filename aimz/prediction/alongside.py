@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from aimz.data import Arguments, as_array, row_hashes
+from aimz.data import Arguments, as_array, index_of, row_hashes
 from aimz.errors import InputError, Note, OutputWarning
 from aimz.inference import Problem
 from aimz.kernel import KernelSpec
@@ -220,7 +221,13 @@ def found(
     """Where each row of `now` is in `then`; None where one is not, or may be in two places."""
     if labels is None or fitted_labels is None:
         return None
-    keys = list(zip(fitted_labels.tolist(), then.tolist(), strict=True))
-    places = {key: number for number, key in enumerate(keys)}
-    numbers = [places.get(key) for key in zip(labels.tolist(), now.tolist(), strict=True)]
-    return None if len(places) < len(keys) or None in numbers else np.array(numbers)
+    index = index_of(fitted_labels)
+    if index.is_unique:
+        places = index.get_indexer(index_of(labels))
+        is_there = bool((places >= 0).all()) and np.array_equal(then[places], now)
+        return np.asarray(places) if is_there else None
+    known = pd.MultiIndex.from_arrays([index, then])
+    if not known.is_unique:
+        return None
+    places = known.get_indexer(pd.MultiIndex.from_arrays([index_of(labels), now]))
+    return None if (places < 0).any() else np.asarray(places)

@@ -79,14 +79,9 @@ def carry_out(
     if outcome is not None:
         variables = (*variables, observed_layout(call, outcome, plan, result.schema))
     check_layout(variables, result.groups)
-    sink: Sink = MemorySink()
     if request.to.store == "persistent":
         check_names_storable(variables, result.groups)
-    if request.to.output_dir is not None:
-        identity = _identity(prepared, ready, variables)
-        sink = ZarrSink(as_directory(request.to.output_dir), request.method, identity)
-    elif request.to.store == "persistent":
-        sink = temporary_sink(scratch, request.method)
+    sink = _sink_of(request, scratch, lambda: _identity(prepared, ready, variables))
     try:
         sink.begin(variables)
         rows = run_tiles(call, ready, plan, variables, sink, on_rows)
@@ -105,6 +100,16 @@ def carry_out(
             )
         raise
     return tree, (*precision_notes(TileRun(call, ready, plan)), *getattr(sink, "notes", ()))
+
+
+def _sink_of(request: Request, scratch: Scratch, identity: Callable[[], Mapping[str, str]]) -> Sink:
+    """Where the request wants its result."""
+    to = request.to
+    if to.output_dir is not None:
+        return ZarrSink(as_directory(to.output_dir), request.method, identity())
+    if isinstance(to.store, str):
+        return MemorySink() if to.store == "memory" else temporary_sink(scratch, request.method)
+    return to.store
 
 
 def _identity(prepared: Prepared, ready: Ready, variables: Sequence[Variable]) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ from aimz.inference import Fit, Problem
 from aimz.kernel import KernelSpec
 from aimz.overlap import Support
 from aimz.sampling import log_likelihood_block, score_block
-from aimz.store import as_directory
+from aimz.store import Sink, as_directory
 
 __all__ = ["Delivery", "Fitted", "Origin", "Request", "Use"]
 
@@ -81,20 +81,24 @@ class Delivery:
 
     shard_axis: str = "obs"
     batch_size: int | None = None
-    store: str = "persistent"
+    store: str | Sink = "persistent"
     output_dir: Any = None
     progress: bool = True
 
     def __post_init__(self) -> None:
         check_positive(self.batch_size, "batch_size")
         check_choice(self.shard_axis, "shard_axis", ("obs", "draw"))
-        check_choice(self.store, "store", ("persistent", "memory"))
+        if not isinstance(self.store, Sink) or isinstance(self.store, type):
+            check_choice(self.store, "store", ("persistent", "memory"))
         check_switches(progress=self.progress)
         if self.output_dir is None:
             return
         as_directory(self.output_dir)
-        if self.store == "memory":
-            msg = "output_dir says where to write, but store='memory' writes nothing. Drop one."
+        if self.store != "persistent":
+            given = self.store if isinstance(self.store, str) else type(self.store).__name__
+            msg = (
+                f"output_dir says where to write, but store={given} does not write there. Drop one."
+            )
             raise InputError(msg, code="option-unknown")
 
 

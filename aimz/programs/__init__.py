@@ -1,5 +1,6 @@
 """Traced programs: recognised, compiled once and reused; and keys that belong to a row."""
 
+from aimz.programs.caches import Cache
 from aimz.programs.fingerprints import fingerprint, fingerprint_values, numbers
 from aimz.programs.keys import (
     NO_ROW,
@@ -15,6 +16,7 @@ from aimz.programs.keys import (
 from aimz.programs.tracing import (
     TRACE_LOCK,
     Bound,
+    clear_programs,
     compile_program,
     forget_traces,
     shared_traces,
@@ -25,10 +27,12 @@ __all__ = [
     "NO_ROW",
     "TRACE_LOCK",
     "Bound",
+    "Cache",
     "Draw",
     "as_key",
     "as_stock_key",
     "call_words",
+    "clear_programs",
     "compile_program",
     "derived_key",
     "draw_words",

@@ -13,10 +13,9 @@ import itertools
 import os
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend import core
 
 from aimz.errors import ProcessError
+from aimz.programs.caches import Cache, clear_caches, forget_holders
 from aimz.programs.fingerprints import add_value, fingerprint, float_literals, is_float_literal
 
 __all__ = [
@@ -46,10 +46,11 @@ _MAX_TRACES = 64
 _TRACES = itertools.count(1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Program:
     run: Any
     jaxpr: Any  # kept alive: the fingerprint may name objects by address
+    is_sound: bool = False  # it is known to fit together
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class Bound:
         JAX gives a constant of NumPy in the precision in which another program holds it: then a
         program in the other precision cannot be built.
         """
-        if self.name not in _CACHE.sound:
+        if not self.program.is_sound:
             self.program.run.lower(self.constants, self.literals, jax.tree.leaves(inputs))
-            _CACHE.sound.add(self.name)
+            self.program.is_sound = True
 
     @property
     def identity(self) -> str:
@@ -86,26 +87,25 @@ class Bound:
 
 
 @dataclass
-class _Cache:
-    programs: OrderedDict[str, _Program] = field(default_factory=OrderedDict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    sound: set[str] = field(default_factory=set)
+class _Process:
+    """What has happened in this process."""
+
     traced: int = 0
-    made: int = 0
     is_forked: bool = False
 
 
-_CACHE = _Cache()
+_PROGRAMS: Cache[str, _Program] = Cache(_MAX_PROGRAMS)
+_PROCESS = _Process()
 
 
 def _mark_forked() -> None:
     """In a forked child: JAX's threads are gone, and locks may be held by nobody."""
     bridge: Any = sys.modules.get("jax._src.xla_bridge")
     started = getattr(bridge, "backends_are_initialized", lambda: False)()
-    _CACHE.is_forked = _CACHE.is_forked or _CACHE.traced > 0 or bool(started)
-    for lock in (TRACE_LOCK, _CACHE.lock):
-        reset: Any = getattr(lock, "_at_fork_reinit", None)  # as threading does with its own
-        reset()
+    _PROCESS.is_forked = _PROCESS.is_forked or _PROCESS.traced > 0 or bool(started)
+    reset: Any = getattr(TRACE_LOCK, "_at_fork_reinit", None)  # as threading does with its own
+    reset()
+    forget_holders()
 
 
 if hasattr(os, "register_at_fork"):
@@ -126,7 +126,7 @@ def trace(
     >>> shapes["twice"].shape
     (3,)
     """
-    if _CACHE.is_forked:
+    if _PROCESS.is_forked:
         msg = (
             "This process was forked from one in which JAX had started, and would hang. Start "
             "workers by 'spawn' or 'forkserver', or let joblib do so (its loky backend does)."
@@ -199,33 +199,25 @@ def compile_program(fn: Callable[..., Any], *args: Any, version: str | None = No
     """
     closed, shapes = trace(fn, *args, version=version)
     key = fingerprint(closed)
-    with _CACHE.lock:
-        _CACHE.traced += 1
-        program = _CACHE.programs.get(key)
-        if program is None:
-            program = _Program(_executable(closed.jaxpr), closed.jaxpr)
-            _CACHE.programs[key] = program
-            _CACHE.made += 1
-            if len(_CACHE.programs) > _MAX_PROGRAMS:
-                _CACHE.programs.popitem(last=False)
-        _CACHE.programs.move_to_end(key)
+    _PROCESS.traced += 1
+    program = _PROGRAMS.get_or_make(key, lambda: _Program(_executable(closed.jaxpr), closed.jaxpr))
     return Bound(program, key, list(closed.consts), float_literals(closed.jaxpr), shapes)
 
 
 def num_compiled() -> int:
     """Number of distinct programs made so far in this process."""
-    return _CACHE.made
+    return _PROGRAMS.made
 
 
 def program_stats() -> dict[str, int]:
     """Counts of traces taken and programs made so far in this process."""
-    return {"traced": _CACHE.traced, "made": _CACHE.made, "kept": len(_CACHE.programs)}
+    return {"traced": _PROCESS.traced, "made": _PROGRAMS.made, "kept": len(_PROGRAMS)}
 
 
 def clear_programs() -> None:
-    """Forget every compiled program."""
-    with _CACHE.lock:
-        _CACHE.programs.clear()
+    """Forget every compiled program, and all else that was kept to save time."""
+    clear_caches()
+    forget_traces()
 
 
 def _executable(jaxpr: Any) -> Callable[..., list[Any]]:

@@ -7,7 +7,7 @@ twice is harmless, and a sink that resumes an earlier run knows the tiles that i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -111,6 +111,7 @@ class Variable:
         return np.moveaxis(array, 0, self.row_axis)
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Takes tiles of rows by draws and makes them a result, or nothing."""
 

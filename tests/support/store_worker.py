@@ -2,8 +2,7 @@
 
 `python -m tests.support.store_worker SETTINGS` says `ready`, waits for a line, predicts into the
 directory of its settings, says `tile N` after each tile and `rename` before the store gets its
-name, and
-ends with `done PATH`.
+name, and ends with `done PATH`.
 """
 
 import json

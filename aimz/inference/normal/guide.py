@@ -30,7 +30,7 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_uniform
 
-from aimz.inference.svi import refined
+from aimz.inference.normal.refinement import refined
 
 __all__ = [
     "HUGE",

@@ -1,7 +1,6 @@
 """Stochastic variational inference: the default guide, or any NumPyro `SVI` object."""
 
 from aimz.inference.svi.engine import SVIEngine, learned_place
-from aimz.inference.svi.refinement import refined
 from aimz.inference.svi.task import SVIRecord
 
-__all__ = ["SVIEngine", "SVIRecord", "learned_place", "refined"]
+__all__ = ["SVIEngine", "SVIRecord", "learned_place"]

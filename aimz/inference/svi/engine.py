@@ -32,7 +32,7 @@ from aimz.inference.binding import (
     why_whole,
 )
 from aimz.inference.engine import Course, Draws, Fit, Problem, Settings
-from aimz.inference.normal import WhitenedNormal, find_start
+from aimz.inference.normal import REFINED_DIM, WhitenedNormal, find_start
 from aimz.inference.progress import Bar
 from aimz.inference.svi.course import (
     CHUNK,
@@ -44,7 +44,6 @@ from aimz.inference.svi.course import (
     run_phases,
 )
 from aimz.inference.svi.guides import guide_name, is_point, sample_guide
-from aimz.inference.svi.refinement import REFINED_DIM
 from aimz.inference.svi.steps import advance_by_chunks, chunk_compiled, step_program
 from aimz.inference.svi.surroundings import log_weights, look_around
 from aimz.inference.svi.task import STEP_RATE, SVIRecord, Task, empty_guide

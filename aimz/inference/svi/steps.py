@@ -1,6 +1,5 @@
 """Compiled steps of a variational fit: a chunk of batches at a time."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -12,13 +11,14 @@ from aimz.inference.binding import RowScale, row_factors
 from aimz.inference.engine import Course
 from aimz.inference.svi.course import Phase, Plan
 from aimz.inference.svi.task import SVIRecord, Task
-from aimz.programs import compile_program
+from aimz.programs import Cache, compile_program
 
 __all__ = ["advance_by_chunks", "chunk_compiled", "step_program"]
 
 
 _MAX_STEP_PROGRAMS = 16
-_STEPPED: OrderedDict[Any, tuple[Callable[..., Any], Any, Any]] = OrderedDict()
+# The kernel and the parts are kept too: their addresses are part of the name.
+_STEPPED: Cache[Any, tuple[Callable[..., Any], Any, Any]] = Cache(_MAX_STEP_PROGRAMS)
 
 
 def _chunk_program(task: Task, plan: Plan) -> Callable[..., Any]:
@@ -88,14 +88,11 @@ def step_program(task: Task, chunk: Callable[..., Any], *arguments: Any) -> Call
         tuple(map(id, parts)),
         f"{jax.tree.structure(arguments)} {shapes} {inputs.static!r} {inputs.rows}",
     )
-    kept = _STEPPED.get(key)
-    if kept is None:
-        # The kernel and the parts are kept too: their addresses are part of the name.
-        program = chunk_compiled(task, chunk, *arguments)
-        kept = _STEPPED[key] = (program, task.problem.kernel, parts)
-        if len(_STEPPED) > _MAX_STEP_PROGRAMS:
-            _STEPPED.popitem(last=False)
-    return kept[0]
+
+    def make() -> tuple[Callable[..., Any], Any, Any]:
+        return chunk_compiled(task, chunk, *arguments), task.problem.kernel, parts
+
+    return _STEPPED.get_or_make(key, make)[0]
 
 
 def chunk_compiled(task: Task, chunk: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:

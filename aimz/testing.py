@@ -1,0 +1,241 @@
+"""Contracts: what an engine or a sink of your own must keep to, as tests to inherit.
+
+A class whose name begins with `Test`, which inherits a contract and makes the thing, is a suite for
+pytest::
+
+    class TestMyEngine(EngineContract):
+        def make_engine(self):
+            return MyEngine()
+"""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import xarray as xr
+
+from aimz.inference import Engine, Fit, Problem, Settings
+from aimz.model import ImpactModel
+from aimz.prediction import problem_of
+from aimz.store import Sink, Tile, Variable
+
+__all__ = ["EngineContract", "SinkContract"]
+
+
+class EngineContract:
+    """What an engine promises: draws of the posterior, the same for the same key, none twice.
+
+    Override `make_engine`, and where the engine fits kernels of its own only, also `kernel`, `data`
+    and `posterior`.
+
+    Examples
+    --------
+    >>> from aimz.inference import SVIEngine
+    >>> class TestSVI(EngineContract):
+    ...     def make_engine(self):
+    ...         return SVIEngine(self.kernel)
+    >>> TestSVI().test_it_is_an_engine()
+    """
+
+    #: Draws to ask for.
+    num_samples = 500
+    #: Largest error of a posterior mean, in posterior standard deviations.
+    tolerance = 0.25
+
+    def make_engine(self) -> Engine:
+        """The engine to test, made anew."""
+        raise NotImplementedError
+
+    @staticmethod
+    def kernel(X: Any, y: Any = None) -> None:
+        """A normal mean with a normal prior: `b` has a posterior in closed form."""
+        b = numpyro.sample("b", dist.Normal(0.0, 2.0))
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and outcomes of the fit."""
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(40, 1)).astype(np.float32)
+        return X, (1.5 * X[:, 0] + rng.normal(size=40)).astype(np.float32)
+
+    def posterior(self) -> Mapping[str, tuple[float, float]]:
+        """Mean and standard deviation of each scalar site that is compared."""
+        X, y = self.data()
+        precision = 1 / 2.0**2 + float(X[:, 0] @ X[:, 0])
+        return {"b": (float(X[:, 0] @ y) / precision, precision**-0.5)}
+
+    def problem(self) -> Problem:
+        """What is fitted."""
+        X, y = self.data()
+        return problem_of(self.kernel, ("X", "y"), {"X": X, "y": y}, None, "raise")[0]
+
+    def fitted(self, seed: int = 0) -> tuple[Engine, Problem, Fit]:
+        """An engine, what it has fitted, and what it found."""
+        engine, problem = self.make_engine(), self.problem()
+        settings = Settings(num_samples=self.num_samples, progress=False)
+        return engine, problem, engine.fit(jax.random.key(seed), problem, settings)
+
+    def test_it_is_an_engine(self) -> None:
+        """It has a name, `fit` and `draw`."""
+        engine = self.make_engine()
+        assert isinstance(engine, Engine)
+        assert isinstance(engine.name, str)
+        assert engine.name
+
+    def test_draws_are_of_the_posterior(self) -> None:
+        """Means are those of the posterior, and the spread is within a quarter of its."""
+        _, _, fit = self.fitted()
+        for name, (mean, sd) in self.posterior().items():
+            draws = np.asarray(fit.draws[name])
+            assert draws.ndim == 2, f"draws of a scalar are (chain, draw), not {draws.shape}"
+            assert abs(draws.mean() - mean) < self.tolerance * sd, (draws.mean(), mean, sd)
+            assert abs(np.log(draws.std() / sd)) < np.log(1.25), (draws.std(), sd)
+
+    def test_the_same_key_gives_the_same_draws(self) -> None:
+        """A fit follows from its key and its problem alone."""
+        first, again = self.fitted(3)[2].draws, self.fitted(3)[2].draws
+        assert set(first) == set(again)
+        for name, draws in first.items():
+            np.testing.assert_array_equal(draws, again[name])
+
+    def test_more_draws_are_new_ones(self) -> None:
+        """`draw` never gives those of the fit again, and leaves the fit as it was."""
+        engine, problem, fit = self.fitted()
+        before = {name: np.array(draws) for name, draws in fit.draws.items()}
+        more = engine.draw(jax.random.key(1), problem, fit, 20)
+        for name in self.posterior():
+            assert np.shape(more[name])[1] == 20
+            assert not np.isin(np.asarray(more[name]), before[name]).any()
+            np.testing.assert_array_equal(fit.draws[name], before[name])
+
+    def test_a_model_takes_it(self) -> None:
+        """`ImpactModel(kernel, inference=engine)` fits and predicts with it."""
+        X, y = self.data()
+        im = ImpactModel(self.kernel, inference=self.make_engine(), num_samples=self.num_samples)
+        im.fit(X, y, progress=False)
+        tree = im.predict_on_batch(X[:3])
+        assert isinstance(tree, xr.DataTree)
+        assert tree["posterior_predictive"]["y"].shape[-1] == 3
+        assert im.diagnostics_ is not None
+
+
+class SinkContract:
+    """What a sink promises: the tiles in their places, whatever their order, or nothing at all.
+
+    Override `make_sink`. It is called once for each result.
+
+    Examples
+    --------
+    >>> from aimz.store import MemorySink
+    >>> class TestMemory(SinkContract):
+    ...     def make_sink(self):
+    ...         return MemorySink()
+    >>> TestMemory().test_tiles_come_in_any_order()
+    """
+
+    _ROWS, _SIZE, _CHAINS, _DRAWS = 11, 4, 2, 3
+
+    def make_sink(self) -> Sink:
+        """A sink for one result."""
+        raise NotImplementedError
+
+    def variables(self) -> tuple[Variable, ...]:
+        """One array by row, one without rows, and one of what was observed."""
+        float32 = np.dtype("float32")
+        sizes, size = (self._CHAINS, self._DRAWS), self._SIZE
+        dims = ("chain", "draw")
+        by_row = ((*dims, "obs"), (*sizes, self._ROWS), (*sizes, size), float32, float32, 2)
+        observed = (("obs",), (self._ROWS,), (size,), float32, float32, 0)
+        return (
+            Variable("predictions", "y", "y", *by_row),
+            Variable("predictions", "total", "total", dims, sizes, sizes, float32, float32, None),
+            Variable("observed_data", "y", "y", *observed, has_draws=False),
+        )
+
+    def tiles(self) -> dict[Tile, dict[tuple[str, str], np.ndarray]]:
+        """Each tile and its values."""
+        found = {}
+        for number, start in enumerate(range(0, self._ROWS, self._SIZE)):
+            rows = slice(start, min(start + self._SIZE, self._ROWS))
+            tile = Tile(number, rows, slice(0, self._CHAINS), slice(0, self._DRAWS))
+            found[tile] = {
+                variable.key: self.whole(variable)[variable.place(tile) or ()]
+                for variable in self.variables()
+            }
+        return found
+
+    def whole(self, variable: Variable) -> np.ndarray:
+        """What an array must hold in the end: each element another number."""
+        first = 1000 * [v.key for v in self.variables()].index(variable.key)
+        count = int(np.prod(variable.shape))
+        return np.arange(first, first + count, dtype=np.float32).reshape(variable.shape)
+
+    def commit(self, sink: Sink) -> xr.DataTree:
+        """The result of a sink that has all tiles."""
+        groups = {
+            name: xr.Dataset(attrs={"group": name}) for name in ("predictions", "observed_data")
+        }
+        return sink.commit(groups, {"made_by": "contract"}, self._ROWS)
+
+    def check(self, tree: xr.DataTree) -> None:
+        """The tree holds every element in its place, with names, dimensions and attributes."""
+        assert tree.attrs["made_by"] == "contract"
+        for variable in self.variables():
+            array = tree[variable.group][variable.name]
+            assert array.dims == variable.dims
+            np.testing.assert_array_equal(array.values, self.whole(variable))
+
+    def test_it_is_a_sink(self) -> None:
+        """It has `begin`, `has`, `write`, `commit` and `abort`."""
+        assert isinstance(self.make_sink(), Sink)
+
+    def test_tiles_come_in_any_order(self) -> None:
+        """The result does not depend on the order of its tiles."""
+        sink = self.make_sink()
+        sink.begin(self.variables())
+        for tile, values in reversed(self.tiles().items()):
+            sink.write(tile, values)
+        self.check(self.commit(sink))
+
+    def test_a_tile_may_come_twice(self) -> None:
+        """Writing a tile again is harmless, and what `has` knows need not come again."""
+        sink = self.make_sink()
+        sink.begin(self.variables())
+        for tile, values in self.tiles().items():
+            for _ in range(1 if sink.has(tile) else 2):
+                sink.write(tile, values)
+        self.check(self.commit(sink))
+
+    def test_threads_write_at_once(self) -> None:
+        """Tiles may be written from several threads."""
+        sink = self.make_sink()
+        sink.begin(self.variables())
+        lanes = [threading.Thread(target=sink.write, args=item) for item in self.tiles().items()]
+        for lane in lanes:
+            lane.start()
+        for lane in lanes:
+            lane.join()
+        self.check(self.commit(sink))
+
+    def test_an_aborted_result_is_none(self) -> None:
+        """`abort` says where a part is kept, or None, and nothing looks like a result."""
+        sink = self.make_sink()
+        sink.begin(self.variables())
+        tile, values = next(iter(self.tiles().items()))
+        sink.write(tile, values)
+        kept = sink.abort()
+        assert kept is None or Path(kept).exists()
+
+    def test_predictions_can_go_into_it(self) -> None:
+        """`predict(store=sink)` gives what `store="memory"` gives."""
+        X = np.linspace(-1.0, 1.0, 5)[:, None]
+        im = ImpactModel(EngineContract.kernel).set_posterior_sample({"b": np.linspace(0, 1, 4)})
+        expected = im.predict(X, store="memory", progress=False)["posterior_predictive"]["y"]
+        tree = im.predict(X, store=self.make_sink(), progress=False)
+        np.testing.assert_array_equal(tree["posterior_predictive"]["y"].values, expected.values)

@@ -1,0 +1,126 @@
+"""Engines and sinks of the library, and made-up ones, keep the contracts that it publishes."""
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+from aimz.inference import Fit, MCMCEngine, SVIEngine, as_engine
+from aimz.store import MemorySink, ZarrSink
+from aimz.testing import EngineContract, SinkContract
+
+
+class TestSVI(EngineContract):
+    def make_engine(self):
+        return SVIEngine(self.kernel)
+
+
+class TestAuto(EngineContract):
+    def make_engine(self):
+        return as_engine("auto", self.kernel)
+
+
+@pytest.mark.slow
+class TestChains(EngineContract):
+    def make_engine(self):
+        return MCMCEngine(self.kernel)
+
+
+class ConjugateEngine:
+    """A made-up engine: the posterior of the contract's kernel in closed form."""
+
+    name = "conjugate"
+
+    def fit(self, rng_key, problem, settings, *, state=None):
+        arrays = problem.inputs.arrays
+        x, y = np.asarray(arrays["X"])[:, 0], np.asarray(arrays["y"])
+        precision = 1 / 2.0**2 + float(x @ x)
+        fit = Fit({}, state=(float(x @ y) / precision, precision**-0.5))
+        draws = self.draw(rng_key, problem, fit, settings.num_samples or 1000)
+        return Fit(draws, attrs={"engine": self.name}, state=fit.state)
+
+    def draw(self, rng_key, problem, fit, num_samples):
+        mean, sd = fit.state
+        return {"b": np.asarray(mean + sd * jax.random.normal(rng_key, (1, num_samples)))}
+
+
+class TestMadeUpEngine(EngineContract):
+    def make_engine(self):
+        return ConjugateEngine()
+
+
+class TestMemory(SinkContract):
+    def make_sink(self):
+        return MemorySink()
+
+
+class TestZarr(SinkContract):
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path):
+        self.place = tmp_path
+
+    def make_sink(self):
+        return ZarrSink(self.place, "contract", {"kernel": "contract"})
+
+
+class DictSink:
+    """A made-up sink: arrays in a dict."""
+
+    def begin(self, variables):
+        self.variables = {variable.key: variable for variable in variables}
+        self.arrays = {v.key: np.empty(v.shape, v.dtype) for v in variables}
+
+    def has(self, tile):
+        return False
+
+    def write(self, tile, values):
+        for key, array in values.items():
+            place = self.variables[key].place(tile)
+            if place is not None:
+                self.arrays[key][place] = array
+
+    def commit(self, groups, attrs, rows):
+        filled = {name: group.copy() for name, group in groups.items()}
+        for (group, name), variable in self.variables.items():
+            filled[group][name] = (variable.dims, self.arrays[group, name])
+        tree = xr.DataTree.from_dict({f"/{name}": group for name, group in filled.items()})
+        tree.attrs.update(attrs)
+        return tree
+
+    def abort(self):
+        self.arrays.clear()
+
+
+class TestMadeUpSink(SinkContract):
+    def make_sink(self):
+        return DictSink()
+
+
+class LazyEngine(ConjugateEngine):
+    """One that breaks the contract: more draws are the old ones."""
+
+    def draw(self, rng_key, problem, fit, num_samples):
+        return {n: d[:, :num_samples] for n, d in fit.draws.items()} or super().draw(
+            rng_key, problem, fit, num_samples
+        )
+
+
+class UnplacedSink(DictSink):
+    """One that breaks the contract: every tile goes to the front."""
+
+    def write(self, tile, values):
+        for key, array in values.items():
+            self.arrays[key][..., : array.shape[-1]] = array
+
+
+@pytest.mark.parametrize(
+    ("contract", "maker", "made", "test"),
+    [
+        (EngineContract, "make_engine", LazyEngine, "test_more_draws_are_new_ones"),
+        (SinkContract, "make_sink", UnplacedSink, "test_tiles_come_in_any_order"),
+    ],
+)
+def test_a_contract_finds_what_breaks_it(contract, maker, made, test):
+    broken = type("Broken", (contract,), {maker: lambda self: made()})()
+    with pytest.raises(AssertionError):
+        getattr(broken, test)()
