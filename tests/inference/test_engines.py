@@ -128,7 +128,7 @@ def test_settings_that_no_sampler_can_follow_are_named(settings):
         (optim.Adam(0.1), "a Adam.*and optimiser"),
         (None, "a NoneType"),
     ],
-    ids=str,
+    ids=["name", "class", "class of SVI", "guide", "optimiser", "nothing"],
 )
 def test_what_is_no_engine_is_named(inference, words):
     with pytest.raises(InputError, match=words) as caught:
