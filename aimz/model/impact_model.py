@@ -840,6 +840,23 @@ class ImpactModel(Estimator):
             return tree
         return without_rows(tree, counts, row_dim, (request.group, "observed_data"))
 
+    def _in_memory(self, given: Mapping[str, Any]) -> Given:
+        """The inputs of a prediction as the kernel sees them."""
+        fit = self._fitted_state().fit
+        chains, draws = self._draws_of(fit)
+        request = self._request(
+            program=predict_block,
+            method="predict",
+            group="posterior_predictive",
+            use=Use.PREDICT,
+            fit=fit,
+            chains=chains,
+            draws=draws,
+            to=Delivery(store="memory"),
+            sites=lambda spec: sites_to_return(spec, None),
+        )
+        return gather(request, given)
+
     def _check_ambiguous(self, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
         """Refuse an option of `effect` that may be meant for an argument of the kernel."""
         inputs = options["inputs"]
