@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.data import RowTile, Stream
 from aimz.errors import AimzError
 from aimz.execution.plan import WIDE, Plan, length_of, num_draws, widened_block
@@ -149,7 +150,7 @@ def shared_block(block: Block, tile: Tile, plan: Plan) -> Block:
     index = np.arange(first, first + plan.tile_draws)
     index = np.where(index < first + num_draws(tile), index, first)  # the last block is padded
 
-    def cut(value: Any) -> Any:
+    def cut(value: Array) -> Any:
         if len(index) == len(value):
             return value
         return np.take(np.asarray(value), index, axis=0)
@@ -173,10 +174,10 @@ def with_rows(shared: Block, call: Call, row_tile: RowTile, plan: Plan) -> Block
     rows, size = row_tile.rows, plan.tile_rows
     index = np.arange(rows.start, rows.start + size, dtype=np.uint32)
 
-    def cut(value: Any) -> Any:
+    def cut(value: Array) -> Any:
         return _padded(np.asarray(value)[rows], size, axis=0)
 
-    def cut_second(value: Any) -> Any:
+    def cut_second(value: Array) -> Any:
         picked = np.asarray(shared.draws)
         part = np.asarray(value)[:, rows]
         if len(picked) != len(part) or picked[0]:
@@ -232,7 +233,7 @@ def narrowest(call: Call, name: str, dtype: np.dtype) -> np.dtype:
     return dtype
 
 
-def _as_jax_types(leaf: Any) -> jax.ShapeDtypeStruct:
+def _as_jax_types(leaf: Array) -> jax.ShapeDtypeStruct:
     kind = jax.typeof(leaf)
     return jax.ShapeDtypeStruct(kind.shape, kind.dtype)
 
@@ -244,7 +245,7 @@ def outcomes_of(call: Call, row_tile: RowTile) -> np.ndarray:
     return np.asarray(row_tile.arrays[call.task.spec.output])
 
 
-def _padded(value: Any, size: int, *, axis: int) -> np.ndarray:
+def _padded(value: Array, size: int, *, axis: int) -> np.ndarray:
     """An array with copies of its first row at the end, up to a size."""
     lacking = size - value.shape[axis]
     if not lacking:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.data import RowTile
 from aimz.execution.call import Call, compile_call, is_binary, narrowest
 from aimz.execution.plan import Plan
@@ -67,7 +68,7 @@ class JointRun:
         joint = _joint_call(numbered, form)
         self.run = TileRun(joint, compile_call(joint, plan), plan)
 
-    def __call__(self, row_tile: RowTile, tile: Tile, device: Any) -> dict[Any, np.ndarray]:
+    def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> dict[Any, np.ndarray]:
         found = list(self.run(row_tile, tile, device).values())
         if self.is_packed:
             found = [half for pair in found for half in _unpacked(pair)][: len(self.names)]
@@ -157,7 +158,7 @@ def _replaced(call: Call) -> dict[str, Any]:
     }
 
 
-def _place(known: dict[str, Any], name: str, value: Any) -> str:
+def _place(known: dict[str, Any], name: str, value: Array) -> str:
     """The name of a value in the joint block, which holds equal values once."""
     number = 0
     while (key := f"{name} {number}") in known:
@@ -168,14 +169,14 @@ def _place(known: dict[str, Any], name: str, value: Any) -> str:
     return key
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(one: object, other: object) -> bool:
     first, second = (jax.tree_util.tree_leaves_with_path(tree) for tree in (one, other))
     if [path for path, _ in first] != [path for path, _ in second]:
         return False
     return all(_is_same_array(a, b) for (_, a), (_, b) in zip(first, second))
 
 
-def _is_same_array(one: Any, other: Any) -> bool:
+def _is_same_array(one: object, other: object) -> bool:
     if one is other:
         return True
     one, other = np.asarray(one), np.asarray(other)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.data import RowTile
 from aimz.kernel import KernelSpec, follows_rows
 from aimz.sampling import (
@@ -101,7 +102,7 @@ def plan_tiles(spec: KernelSpec, rows: int | None, chains: int, draws: int) -> P
 def widened_block(block: Block) -> Block:
     """A block whose floating-point numbers are in double precision."""
 
-    def wide(leaf: Any) -> Any:
+    def wide(leaf: Array) -> Any:
         is_single = jax.dtypes.issubdtype(leaf.dtype, np.floating)
         return leaf.astype(np.float64) if is_single else leaf
 

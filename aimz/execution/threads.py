@@ -80,7 +80,7 @@ class Shared:
         self.placed: dict[Any, Block] = {}
         self.lock = threading.Lock()
 
-    def on(self, device: Any, tile: Tile) -> Block:
+    def on(self, device: jax.Device, tile: Tile) -> Block:
         if self.plan.tile_draws < self.plan.chains * self.plan.draws:
             part: Block = jax.device_put(shared_block(self.block, tile, self.plan), device)
             return part

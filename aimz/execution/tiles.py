@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.data import RowTile
 from aimz.errors import InputError
 from aimz.execution.call import Call, Ready, outcomes_of, precision_of, with_rows
@@ -45,7 +46,7 @@ def run_tiles(
     keys = {variable.site: variable for variable in variables if variable.has_draws}
     kept = next((variable for variable in variables if not variable.has_draws), None)
 
-    def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
+    def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
         if sink.has(tile):
             return
         values = {}
@@ -70,7 +71,7 @@ class TileRun:
         self,
         row_tile: RowTile,
         tile: Tile,
-        device: Any,
+        device: jax.Device,
         given: Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, Any]:
         """Run one tile; `given` replaces values of rows, (row, draw, ...), that the call holds."""
@@ -92,7 +93,7 @@ class TileRun:
         rows, draws = length_of(tile.rows), num_draws(tile)
         owned = {name: follows_rows(self.call.task.results[name]) for name in results}
 
-        def cut(value: Any, *, by_row: bool) -> np.ndarray:
+        def cut(value: Array, *, by_row: bool) -> np.ndarray:
             return np.asarray(value)[:rows, :draws] if by_row else np.asarray(value)[:draws]
 
         return {

@@ -1,14 +1,12 @@
 """Angles: which supports are made of them, and the difference of two, which is a turn."""
 
-from typing import Any
-
 import numpy as np
 from numpyro.distributions import constraints
 
 __all__ = ["is_angular", "turn"]
 
 
-def is_angular(support: Any) -> bool:
+def is_angular(support: constraints.Constraint) -> bool:
     """Whether all numbers of a support are angles.
 
     Examples

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import special
 
-from aimz.families.law import Array, Law, Map, Pair, base_law, wide_parameters
+from aimz.families.law import Law, Map, Pair, base_law, wide_parameters
 
 __all__ = ["quantile_of", "tails_of"]
 
@@ -26,7 +26,7 @@ _SYMMETRIC: dict[str, tuple[Map, Map]] = {
 }
 
 
-def _standard(law: Law) -> tuple[Map, Map, Array, Array]:
+def _standard(law: Law) -> tuple[Map, Map, np.ndarray, np.ndarray]:
     """Cumulative distribution and quantile of a symmetric law, its location and its scale."""
     wide = wide_parameters(law)
     if law.family == "student-t":
@@ -37,7 +37,7 @@ def _standard(law: Law) -> tuple[Map, Map, Array, Array]:
     return cdf, quantile, wide["loc"], wide["scale"]
 
 
-def tails_of(law: Law, value: Array) -> Pair:
+def tails_of(law: Law, value: np.ndarray) -> Pair:
     """Probabilities of less and of more than a value, under a continuous law."""
     if law.family == "truncated":
         return _truncated_tails(law, value)
@@ -53,7 +53,7 @@ def tails_of(law: Law, value: Array) -> Pair:
     return special.betainc(first, second, value), special.betaincc(first, second, value)
 
 
-def quantile_of(law: Law, lower: Array, upper: Array) -> Array:
+def quantile_of(law: Law, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """The value with these tail probabilities; the smaller of the two has the digits."""
     if law.family == "truncated":
         return _truncated_quantile(law, lower, upper)
@@ -74,7 +74,7 @@ def quantile_of(law: Law, lower: Array, upper: Array) -> Array:
     return np.asarray(np.where(is_low, low, high))
 
 
-def _cut(law: Law) -> tuple[Map, Map, Array, Array, Array, Array, Array]:
+def _cut(law: Law) -> tuple[Map, Map, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A truncated law mirrored so that its lower limit is below the centre of its base."""
     cdf, quantile, loc, scale = _standard(base_law(law))
     wide = wide_parameters(law)
@@ -85,7 +85,7 @@ def _cut(law: Law) -> tuple[Map, Map, Array, Array, Array, Array, Array]:
     return cdf, quantile, loc, scale * sign, low, high, sign
 
 
-def _truncated_tails(law: Law, value: Array) -> Pair:
+def _truncated_tails(law: Law, value: np.ndarray) -> Pair:
     cdf, _, loc, scale, low, high, sign = _cut(law)
     place = (value - loc) / scale
     mass = cdf(high) - cdf(low)
@@ -94,7 +94,7 @@ def _truncated_tails(law: Law, value: Array) -> Pair:
     return np.where(sign > 0, below, above), np.where(sign > 0, above, below)
 
 
-def _truncated_quantile(law: Law, lower: Array, upper: Array) -> Array:
+def _truncated_quantile(law: Law, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     cdf, quantile, loc, scale, low, high, sign = _cut(law)
     lower, upper = np.where(sign > 0, lower, upper), np.where(sign > 0, upper, lower)
     mass = cdf(high) - cdf(low)

@@ -10,12 +10,14 @@ import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import expit, gammaln, xlogy
 from numpyro.distributions import constraints, transforms
 from numpyro.distributions.util import sum_rightmost
 
+from aimz.arrays import Array
 from aimz.families.limits import is_inside
 from aimz.families.tails import censored_density
 from aimz.families.truncated import cut_normal
@@ -29,7 +31,7 @@ _LARGE = 15.0
 _HALF_LOG_TAU = 0.9189385332046727
 
 
-def density_of(fn: Any, value: Any) -> Any:
+def density_of(fn: dist.Distribution, value: Array) -> Any:
     """Log density of a distribution; -inf outside its support, and the limit on the border.
 
     Parameters
@@ -84,7 +86,7 @@ def density_of(fn: Any, value: Any) -> Any:
 class Exact(dist.Distribution):  # type: ignore[misc]  # NumPyro has no stubs
     """A distribution with the log density that `density_of` gives, for a fit."""
 
-    def __init__(self, fn: Any) -> None:
+    def __init__(self, fn: dist.Distribution) -> None:
         self.fn = fn
         super().__init__(fn.batch_shape, fn.event_shape, validate_args=False)
 
@@ -92,10 +94,10 @@ class Exact(dist.Distribution):  # type: ignore[misc]  # NumPyro has no stubs
     def support(self) -> Any:
         return self.fn.support
 
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Any:
         return self.fn.sample(key, sample_shape)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Array) -> Any:
         return density_of(self.fn, value)
 
 
@@ -106,27 +108,27 @@ _CENSORED = (
 )
 
 
-def _by_formula(fn: Any, value: Any) -> Any:
+def _by_formula(fn: dist.Distribution, value: Array) -> Any:
     if isinstance(fn, _CENSORED):
         return censored_density(fn, value, density_of)
     return _log_prob(fn, value)
 
 
-def _log_prob(fn: Any, value: Any) -> Any:
+def _log_prob(fn: dist.Distribution, value: Array) -> Any:
     """NumPyro's own formula, on the border of the support too."""
     fn = copy.copy(fn)
     fn._validate_args = False  # noqa: SLF001  # -inf on the border of an open support
     return jnp.asarray(fn.log_prob(value))
 
 
-def _is_affine(fn: Any) -> bool:
+def _is_affine(fn: dist.Distribution) -> bool:
     """Whether a distribution is another one, moved and stretched."""
     return type(fn) is dist.TransformedDistribution and all(
         type(step) is transforms.AffineTransform for step in fn.transforms
     )
 
 
-def _of_affine(fn: Any, value: Any) -> Any:
+def _of_affine(fn: dist.Distribution, value: Array) -> Any:
     """Log density by that of the base, which knows what it can take.
 
     The support need not tell: an affine transform says that it gives any number, unless the kernel
@@ -153,7 +155,7 @@ _ANY = tuple(
 )
 
 
-def _support(fn: Any) -> Any:
+def _support(fn: dist.Distribution) -> Any:
     """The support of a distribution; None where it says nothing."""
     try:
         support = fn.support
@@ -164,7 +166,7 @@ def _support(fn: Any) -> Any:
 
 
 # ------------------------------------------------------------------ exact forms
-def _left_over(x: Any) -> Any:
+def _left_over(x: Array) -> Any:
     """What Stirling's formula leaves of ln Gamma(x + 1), for x > 0."""
     small, large = jnp.minimum(x, _LARGE), jnp.maximum(x, _LARGE)
     direct = gammaln(small + 1) - (small + 0.5) * jnp.log(small) + small - _HALF_LOG_TAU
@@ -174,7 +176,7 @@ def _left_over(x: Any) -> Any:
     return jnp.where(x < _LARGE, direct, series / large)
 
 
-def _deviance(x: Any, mean: Any) -> Any:
+def _deviance(x: Array, mean: Array) -> Any:
     """Half of what a count x > 0 adds to the deviance: x log(x / mean) + mean - x."""
     ratio = (x - mean) / (x + mean)
     is_near = jnp.abs(ratio) < 0.1
@@ -187,14 +189,14 @@ def _deviance(x: Any, mean: Any) -> Any:
     return jnp.where(is_near, close, x * jnp.log(x / apart) + apart - x)
 
 
-def _poisson(x: Any, mean: Any) -> Any:
+def _poisson(x: Array, mean: Array) -> Any:
     """Log probability of a count x >= 0, which need not be whole."""
     some = jnp.where(x > 0, x, 1.0)
     tail = _left_over(some) + _deviance(some, mean) + 0.5 * jnp.log(some) + _HALF_LOG_TAU
     return jnp.where(x > 0, -tail, -mean)
 
 
-def _binomial(x: Any, rest: Any, success: Any, failure: Any) -> Any:
+def _binomial(x: Array, rest: Array, success: Array, failure: Array) -> Any:
     """Log probability of x successes and the rest failures, which need not be whole."""
     count = x + rest
     some, others = jnp.where(x > 0, x, 1.0), jnp.where(rest > 0, rest, 1.0)
@@ -210,43 +212,43 @@ def _binomial(x: Any, rest: Any, success: Any, failure: Any) -> Any:
     return jnp.where(x <= 0, none, jnp.where(rest <= 0, every, inner))
 
 
-def _beta(first: Any, second: Any, x: Any, rest: Any) -> Any:
+def _beta(first: Array, second: Array, x: Array, rest: Array) -> Any:
     """Log density of a share x, whose rest is 1 - x."""
     odds = jnp.log(first) + jnp.log(second) - jnp.log(first + second) - jnp.log(x) - jnp.log(rest)
     return odds + _binomial(first, second, x, rest)
 
 
-def _chances(fn: Any) -> tuple[Any, Any]:
+def _chances(fn: dist.Distribution) -> tuple[Any, Any]:
     if hasattr(fn, "logits") and "logits" in vars(fn):
         return expit(fn.logits), expit(-fn.logits)
     return fn.probs, 1 - fn.probs
 
 
-def _of_poisson(fn: Any, value: Any) -> Any:
+def _of_poisson(fn: dist.Distribution, value: Array) -> Any:
     return _poisson(value, jnp.asarray(fn.rate, value.dtype))
 
 
-def _of_binomial(fn: Any, value: Any) -> Any:
+def _of_binomial(fn: dist.Distribution, value: Array) -> Any:
     return _binomial(value, fn.total_count - value, *_chances(fn))
 
 
-def _of_gamma(fn: Any, value: Any) -> Any:
+def _of_gamma(fn: dist.Distribution, value: Array) -> Any:
     shape = jnp.asarray(fn.concentration, value.dtype)
     return _poisson(shape, value * fn.rate) + jnp.log(shape) - jnp.log(value)
 
 
-def _of_gamma_poisson(fn: Any, value: Any) -> Any:
+def _of_gamma_poisson(fn: dist.Distribution, value: Array) -> Any:
     shape, rate = (jnp.asarray(v, value.dtype) for v in (fn.concentration, fn.rate))
     inner = _binomial(shape, value, rate / (1 + rate), 1 / (1 + rate))
     return jnp.log(shape) - jnp.log(shape + value) + inner
 
 
-def _of_beta(fn: Any, value: Any) -> Any:
+def _of_beta(fn: dist.Distribution, value: Array) -> Any:
     first, second = (jnp.asarray(v, value.dtype) for v in (fn.concentration1, fn.concentration0))
     return _beta(first, second, value, 1 - value)
 
 
-def _of_beta_binomial(fn: Any, value: Any) -> Any:
+def _of_beta_binomial(fn: dist.Distribution, value: Array) -> Any:
     """Likelihood times prior over posterior, where the posterior is large: at its mean."""
     first, second = (jnp.asarray(v, value.dtype) for v in (fn.concentration1, fn.concentration0))
     rest = fn.total_count - value
@@ -257,7 +259,7 @@ def _of_beta_binomial(fn: Any, value: Any) -> Any:
     return _binomial(value, rest, share, other) + prior - posterior
 
 
-def _of_student(fn: Any, value: Any) -> Any:
+def _of_student(fn: dist.Distribution, value: Array) -> Any:
     half = 0.5 * jnp.asarray(fn.df, value.dtype)
     ratio = _left_over(half + 0.5) - _left_over(half) + half * jnp.log1p(0.5 / half) - 0.5
     squared = ((value - fn.loc) / fn.scale) ** 2
@@ -265,7 +267,9 @@ def _of_student(fn: Any, value: Any) -> Any:
     return ratio - _HALF_LOG_TAU - jnp.log(fn.scale) - tail
 
 
-def _on_border(fn: Any, value: Any, density: Any, within: Any, inside: Any) -> Any:
+def _on_border(
+    fn: dist.Distribution, value: Array, density: Array, within: Array, inside: Array
+) -> Any:
     """Densities with their limits where the formula has none."""
     if type(fn) not in _BORDER:
         return density
@@ -275,13 +279,13 @@ def _on_border(fn: Any, value: Any, density: Any, within: Any, inside: Any) -> A
     return jnp.where(on_border, _BORDER[type(fn)](fn, value), density)
 
 
-def _flat_dirichlet(fn: Any, value: Any) -> Any:
+def _flat_dirichlet(fn: dist.Distribution, value: Array) -> Any:
     alpha = jnp.asarray(fn.concentration)
     powers = xlogy(alpha - 1, value).sum(axis=-1)
     return powers + gammaln(alpha.sum(axis=-1)) - gammaln(alpha).sum(axis=-1)
 
 
-def _kumaraswamy_at_one(fn: Any, _: Any) -> Any:
+def _kumaraswamy_at_one(fn: dist.Distribution, _: Array) -> Any:
     """Where NumPyro's formula keeps away from log(0)."""
     power = jnp.asarray(fn.concentration0)
     edge = jnp.where(power > 1, -jnp.inf, jnp.log(fn.concentration1))

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from aimz.families.law import Array, Law, Pair, base_law, chances, wide_parameters
+from aimz.families.law import Law, Pair, base_law, chances, wide_parameters
 
 __all__ = ["interval_noise", "is_discrete", "least_value"]
 
 
 # ------------------------------------------------------------------ discrete quantiles
-def interval_noise(law: Law, value: Array, uniform: Array) -> tuple[tuple[Array, ...], Array]:
+def interval_noise(
+    law: Law, value: np.ndarray, uniform: np.ndarray
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """A random point between the tail probabilities of a value and of the one before.
 
     Returns lower and upper tail probabilities, of which one counts, and which; and soundness.
@@ -30,13 +32,13 @@ def interval_noise(law: Law, value: Array, uniform: Array) -> tuple[tuple[Array,
     return (lower, upper, is_upper), is_sound
 
 
-def least_value(law: Law, lower: Array, upper: Array, is_upper: Array) -> Array:
+def least_value(law: Law, lower: np.ndarray, upper: np.ndarray, is_upper: np.ndarray) -> np.ndarray:
     """The least value whose tail probabilities cover a point: double a bracket, then halve it."""
     low, high = _limits(law)
     shape = np.broadcast_shapes(np.shape(low), lower.shape)
     low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
-    def covers(value: Array) -> Array:
+    def covers(value: np.ndarray) -> np.ndarray:
         below, above = _counted(law, value)
         return np.asarray(np.where(is_upper, above < upper, below > lower) | (value >= high))
 
@@ -54,7 +56,7 @@ def least_value(law: Law, lower: Array, upper: Array, is_upper: Array) -> Array:
     return np.asarray(last)
 
 
-def _counted(law: Law, value: Array) -> Pair:
+def _counted(law: Law, value: np.ndarray) -> Pair:
     """Probabilities of at most a value, and of more, under a discrete law."""
     low, high = _limits(law)
     inside = np.clip(value, low, high)
@@ -78,12 +80,12 @@ def _limits(law: Law) -> tuple[Any, Any]:
     return 0.0, wide.get("total_count", np.inf)
 
 
-def _bernoulli(law: Law, value: Array) -> Pair:
+def _bernoulli(law: Law, value: np.ndarray) -> Pair:
     success, failure = chances(wide_parameters(law))
     return failure + 0 * value, success + 0 * value
 
 
-def _binomial(law: Law, value: Array) -> Pair:
+def _binomial(law: Law, value: np.ndarray) -> Pair:
     wide = wide_parameters(law)
     success, failure = chances(wide)
     left = np.maximum(wide["total_count"] - value, 1e-300)  # at the end `_counted` knows better
@@ -91,7 +93,7 @@ def _binomial(law: Law, value: Array) -> Pair:
     return special.betainc(left, value + 1, failure), above
 
 
-def _beta_binomial(law: Law, value: Array) -> Pair:
+def _beta_binomial(law: Law, value: np.ndarray) -> Pair:
     """Cumulative sums of probabilities, each a multiple of the one before."""
     wide = wide_parameters(law)
     count, first, second = (wide[n] for n in ("total_count", "concentration1", "concentration0"))
@@ -106,44 +108,44 @@ def _beta_binomial(law: Law, value: Array) -> Pair:
     return below, above
 
 
-def _geometric(law: Law, value: Array) -> Pair:
+def _geometric(law: Law, value: np.ndarray) -> Pair:
     wide = wide_parameters(law)
     failing = -np.logaddexp(0.0, wide["logits"]) if "logits" in wide else np.log1p(-wide["probs"])
     return -np.expm1((value + 1) * failing), np.exp((value + 1) * failing)
 
 
-def _negative_binomial(law: Law, value: Array) -> Pair:
+def _negative_binomial(law: Law, value: np.ndarray) -> Pair:
     wide = wide_parameters(law)
     shape, rate = wide["concentration"], wide["rate"]
     below = special.betainc(shape, value + 1, rate / (1 + rate))
     return below, special.betainc(value + 1, shape, 1 / (1 + rate))
 
 
-def _poisson(law: Law, value: Array) -> Pair:
+def _poisson(law: Law, value: np.ndarray) -> Pair:
     rate = wide_parameters(law)["rate"]
     return special.gammaincc(value + 1, rate), special.gammainc(value + 1, rate)
 
 
-def _discrete_uniform(law: Law, value: Array) -> Pair:
+def _discrete_uniform(law: Law, value: np.ndarray) -> Pair:
     wide = wide_parameters(law)
     count = wide["high"] - wide["low"] + 1
     return (value - wide["low"] + 1) / count, (wide["high"] - value) / count
 
 
-def _ordered(law: Law, value: Array) -> Pair:
+def _ordered(law: Law, value: np.ndarray) -> Pair:
     wide = wide_parameters(law)
     place = np.minimum(value, wide["cutpoints"].shape[-1] - 1).astype(np.intp)
     cut = np.take_along_axis(wide["cutpoints"], place[..., None], -1)[..., 0]
     return special.expit(cut - wide["predictor"]), special.expit(wide["predictor"] - cut)
 
 
-def _inflated(law: Law, value: Array) -> Pair:
+def _inflated(law: Law, value: np.ndarray) -> Pair:
     gate, rest = chances(wide_parameters(law))
     below, above = _counted(base_law(law), value)
     return gate + rest * below, rest * above
 
 
-_COUNTS: dict[str, Callable[[Law, Array], Pair]] = {
+_COUNTS: dict[str, Callable[[Law, np.ndarray], Pair]] = {
     "bernoulli": _bernoulli,
     "beta-binomial": _beta_binomial,
     "binomial": _binomial,

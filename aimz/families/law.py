@@ -21,7 +21,6 @@ from aimz.errors import InputError
 
 __all__ = [
     "WRAPPERS",
-    "Array",
     "Evidence",
     "Law",
     "Map",
@@ -126,7 +125,7 @@ _STEPS: dict[type, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def law_of(name: str, fn: Any, shape: tuple[int, ...]) -> Law:
+def law_of(name: str, fn: dist.Distribution, shape: tuple[int, ...]) -> Law:
     """The law of a site's distribution.
 
     Parameters
@@ -177,7 +176,7 @@ def law_of(name: str, fn: Any, shape: tuple[int, ...]) -> Law:
     raise _unknown(name, kind)
 
 
-def _step(name: str, step: Any, shape: tuple[int, ...], law: Law) -> Law:
+def _step(name: str, step: transforms.Transform, shape: tuple[int, ...], law: Law) -> Law:
     if isinstance(step, transforms.ComposeTransform):
         for part in step.parts:
             law = _step(name, part, shape, law)
@@ -188,7 +187,9 @@ def _step(name: str, step: Any, shape: tuple[int, ...], law: Law) -> Law:
     return Law(family, _parameters(step, dict.fromkeys(names, 0), shape), law)
 
 
-def _parameters(source: Any, axes: dict[str, int], shape: tuple[int, ...]) -> dict[str, Any]:
+def _parameters(
+    source: dist.Distribution | transforms.Transform, axes: dict[str, int], shape: tuple[int, ...]
+) -> dict[str, Any]:
     """Attributes in the shape of the value, and axes of their own."""
     found = {}
     for name, own in axes.items():
@@ -205,19 +206,18 @@ def _unknown(name: str, kind: type) -> InputError:
     return InputError(msg, code="family-unknown")
 
 
-type Array = np.ndarray
-type Pair = tuple[Array, Array]
+type Pair = tuple[np.ndarray, np.ndarray]
 # ------------------------------------------------------------------ steps and residuals
-type Map = Callable[..., Array]
+type Map = Callable[..., np.ndarray]
 
 
 # ------------------------------------------------------------------ parameters
-def wide_parameters(law: Law) -> dict[str, Array]:
+def wide_parameters(law: Law) -> dict[str, np.ndarray]:
     """Parameters of a law in double precision."""
     return {name: np.asarray(value, np.float64) for name, value in law.parameters.items()}
 
 
-def chances(wide: dict[str, Array]) -> Pair:
+def chances(wide: dict[str, np.ndarray]) -> Pair:
     """Probabilities of a success and of a failure."""
     for logits in ("logits", "gate_logits"):
         if logits in wide:
@@ -232,7 +232,7 @@ def base_law(law: Law) -> Law:
     return law.base
 
 
-def base_distribution(fn: Any) -> Any:
+def base_distribution(fn: dist.Distribution) -> Any:
     """The distribution under masks, expansions and event dimensions."""
     while hasattr(fn, "base_dist") and type(fn).__name__ in WRAPPERS:
         fn = fn.base_dist

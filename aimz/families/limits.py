@@ -17,6 +17,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions.distribution import Distribution
 
+from aimz.arrays import Array
 from aimz.families.law import base_distribution
 
 __all__ = ["Faults", "Mark", "Point", "fault_of", "faults_of", "first_fault", "is_inside", "takes"]
@@ -56,7 +57,7 @@ class Point(NamedTuple):
     value: float
 
 
-def is_inside(constraint: Any, value: Any, *, slack: float = 0.0) -> Any:
+def is_inside(constraint: constraints.Constraint, value: Array, *, slack: float = 0.0) -> Any:
     """Whether values keep to a constraint, up to its border and to rounding; NaN never does.
 
     Constraints with event dimensions are judged by event.
@@ -96,7 +97,7 @@ def is_inside(constraint: Any, value: Any, *, slack: float = 0.0) -> Any:
     return _vectors_inside(constraint, value, inside) if constraint.event_dim else inside
 
 
-def takes(support: Any, value: Any) -> np.ndarray:
+def takes(support: constraints.Constraint, value: Array) -> np.ndarray:
     """Whether a support of any kind takes each event of some values, up to border and rounding.
 
     Examples
@@ -114,7 +115,7 @@ def takes(support: Any, value: Any) -> np.ndarray:
     return inside
 
 
-def _between(constraint: Any, value: Any, slack: float) -> Any:
+def _between(constraint: constraints.Constraint, value: Array, slack: float) -> Any:
     """Whether single numbers are between a constraint's bounds, and whole where it says so."""
     low, high = (getattr(constraint, name, None) for name in ("lower_bound", "upper_bound"))
     inside = value == value  # noqa: PLR0124
@@ -132,7 +133,7 @@ def _between(constraint: Any, value: Any, slack: float) -> Any:
     return inside
 
 
-def _vectors_inside(constraint: Any, value: Any, inside: Any) -> Any:
+def _vectors_inside(constraint: constraints.Constraint, value: Any, inside: Array) -> Any:
     """Whether each event of vectors or matrices of numbers keeps to a constraint."""
     if isinstance(constraint, type(constraints.simplex)):
         inside = inside & (value >= -_SLACK)
@@ -160,11 +161,11 @@ class Mark(NamedTuple):
 
 
 def faults_of(
-    fn: Any,
+    fn: dist.Distribution,
     shape: tuple[int, ...],
     row_axis: int | None,
     *,
-    where: Any = None,
+    where: Array | None = None,
     is_drawn: bool = False,
     is_read: bool = True,
     marks: Sequence[Mark] = (),
@@ -256,7 +257,7 @@ def fault_of(
     return (row if by_row else None), point
 
 
-def _mask_of(fn: Any, shape: tuple[int, ...]) -> Any:
+def _mask_of(fn: dist.Distribution, shape: tuple[int, ...]) -> Any:
     """Elements that no mask leaves out."""
     used, base = jnp.ones(shape, bool), base_distribution(fn)
     while fn is not base:
@@ -269,7 +270,7 @@ def _mask_of(fn: Any, shape: tuple[int, ...]) -> Any:
     return used
 
 
-def _checks(fn: Any, *, is_drawn: bool) -> Iterator[tuple[str, Any, Any]]:
+def _checks(fn: dist.Distribution, *, is_drawn: bool) -> Iterator[tuple[str, Any, Any]]:
     """Each checked parameter of a distribution and of its parts: name, where it is bad, value."""
     fn = base_distribution(fn)
     held = vars(fn)
@@ -292,12 +293,12 @@ def _checks(fn: Any, *, is_drawn: bool) -> Iterator[tuple[str, Any, Any]]:
                     yield name, *_reduced(bad, value, one, fn)
 
 
-def _gamma_reach(shape: Any) -> Any:
+def _gamma_reach(shape: Array) -> Any:
     """What a gamma variable of unit rate exceeds with probability exp(-21)."""
     return shape + jnp.sqrt(42.0 * shape) + 21.0
 
 
-def _compound_reach(fn: Any) -> Any:
+def _compound_reach(fn: dist.Distribution) -> Any:
     return _gamma_reach(jnp.asarray(fn.concentration)) / fn.rate
 
 
@@ -318,7 +319,9 @@ _REACH: dict[type, Callable[[Any], Any]] = {
 }
 
 
-def _reduced(bad: Any, value: Any, part: Any, whole: Any) -> tuple[Any, Any]:
+def _reduced(
+    bad: Array, value: Array, part: dist.Distribution, whole: dist.Distribution
+) -> tuple[Any, Any]:
     """A check of a part that has axes of its own at the end, such as components of a mixture."""
     more = len(part.batch_shape) - len(whole.batch_shape)
     if more <= 0 or bad.ndim < more:
@@ -327,7 +330,7 @@ def _reduced(bad: Any, value: Any, part: Any, whole: Any) -> tuple[Any, Any]:
     return bad.any(axis=axes), jnp.where(bad, value, -jnp.inf).max(axis=axes)
 
 
-def _over(bad: Any, value: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+def _over(bad: Array, value: Array, shape: tuple[int, ...]) -> tuple[Any, Any]:
     """A check in the shape of the values, as far as its axes are known."""
     try:
         return jnp.broadcast_to(bad, shape), jnp.broadcast_to(value, shape)
@@ -336,20 +339,20 @@ def _over(bad: Any, value: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
         return jnp.broadcast_to(bad.any(), shape), jnp.broadcast_to(worst, shape)
 
 
-def _is_any(constraint: Any) -> bool:
+def _is_any(constraint: constraints.Constraint) -> bool:
     """Whether a constraint depends on other parameters, and is not checked."""
     return constraint is constraints.dependent or isinstance(
         constraint, type(constraints.dependent)
     )
 
 
-def _is_numeric(value: Any) -> bool:
+def _is_numeric(value: object) -> bool:
     if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float):
         return False
     return bool(jnp.result_type(value).kind in "biuf")
 
 
-def _shown(constraint: Any, value: Any) -> Any:
+def _shown(constraint: constraints.Constraint, value: Array) -> Any:
     """One number for each event: the sum of probabilities, or the least of others."""
     value = value.astype(jnp.result_type(float))
     if not constraint.event_dim:

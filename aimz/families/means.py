@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import erf, i0e, i1e
 from numpyro.distributions import transforms
 
+from aimz.arrays import Array
 from aimz.errors import InputError
 from aimz.families.angles import is_angular
 from aimz.families.law import base_distribution
@@ -21,7 +22,7 @@ _NONE = (dist.Cauchy, dist.HalfCauchy, dist.Levy)
 _CENSORED = (dist.LeftCensoredDistribution, dist.RightCensoredDistribution)
 
 
-def mean_of(fn: Any, name: str, shape: tuple[int, ...]) -> jax.Array:
+def mean_of(fn: dist.Distribution, name: str, shape: tuple[int, ...]) -> jax.Array:
     """Mean of a distribution, in the shape of its values.
 
     Of a categorical one it is the probability of each category, in a last axis; of an angle the
@@ -58,7 +59,7 @@ def mean_of(fn: Any, name: str, shape: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to(mean, (*shape, *mean.shape[mean.ndim - more :]))
 
 
-def mean_of_known(fn: Any, value: Any) -> jax.Array:
+def mean_of_known(fn: dist.Distribution, value: Array) -> jax.Array:
     """A value that is known, in the form of the mean of its distribution.
 
     Examples
@@ -74,13 +75,13 @@ def mean_of_known(fn: Any, value: Any) -> jax.Array:
     return jax.nn.one_hot(known, jnp.shape(base.probs)[-1], dtype=jnp.result_type(float))
 
 
-def _own_axes(base: Any) -> int:
+def _own_axes(base: dist.Distribution) -> int:
     """Axes that a mean has and a value has not."""
     is_category = isinstance(base, (dist.CategoricalProbs, dist.CategoricalLogits))
     return int(is_category or _is_of_angles(base))
 
 
-def _mean(fn: Any) -> jax.Array | None:
+def _mean(fn: dist.Distribution) -> jax.Array | None:
     """Mean of a distribution without wrappers; None where it is not known."""
     fn = base_distribution(fn)
     if isinstance(fn, _NONE):
@@ -107,14 +108,14 @@ def _mean(fn: Any) -> jax.Array | None:
     return None
 
 
-def _is_of_angles(fn: Any) -> bool:
+def _is_of_angles(fn: dist.Distribution) -> bool:
     try:
         return is_angular(fn.support)
     except NotImplementedError:
         return False
 
 
-def _mean_vector(fn: Any) -> jax.Array | None:
+def _mean_vector(fn: dist.Distribution) -> jax.Array | None:
     """Mean cosine and sine of an angle: of a von Mises distribution, or of a mixture of some."""
     if isinstance(fn, dist.VonMises):
         length = i1e(fn.concentration) / i0e(fn.concentration)
@@ -128,7 +129,7 @@ def _mean_vector(fn: Any) -> jax.Array | None:
     return None if means is None or shares is None else (shares[..., None] * means).sum(axis=-2)
 
 
-def _transformed_mean(fn: Any) -> jax.Array | None:
+def _transformed_mean(fn: dist.Distribution) -> jax.Array | None:
     """Mean of a transformed distribution that NumPyro knows, or of an affine one."""
     with contextlib.suppress(NotImplementedError):
         return jnp.asarray(fn.mean)

@@ -16,15 +16,15 @@ no digits left is marked: it is not sound.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import special
 
+from aimz.arrays import Array
 from aimz.errors import InputError
 from aimz.families.continuous import quantile_of, tails_of
 from aimz.families.discrete import interval_noise, is_discrete, least_value
-from aimz.families.law import Array, Evidence, Law, base_law, chances, wide_parameters
+from aimz.families.law import Evidence, Law, base_law, chances, wide_parameters
 from aimz.families.residuals import LIMITS, RESIDUALS, STEPS, VECTOR
 
 __all__ = ["Noise", "abduce", "coupling_of", "replay", "success_of"]
@@ -43,8 +43,8 @@ class Noise:
     """
 
     family: str
-    parts: tuple[Array, ...]
-    is_sound: Array
+    parts: tuple[np.ndarray, ...]
+    is_sound: np.ndarray
 
 
 def coupling_of(law: Law) -> str:
@@ -55,7 +55,7 @@ def coupling_of(law: Law) -> str:
     return "residual" if law.family in RESIDUALS or law.family == VECTOR else "quantile"
 
 
-def success_of(law: Law) -> Array:
+def success_of(law: Law) -> np.ndarray:
     """Probability of a 1 under a Bernoulli law.
 
     Raises
@@ -97,7 +97,7 @@ def abduce(evidence: Evidence) -> Noise:
     return _noise(evidence.law, np.asarray(evidence.value, np.float64), evidence.uniform)
 
 
-def replay(law: Law, noise: Noise) -> Array:
+def replay(law: Law, noise: Noise) -> np.ndarray:
     """The value that a unit has under a law; float64.
 
     Raises
@@ -130,7 +130,7 @@ def replay(law: Law, noise: Noise) -> Array:
         return quantile_of(law, *noise.parts)
 
 
-def _noise(law: Law, value: Array, uniform: Any) -> Noise:
+def _noise(law: Law, value: np.ndarray, uniform: Array) -> Noise:
     with np.errstate(all="ignore"):
         if law.family in STEPS:
             return _noise(
@@ -162,7 +162,9 @@ def _kind(law: Law) -> str:
 
 
 # ------------------------------------------------------------------ categories
-def _gumbels(law: Law, value: Array, uniform: Array) -> tuple[tuple[Array, ...], Array]:
+def _gumbels(
+    law: Law, value: np.ndarray, uniform: np.ndarray
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """Gumbel noise of each category, given which of them is the largest."""
     logits = _logits(law)
     chosen = np.clip(value, 0, logits.shape[-1] - 1).astype(np.intp)[..., None]
@@ -177,7 +179,7 @@ def _gumbels(law: Law, value: Array, uniform: Array) -> tuple[tuple[Array, ...],
     return (noise,), is_sound
 
 
-def _logits(law: Law) -> Array:
+def _logits(law: Law) -> np.ndarray:
     wide = wide_parameters(law)
     return wide["logits"] if "logits" in wide else np.log(wide["probs"])
 

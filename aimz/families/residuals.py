@@ -3,12 +3,12 @@
 import numpy as np
 from scipy import special
 
-from aimz.families.law import Array, Map
+from aimz.families.law import Map
 
 __all__ = ["LIMITS", "RESIDUALS", "STEPS", "VECTOR"]
 
 
-def _power(value: Array, exponent: Array) -> Array:
+def _power(value: np.ndarray, exponent: np.ndarray) -> np.ndarray:
     return np.asarray(np.power(value, exponent))
 
 

@@ -14,6 +14,8 @@ import numpyro.distributions as dist
 from jax.nn import softplus
 from jax.scipy.special import betainc, erf, erfc, gammainc, gammaincc, gammaln, log_ndtr
 
+from aimz.arrays import Array
+
 __all__ = ["censored_density", "log_tail"]
 
 
@@ -22,7 +24,9 @@ _LOG_PI = 1.1447298858494002
 _FAR, _LEVELS = 60.0, 8  # of an incomplete gamma function
 
 
-def censored_density(fn: Any, value: Any, density: Callable[[Any, Any], Any]) -> Any:
+def censored_density(
+    fn: dist.Distribution, value: Array, density: Callable[[Any, Any], Any]
+) -> Any:
     """Log density of a censored distribution, whose exact values have that of `density`."""
     if isinstance(fn, dist.IntervalCensoredDistribution):
         return _of_interval(fn, value, density)
@@ -32,7 +36,7 @@ def censored_density(fn: Any, value: Any, density: Callable[[Any, Any], Any]) ->
     return jnp.where(fn.censored, log_tail(fn.base_dist, value, upper=is_right), exact)
 
 
-def _of_interval(fn: Any, value: Any, density: Callable[[Any, Any], Any]) -> Any:
+def _of_interval(fn: dist.Distribution, value: Array, density: Callable[[Any, Any], Any]) -> Any:
     low, high = value[..., 0], value[..., 1]
     left, right = fn.left_censored, fn.right_censored
     inner = fn.base_dist.support.feasible_like(low)
@@ -48,7 +52,7 @@ def _of_interval(fn: Any, value: Any, density: Callable[[Any, Any], Any]) -> Any
     return jnp.where(left & right, jnp.logaddexp(below[0], above[1]), one_end)
 
 
-def log_tail(fn: Any, value: Any, *, upper: bool) -> Any:
+def log_tail(fn: dist.Distribution, value: Array, *, upper: bool) -> Any:
     """Log probability of more than a value, or of at most the value where not `upper`.
 
     Examples
@@ -77,11 +81,11 @@ def log_tail(fn: Any, value: Any, *, upper: bool) -> Any:
     return jnp.log1p(-jnp.minimum(share, 1 - limits.eps)) if upper else _log(share)
 
 
-def _log(share: Any) -> Any:
+def _log(share: Array) -> Any:
     return jnp.log(jnp.maximum(share, np.finfo(share.dtype).tiny))
 
 
-def _log_complement(hazard: Any) -> Any:
+def _log_complement(hazard: Array) -> Any:
     """Log of 1 - exp(-hazard)."""
     is_near, is_some = hazard < 1.0, hazard > 0
     near = jnp.where(is_near & is_some, hazard, 0.5)
@@ -90,23 +94,23 @@ def _log_complement(hazard: Any) -> Any:
     return jnp.where(is_some, some, -jnp.inf)
 
 
-def _of_laplace(_: Any, place: Any) -> Any:
+def _of_laplace(_: dist.Distribution, place: Array) -> Any:
     is_far = place > 0
     inner = jnp.log1p(-0.5 * jnp.exp(jnp.where(is_far, 0.0, place)))
     return jnp.where(is_far, -place - _LOG_2, inner)
 
 
-def _of_soft_laplace(_: Any, place: Any) -> Any:
+def _of_soft_laplace(_: dist.Distribution, place: Array) -> Any:
     is_far = place > 20.0
     near = jnp.log(jnp.arctan(jnp.exp(-jnp.where(is_far, 0.0, place))))
     return jnp.where(is_far, -place, near) + _LOG_2 - _LOG_PI
 
 
-def _of_student(fn: Any, place: Any) -> Any:
+def _of_student(fn: dist.Distribution, place: Array) -> Any:
     return _log(dist.StudentT(fn.df).cdf(-place))
 
 
-def _above_gamma(shape: Any, place: Any) -> Any:
+def _above_gamma(shape: Array, place: Array) -> Any:
     """Log of the upper incomplete gamma function: far out by its continued fraction."""
     is_far = place > shape + _FAR
     far = jnp.where(is_far, place, shape + 2 * _FAR)
@@ -117,12 +121,12 @@ def _above_gamma(shape: Any, place: Any) -> Any:
     return jnp.where(is_far, series, _log(gammaincc(shape, jnp.where(is_far, shape, place))))
 
 
-def _scaled(fn: Any, value: Any) -> tuple[Any, Any]:
+def _scaled(fn: dist.Distribution, value: Array) -> tuple[Any, Any]:
     place = jnp.asarray(value * fn.rate)
     return jnp.broadcast_to(jnp.asarray(fn.concentration, place.dtype), place.shape), place
 
 
-def _counted(fn: Any, value: Any) -> tuple[Any, Any]:
+def _counted(fn: dist.Distribution, value: Array) -> tuple[Any, Any]:
     rate = jnp.asarray(fn.rate, jnp.result_type(float))
     return jnp.floor(value) + 1.0 + 0.0 * rate, rate + jnp.zeros(jnp.shape(value))
 

@@ -12,6 +12,8 @@ import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import log_ndtr, ndtri
 
+from aimz.arrays import Array
+
 __all__ = ["cut_normal", "with_tails"]
 
 
@@ -45,18 +47,18 @@ class _Cut(NamedTuple):
         inner = jnp.clip(inner, self.low, self.high)
         return self.loc + self.scale * self.sign * inner
 
-    def log_density(self, value: Any) -> Any:
+    def log_density(self, value: Array) -> Any:
         place = (value - self.loc) / self.scale
         return _log_normal(place) - jnp.log(self.scale) - self.log_mass
 
-    def quantile(self, uniform: Any) -> Any:
+    def quantile(self, uniform: Array) -> Any:
         uniform = jnp.where(self.sign > 0, uniform, 1 - uniform)
         level = _log_upper(self.low) + jnp.log1p(-uniform * (1 - self.share))
         place = jnp.clip(_upper_quantile(level), self.low, self.high)
         return self.loc + self.scale * self.sign * place
 
 
-def cut_normal(fn: Any) -> _Cut | None:
+def cut_normal(fn: dist.Distribution) -> _Cut | None:
     """A truncated normal; None where a distribution is something else."""
     if type(fn) not in _TAILS or not isinstance(fn.base_dist, dist.Normal):
         return None
@@ -68,7 +70,7 @@ def cut_normal(fn: Any) -> _Cut | None:
     return _Cut(sign, *mirrored, loc, scale)
 
 
-def with_tails(fn: Any) -> Any:
+def with_tails(fn: dist.Distribution) -> Any:
     """A distribution whose truncated normals are drawn by their tails."""
     if type(fn) in _TAILS and isinstance(fn.base_dist, dist.Normal):
         fn = copy.copy(fn)
@@ -83,7 +85,7 @@ def with_tails(fn: Any) -> Any:
     return fn
 
 
-def _draw(fn: Any, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Any:
+def _draw(fn: dist.Distribution, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Any:
     tiny = float(np.finfo(jnp.result_type(float)).tiny)
     uniform = jax.random.uniform(key, sample_shape + fn.batch_shape, minval=tiny)
     cut = cut_normal(_plain(fn))
@@ -91,7 +93,7 @@ def _draw(fn: Any, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Any:
     return cut.quantile(uniform)
 
 
-def _plain(fn: Any) -> Any:
+def _plain(fn: dist.Distribution) -> Any:
     fn = copy.copy(fn)
     fn.__class__ = type(fn).__base__
     return fn
@@ -116,16 +118,16 @@ _TAILS: dict[type, type] = {
 }
 
 
-def _log_normal(x: Any) -> Any:
+def _log_normal(x: Array) -> Any:
     return -0.5 * (x * x + _LOG_TAU)
 
 
-def _log_upper(x: Any) -> Any:
+def _log_upper(x: Array) -> Any:
     """Log probability of more than x under a standard normal."""
     return log_ndtr(-x)
 
 
-def _upper_quantile(level: Any) -> Any:
+def _upper_quantile(level: Array) -> Any:
     """The x with a log probability of `level` above it, by Newton's steps in logarithms."""
     far = jnp.minimum(level, -2.0)
     place = jnp.sqrt(jnp.maximum(-2 * far - _LOG_TAU - jnp.log(jnp.maximum(-2 * far, 1.0)), 1.0))

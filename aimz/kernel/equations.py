@@ -36,7 +36,7 @@ def equations(
     inputs += [("key", "")]
     inputs += [("site", name) for name in sorted(given) for _ in jax.tree.leaves(given[name])]
 
-    def run(arrays: dict[str, Any], key: Any, given: dict[str, Any]) -> list[Any]:
+    def run(arrays: dict[str, Any], key: jax.Array, given: dict[str, Any]) -> list[Any]:
         watch = bound_kernel(kernel, static, plates, rows)(arrays, key, given)
         parts = parts_of(watch, with_density=True)
         names.extend((site, role) for site, by_role in parts.items() for role in by_role)
@@ -63,7 +63,9 @@ def evaluate(
 ) -> Callable[..., dict[tuple[str, str], Any]]:
     """The structural equations, without densities, as a function of arrays, a key and values."""
 
-    def run(arrays: dict[str, Any], key: Any, given: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    def run(
+        arrays: dict[str, Any], key: jax.Array, given: dict[str, Any]
+    ) -> dict[tuple[str, str], Any]:
         watch = bound_kernel(kernel, static, plates, rows)(arrays, key, given)
         parts = parts_of(watch, with_density=False)
         return {(site, role): v for site, by_role in parts.items() for role, v in by_role.items()}

@@ -52,7 +52,7 @@ class _Call:
         Those in `squares` have it along their first two axes.
         """
 
-        def resized(leaf: Any, axes: int) -> jax.ShapeDtypeStruct:
+        def resized(leaf: jax.ShapeDtypeStruct, axes: int) -> jax.ShapeDtypeStruct:
             shape = (*[rows] * axes, *jnp.shape(leaf)[axes:])
             return jax.ShapeDtypeStruct(shape, jnp.result_type(leaf))
 
@@ -366,7 +366,7 @@ def _probe_rows(inputs: Inputs) -> int:
     return next(m for m in itertools.count(max(inputs.rows + 3, 7)) if m not in sizes)
 
 
-def _leads_with(value: Any, rows: int) -> bool:
+def _leads_with(value: object, rows: int) -> bool:
     leaves = jax.tree.leaves(value)
     return bool(leaves) and all(jnp.shape(leaf)[:1] == (rows,) for leaf in leaves)
 

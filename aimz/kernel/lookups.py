@@ -149,13 +149,13 @@ def known_outputs(
 
 
 def _walk(
-    jaxpr: Any, constants: Sequence[_Node], inputs: Sequence[_Node], found: dict[int, Lookup]
+    jaxpr: core.Jaxpr, constants: Sequence[_Node], inputs: Sequence[_Node], found: dict[int, Lookup]
 ) -> list[_Node]:
     """Nodes of a jaxpr's outputs; the lookups on the way go to `found`."""
     nodes: dict[Any, _Node] = dict(zip(jaxpr.constvars, constants, strict=True))
     nodes.update(zip(jaxpr.invars, inputs, strict=True))
 
-    def node_of(atom: Any) -> _Node:
+    def node_of(atom: core.Var | core.Literal) -> _Node:
         return _Node(constant=atom.val) if isinstance(atom, core.Literal) else nodes[atom]
 
     for eqn in jaxpr.eqns:
@@ -174,7 +174,7 @@ def _walk(
     return [node_of(atom) for atom in jaxpr.outvars]
 
 
-def _results(eqn: Any, parents: tuple[_Node, ...]) -> list[_Node]:
+def _results(eqn: core.JaxprEqn, parents: tuple[_Node, ...]) -> list[_Node]:
     names = frozenset().union(*(parent.arguments for parent in parents))
     is_random = any(parent.is_random for parent in parents)
     is_random |= eqn.primitive.name.startswith("random_")

@@ -22,7 +22,7 @@ def plausible_values(
     Samplers are slow to compile, so values come from constant noise where the support allows it.
     """
 
-    def draw(arrays: dict[str, Any], key: Any) -> dict[str, Any]:
+    def draw(arrays: dict[str, Any], key: jax.Array) -> dict[str, Any]:
         made_up = stand_ins(_MadeUp(row_plates(kernel, plates, rows)))
         watch = Watch(handlers.seed(made_up, key))
         watch(**arrays, **static)

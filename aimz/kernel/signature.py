@@ -155,14 +155,14 @@ def unknown_argument(
     return InputError(own + hint, code="argument-unknown")
 
 
-def kernel_signature(kernel: Any) -> inspect.Signature:
+def kernel_signature(kernel: Callable[..., Any]) -> inspect.Signature:
     """A kernel's own signature, below the handlers that decorate it."""
     while isinstance(kernel, Messenger) and kernel.fn is not None:
         kernel = kernel.fn
     return inspect.signature(kernel)
 
 
-def _parameters(kernel: Any) -> dict[str, inspect.Parameter]:
+def _parameters(kernel: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
         return dict(kernel_signature(kernel).parameters)
     except (TypeError, ValueError) as error:

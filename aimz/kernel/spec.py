@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.extend import core
 from numpyro.distributions import constraints
 
 from aimz.errors import nearest
@@ -327,18 +328,18 @@ def spec_of(
     )
 
 
-def _widest(jaxpr: Any) -> int:
+def _widest(jaxpr: core.Jaxpr) -> int:
     """Elements of the largest array that a traced program, or one inside it, computes."""
     sizes = [0]
     for eqn in jaxpr.eqns:
         sizes += [math.prod(getattr(out.aval, "shape", ())) for out in eqn.outvars]
         for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_has_equations):
-            inner = getattr(value, "jaxpr", value)
+            inner: Any = getattr(value, "jaxpr", value)
             sizes += [_widest(inner)] if hasattr(inner, "eqns") else []
     return max(sizes)
 
 
-def _has_equations(value: Any) -> bool:
+def _has_equations(value: object) -> bool:
     return hasattr(getattr(value, "jaxpr", value), "eqns")
 
 
@@ -412,7 +413,7 @@ def _law(statement: Statement) -> str:
     return f"{type(law).__name__}({', '.join(text for text in written if text)})"
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, jax.core.Tracer) or not isinstance(value, int | float | np.generic):
@@ -469,7 +470,7 @@ def _support(statement: Statement, *, is_single: bool) -> Any:
     return support if fixed else None
 
 
-def _is_traced(leaf: Any) -> bool:
+def _is_traced(leaf: object) -> bool:
     return isinstance(leaf, jax.core.Tracer)
 
 

@@ -15,6 +15,7 @@ from jax.extend import core
 from numpyro import handlers
 
 from aimz import programs
+from aimz.arrays import Array
 from aimz.kernel.equations import evaluate, given_shapes
 from aimz.kernel.plausible import plausible_values
 from aimz.kernel.row_flow import Verdict
@@ -77,7 +78,9 @@ def foresight(kernel: Callable[..., Any], inputs: Inputs, spec: KernelSpec, firs
             computed = {n for n, s in reading.statements.items() if s.type == "deterministic"}
             drawn = {n: s for n, s in given_shapes(reading).items() if n not in computed}
 
-            def compare(arrays: dict[str, Any], few: dict[str, Any], key: Any) -> list[_Answers]:
+            def compare(
+                arrays: dict[str, Any], few: dict[str, Any], key: jax.Array
+            ) -> list[_Answers]:
                 values = plausible_values(kernel, static, plates, spec.rows)(arrays, key)
                 begun = jax.tree.map(_first_of, {n: values[n] for n in drawn}, drawn)
                 whole = evaluate(kernel, static, plates, spec.rows)(arrays, key, values)
@@ -103,7 +106,7 @@ def is_reordered(kernel: Callable[..., Any], inputs: Inputs, output: str, axis: 
     if any(not _is_concrete(leaf) for leaf in jax.tree.leaves(inputs.arrays)):
         return False
 
-    def look(arrays: Any) -> Any:
+    def look(arrays: dict[str, Any]) -> Any:
         with handlers.block():
             seeded = handlers.seed(kernel, 0)
             return handlers.trace(seeded).get_trace(**arrays, **inputs.static)[output]["value"]
@@ -115,7 +118,7 @@ def is_reordered(kernel: Callable[..., Any], inputs: Inputs, output: str, axis: 
     return sorted(row.tobytes() for row in seen) == sorted(row.tobytes() for row in given)
 
 
-def _first_of(value: Any, like: Any) -> Any:
+def _first_of(value: Array, like: Array) -> Any:
     """The first values along every axis, as many as another array has."""
     return value[tuple(map(slice, like.shape))]
 
@@ -141,10 +144,10 @@ def _comparison(
     axes = {name: f.row_axis for name, f in verdict.sites.items() if f.rows == "leading"}
     draw = plausible_values(kernel, static, verdict.row_plates, count)
 
-    def compare(rows: dict[str, Any], others: dict[str, Any], key: Any) -> list[_Answers]:
+    def compare(rows: dict[str, Any], others: dict[str, Any], key: jax.Array) -> list[_Answers]:
         values = draw({**rows, **others}, key)
 
-        def on(order: Any) -> _Answers:
+        def on(order: Array) -> _Answers:
             chosen = jax.tree.map(lambda leaf: leaf[order], rows)
             given = {
                 name: jnp.take(value, order, axis=axes[name]) if name in axes else value
@@ -161,7 +164,9 @@ def _comparison(
     return compare
 
 
-def _agree(value: np.ndarray, permuted: np.ndarray, repeated: np.ndarray, alone: Any) -> bool:
+def _agree(
+    value: np.ndarray, permuted: np.ndarray, repeated: np.ndarray, alone: np.ndarray | None
+) -> bool:
     """Whether four arrangements tell the same row by row, along the axis that one row shortens."""
     if alone is None or alone.ndim != value.ndim:
         return False
@@ -190,7 +195,7 @@ def _equal(left: np.ndarray, right: np.ndarray) -> bool:
     return bool(np.allclose(left, right, rtol=1e-3, atol=1e-5 * size + 1e-7, equal_nan=True))
 
 
-def _is_concrete(leaf: Any) -> bool:
+def _is_concrete(leaf: object) -> bool:
     return not isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct)
 
 

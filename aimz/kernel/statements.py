@@ -14,12 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import get_opaque_trace_state
-from numpyro import handlers
+from jax.typing import ArrayLike
+from numpyro import handlers, primitives
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.distribution import Distribution, Unit
 from numpyro.primitives import _PYRO_STACK, Messenger, plate
 
 from aimz import programs
+from aimz.arrays import Array
 from aimz.errors import InputError, KernelValidationError
 from aimz.families import WRAPPERS, base_distribution
 from aimz.kernel.control_flow import Inside, Step, enter, leave, names_inside
@@ -127,7 +129,7 @@ class Reading:
     in_reverse: bool = False  # whether a scan is
 
 
-def is_masked(fn: Any) -> bool:
+def is_masked(fn: Distribution) -> bool:
     """Whether a mask of the kernel may leave out elements of a distribution."""
     while hasattr(fn, "base_dist") and type(fn).__name__ in WRAPPERS:
         if getattr(fn, "_mask", True) is not True:
@@ -182,7 +184,7 @@ class row_plates(Messenger):  # type: ignore[misc]  # noqa: N801  # NumPyro: no 
             if isinstance(handler, plate) and handler.name in self.names:
                 self._settle(handler, msg)
 
-    def _settle(self, handler: Any, msg: dict[str, Any]) -> None:
+    def _settle(self, handler: primitives.plate, msg: dict[str, Any]) -> None:
         """Make a plate forget the size that the kernel wrote."""
         if handler.size == handler.subsample_size:
             return
@@ -396,7 +398,7 @@ def bound_kernel(
 ) -> Callable[..., Any]:
     """The seeded kernel as a function of its arrays, a key and given values."""
 
-    def run(arrays: dict[str, Any], key: Any, given: Mapping[str, Any] | None) -> Watch:
+    def run(arrays: dict[str, Any], key: jax.Array, given: Mapping[str, Any] | None) -> Watch:
         with_values = stand_ins(row_plates(_unset(kernel), plates, rows))
         watch = Watch(handlers.seed(with_values, key), given)
         watch(**arrays, **static)
@@ -415,7 +417,7 @@ def read(
     """Run the kernel abstractly and note its statements; `plates` are resized to `rows`."""
     watches: list[Watch] = []
 
-    def run(arrays: dict[str, Any], key: Any) -> Any:
+    def run(arrays: dict[str, Any], key: jax.Array) -> Any:
         watch = bound_kernel(kernel, static, plates, rows)(arrays, key, None)
         watches.append(watch)
         return [list(parts.values()) for parts in parts_of(watch, with_density=False).values()]
@@ -485,7 +487,7 @@ class _sampled(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates
 class _Sampled(Distribution):  # type: ignore[misc]  # as above
     """A distribution that has no sampler, with one that gives some value inside its support."""
 
-    def __init__(self, fn: Any, name: str) -> None:
+    def __init__(self, fn: Distribution, name: str) -> None:
         self.fn, self.name = fn, name
         super().__init__(fn.batch_shape, fn.event_shape, validate_args=False)
 
@@ -493,23 +495,23 @@ class _Sampled(Distribution):  # type: ignore[misc]  # as above
     def support(self) -> Any:
         return self.fn.support
 
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Any:
         del key
         value = inside_support(self.fn, self.name)
         value = jnp.zeros(self.fn.shape()) if value is None else value
         return jnp.broadcast_to(value, sample_shape + self.fn.shape())
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Array) -> Any:
         return self.fn.log_prob(value)
 
 
-def _has_sampler(fn: Any) -> bool:
+def _has_sampler(fn: Distribution) -> bool:
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return not isinstance(fn, Distribution) or type(fn).sample is not Distribution.sample
 
 
-def inside_support(fn: Any, name: str) -> Any:
+def inside_support(fn: Distribution, name: str) -> Any:
     """Values inside a distribution's support made of constant noise; None where that is hard."""
     shape, support = fn.shape(), fn.support
     noise = np.random.default_rng(len(name)).normal(size=shape)
@@ -529,7 +531,7 @@ def inside_support(fn: Any, name: str) -> Any:
     return transform(jnp.asarray(noise, jnp.result_type(float)))
 
 
-def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+def shape_of(leaf: ArrayLike) -> jax.ShapeDtypeStruct:
     """Shape and dtype of a leaf."""
     return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
@@ -564,7 +566,7 @@ def _density(statement: Statement) -> dict[str, Any]:
         return {}
 
 
-def _is_numeric(leaf: Any) -> bool:
+def _is_numeric(leaf: object) -> bool:
     if not isinstance(leaf, _ARRAY_TYPES):
         return False
     return not jax.dtypes.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)

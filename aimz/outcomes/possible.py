@@ -4,7 +4,7 @@ A kernel is traced for what its sites observe and for their supports; both are c
 follow from the arguments alone. A support that a latent decides is left to the log density.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from numpyro import handlers
 from numpyro.distributions import constraints
 
 from aimz import programs
+from aimz.arrays import Array
 from aimz.errors import InputError
 from aimz.families import base_distribution, density_of, is_inside
 from aimz.kernel import Inputs, known_outputs, spread_sites, stand_ins
@@ -49,7 +50,7 @@ def check_outcomes(kernel: Callable[..., Any], inputs: Inputs, *, is_fit: bool) 
     others: set[str] = set()
     spread = spread_sites(kernel, inputs.spread, inputs.always_rows[0])
 
-    def look(arrays: dict[str, Any], key: Any) -> list[Any]:
+    def look(arrays: dict[str, Any], key: jax.Array) -> list[Any]:
         sites.clear()
         found: list[Any] = []
         with handlers.block():
@@ -93,8 +94,8 @@ def check_reachable(kernel: Callable[..., Any], inputs: Inputs, names: Collectio
     """
     families: dict[str, str] = {}
 
-    def look(arrays: dict[str, Any], keys: Any) -> dict[str, Any]:
-        def one(key: Any) -> dict[str, Any]:
+    def look(arrays: dict[str, Any], keys: jax.Array) -> dict[str, Any]:
+        def one(key: jax.Array) -> dict[str, Any]:
             with handlers.block():
                 sites = handlers.trace(handlers.seed(kernel, key)).get_trace(
                     **arrays, **inputs.static
@@ -123,14 +124,14 @@ def check_reachable(kernel: Callable[..., Any], inputs: Inputs, names: Collectio
             )
 
 
-def _is_possible(site: Any) -> Any:
+def _is_possible(site: Mapping[str, Any]) -> Any:
     """Where an observed site has a density, is missing, or is masked."""
     fn, value = site["fn"], jnp.asarray(site["value"])
     events = tuple(range(value.ndim - fn.event_dim, value.ndim))
     return ~jnp.isneginf(density_of(fn, value)) | ~is_there(value).all(axis=events)
 
 
-def _says_little(fn: Any) -> bool:
+def _says_little(fn: dist.Distribution) -> bool:
     """Whether a distribution leaves out more than its support says."""
     base = base_distribution(fn)
     return isinstance(base, dist.Delta) or (
@@ -138,7 +139,7 @@ def _says_little(fn: Any) -> bool:
     )
 
 
-def _support_of(site: Any) -> Any:
+def _support_of(site: Mapping[str, Any]) -> Any:
     """The support of an observed site; None where there is nothing to check."""
     is_observed = site["type"] == "sample" and site["is_observed"]
     if not is_observed or site.get("_control_flow_done") or isinstance(site["fn"], dist.Unit):
@@ -154,7 +155,13 @@ def _support_of(site: Any) -> Any:
 
 
 def _check(
-    name: str, value: Any, mask: np.ndarray, support: Any, family: Any, *, is_fit: bool
+    name: str,
+    value: Array,
+    mask: np.ndarray,
+    support: constraints.Constraint,
+    family: type[dist.Distribution],
+    *,
+    is_fit: bool,
 ) -> None:
     value = np.asarray(value)
     there = np.asarray(is_there(value))
@@ -185,7 +192,7 @@ def _check(
     )
 
 
-def _words(support: Any, where: tuple[int, ...], shape: tuple[int, ...]) -> str:
+def _words(support: constraints.Constraint, where: tuple[int, ...], shape: tuple[int, ...]) -> str:
     """A support in words, as it is at one place of an array."""
     if support is constraints.boolean:
         return "0 and 1"

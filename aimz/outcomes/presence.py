@@ -17,8 +17,10 @@ import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 from numpyro import handlers
+from numpyro.distributions import transforms
 from numpyro.infer import init_to_feasible
 
+from aimz.arrays import Array
 from aimz.data import MISSING
 from aimz.errors import InputError
 from aimz.families import density_of
@@ -51,7 +53,7 @@ class Presence:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
-def is_there(value: Any) -> Any:
+def is_there(value: Array) -> Any:
     """Which elements of an array are not missing."""
     value = jnp.asarray(value)
     if jnp.issubdtype(value.dtype, jnp.inexact):
@@ -61,13 +63,13 @@ def is_there(value: Any) -> Any:
     return jnp.ones(value.shape, bool)
 
 
-def filled(value: Any, fill: Any, axis: int) -> Any:
+def filled(value: Array, fill: Array, axis: int) -> Any:
     """An array whose missing elements are those of one row."""
     return jnp.where(is_there(value), value, jnp.expand_dims(fill, axis))
 
 
 # ------------------------------------------------------------------ distributions
-def unmasked(fn: Any) -> Any:
+def unmasked(fn: dist.Distribution) -> Any:
     """Which elements of a distribution's batch no mask of the kernel leaves out.
 
     Of several that are one event some are enough.
@@ -82,7 +84,7 @@ def unmasked(fn: Any) -> Any:
     return jnp.asarray(True)
 
 
-def has_parts(fn: Any) -> bool:
+def has_parts(fn: dist.Distribution) -> bool:
     """Whether some elements of an event have a distribution of their own here."""
     if fn.event_dim == 0:
         return True
@@ -94,7 +96,7 @@ def has_parts(fn: Any) -> bool:
     return type(fn) in _MARGINALS
 
 
-def part_of(fn: Any, there: Any) -> Any:
+def part_of(fn: dist.Distribution, there: Array) -> Any:
     """The distribution of the elements that are `there`, which is shaped like a value.
 
     Its log density is 0 where none is. A family without marginals loses the whole event.
@@ -115,7 +117,7 @@ def part_of(fn: Any, there: Any) -> Any:
 class _Part(dist.Distribution):  # type: ignore[misc]  # NumPyro has no stubs
     """A vector of which some elements are missing: the marginal of the others."""
 
-    def __init__(self, fn: Any, there: Any) -> None:
+    def __init__(self, fn: dist.Distribution, there: Array) -> None:
         self.whole, self.there = fn, there
         rank = there.ndim - fn.event_dim
         super().__init__(there.shape[:rank], fn.event_shape)
@@ -124,14 +126,14 @@ class _Part(dist.Distribution):  # type: ignore[misc]  # NumPyro has no stubs
     def support(self) -> Any:
         return self.whole.support
 
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Any:
         return self.whole.expand(self.batch_shape).sample(key, sample_shape)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Array) -> Any:
         return _log_marginal(self.whole, value, self.there)
 
 
-def _log_marginal(fn: Any, value: Any, there: Any) -> Any:
+def _log_marginal(fn: dist.Distribution, value: Array, there: Array) -> Any:
     """Log density of the elements of a value that are there."""
     if isinstance(fn, dist.TransformedDistribution):
         jacobian = jnp.zeros(there.shape)
@@ -144,7 +146,7 @@ def _log_marginal(fn: Any, value: Any, there: Any) -> Any:
     return _MARGINALS[type(fn)](fn, value, there)
 
 
-def completed(fn: Any, there: Any, value: Any, drawn: Any) -> Any:
+def completed(fn: dist.Distribution, there: Array, value: Array, drawn: Array) -> Any:
     """A value whose missing elements are drawn, given those that are `there`.
 
     `drawn` is a whole draw of the distribution. A family whose elements depend on one another in a
@@ -169,17 +171,17 @@ def completed(fn: Any, there: Any, value: Any, drawn: Any) -> Any:
     return jnp.where(there, value, moved)
 
 
-def _undo(value: Any, transform: Any) -> Any:
+def _undo(value: Array, transform: transforms.Transform) -> Any:
     return transform.inv(value)
 
 
-def _normal(fn: Any, value: Any, there: Any) -> Any:
+def _normal(fn: dist.Distribution, value: Array, there: Array) -> Any:
     residual = jnp.where(there, value - fn.loc, 0.0)
     own = dist.MultivariateNormal(scale_tril=_root(fn, there)).log_prob(residual)
     return own + _absent(there) * 0.5 * math.log(2 * math.pi)
 
 
-def _low_rank_normal(fn: Any, value: Any, there: Any) -> Any:
+def _low_rank_normal(fn: dist.Distribution, value: Array, there: Array) -> Any:
     # A missing element becomes an independent standard normal one, at its mean.
     factor = jnp.where(there[..., None], fn.cov_factor, 0.0)
     spread = jnp.where(there, fn.cov_diag, 1.0)
@@ -189,7 +191,7 @@ def _low_rank_normal(fn: Any, value: Any, there: Any) -> Any:
     return density + _absent(there) * 0.5 * math.log(2 * math.pi)
 
 
-def _student(fn: Any, value: Any, there: Any) -> Any:
+def _student(fn: dist.Distribution, value: Array, there: Array) -> Any:
     residual = jnp.where(there, value - fn.loc, 0.0)
     root = _root(fn, there)
     white = jax.scipy.linalg.solve_triangular(root, residual[..., None], lower=True)[..., 0]
@@ -200,7 +202,7 @@ def _student(fn: Any, value: Any, there: Any) -> Any:
     return constant - volume - half * jnp.log1p((white**2).sum(-1) / fn.df)
 
 
-def _root(fn: Any, there: Any) -> Any:
+def _root(fn: dist.Distribution, there: Array) -> Any:
     """Cholesky factor of a covariance whose missing elements are independent of variance 1."""
     whole = jnp.broadcast_to(fn.scale_tril, (*there.shape, there.shape[-1]))
     kept = jnp.where(there[..., None], whole, 0.0)
@@ -210,7 +212,7 @@ def _root(fn: Any, there: Any) -> Any:
     return jnp.where(there.all(-1)[..., None, None], whole, jnp.linalg.cholesky(part))
 
 
-def _absent(there: Any) -> Any:
+def _absent(there: Array) -> Any:
     return (~there).sum(-1)
 
 
@@ -226,7 +228,9 @@ _MARGINALS: dict[type, Callable[[Any, Any, Any], Any]] = {
 }
 
 
-def densities_of(fn: Any, value: Any, site: SiteSpec, *, missing: bool) -> tuple[Any, Any]:
+def densities_of(
+    fn: dist.Distribution, value: Array, site: SiteSpec, *, missing: bool
+) -> tuple[Any, Any]:
     """Log densities of what a site observes, event by event, and which of them count."""
     if site.kind == "factor":
         density = fn.log_prob(value)
@@ -284,7 +288,7 @@ def _observed(
     """Values that sites observe, and whether their elements may be missing one by one."""
     parts: dict[str, bool] = {}
 
-    def look(arrays: Any) -> dict[str, Any]:
+    def look(arrays: dict[str, Any]) -> dict[str, Any]:
         with handlers.block():
             given = handlers.substitute(handlers.seed(kernel, 0), substitute_fn=init_to_feasible())
             found = handlers.trace(given).get_trace(**arrays, **inputs.static)

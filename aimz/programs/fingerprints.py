@@ -3,8 +3,9 @@
 import enum
 import hashlib
 import sys
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
 
 import jax
@@ -41,14 +42,14 @@ def fingerprint(closed: core.ClosedJaxpr, *, values: bool = False) -> str:
     return digest.hexdigest()
 
 
-def numbers(jaxpr: Any) -> set[float]:
+def numbers(jaxpr: core.Jaxpr) -> set[float]:
     """All scalar literals of a program and of the programs inside it."""
     found: set[float] = set()
     for eqn in jaxpr.eqns:
         for atom in eqn.invars:
-            is_number = _is_literal(atom) and np.ndim(atom.val) == 0 and np.isreal(atom.val)
-            if is_number and np.isfinite(atom.val):
-                found.add(float(atom.val))
+            literal = atom.val if isinstance(atom, core.Literal) else np.nan
+            if np.ndim(literal) == 0 and np.isreal(literal) and np.isfinite(literal):
+                found.add(float(literal))
         for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
             if _is_jaxpr(value):
                 found |= numbers(getattr(value, "jaxpr", value))
@@ -72,7 +73,7 @@ def is_float_literal(atom: Any) -> bool:
     return bool(np.issubdtype(atom.aval.dtype, np.floating)) and atom.aval.shape == ()
 
 
-def float_literals(jaxpr: Any) -> list[Any]:
+def float_literals(jaxpr: core.Jaxpr) -> list[Any]:
     """Values of the top-level float literals in reading order; weak types of its precision kept."""
     own = jax.dtypes.canonicalize_dtype(np.float64)
     atoms: list[Any] = [atom for eqn in jaxpr.eqns for atom in eqn.invars]
@@ -86,11 +87,11 @@ def float_literals(jaxpr: Any) -> list[Any]:
     ]
 
 
-def _is_literal(atom: Any) -> bool:
+def _is_literal(atom: object) -> bool:
     return isinstance(atom, core.Literal)
 
 
-def _add_jaxpr(digest: Any, jaxpr: Any, *, hoist: bool) -> None:
+def _add_jaxpr(digest: hashlib.blake2b, jaxpr: core.Jaxpr, *, hoist: bool) -> None:
     """Feed a jaxpr's structure: equations, types, parameters; variables by order of appearance."""
     names: dict[Any, int] = {}
 
@@ -117,7 +118,7 @@ def _add_jaxpr(digest: Any, jaxpr: Any, *, hoist: bool) -> None:
     digest.update(",".join(map(atom_text, jaxpr.outvars)).encode())
 
 
-def _inner_name(jaxpr: Any) -> bytes:
+def _inner_name(jaxpr: core.Jaxpr) -> bytes:
     """Name of a program inside another; JAX keeps and shares those of library functions."""
     name = _INNER_NAMES.get(jaxpr)
     if name is None:
@@ -128,16 +129,16 @@ def _inner_name(jaxpr: Any) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _type_text(aval: Any) -> str:
+def _type_text(aval: jax.core.AbstractValue) -> str:
     text: str = aval.str_short()
     return text
 
 
-def _is_jaxpr(value: Any) -> bool:
+def _is_jaxpr(value: object) -> TypeGuard[core.Jaxpr]:
     return hasattr(value, "eqns")
 
 
-def add_value(digest: Any, value: Any) -> None:
+def add_value(digest: hashlib.blake2b, value: object) -> None:
     """Feed a parameter or constant by value; an opaque object by its address."""
     if _is_jaxpr(value):
         digest.update(_inner_name(getattr(value, "jaxpr", value)))
@@ -163,7 +164,7 @@ def add_value(digest: Any, value: Any) -> None:
         _add_object(digest, value)
 
 
-def _add_object(digest: Any, value: Any) -> None:
+def _add_object(digest: hashlib.blake2b, value: Any) -> None:
     """Feed an opaque parameter."""
     if hasattr(value, "in_avals") and hasattr(value, "params"):
         # A primitive that JAX makes anew at each trace: what it computes is its type and these.
@@ -186,7 +187,7 @@ def _add_object(digest: Any, value: Any) -> None:
         digest.update(str(id(value)).encode())
 
 
-def _is_fixed(value: Any) -> bool:
+def _is_fixed(value: Callable[..., Any]) -> bool:
     """Whether a function is one of a library's, found under its own name."""
     module, name = getattr(value, "__module__", None) or "", getattr(value, "__qualname__", "")
     if module.partition(".")[0] not in ("aimz", "jax", "numpyro"):

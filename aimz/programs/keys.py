@@ -21,7 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.random import define_prng_impl
+from jax.typing import ArrayLike
 
+from aimz.arrays import Array
 from aimz.errors import InputError
 
 __all__ = [
@@ -54,7 +56,7 @@ class Draw(NamedTuple):
     half: Any  # uint32, 0 or 1
 
     @classmethod
-    def numbered(cls, numbers: Any) -> Self:
+    def numbered(cls, numbers: Array) -> Self:
         """Draws by their numbers."""
         return cls(numbers >> np.uint32(1), numbers & np.uint32(1))
 
@@ -104,12 +106,12 @@ def _hashed(rng_key: jax.Array, *numbers: int) -> np.ndarray:
     return np.frombuffer(digest.digest(), "<u4")
 
 
-def draw_words(words: jax.Array, draw: Any) -> jax.Array:
+def draw_words(words: jax.Array, draw: ArrayLike) -> jax.Array:
     """Two words of one draw of a call."""
     return fold_words(words, jnp.uint32(0), jnp.asarray(draw, np.uint32))
 
 
-def pair_words(words: jax.Array, pair: Any) -> jax.Array:
+def pair_words(words: jax.Array, pair: ArrayLike) -> jax.Array:
     """Two words that the draws of a pair share; no draw has them for its own."""
     return fold_words(words, jnp.uint32(1), jnp.asarray(pair, np.uint32))
 
@@ -121,12 +123,14 @@ def name_words(name: str) -> tuple[np.uint32, np.uint32]:
     return np.uint32(low), np.uint32(high)
 
 
-def fold_words(words: Any, low: Any, high: Any) -> jax.Array:
+def fold_words(words: Array, low: ArrayLike, high: ArrayLike) -> jax.Array:
     """Two new words from two words and a pair of numbers."""
     return jnp.stack(_threefry(words[0], words[1], jnp.uint32(low), jnp.uint32(high)))
 
 
-def site_key(words: jax.Array, name: str, row: Any = NO_ROW, half: Any = 0) -> jax.Array:
+def site_key(
+    words: jax.Array, name: str, row: ArrayLike = NO_ROW, half: ArrayLike = 0
+) -> jax.Array:
     """Key of a site in one draw, for one row or for none.
 
     Parameters
@@ -152,7 +156,7 @@ def as_stock_key(key: jax.Array) -> jax.Array:
 
 
 @jax.jit  # one equation in a kernel's trace instead of a hundred
-def _threefry(k0: Any, k1: Any, x0: Any, x1: Any) -> Any:
+def _threefry(k0: Array, k1: Array, x0: Array, x1: Array) -> Any:
     """One threefry-2x32 block, 20 rounds, elementwise over broadcast arguments."""
     k0, k1, x0, x1 = jnp.broadcast_arrays(k0, k1, x0, x1)
 
@@ -177,7 +181,7 @@ def _iota(shape: tuple[int, ...]) -> jax.Array:
     return jnp.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.uint32).reshape(shape)
 
 
-def _seed(seed: Any) -> jax.Array:
+def _seed(seed: int) -> jax.Array:
     words = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
     return jnp.concatenate([words, jnp.array([NO_ROW, 0], np.uint32)])
 
@@ -191,7 +195,7 @@ def _random_bits(key: jax.Array, width: int, shape: tuple[int, ...]) -> Any:
     return jnp.where(half == 0, low, high).astype(getattr(jnp, f"uint{width}"))
 
 
-def _derived(key: jax.Array, domain: np.uint32, numbers: Any) -> jax.Array:
+def _derived(key: jax.Array, domain: np.uint32, numbers: ArrayLike) -> jax.Array:
     """Keys of row zero whose words depend on the key, its row and `numbers`."""
     k0, k1, row, half = key
     low, high = _threefry(k0 ^ domain ^ half * _HALF, k1, row, numbers)
@@ -199,7 +203,7 @@ def _derived(key: jax.Array, domain: np.uint32, numbers: Any) -> jax.Array:
     return jnp.stack([low, high, zero, zero], axis=-1)
 
 
-def _fold_in(key: jax.Array, data: Any) -> jax.Array:
+def _fold_in(key: jax.Array, data: ArrayLike) -> jax.Array:
     return _derived(key, _FOLD, jnp.asarray(data).astype(np.uint32))
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend import core
 
+from aimz.arrays import Array
 from aimz.errors import ProcessError
 from aimz.programs.caches import Cache, clear_caches, forget_holders
 from aimz.programs.fingerprints import add_value, fingerprint, float_literals, is_float_literal
@@ -152,7 +153,7 @@ def shared_traces() -> AbstractContextManager[Any]:
     return context
 
 
-def _as_traced(constant: Any, aval: Any) -> Any:
+def _as_traced(constant: Array, aval: Any) -> Any:
     """A constant in the precision that its program computes in; a copy, if it is one of NumPy.
 
     While the array that JAX made of it lives, JAX takes that one in the other precision, too.
@@ -220,7 +221,7 @@ def clear_programs() -> None:
     forget_traces()
 
 
-def _executable(jaxpr: Any) -> Callable[..., list[Any]]:
+def _executable(jaxpr: core.Jaxpr) -> Callable[..., list[Any]]:
     """A jitted function of (constants, hoisted literals, flat inputs)."""
 
     def evaluate(constants: list[Any], literals: list[Any], inputs: list[Any]) -> list[Any]:
@@ -228,7 +229,7 @@ def _executable(jaxpr: Any) -> Callable[..., list[Any]]:
         values.update(zip(jaxpr.invars, inputs, strict=True))
         hoisted = iter(literals)
 
-        def read(atom: Any) -> Any:
+        def read(atom: core.Var | core.Literal) -> Any:
             if not isinstance(atom, core.Literal):
                 return values[atom]
             return next(hoisted) if is_float_literal(atom) else atom.val

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.families import base_distribution
 from aimz.kernel import Inside, Step, enter, follows_rows, leave
 from aimz.outcomes import completed
@@ -90,7 +91,7 @@ class Answer(Inside):
         elif msg["value"] is None:
             msg["value"] = self._natural(msg)
 
-    def _as_set(self, name: str, natural: Any) -> Any:
+    def _as_set(self, name: str, natural: jax.Array) -> Any:
         """The value that a site is set to, in the shape and dtype of its natural value."""
         setting = self._setting(self.do, name)
         if not callable(setting):
@@ -133,7 +134,7 @@ class Answer(Inside):
         is_fitted = step is not None and len(step.places) == 1 and name not in self.task.held
         return is_fitted and step is not None and step.in_reverse
 
-    def _anew(self, msg: dict[str, Any], value: Any) -> Any:
+    def _anew(self, msg: dict[str, Any], value: jax.Array) -> Any:
         """A site's value, drawn anew where that is asked for: in rows, or element by element."""
         name, rank = msg["name"], jnp.ndim(value)
         anew, axis = self.redraw[name], row_axis(self.task.spec, name)
@@ -156,13 +157,13 @@ class Answer(Inside):
         self.drawn[name] = jnp.reshape(anew, shape) if jnp.ndim(anew) < rank else anew
         return jnp.where(self.drawn[name], drawn, value)
 
-    def _is_begun(self, name: str, value: Any) -> bool:
+    def _is_begun(self, name: str, value: Array) -> bool:
         """Whether a value is that of the first rows or steps only."""
         spec, site = self.task.spec, self.task.spec[name]
         may_be = spec.coupled or not site.belongs_to_rows  # groups may follow those of the fit
         return may_be and jnp.shape(value) != tuple(site.shape)
 
-    def _begun(self, msg: dict[str, Any], value: Any) -> Any:
+    def _begun(self, msg: dict[str, Any], value: jax.Array) -> Any:
         """A value as far as it is known, and one that is drawn from there on."""
         natural = self._natural(msg)
         value = value.astype(natural.dtype)

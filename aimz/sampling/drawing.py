@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.typing import ArrayLike
 
 from aimz.errors import InputError
 from aimz.families import base_distribution, with_tails
@@ -18,7 +19,7 @@ from aimz.programs import NO_ROW, as_stock_key
 __all__ = ["HALF_A_BLOCK", "draw", "draw_rows", "drawn_if_possible", "drawn_on", "narrow_draw"]
 
 
-def draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
+def draw(fn: dist.Distribution, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
     """One draw of a distribution with one of our keys."""
     fn = with_tails(fn)
     for own in (key, as_stock_key(key)):
@@ -31,14 +32,14 @@ def draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
     raise InputError(message, code="no-sampler")
 
 
-def narrow_draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
+def narrow_draw(fn: dist.Distribution, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
     """The draw that single precision gives, for a program in double precision."""
 
     def narrowed(leaf: Any) -> Any:
         narrow = {"float64": np.float32, "int64": np.int32}.get(str(getattr(leaf, "dtype", "")))
         return leaf if narrow is None else leaf.astype(narrow)
 
-    def rebuilt(part: Any) -> Any:
+    def rebuilt(part: object) -> Any:
         if not isinstance(part, dist.Distribution):
             return jax.tree.map(narrowed, part)
         narrow = copy.copy(part)
@@ -57,7 +58,7 @@ def narrow_draw(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> A
 def drawn_if_possible(one: Callable[..., Any]) -> Callable[..., Any]:
     """A draw of a site that nothing asked for needs; zeros where it has no sampler."""
 
-    def stand_in(fn: Any, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
+    def stand_in(fn: dist.Distribution, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
         try:
             return one(fn, key, shape, name)
         except InputError:
@@ -82,9 +83,9 @@ _NEIGHBOURLY = (
 
 def draw_rows(
     one: Callable[..., Any],
-    fn: Any,
+    fn: dist.Distribution,
     key: Callable[..., jax.Array],
-    rows: Any,
+    rows: ArrayLike,
     site: SiteSpec,
     shape: tuple[int, ...],
 ) -> Any:
@@ -99,7 +100,7 @@ def draw_rows(
     parameters, axes = _row_parameters(base, family, from_right)
     rest = batch[:axis] + batch[axis + 1 :]
 
-    def one_row(parameters: dict[str, Any], row: Any) -> Any:
+    def one_row(parameters: dict[str, Any], row: ArrayLike) -> Any:
         single = family(**parameters, **_settings(base, family, parameters))
         return one(single.expand(rest), key(row), (), site.name)
 
@@ -108,7 +109,7 @@ def draw_rows(
 
 
 def _row_parameters(
-    base: Any, family: Any, from_right: int
+    base: dist.Distribution, family: type[dist.Distribution], from_right: int
 ) -> tuple[dict[str, Any], dict[str, int | None]]:
     """Array parameters of a distribution and the axis of each that follows the rows."""
     parameters, axes = {}, {}
@@ -125,7 +126,9 @@ def _row_parameters(
     return parameters, axes
 
 
-def _settings(base: Any, family: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(
+    base: dist.Distribution, family: type[dist.Distribution], parameters: Mapping[str, Any]
+) -> dict[str, Any]:
     """Parameters of a distribution that are plain numbers."""
     return {
         name: base.__dict__[name]
@@ -134,7 +137,7 @@ def _settings(base: Any, family: Any, parameters: Mapping[str, Any]) -> dict[str
     }
 
 
-def drawn_on(fn: Any, value: jax.Array, natural: jax.Array) -> jax.Array:
+def drawn_on(fn: dist.Distribution, value: jax.Array, natural: jax.Array) -> jax.Array:
     """A draw that begins with a value: what follows is drawn given it.
 
     A draw of a multivariate normal becomes one given the value by the change that its first part

@@ -17,8 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.typing import ArrayLike
 from numpyro import handlers
 
+from aimz.arrays import Array
 from aimz.errors import InputError
 from aimz.families import (
     Evidence,
@@ -155,7 +157,7 @@ def population_block(task: Task, block: Block) -> Found:
     """
     (name,) = task.sites
 
-    def weigh(row: Any, draw: Any) -> jax.Array:
+    def weigh(row: ArrayLike, draw: ArrayLike) -> jax.Array:
         return jax.random.exponential(site_key(draw_words(block.words, draw), name, row))
 
     by_draw = jax.vmap(weigh, in_axes=(None, 0))
@@ -321,7 +323,7 @@ def _site_evidence(task: Task, block: Block, trace: Mapping[str, Any]) -> dict[s
     return evidence
 
 
-def _uniform(words: jax.Array, name: str, shape: tuple[int, ...], row: Any) -> jax.Array:
+def _uniform(words: jax.Array, name: str, shape: tuple[int, ...], row: ArrayLike) -> jax.Array:
     """Numbers between 0 and 1, neither of them included."""
     return jax.random.uniform(site_key(words, name, row), shape, np.float32) + 2.0**-25
 
@@ -375,7 +377,7 @@ def _site_means(task: Task, block: Block, trace: Mapping[str, Any]) -> dict[str,
     return means
 
 
-def _mean_after(known: Any, value: jax.Array, mean: jax.Array) -> jax.Array:
+def _mean_after(known: Array, value: jax.Array, mean: jax.Array) -> jax.Array:
     """A mean, with the value in the first rows or steps, where it is known."""
     first = tuple(slice(0, size) for size in jnp.shape(known))
     return mean.at[first].set(value[first])

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax.typing import ArrayLike
 
 from aimz.data import as_array
 from aimz.errors import InputError
@@ -28,7 +29,7 @@ _COUNT = 1000
 _WIDE = {"i": "int64", "u": "int64", "f": "float64", "V": "float64"}
 
 
-def applied(function: Callable[[Any], Any], value: Any, name: str) -> Any:
+def applied(function: Callable[[Any], Any], value: object, name: str) -> Any:
     """What a user's function gives for the natural value of an argument.
 
     >>> applied(lambda t: t - 1, np.array([0, 1], np.uint8), "t").tolist()
@@ -71,12 +72,12 @@ def check_range(function: Callable[[Any], Any], site: SiteSpec) -> None:
             raise InputError(msg, code="cast-overflow")
 
 
-def in_place_of(natural: Any, setting: Any) -> jax.Array:
+def in_place_of(natural: jax.Array, setting: ArrayLike) -> jax.Array:
     """A value in the shape and dtype of a natural one."""
     return jnp.broadcast_to(jnp.asarray(setting), natural.shape).astype(natural.dtype)
 
 
-def answered(setting: Callable[[Any], Any], natural: Any) -> tuple[jax.Array, Any]:
+def answered(setting: Callable[[Any], Any], natural: jax.Array) -> tuple[jax.Array, Any]:
     """What a function gives for a natural value, and where it does not fit its dtype, if it may.
 
     Whole numbers are computed with in 64 bits, in a program of its own, which keeps the precision
@@ -128,7 +129,7 @@ def widened(value: Any, *, bools: bool = False) -> Any:
     return copy.deepcopy(value)
 
 
-def _widened_list(value: Any, *, bools: bool) -> Any:
+def _widened_list(value: object, *, bools: bool) -> Any:
     try:
         array = np.asarray(value)
     except ValueError:  # of rows of unequal length: refused where it is used
@@ -165,7 +166,7 @@ def _fits(value: Any, *, whole: bool) -> bool:
     return greatest is None or bool(pd.isna(greatest)) or int(greatest) < 2**63
 
 
-def _holds_bools(value: Any) -> bool:
+def _holds_bools(value: object) -> bool:
     if isinstance(value, dict):
         return any(map(_holds_bools, value.values()))
     dtypes = getattr(value, "dtypes", None)
@@ -173,7 +174,7 @@ def _holds_bools(value: Any) -> bool:
     return any(str(dtype).lower().startswith("bool") for dtype in listed)
 
 
-def _called(function: Callable[[Any], Any], value: Any, name: str) -> Any:
+def _called(function: Callable[[Any], Any], value: object, name: str) -> Any:
     """The function's answer; one that takes arrays only, as those of `jax.numpy`, gets an array."""
     try:
         return function(value)

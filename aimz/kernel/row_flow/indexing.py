@@ -5,9 +5,11 @@ are: then row i reads, or writes, row i. Any other index into the row axis reads
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
-from aimz.kernel.row_flow.rules import Flow, Mixes, Pools, Rule
+import jax
+
+from aimz.kernel.row_flow.rules import Equation, Flow, Mixes, Pools, Rule
 
 __all__ = ["INDEXING"]
 
@@ -19,7 +21,7 @@ def _index_columns(indices: Flow, count: int) -> Sequence[Flow]:
     return [indices] * count
 
 
-def _gather(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _gather(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     operand, indices = flows
     numbers, shape = eqn.params["dimension_numbers"], tuple(eqn.outvars[0].aval.shape)
     batch_axes = [a for a in range(len(shape)) if a not in numbers.offset_dims]
@@ -49,7 +51,7 @@ def _gather(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
 
 
 def _gathered_axis(
-    eqn: Any,
+    eqn: Equation,
     operand: Flow,
     indices: Flow,
     paired: Mapping[int, int],
@@ -82,7 +84,7 @@ def _gathered_axis(
     raise Mixes("gather reads some of the rows, or other rows")
 
 
-def _scatter(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _scatter(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     operand, indices, updates = flows
     numbers = eqn.params["dimension_numbers"]
     if all(flow.axis is None and not flow.mixed for flow in flows):
@@ -108,7 +110,11 @@ def _scatter(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
 
 
 def _rows_by_number(
-    operand: Flow, indices: Flow, columns: Sequence[Flow], numbers: Any, spots: Sequence[int]
+    operand: Flow,
+    indices: Flow,
+    columns: Sequence[Flow],
+    numbers: jax.lax.ScatterDimensionNumbers,
+    spots: Sequence[int],
 ) -> dict[int, int]:
     """Axes written at 0, 1, 2, ...: operand axis to update axis."""
     if len(columns) > 1 and not indices.parts:
@@ -144,8 +150,9 @@ def _scatter_fits(
 
 
 _OPERATIONS = ("", "add", "max", "min", "mul", "sub")
-INDEXING: dict[str, Rule] = {"gather": _gather} | {
+INDEXING: dict[str, Rule] = {
     f"scatter{sign}{operation}" if operation else "scatter": _scatter
     for operation in _OPERATIONS
     for sign in "-_"  # spelled one way or the other, by version
 }
+INDEXING["gather"] = _gather

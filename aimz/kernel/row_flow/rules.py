@@ -8,11 +8,11 @@ axis is a position: it would give row i another answer elsewhere in the data, so
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["OWN", "RULES", "Flow", "Mixes", "Pools", "Rule", "join_like", "stays"]
+__all__ = ["OWN", "RULES", "Equation", "Flow", "Mixes", "Pools", "Rule", "join_like", "stays"]
 
 
 # The axis of a value that belongs to the one row at hand, inside a loop over the rows.
@@ -45,7 +45,18 @@ class Pools(Mixes):
     """Rows are put together in a statistic, such as their mean or their order."""
 
 
-Rule = Callable[[Any, Sequence[Flow]], list[Flow]]
+class Equation(Protocol):
+    """What is read of an equation: JAX's own, or one written out in its place."""
+
+    @property
+    def primitive(self) -> Any: ...
+    @property
+    def params(self) -> dict[str, Any]: ...
+    @property
+    def outvars(self) -> Sequence[Any]: ...
+
+
+Rule = Callable[[Equation, Sequence[Flow]], list[Flow]]
 
 
 def stays(flow: Flow, shape: tuple[int, ...], to: Mapping[int, int], why: str) -> Flow:
@@ -79,21 +90,21 @@ def _refuse_positions(name: str, flows: Iterable[Flow], axis: int) -> None:
         raise Mixes(f"{name} combines rows with a value that changes with the position of the row")
 
 
-def _shape(eqn: Any, i: int = 0) -> tuple[int, ...]:
+def _shape(eqn: Equation, i: int = 0) -> tuple[int, ...]:
     return tuple(eqn.outvars[i].aval.shape)
 
 
-def _elementwise(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _elementwise(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     joined = join_like(eqn.primitive.name, flows, _shape(eqn))
     return [replace(joined, shape=_shape(eqn, i)) for i in range(len(eqn.outvars))]
 
 
-def _each(_eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _each(_eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     """Results are the operands, one by one."""
     return list(flows)
 
 
-def _convert(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _convert(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     (flow,) = flows
     if _shape(eqn) != flow.shape:  # bitcast to another width adds or removes a last axis
         kept = {a: a for a in range(min(len(flow.shape), len(_shape(eqn))))}
@@ -104,20 +115,20 @@ def _convert(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     ]
 
 
-def _kept_index(flow: Flow, dtype: Any) -> int | None:
+def _kept_index(flow: Flow, dtype: np.dtype[Any]) -> int | None:
     """The axis of row numbers, if the dtype can hold them."""
     if flow.index is None or not np.issubdtype(dtype, np.integer):
         return None
     return flow.index if np.iinfo(dtype).max >= flow.shape[flow.index] else None
 
 
-def _as_dtype(fill: Any, dtype: Any) -> Any:
+def _as_dtype(fill: object, dtype: np.dtype[Any]) -> Any:
     if fill is None or np.dtype(dtype).kind not in "biuf":
         return None
     return np.asarray(fill).astype(dtype).item()
 
 
-def _compare(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _compare(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     """Comparing row numbers with zero has a known answer: NumPy-style indexing does it."""
     left, right = flows
     known = right.fill is not None and right.fill <= 0
@@ -128,35 +139,35 @@ def _compare(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return _elementwise(eqn, flows)
 
 
-def _add(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _add(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     for flow, other in (flows, tuple(reversed(flows))):
         if flow.index is not None and other.fill == 0 and flow.shape == _shape(eqn):
             return [flow]
     return _elementwise(eqn, flows)
 
 
-def _select(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _select(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     which, *cases = flows
     if which.fill is not None:
         return [replace(cases[int(which.fill)], parts=())]
     return _elementwise(eqn, flows)
 
 
-def _iota(eqn: Any, _flows: Sequence[Flow]) -> list[Flow]:
+def _iota(eqn: Equation, _flows: Sequence[Flow]) -> list[Flow]:
     dim, shape = eqn.params["dimension"], _shape(eqn)
     others = frozenset(a for a in range(len(shape)) if a != dim)
     numbered = Flow(shape, same=others, index=dim)
     return [replace(numbered, index=_kept_index(numbered, eqn.outvars[0].aval.dtype))]
 
 
-def _broadcast(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _broadcast(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     flow, shape = flows[0], _shape(eqn)
     to = dict(enumerate(eqn.params["broadcast_dimensions"]))
     out = stays(flow, shape, to, "broadcast moves rows")
     return [replace(out, same=out.same | (frozenset(range(len(shape))) - set(to.values())))]
 
 
-def _transpose(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _transpose(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     to = {old: new for new, old in enumerate(eqn.params["permutation"])}
     return [stays(flows[0], _shape(eqn), to, "transpose")]
 
@@ -166,7 +177,7 @@ def _without(ndim: int, dims: Iterable[int]) -> dict[int, int]:
     return {a: new for new, a in enumerate(a for a in range(ndim) if a not in gone)}
 
 
-def _squeeze(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _squeeze(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     to = _without(len(flows[0].shape), eqn.params["dimensions"])
     return [stays(flows[0], _shape(eqn), to, "squeeze")]
 
@@ -190,7 +201,7 @@ def _blocks(
         yield olds, news
 
 
-def _reshape(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _reshape(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     flow, shape = flows[0], _shape(eqn)
     if 0 in shape or eqn.params.get("dimensions") is not None:
         return [stays(flow, shape, {}, "reshape reorders rows")]
@@ -205,7 +216,7 @@ def _reshape(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return [replace(out, same=out.same | same)]
 
 
-def _concatenate(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _concatenate(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     dim, shape = eqn.params["dimension"], _shape(eqn)
     if len(flows) == 1:
         return list(flows)
@@ -220,27 +231,27 @@ def _concatenate(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return [replace(out, same=out.same - {dim}, parts=columns)]
 
 
-def _stack(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _stack(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     out = join_like("stack", flows, flows[0].shape)
     dim = eqn.params["axis"]
     to = {a: a + (a >= dim) for a in range(len(out.shape))}
     return [replace(stays(out, _shape(eqn), to, "stack"), index=None, fill=None)]
 
 
-def _unstack(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _unstack(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     to = _without(len(flows[0].shape), [eqn.params["axis"]])
     out = stays(flows[0], _shape(eqn), to, "unstack takes the rows apart")
     return [replace(out, fill=None)] * len(eqn.outvars)
 
 
-def _tile(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _tile(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     flow, shape = flows[0], _shape(eqn)
     shared = range(len(shape) if len(shape) == len(flow.shape) else 0)
     to = {a: a for a in shared if shape[a] == flow.shape[a] or flow.is_same(a)}
     return [stays(flow, shape, to, "tile repeats the rows")]
 
 
-def _split(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _split(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     flow = flows[0]
     if flow.axis == eqn.params["axis"]:
         raise Mixes("split cuts the row axis")
@@ -250,7 +261,7 @@ def _split(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     ]
 
 
-def _pad(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _pad(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     flow = flows[0]
     padded = {a for a, edges in enumerate(eqn.params["padding_config"]) if any(edges)}
     if flow.axis in padded:
@@ -258,7 +269,7 @@ def _pad(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return [replace(flow, shape=_shape(eqn), same=flow.same - padded, index=None, fill=None)]
 
 
-def _slice(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _slice(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     flow, axis = flows[0], flows[0].axis
     starts = eqn.params["start_indices"]
     strides = eqn.params["strides"] or (1,) * len(starts)
@@ -269,7 +280,7 @@ def _slice(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return [replace(flow, shape=_shape(eqn), index=i if keeps_index else None, parts=())]
 
 
-def _dynamic_slice(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _dynamic_slice(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     flow = flows[0]
     shape = _shape(eqn)
     if flow.axis is not None and shape[flow.axis] != flow.shape[flow.axis]:
@@ -277,7 +288,7 @@ def _dynamic_slice(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return [replace(flow, shape=shape, index=None, parts=())]
 
 
-def _dynamic_update(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _dynamic_update(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     operand, update, *_ = flows
     shape = _shape(eqn)
     cut = {a for a, size in enumerate(shape) if update.shape[a] != size}
@@ -287,14 +298,14 @@ def _dynamic_update(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return [replace(out, same=out.same - cut)]
 
 
-def _rev(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _rev(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     if flows[0].axis in eqn.params["dimensions"]:
         raise Mixes("rev reverses the rows")
     index = None if flows[0].index in eqn.params["dimensions"] else flows[0].index
     return [replace(flows[0], index=index, parts=())]
 
 
-def _reduce(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _reduce(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     """Reductions, `argmax` and the general `reduce` (whose last operands are scalars)."""
     name = eqn.primitive.name
     dims = eqn.params["axes"] if "axes" in eqn.params else eqn.params["dimensions"]
@@ -309,7 +320,7 @@ def _reduce(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
 def _along(parameter: str) -> Rule:
     """Rule of a primitive that works along one axis and keeps the shape of the others."""
 
-    def rule(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+    def rule(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
         name = eqn.primitive.name
         spread = [flow for flow in flows if flow.shape]
         dim = eqn.params[parameter] % len(spread[0].shape)
@@ -323,7 +334,7 @@ def _along(parameter: str) -> Rule:
     return rule
 
 
-def _top_k(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _top_k(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     dim = eqn.params.get("axis", eqn.params.get("reduction_dimension", -1))
     dim %= len(flows[0].shape)
     if flows[0].axis == dim:
@@ -332,7 +343,7 @@ def _top_k(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return [replace(out, shape=_shape(eqn, i)) for i in range(len(eqn.outvars))]
 
 
-def _dot(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _dot(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     contract, batch = eqn.params["dimension_numbers"]
     meets = [flow.axis in summed for flow, summed in zip(flows, contract, strict=True)]
     if all(meets) or (any(meets) and _is_plain_sum(flows, contract, meets)):
@@ -350,14 +361,16 @@ def _dot(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return [Flow(_shape(eqn), axis, same - {axis})]
 
 
-def _is_plain_sum(flows: Sequence[Flow], contract: Any, meets: Sequence[bool]) -> bool:
+def _is_plain_sum(
+    flows: Sequence[Flow], contract: Sequence[Sequence[int]], meets: Sequence[bool]
+) -> bool:
     """Whether the weights of a sum over rows are the same for all of them."""
     rows = meets.index(True)
     place = [int(a) for a in contract[rows]].index(flows[rows].axis or 0)
     return flows[1 - rows].is_same(int(contract[1 - rows][place]))
 
 
-def _dot_sides(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _dot_sides(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     """Both operands with their axes named as those of the result."""
     contract, batch = eqn.params["dimension_numbers"]
     sides = []
@@ -371,7 +384,7 @@ def _dot_sides(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return sides
 
 
-def _conv(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _conv(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     left, right = flows
     layout = eqn.params["dimension_numbers"]
     batch = layout.lhs_spec[0]
@@ -382,7 +395,7 @@ def _conv(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return [Flow(_shape(eqn), axis)]
 
 
-def _window(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _window(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     axis = flows[0].axis
     if axis is not None and any(
         tuple(np.atleast_1d(eqn.params[key][axis])) != (plain,) * width
@@ -397,7 +410,7 @@ def _window(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return [Flow(_shape(eqn), axis)]
 
 
-def _fft(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _fft(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     first = len(flows[0].shape) - len(eqn.params["fft_lengths"])
     return _leading(eqn, flows, first, "fft runs along the rows")
 
@@ -405,14 +418,14 @@ def _fft(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
 def _matrix(core_dims: int) -> Rule:
     """Rule of linear algebra on the last `core_dims` axes."""
 
-    def rule(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+    def rule(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
         first = len(flows[0].shape) - core_dims
         return _leading(eqn, flows, first, f"{eqn.primitive.name} takes rows for a matrix")
 
     return rule
 
 
-def _solve(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _solve(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     """Triangular systems: the right-hand sides are solved one by one."""
     left, right = flows
     side = len(right.shape) - (1 if eqn.params["left_side"] else 2)
@@ -421,7 +434,7 @@ def _solve(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return _matrix(2)(eqn, flows)
 
 
-def _leading(eqn: Any, flows: Sequence[Flow], first: int, why: str) -> list[Flow]:
+def _leading(eqn: Equation, flows: Sequence[Flow], first: int, why: str) -> list[Flow]:
     """Work on each index of the axes before `first` alone."""
     if any(flow.axis is not None and flow.axis >= first for flow in flows):
         raise Mixes(why)
@@ -433,7 +446,7 @@ def _leading(eqn: Any, flows: Sequence[Flow], first: int, why: str) -> list[Flow
     return [Flow(_shape(eqn, i), out.axis, out.same) for i in range(len(eqn.outvars))]
 
 
-def _search_sorted(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _search_sorted(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     table, query = flows
     batches = eqn.params["batch_dims"]
     if table.axis is not None and table.axis >= batches:

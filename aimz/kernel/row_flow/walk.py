@@ -17,9 +17,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend import core
+from jax.typing import ArrayLike
 
 from aimz.kernel.row_flow.indexing import INDEXING
-from aimz.kernel.row_flow.rules import OWN, RULES, Flow, Mixes, Pools, join_like
+from aimz.kernel.row_flow.rules import OWN, RULES, Equation, Flow, Mixes, Pools, join_like
 
 __all__ = ["constant", "follow", "following", "pooled_in", "whole"]
 
@@ -56,7 +57,7 @@ def following(shape: tuple[int, ...], axis: int, *sources: str) -> Flow:
     return Flow(tuple(shape), axis, sources=frozenset(sources))
 
 
-def constant(value: Any) -> Flow:
+def constant(value: ArrayLike) -> Flow:
     """A number or array written into the program; the axes along which it changes are positions."""
     shape = tuple(np.shape(value))
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -71,7 +72,7 @@ def constant(value: Any) -> Flow:
     return Flow(shape, same=frozenset(same), index=0 if is_index else None, fill=fill)
 
 
-def follow(closed: Any, inputs: Sequence[Flow]) -> list[Flow]:
+def follow(closed: core.ClosedJaxpr | core.Jaxpr, inputs: Sequence[Flow]) -> list[Flow]:
     """Say how each output of a traced program relates to the rows of its inputs.
 
     Parameters
@@ -115,9 +116,9 @@ def follow(closed: Any, inputs: Sequence[Flow]) -> list[Flow]:
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _equation(eqn: Any, flows: list[Flow]) -> list[Flow]:
+def _equation(equation: core.JaxprEqn, flows: list[Flow]) -> list[Flow]:
     """Flows of the results of one equation."""
-    eqn = _plain(eqn)
+    eqn = _plain(equation)
     name = eqn.primitive.name
     inner = _called(eqn, flows)
     if inner is not None:
@@ -147,14 +148,14 @@ def _mixed_before(name: str, flows: Sequence[Flow]) -> str:
     return next((f.mixed for f in flows if f.mixed and not (by_column and f.parts)), "")
 
 
-def _in_loop_over_rows(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _in_loop_over_rows(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     """Whatever is done to the row at hand stays its own, unless all rows come in."""
     if any(flow.axis not in (None, OWN) for flow in flows):
         return _all(eqn, mixed=f"{eqn.primitive.name} in a loop over the rows sees all of them")
     return [replace(flow, axis=OWN) for flow in _all(eqn)]
 
 
-def _plain(eqn: Any) -> Any:
+def _plain(eqn: core.JaxprEqn) -> Equation:
     """Equation of a primitive that JAX wraps in an object, as if it were a plain one."""
     wrapped = eqn.params.get("_prim")
     if eqn.primitive.name != "call_hi_primitive" or wrapped is None:
@@ -174,7 +175,7 @@ def _expanded(wrapped: Any) -> Any:
         return None
 
 
-def _ruled(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
+def _ruled(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     """Apply the rule of a primitive; without one, rows mix."""
     rule = _RULES.get(eqn.primitive.name)
     try:
@@ -190,11 +191,11 @@ def _ruled(eqn: Any, flows: Sequence[Flow]) -> list[Flow]:
     return _all(eqn)
 
 
-def _all(eqn: Any, mixed: str = "") -> list[Flow]:
+def _all(eqn: Equation, mixed: str = "") -> list[Flow]:
     return [Flow(tuple(getattr(v.aval, "shape", ())), mixed=mixed) for v in eqn.outvars]
 
 
-def _called(eqn: Any, flows: list[Flow]) -> tuple[Any, list[Flow]] | None:
+def _called(eqn: Equation, flows: list[Flow]) -> tuple[Any, list[Flow]] | None:
     """The program that an equation merely calls, with its inputs."""
     if eqn.primitive.name == "custom_linear_solve":
         lengths, programs = eqn.params["const_lengths"], eqn.params["jaxprs"]
@@ -210,7 +211,7 @@ def _called(eqn: Any, flows: list[Flow]) -> tuple[Any, list[Flow]] | None:
     return (program, flows) if same_arity else None
 
 
-def _cond(eqn: Any, flows: list[Flow]) -> list[Flow]:
+def _cond(eqn: Equation, flows: list[Flow]) -> list[Flow]:
     """Branches by a scalar: the same for all rows, or rows meet in it."""
     which, *operands = flows
     results = [follow(branch, operands) for branch in eqn.params["branches"]]
@@ -218,7 +219,7 @@ def _cond(eqn: Any, flows: list[Flow]) -> list[Flow]:
     return [_under(which, flow) for flow in outputs]
 
 
-def _while(eqn: Any, flows: list[Flow]) -> list[Flow]:
+def _while(eqn: Equation, flows: list[Flow]) -> list[Flow]:
     num_cond, num_body = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
     of_cond, of_body = flows[:num_cond], flows[num_cond : num_cond + num_body]
     carry = flows[num_cond + num_body :]
@@ -231,7 +232,7 @@ def _while(eqn: Any, flows: list[Flow]) -> list[Flow]:
         carry = joined
 
 
-def _scan(eqn: Any, flows: list[Flow]) -> list[Flow]:
+def _scan(eqn: Equation, flows: list[Flow]) -> list[Flow]:
     num_consts, num_carry = _scan_sizes(eqn)
     consts, carry = flows[:num_consts], flows[num_consts : num_consts + num_carry]
     xs = flows[num_consts + num_carry :]
@@ -254,7 +255,7 @@ def _scan(eqn: Any, flows: list[Flow]) -> list[Flow]:
     return last + [_stacked(flow, length, over_rows=over_rows) for flow in after[num_carry:]]
 
 
-def _scan_sizes(eqn: Any) -> tuple[int, int]:
+def _scan_sizes(eqn: Equation) -> tuple[int, int]:
     """Numbers of constants and of carried values of a scan."""
     if "num_consts" in eqn.params:  # JAX before 0.12
         return eqn.params["num_consts"], eqn.params["num_carry"]
@@ -277,7 +278,7 @@ def _step(flow: Flow, *, over_rows: bool) -> Flow:
     return Flow(shape, axis, same, index, flow.fill, sources=flow.sources)
 
 
-def _carry_over_rows(body: Any, carry: list[Flow], first: int) -> list[Flow]:
+def _carry_over_rows(body: core.ClosedJaxpr, carry: list[Flow], first: int) -> list[Flow]:
     """A loop over the rows may carry only what no step changes."""
     jaxpr = getattr(body, "jaxpr", body)
     constant_through = [jaxpr.outvars[i] is jaxpr.invars[first + i] for i in range(len(carry))]
