@@ -10,7 +10,7 @@ from aimz.errors import InputError
 __all__ = ["check_choice", "check_switches", "names_of", "shown"]
 
 
-def check_choice(value: Any, name: str, valid: Sequence[str]) -> None:
+def check_choice(value: object, name: str, valid: Sequence[str]) -> None:
     """Refuse what is none of the words that an option has.
 
     Raises
@@ -23,7 +23,7 @@ def check_choice(value: Any, name: str, valid: Sequence[str]) -> None:
         raise InputError(f"{name} must be {listed}, not {shown(value)}.", code="option-unknown")
 
 
-def check_switches(**given: Any) -> None:
+def check_switches(**given: object) -> None:
     """Refuse options that are neither true nor false; 0, 1 and None are.
 
     Raises
@@ -55,6 +55,6 @@ def names_of(value: Any, option: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(listed))
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """The beginning of what a value looks like, on one line."""
     return " ".join(repr(value).split())[:40]

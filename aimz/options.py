@@ -43,7 +43,9 @@ class set_options:  # noqa: N801  # read as a function, and used in `with` as on
             os.environ[_PROGRESS] = self._before
 
 
-def progress_bar(total: int | None, *, desc: str, unit: str, shown: bool, **settings: Any) -> Any:
+def progress_bar(
+    total: int | None, *, desc: str, unit: str, shown: bool, **settings: object
+) -> Any:
     """A bar that says what it counts; silent where the call or the process wants none."""
     from tqdm.auto import tqdm
 

@@ -2,12 +2,13 @@
 
 import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.capture.definitions import globals_read, is_alike
 from aimz.capture.names import GONE, is_of_library
 
@@ -32,7 +33,7 @@ class Comparison:
     def __init__(self) -> None:
         self._seen: dict[tuple[int, int], tuple[Any, Any]] = {}
 
-    def difference(self, one: Any, other: Any, place: tuple[str, ...]) -> tuple[str, ...]:
+    def difference(self, one: object, other: object, place: tuple[str, ...]) -> tuple[str, ...]:
         """Names that lead to where two objects differ, none where they do not."""
         if one is other or (id(one), id(other)) in self._seen:
             return ()
@@ -49,7 +50,7 @@ class Comparison:
                 return found
         return () if self._is_whole(one, other) else place
 
-    def _is_whole(self, one: Any, other: Any) -> bool:
+    def _is_whole(self, one: object, other: Any) -> bool:
         if isinstance(one, types.FunctionType):
             renamed = one.__code__.co_freevars != other.__code__.co_freevars
             return renamed or is_alike(one.__code__, other.__code__)
@@ -59,7 +60,7 @@ class Comparison:
             return len(one) == len(other)
         return True
 
-    def _pieces(self, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    def _pieces(self, one: object, other: Any) -> Iterator[tuple[str, Any, Any]]:
         if isinstance(one, types.FunctionType):
             yield from _function_pieces(one, other)
         elif isinstance(one, type):
@@ -106,7 +107,9 @@ def _class_pieces(one: type, other: type) -> Iterator[tuple[str, Any, Any]]:
             yield name, value, theirs
 
 
-def _function_pieces(one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+def _function_pieces(
+    one: types.FunctionType, other: types.FunctionType
+) -> Iterator[tuple[str, Any, Any]]:
     yield "defaults", one.__defaults__, other.__defaults__
     yield "defaults", one.__kwdefaults__, other.__kwdefaults__
     ours, theirs = _variables(one), _variables(other)
@@ -118,19 +121,19 @@ def _function_pieces(one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
         yield "__wrapped__", wrapped, getattr(other, "__wrapped__", GONE)
 
 
-def _options(function: Any) -> dict[str, Any]:
+def _options(function: Callable[..., Any]) -> dict[str, Any]:
     if isinstance(function, _CACHED):
         return dict(function.cache_parameters())
-    state = function.__reduce_ex__(4)[2]
+    state: Any = function.__reduce_ex__(4)[2]
     return {name: state.get(name) for name in ("static_argnums", "static_argnames")}
 
 
-def _variables(function: Any) -> dict[str, Any]:
+def _variables(function: types.FunctionType) -> dict[str, Any]:
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     return {**function.__globals__, **{n: c.cell_contents for n, c in cells if _is_set(c)}}
 
 
-def _is_set(cell: Any) -> bool:
+def _is_set(cell: types.CellType) -> bool:
     try:
         return cell.cell_contents is not GONE
     except ValueError:
@@ -143,11 +146,11 @@ def _contents(reduced: tuple[Any, ...]) -> list[Any]:
     return [list(part) if isinstance(part, Iterator) else part for part in own]
 
 
-def _type_name(value: Any) -> tuple[str, str]:
+def _type_name(value: object) -> tuple[str, str]:
     return type(value).__module__, type(value).__qualname__
 
 
-def _equal_arrays(one: Any, other: Any) -> bool:
+def _equal_arrays(one: Array | np.generic, other: Any) -> bool:
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     if isinstance(one, jax.Array) and jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):

@@ -113,7 +113,7 @@ def fetched(
         raise StoreError(msg, code="kernel-missing") from error
 
 
-def imported(path: Any) -> Callable[..., Any]:
+def imported(path: object) -> Callable[..., Any]:
     """Import a kernel by its path, `module:qualname`.
 
     Raises

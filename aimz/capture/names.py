@@ -5,6 +5,7 @@ import importlib
 import sys
 import sysconfig
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 __all__ = ["GONE", "exact_path", "import_path", "is_installed", "is_of_library", "reached"]
@@ -17,7 +18,7 @@ _LIBRARY = tuple(
 )
 
 
-def exact_path(value: Any) -> tuple[str, str] | None:
+def exact_path(value: object) -> tuple[str, str] | None:
     """Module and qualified name that a value says, if importing them gives it elsewhere too."""
     module = getattr(value, "__module__", None)
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
@@ -32,7 +33,7 @@ def exact_path(value: Any) -> tuple[str, str] | None:
     return (module, name) if found is value else None
 
 
-def import_path(value: Any) -> tuple[str, str] | None:
+def import_path(value: object) -> tuple[str, str] | None:
     """The shortest public path by which others can import a value."""
     exact = exact_path(value)
     if exact is None:
@@ -48,12 +49,12 @@ def import_path(value: Any) -> tuple[str, str] | None:
     return exact
 
 
-def reached(module: Any, name: str) -> Any:
+def reached(module: ModuleType, name: str) -> Any:
     """What a dotted name means in a module."""
     return functools.reduce(getattr, name.split("."), module)
 
 
-def is_of_library(function: Any) -> bool:
+def is_of_library(function: FunctionType) -> bool:
     """Whether the code of a function is an installed package's, and not the user's."""
     file = Path(function.__code__.co_filename)
     return file.is_absolute() and any(file.resolve().is_relative_to(own) for own in _LIBRARY)

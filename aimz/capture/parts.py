@@ -10,7 +10,7 @@ __all__ = ["objects", "rebuilt"]
 
 def rebuilt(
     make: Callable[..., Any],
-    *args: Any,
+    *args: object,
     state: Any = None,
     items: Sequence[Any] = (),
     pairs: Sequence[tuple[Any, Any]] = (),

@@ -78,7 +78,7 @@ class Writer:
 
     # ------------------------------------------------------------- names
 
-    def named(self, value: Any, wanted: str, path: Sequence[str]) -> str:
+    def named(self, value: object, wanted: str, path: Sequence[str]) -> str:
         """A name of the file that means a value."""
         if self._means(wanted, value):
             return wanted
@@ -97,10 +97,10 @@ class Writer:
         self.constants[name] = _shown(value)
         return name
 
-    def _means(self, name: str, value: Any) -> bool:
+    def _means(self, name: str, value: object) -> bool:
         return name in self._names and self._names[name] is value
 
-    def _bind(self, name: str, value: Any) -> None:
+    def _bind(self, name: str, value: object) -> None:
         self._names[name] = value
         self._made.setdefault(id(value), (name, value))
 
@@ -125,7 +125,7 @@ class Writer:
 
     # ------------------------------------------------------------- expressions
 
-    def expression(self, value: Any, path: Sequence[str], wanted: str = "value") -> str:
+    def expression(self, value: object, path: Sequence[str], wanted: str = "value") -> str:
         """Python text that makes a value; statements that it needs are written first."""
         kind = type(value)
         if kind in _LITERALS:
@@ -180,7 +180,7 @@ class Writer:
         return f"{type(value).__name__}([{listed}])"
 
     @contextmanager
-    def _writing(self, value: Any, path: Sequence[str]) -> Iterator[None]:
+    def _writing(self, value: object, path: Sequence[str]) -> Iterator[None]:
         if id(value) in self._pending:
             msg = "it holds itself"
             raise NotCapturedError(msg, path)
@@ -191,7 +191,7 @@ class Writer:
     def _scalar(self, value: Any, path: Sequence[str], wanted: str) -> str:
         return f"{self._array(np.asarray(value), path, wanted)}[()]"
 
-    def _dtype(self, value: Any, *_: Any) -> str:
+    def _dtype(self, value: np.dtype[Any], *_: object) -> str:
         return f"{self._module('numpy')}.dtype({value.str!r})"
 
     def _array(self, value: np.ndarray, path: Sequence[str], wanted: str) -> str:
@@ -210,7 +210,7 @@ class Writer:
         self.arrays[name] = np.array(value)
         return f"{STORED}[{name!r}]"
 
-    def _jax_array(self, value: Any, path: Sequence[str], wanted: str) -> str:
+    def _jax_array(self, value: jax.Array, path: Sequence[str], wanted: str) -> str:
         if isinstance(value, jax.core.Tracer):
             msg = "it belongs to a computation that is over (a leaked tracer)"
             raise NotCapturedError(msg, path)
@@ -225,7 +225,7 @@ class Writer:
             return f"{jnp}.asarray({wide}, {str(array.dtype)!r})"
         return f"{jnp}.asarray({self._array(array, path, wanted)})"
 
-    def _partial(self, value: Any, path: Sequence[str], wanted: str) -> str:
+    def _partial(self, value: functools.partial[Any], path: Sequence[str], wanted: str) -> str:
         if type(value) is not functools.partial or vars(value):
             return self._object(value, path, wanted)
         given = [self.expression(item, path, wanted) for item in (value.func, *value.args)]
@@ -276,7 +276,7 @@ class Writer:
         self.imported[f"import {full}" if plain else f"import {full} as {name}"] = None
         return name
 
-    def _import_name(self, value: Any, where: tuple[str, str], wanted: str) -> str:
+    def _import_name(self, value: object, where: tuple[str, str], wanted: str) -> str:
         module, own = where
         name = self._free_name(wanted)
         self._bind(name, value)
@@ -293,7 +293,7 @@ class Writer:
     def _helper(self, name: str) -> str:
         return f"{self._module(parts.__name__)}.{name}"
 
-    def _importable(self, value: Any) -> str | None:
+    def _importable(self, value: object) -> str | None:
         """The value by an import; None where it has no path that others can import."""
         where = import_path(value)
         if where is None:
@@ -323,11 +323,11 @@ class Writer:
     # ------------------------------------------------------------- functions and classes
 
     @staticmethod
-    def _is_local(value: Any) -> bool:
+    def _is_local(value: object) -> bool:
         """Whether it is a function of a module in the user's directory, which others lack."""
         return isinstance(value, types.FunctionType) and not is_installed(value.__module__)
 
-    def _function(self, value: Any, path: Sequence[str], wanted: str) -> str:
+    def _function(self, value: types.FunctionType, path: Sequence[str], wanted: str) -> str:
         imported = None if self._is_local(value) else self._importable(value)
         if imported is not None:
             return imported
@@ -341,7 +341,7 @@ class Writer:
             vars(self).update(before)
             return imported
 
-    def _own_function(self, value: Any, path: Sequence[str], wanted: str) -> str:
+    def _own_function(self, value: types.FunctionType, path: Sequence[str], wanted: str) -> str:
         inner = getattr(value, "__wrapped__", None)
         if isinstance(inner, types.FunctionType) and is_of_library(value):
             return self._wrapped(value, path, wanted)
@@ -367,7 +367,7 @@ class Writer:
         self.definitions.append(name)
         return name
 
-    def _closure(self, value: Any, own: str, path: Sequence[str]) -> dict[str, str]:
+    def _closure(self, value: types.FunctionType, own: str, path: Sequence[str]) -> dict[str, str]:
         """Texts of the variables of the function that has made this one."""
         given = {}
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
@@ -380,7 +380,7 @@ class Writer:
         return given
 
     def _defaults(
-        self, value: Any, definition: Definition, path: Sequence[str]
+        self, value: types.FunctionType, definition: Definition, path: Sequence[str]
     ) -> list[tuple[Any, str]]:
         """Defaults as they are now, in place of what they were computed by."""
         arguments = definition.node.args
@@ -398,7 +398,7 @@ class Writer:
         ]
 
     def _globals(
-        self, value: Any, definition: Definition, own: str, path: Sequence[str]
+        self, value: types.FunctionType, definition: Definition, own: str, path: Sequence[str]
     ) -> dict[str, str]:
         """Write what a function reads of its module; texts of names that mean something else."""
         other = {}
@@ -471,7 +471,12 @@ class Writer:
         return name
 
     def _assigned(
-        self, value: Any, node: ast.expr, scope: Mapping[str, Any], path: Sequence[str], wanted: str
+        self,
+        value: object,
+        node: ast.expr,
+        scope: Mapping[str, Any],
+        path: Sequence[str],
+        wanted: str,
     ) -> str:
         """What a line of the module has assigned, such as jax.vmap(step), by that line."""
         name = self._free_name(wanted)
@@ -517,7 +522,7 @@ class Writer:
         self.definitions.append(name)
         return name
 
-    def _class(self, value: Any, path: Sequence[str], wanted: str) -> str:
+    def _class(self, value: type, path: Sequence[str], wanted: str) -> str:
         imported = self._importable(value)
         if imported is not None:
             return imported
@@ -547,14 +552,16 @@ class Writer:
         return name
 
 
-def _is_set(cell: Any) -> bool:
+def _is_set(cell: types.CellType) -> bool:
     try:
         return cell.cell_contents is not None
     except ValueError:
         return False
 
 
-def _written(find: Callable[[Any], Definition], value: Any, path: Sequence[str]) -> Definition:
+def _written(
+    find: Callable[[Any], Definition], value: types.FunctionType | type, path: Sequence[str]
+) -> Definition:
     try:
         return find(value)
     except NotWrittenError as error:
@@ -575,7 +582,7 @@ def _made_by(name: str, body: str, given: Mapping[str, str]) -> str:
     return f"\ndef {make}({', '.join(given)}):\n{body}\n\n{name} = {make}({passed})\n"
 
 
-def _maker(value: Any) -> str:
+def _maker(value: object) -> str:
     return str(getattr(getattr(value, "__code__", None), "co_filename", type(value).__module__))
 
 
@@ -585,7 +592,7 @@ def _number(value: Any) -> str:
     return repr(value) if math.isfinite(value) else f"float({str(value)!r})"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     shape = getattr(value, "shape", None)
     if shape is not None and hasattr(value, "dtype"):
         return f"{value.dtype}{list(shape)}"

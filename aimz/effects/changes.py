@@ -41,7 +41,7 @@ class Natural:
         """Names of the other inputs."""
         return tuple(n for n, v in self.values.items() if n != self.primary and v is not None)
 
-    def has(self, name: Any) -> bool:
+    def has(self, name: object) -> bool:
         """Whether something of the rows has this name."""
         return isinstance(name, str) and (name in self.arguments or name in self.names)
 
@@ -137,7 +137,7 @@ def _incomplete() -> InputError:
     return InputError(msg, code="scenario-incomplete")
 
 
-def _check_form(what: str, change: Any) -> None:
+def _check_form(what: str, change: object) -> None:
     if isinstance(change, Mapping):
         return
     msg = (
@@ -273,7 +273,7 @@ def _with_columns(natural: Natural, columns: Mapping[str, Any]) -> tuple[Any, di
     return _in_container(X, made), values
 
 
-def _promoted(table: np.ndarray, dtype: Any) -> np.ndarray:
+def _promoted(table: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """A copy that holds numbers of another dtype, too; whole numbers in 64 bits."""
     both = np.result_type(table.dtype, dtype)
     return table.astype(np.int64 if both.kind in "iu" else both)

@@ -7,7 +7,7 @@ are already replayed, and the noise is put through it (Pearl, 2009, "Causality",
 action, prediction). Everything happens in a tile.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -157,7 +157,7 @@ def _check_sites(spec: KernelSpec, names: list[str], known: set[str]) -> None:
             raise InputError(msg, code="counterfactual-latent")
 
 
-def _check_same_sites(scenario: Any, names: list[str], spec: KernelSpec) -> None:
+def _check_same_sites(scenario: Hashable, names: list[str], spec: KernelSpec) -> None:
     lacking = [name for name in names if name not in spec]
     if lacking:
         msg = f"Scenario '{scenario}' has no site '{lacking[0]}', so its noise has no place there."
@@ -185,7 +185,7 @@ def _holding(call: Call, values: Mapping[str, np.ndarray], names: tuple[str, ...
     return replace(call, block=block, task=replace(call.task, held=names))
 
 
-def _reading(call: Call, program: Any, site: str) -> Call:
+def _reading(call: Call, program: Callable[..., Any], site: str) -> Call:
     task: Task = replace(call.task, sites=(site,), results=call.task.spec)
     return replace(call, program=program, task=task)
 
@@ -214,7 +214,7 @@ class Replay:
         stages = [run for stages in self.stages.values() for _, run in stages]
         return [self.evidence, *stages, *self.last.values()]
 
-    def __call__(self, row_tile: RowTile, tile: Tile, device: Any) -> Replayed:
+    def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> Replayed:
         evidence: dict[str, Evidence] = self.evidence(row_tile, tile, device)
         size = max(1, _PIECE // next(iter(evidence.values())).value.shape[1])
         noise = {
@@ -248,7 +248,7 @@ def _same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> boo
     return all(np.array_equal(one[n], other[n], equal_nan=one[n].dtype.kind == "f") for n in one)
 
 
-def _pieces(tree: Any, size: int) -> Iterator[Any]:
+def _pieces(tree: Law | Evidence, size: int) -> Iterator[Any]:
     rows = len(jax.tree.leaves(tree)[0])
     for first in range(0, rows, size):
         part = slice(first, first + size)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -152,7 +153,7 @@ def _run(
         weigh = _ready(_population_call(first), plan)
     pairs = [] if question.meaning.is_joint else contrasts_of(question, list(scenarios.prepared))
 
-    def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
+    def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
         first_draw = tile.chains.start * plan.draws + tile.draws.start
         if found.overlap is not None and first.stream is not None and not first_draw:
             found.overlap.judge(row_tile)
@@ -221,7 +222,7 @@ class _SideBySide:
         """What it runs."""
         return [*self.alone.values(), *(joint.run for joint in self.joint)]
 
-    def __call__(self, row_tile: RowTile, tile: Tile, device: Any) -> dict[Any, np.ndarray]:
+    def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> dict[Any, np.ndarray]:
         given = None if self.mediate is None else self.mediate(row_tile, tile, device)
         values: dict[Any, np.ndarray] = {}
         for joint in self.joint:

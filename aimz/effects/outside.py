@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from aimz.data import RowTile
@@ -38,7 +39,7 @@ class _World:
     values: Mapping[str, Any]
     changed: frozenset[str]
 
-    def rows_of(self, row_tile: RowTile, asked: Any) -> dict[str, Any]:
+    def rows_of(self, row_tile: RowTile, asked: np.ndarray) -> dict[str, Any]:
         """Arrays of those rows of a tile that are asked about."""
         arrays = self.call.arrays(row_tile)
         for argument, value in self.values.items():
@@ -93,7 +94,7 @@ class Overlap:
             )
             self._found.setdefault(name, {})[row_tile.rows.start] = parts
 
-    def account(self, row_dim: str, labels: Any) -> tuple[xr.Dataset, tuple[Note, ...]]:
+    def account(self, row_dim: str, labels: pd.Index) -> tuple[xr.Dataset, tuple[Note, ...]]:
         """Flags of the rows by scenario, the share outside of those asked about, and warnings."""
         flags = np.zeros((len(self._found), len(labels)), bool)
         shares, notes = [], []
@@ -162,7 +163,7 @@ def _scored_here(own: Given, worlds: Mapping[Any, _World], treatments: frozenset
     return scores_of(arrays, own.arguments.columns, treatments, leave_out=hidden, codes=codes)
 
 
-def _world(name: Any, scenarios: Scenarios) -> _World:
+def _world(name: str, scenarios: Scenarios) -> _World:
     change, spec = scenarios.changes[name], scenarios.natural.spec
     prepared = scenarios.prepared[name]
     values = {}

@@ -79,10 +79,10 @@ def question_of(
     site: str,
     estimand: str | Derived,
     comparison: str | Comparison,
-    target: Any,
-    population: Any,
-    mediator: Any = None,
-    rung: Any = "intervention",
+    target: str | None,
+    population: str,
+    mediator: str | None = None,
+    rung: str = "intervention",
     row_summary: Any = None,
 ) -> Question:
     """Check the options of an effect; the default target follows from the rung.
@@ -131,12 +131,12 @@ def question_of(
     )
 
 
-def _default_target(rung: Any) -> str:
+def _default_target(rung: object) -> str:
     is_replayed = isinstance(rung, str) and rung == "counterfactual"
     return "prediction" if is_replayed else "expectation"
 
 
-def _check_kinds(site: Any, mediator: Any, row_summary: Any) -> None:
+def _check_kinds(site: object, mediator: object, row_summary: object) -> None:
     """Refuse options that are no names of sites, or no dict, such as data of the same name."""
     if not (row_summary is None or isinstance(row_summary, bool | Mapping)):
         msg = f"row_summary= is True, or a dict of quantiles= and threshold=: {row_summary!r:.40}."
@@ -147,7 +147,7 @@ def _check_kinds(site: Any, mediator: Any, row_summary: Any) -> None:
             raise InputError(msg, code="option-unknown")
 
 
-def _check_mediator(meaning: Estimand, mediator: Any) -> None:
+def _check_mediator(meaning: Estimand, mediator: str | None) -> None:
     if (mediator is None) != (meaning.mediated is None):
         mediated = [repr(n) for n, known in ESTIMANDS.items() if known.mediated is not None]
         listed = f"{', '.join(mediated[:-1])} and {mediated[-1]}"
@@ -155,7 +155,7 @@ def _check_mediator(meaning: Estimand, mediator: Any) -> None:
         raise InputError(msg, code="mediator-missing")
 
 
-def _name_of(option: Any) -> str:
+def _name_of(option: object) -> str:
     return str(getattr(option, "__name__", "callable") if callable(option) else option)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import DTypeLike
 
 from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
 from aimz.effects.wording import Compared, labels_of, share_text
@@ -251,7 +252,7 @@ class Effect:
         tree.attrs.update(self.draws.attrs, account=self._account())
         return tree
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001
         """Draws, (chain, draw, ...): what ArviZ and NumPy make of an effect as it is."""
         draws = self.draws.transpose(*_SAMPLE, ...).to_numpy()
         return np.array(draws, dtype=dtype, copy=copy)

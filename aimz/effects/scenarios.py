@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from aimz.data import as_array, as_jax_sees, check_exact, column_names, columns_ordered
 from aimz.effects.changes import Natural, Split, check_resolved, split_scenario
@@ -116,7 +117,7 @@ def scenarios_of(
 
 
 def _prepared(
-    name: Any,
+    name: str,
     change: Mapping[str, Any],
     question: Question,
     request: Request,
@@ -179,7 +180,7 @@ def _columns_lined(values: Mapping[str, Any], own: Given) -> dict[str, Any]:
 
 
 def _given(
-    name: Any,
+    name: object,
     request: Request,
     own: Given,
     natural: Mapping[str, Any],
@@ -197,7 +198,7 @@ def _given(
 
 
 def _check_by_piece(
-    name: Any, change: Mapping[str, Any], own: Given, primary: str, arguments: set[str]
+    name: object, change: Mapping[str, Any], own: Given, primary: str, arguments: set[str]
 ) -> None:
     """Refuse what would need all rows, where they are read by the piece."""
     columns = set(own.arguments.columns.get(primary, ()))
@@ -236,7 +237,7 @@ def _lined(values: Mapping[str, Any], own: Given, primary: str) -> dict[str, Any
     return {**values, **own.arguments.lined(of_rows, primary)}
 
 
-def _check_latents(name: Any, own: Given, request: Request, now: Mapping[str, Any]) -> None:
+def _check_latents(name: object, own: Given, request: Request, now: Mapping[str, Any]) -> None:
     """Refuse to draw latents of rows anew in all rows: only a pass shows which have changed."""
     reached = own.spec.descendants(arguments=now.keys())
     for site in own.spec.sites:
@@ -292,7 +293,7 @@ def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
     return replace(scenarios, prepared={**scenarios.prepared, CROSSED: crossed}, mediator=drawn)
 
 
-def _over_rows(scenario: Any, value: Any, own: Given, name: str) -> Any:
+def _over_rows(scenario: str, value: Any, own: Given, name: str) -> Any:
     """One value for an argument of rows, a number or one row, spread over them."""
     natural: Any = own.arguments.arrays.get(name)
     if name not in own.spec.row_inputs or isinstance(natural, dict):
@@ -312,7 +313,7 @@ def _over_rows(scenario: Any, value: Any, own: Given, name: str) -> Any:
     return value
 
 
-def _spread(value: Any, rows: int, natural: np.ndarray) -> np.ndarray:
+def _spread(value: ArrayLike, rows: int, natural: np.ndarray) -> np.ndarray:
     """A number or a row over all rows, in a dtype that holds it and what is natural."""
     given = np.asarray(value)
     if natural.dtype == bool and np.isin(given, (0, 1)).all():

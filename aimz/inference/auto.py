@@ -9,6 +9,7 @@ account says which it was and why. A call that asks for steps, epochs or batches
 from dataclasses import replace
 from typing import Any
 
+from aimz.arrays import Seed
 from aimz.errors import AimzError, InputError
 from aimz.inference.binding import raw_sites, version_of, why_whole
 from aimz.inference.chains import NUTS, ChainRecord, MCMCEngine
@@ -39,7 +40,7 @@ class AutoEngine(SVIEngine):
 
     def fit(
         self,
-        rng_key: Any,
+        rng_key: Seed,
         problem: Problem,
         settings: Settings,
         *,
@@ -68,17 +69,17 @@ class AutoEngine(SVIEngine):
         chains = self._by_chains(rng_key, problem, settings, why, place=place)
         return replace(chains, attrs={**chains.attrs, "guide_k_hat": fit.attrs["k_hat"]})
 
-    def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Draws:
+    def draw(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Draws:
         """More draws, of the guide or of the chains; see `Engine`."""
         return self.proceed(rng_key, problem, fit, num_samples).draws
 
-    def proceed(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Fit:
+    def proceed(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Fit:
         """More draws, and the state afterwards."""
         if isinstance(fit.state, ChainRecord):
             return self._chains().proceed(rng_key, problem, fit, num_samples)
         return replace(fit, draws=super().draw(rng_key, problem, fit, num_samples))
 
-    def step(self, rng_key: Any, problem: Problem, state: Any = None) -> tuple[SVIRecord, float]:
+    def step(self, rng_key: Seed, problem: Problem, state: Any = None) -> tuple[SVIRecord, float]:
         """One step on the rows of `problem`; chains have none."""
         if isinstance(state, ChainRecord):
             msg = (
@@ -107,7 +108,7 @@ class AutoEngine(SVIEngine):
 
     def _by_chains(
         self,
-        rng_key: Any,
+        rng_key: Seed,
         problem: Problem,
         settings: Settings,
         reason: str,

@@ -16,6 +16,7 @@ from numpyro.infer import init_to_feasible
 from numpyro.infer.util import compute_log_probs
 from numpyro.primitives import Messenger
 
+from aimz.arrays import Array
 from aimz.errors import InputError, KernelValidationError
 from aimz.families import Exact
 from aimz.inference.engine import Problem
@@ -45,7 +46,9 @@ __all__ = [
 class RowScale(Messenger):  # type: ignore[misc]  # NumPyro's handlers are untyped
     """Multiply the log density of each row site by its factor, and by a weight for each row."""
 
-    def __init__(self, problem: Problem, factors: Mapping[str, float], weights: Any = None) -> None:
+    def __init__(
+        self, problem: Problem, factors: Mapping[str, float], weights: Array | None = None
+    ) -> None:
         super().__init__(None)
         self.sites = {site.name: site for site in outcome_sites(problem) if site.follows_rows}
         self.factors = factors
@@ -81,7 +84,7 @@ def row_arguments(problem: Problem) -> frozenset[str]:
     return names & frozenset(problem.inputs.arrays)
 
 
-def take_rows(problem: Problem, arrays: dict[str, Any], index: Any) -> dict[str, Any]:
+def take_rows(problem: Problem, arrays: dict[str, Any], index: Array) -> dict[str, Any]:
     """The arguments of a batch: row arguments at `index`, the others whole."""
     cut = row_arguments(problem)
     return {
@@ -136,7 +139,7 @@ def _scales(problem: Problem, index: np.ndarray) -> dict[str, np.ndarray]:
     resized = row_plates(problem.kernel, problem.spec.row_plates, len(index))
     plain: dict[str, Any] = {}
 
-    def look(arrays: Any) -> dict[str, Any]:
+    def look(arrays: dict[str, Any]) -> dict[str, Any]:
         with handlers.block():
             seeded = handlers.seed(resized, 0)
             given = handlers.substitute(seeded, substitute_fn=init_to_feasible())
@@ -234,7 +237,7 @@ def check_draws(spec_latents: Iterable[str], draws: dict[str, Any], engine: str)
             )
 
 
-def initial_variables(problem: Problem, key: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+def initial_variables(problem: Problem, key: jax.Array, arrays: dict[str, Any]) -> dict[str, Any]:
     """Initial values of the kernel's `param` sites and mutable state; called inside a trace."""
     with handlers.block():
         seeded = handlers.seed(problem.kernel, key)
@@ -250,7 +253,7 @@ def raw_sites(problem: Problem) -> list[dict[str, Any]]:
     """The kernel's messages, traced without computing; their values are not to be used."""
     sites: list[dict[str, Any]] = []
 
-    def look(arrays: Any) -> None:
+    def look(arrays: dict[str, Any]) -> None:
         with handlers.block():
             seeded = handlers.seed(problem.kernel, 0)
             found = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
@@ -272,7 +275,7 @@ def moving_supports(problem: Problem) -> list[str]:
     ):
         return []
 
-    def bounds(key: Any, arrays: Any) -> dict[str, Any]:
+    def bounds(key: jax.Array, arrays: dict[str, Any]) -> dict[str, Any]:
         with handlers.block():
             seeded = handlers.seed(problem.kernel, key)
             sites = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
@@ -299,7 +302,7 @@ def version_of(problem: Problem, *functions: Callable[..., Any]) -> str:
     names = []
     for fn in (problem.kernel, *functions):
 
-        def look(key: Any, arrays: Any, fn: Callable[..., Any] = fn) -> Any:
+        def look(key: jax.Array, arrays: dict[str, Any], fn: Callable[..., Any] = fn) -> Any:
             with handlers.block():
                 kwargs = {**arrays, **problem.inputs.static}
                 densities, sites = compute_log_probs(
@@ -313,7 +316,7 @@ def version_of(problem: Problem, *functions: Callable[..., Any]) -> str:
     return " ".join(names)
 
 
-def as_seed(rng_key: Any) -> list[int]:
+def as_seed(rng_key: jax.Array) -> list[int]:
     """The words of a key, to seed NumPy with."""
     return [int(word) for word in np.asarray(jax.random.key_data(rng_key)).ravel()]
 

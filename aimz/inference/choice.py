@@ -17,6 +17,7 @@ import numpy as np
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.mcmc import MCMCKernel
 
+from aimz.arrays import Seed
 from aimz.choices import shown
 from aimz.errors import InputError, nearest
 from aimz.inference.auto import AutoEngine
@@ -41,11 +42,11 @@ class AbsentEngine:
     def __init__(self, described: str) -> None:
         self.described = described
 
-    def fit(self, rng_key: Any, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
+    def fit(self, rng_key: Seed, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
         """Refuse."""
         raise self._error()
 
-    def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Draws:
+    def draw(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Draws:
         """Refuse."""
         raise self._error()
 

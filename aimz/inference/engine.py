@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from aimz.arrays import Seed
 from aimz.errors import Note
 from aimz.kernel import Inputs, KernelSpec
 from aimz.outcomes import Presence
@@ -135,10 +136,12 @@ class Engine(Protocol):
     def name(self) -> str:
         """Short name shown in results."""
 
-    def fit(self, rng_key: Any, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
+    def fit(self, rng_key: Seed, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
         """Fit the problem, afresh or continuing from the `state` of an earlier fit."""
 
-    def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Mapping[str, Any]:
+    def draw(
+        self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int
+    ) -> Mapping[str, Any]:
         """More posterior draws, (chain, draw, ...), never those of `fit` again."""
 
 
@@ -146,10 +149,10 @@ class Engine(Protocol):
 class SteppingEngine(Engine, Protocol):
     """An engine that also trains by single steps."""
 
-    def step(self, rng_key: Any, problem: Problem, state: Any = None) -> tuple[Any, float]:
+    def step(self, rng_key: Seed, problem: Problem, state: Any = None) -> tuple[Any, float]:
         """One step on the rows of the problem: the new state, and the loss before the step."""
 
-    def fit_of(self, state: Any, rng_key: Any, problem: Problem, num_samples: int) -> Fit:
+    def fit_of(self, state: Any, rng_key: Seed, problem: Problem, num_samples: int) -> Fit:
         """The fit that a stepped state stands for, with draws."""
 
 
@@ -157,7 +160,7 @@ class SteppingEngine(Engine, Protocol):
 class ContinuingEngine(Engine, Protocol):
     """An engine whose fit has moved when it has drawn more, as chains do."""
 
-    def proceed(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Fit:
+    def proceed(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Fit:
         """More draws, and the state afterwards."""
 
 
@@ -168,7 +171,7 @@ class VariationalEngine(Engine, Protocol):
     def vi_result(self, fit: Fit) -> Any:
         """NumPyro's own record of a fit."""
 
-    def fit_from(self, rng_key: Any, result: Any, num_samples: int | None = None) -> Fit:
+    def fit_from(self, rng_key: Seed, result: Any, num_samples: int | None = None) -> Fit:
         """The fit that a run elsewhere stands for, with draws."""
 
 

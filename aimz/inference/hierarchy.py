@@ -18,6 +18,7 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.infer.reparam import LocScaleReparam, Reparam
 
+from aimz.arrays import Array
 from aimz.inference.engine import Problem
 from aimz.programs import compile_program
 
@@ -43,7 +44,7 @@ def spread_by_latents(problem: Problem, version: str) -> frozenset[str]:
     if not below:
         return frozenset()
 
-    def shapes(key: Any, arrays: Any) -> dict[str, Any]:
+    def shapes(key: jax.Array, arrays: dict[str, Any]) -> dict[str, Any]:
         with handlers.block():
             seeded = handlers.seed(problem.kernel, key)
             sites = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
@@ -85,7 +86,7 @@ class _Standardised(Reparam):  # type: ignore[misc]  # NumPyro's classes are unt
     def __init__(self, value_of: Callable[[Any, Any], Any]) -> None:
         self.value_of = value_of
 
-    def __call__(self, name: str, fn: Any, obs: Any) -> tuple[None, Any]:
+    def __call__(self, name: str, fn: dist.Distribution, obs: Array | None) -> tuple[None, Any]:
         del obs
         base, expand_shape, event_dim = self._unwrap(fn)
         noise = self._wrap(
@@ -94,7 +95,7 @@ class _Standardised(Reparam):  # type: ignore[misc]  # NumPyro's classes are unt
         return None, self.value_of(base, numpyro.sample(f"{name}_standard", noise))
 
 
-def _reparam(fn: Any) -> Reparam | None:
+def _reparam(fn: dist.Distribution) -> Reparam | None:
     base = _base(fn)
     if type(base) in _LOC_SCALE:
         return LocScaleReparam(0.0, shape_params=_LOC_SCALE[type(base)])
@@ -105,15 +106,15 @@ def _reparam(fn: Any) -> Reparam | None:
     return None
 
 
-def _normal_vector(base: Any, noise: Any) -> Any:
+def _normal_vector(base: dist.Distribution, noise: jax.Array) -> Any:
     return base.loc + jnp.squeeze(base.scale_tril @ noise[..., None], axis=-1)
 
 
-def _walk(base: Any, noise: Any) -> Any:
+def _walk(base: dist.Distribution, noise: jax.Array) -> Any:
     return jnp.expand_dims(base.scale, -1) * jnp.cumsum(noise, axis=-1)
 
 
-def _shape_parameters(fn: Any) -> list[Any]:
+def _shape_parameters(fn: dist.Distribution) -> list[Any]:
     """Arrays that a distribution is made of, without its location."""
     base = _base(fn)
     loc = getattr(base, "loc", None)
@@ -121,7 +122,7 @@ def _shape_parameters(fn: Any) -> list[Any]:
     return [jnp.asarray(leaf) for leaf in leaves if hasattr(leaf, "dtype")]
 
 
-def _base(fn: Any) -> Any:
+def _base(fn: dist.Distribution) -> Any:
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
         fn = fn.base_dist
     return fn

@@ -368,7 +368,7 @@ class _WatchInside(Inside):
             self.noted |= leave(msg)
 
 
-def _refuse_transform(msg: dict[str, Any], entry: Any) -> None:
+def _refuse_transform(msg: dict[str, Any], entry: object) -> None:
     if get_opaque_trace_state() == entry:
         return
     raise KernelValidationError(

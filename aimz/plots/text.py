@@ -48,6 +48,6 @@ def plain_item(value: Any) -> Any:
     return pd.Timedelta(value) if array.dtype.kind == "m" else array.item()
 
 
-def label_text(label: Any) -> str:
+def label_text(label: object) -> str:
     """A label in print; a date without its hours where it has none."""
     return scalar_text(label) if isinstance(label, pd.Timestamp | np.datetime64) else str(label)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aimz.arrays import Array
 from aimz.data import Arguments, as_array, index_of, row_hashes
 from aimz.errors import InputError, Note, OutputWarning
 from aimz.inference import Problem
@@ -119,18 +120,18 @@ def _seen(problem: Problem, name: str, output: str) -> Any:
     return value if there.all() else np.where(there, value, np.asarray(value)[there][0])
 
 
-def _in_place(then: Any, now: Any, places: np.ndarray) -> np.ndarray:
+def _in_place(then: Array, now: Array, places: np.ndarray) -> np.ndarray:
     now = np.asarray(now)
     both = np.array(then, np.result_type(np.asarray(then).dtype, now.dtype))
     both[places] = now
     return both
 
 
-def _is_square(value: Any, rows: int) -> bool:
+def _is_square(value: Array, rows: int) -> bool:
     return not isinstance(value, dict) and np.shape(value)[:2] == (rows, rows)
 
 
-def _joined(name: str, then: Any, now: Any, places: np.ndarray) -> Any:
+def _joined(name: str, then: Array, now: Array, places: np.ndarray) -> Any:
     """A matrix of rows by rows: the fitted one, or its part for the rows of the call."""
     then, now = np.asarray(then), np.asarray(now)
     is_square = _is_square(then, len(then))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.errors import InputError
 from aimz.kernel import KernelSpec, SiteSpec
 
@@ -131,7 +132,7 @@ def cut_where_changed(
 
 def check_history(
     spec: KernelSpec,
-    history: Any,
+    history: Array | None,
     settings: Mapping[str, Any],
     reused: Mapping[str, Any],
     redraw: Mapping[str, np.ndarray],
@@ -165,7 +166,7 @@ def check_history(
             raise InputError(msg, code="history-not-fitted")
 
 
-def rows_known(spec: KernelSpec, site: SiteSpec, draws: Any) -> int:
+def rows_known(spec: KernelSpec, site: SiteSpec, draws: Array | None) -> int:
     """How many of the rows a latent's draws are for."""
     if draws is None:
         return 0

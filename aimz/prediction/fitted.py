@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.data import Arguments, Known, row_fingerprint, row_hashes
 from aimz.errors import InputError
 from aimz.inference import Fit, Problem
@@ -100,7 +101,7 @@ def _data_hashes(problem: Problem, arguments: Arguments) -> dict[str, np.ndarray
     return {**argument_hashes(arguments, problem.spec, names, problem.kernel), **hashes}
 
 
-def _hash(value: Any) -> np.ndarray:
+def _hash(value: Array) -> np.ndarray:
     return np.array(int(fingerprint_values(value)[:16], 16), np.uint64)
 
 

@@ -15,7 +15,7 @@ from aimz.kernel import KernelSpec, kernel_signature, needed_sizes, row_plates
 __all__ = ["check_new_groups", "groups_kept", "with_larger_plates"]
 
 
-def check_new_groups(value: Any) -> bool:
+def check_new_groups(value: object) -> bool:
     """Whether groups that the fit did not see are drawn."""
     check_choice(value, "new_groups", ("refuse", "prior"))
     return bool(value == "prior")

@@ -5,7 +5,7 @@ Everything here is pure; what the user should hear comes back as notes.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to
 
+from aimz.arrays import Array
 from aimz.choices import names_of
 from aimz.data import as_array, as_jax_sees, check_finite
 from aimz.errors import InputError, nearest
@@ -89,7 +90,7 @@ def scenario_of(
     return Scenario(values, row_values, functions, tuple(do), tuple(given))
 
 
-def sites_to_return(spec: KernelSpec, asked: Any) -> tuple[str, ...]:
+def sites_to_return(spec: KernelSpec, asked: str | Sequence[str] | None) -> tuple[str, ...]:
     """Names of the sites of a result: those asked for, else the output and the deterministics."""
     valid = [site.name for site in spec.sites if site.kind not in ("param", "factor")]
     if asked is None:
@@ -154,7 +155,7 @@ def rows_set(spec: KernelSpec, draws: Mapping[str, Any], settings: Mapping[str, 
     return None
 
 
-def check_shape(site: SiteSpec, value: Any, *, may_grow: bool = False) -> None:
+def check_shape(site: SiteSpec, value: Array, *, may_grow: bool = False) -> None:
     """Refuse draws of a site that have another shape than the site."""
     shape = tuple(np.shape(value)[2:])
     if shape != tuple(site.shape):
@@ -242,7 +243,7 @@ def _check_inside(site: SiteSpec, array: np.ndarray, *, with_edge: bool) -> None
         raise InputError(msg, code="site-support")
 
 
-def as_site(site: SiteSpec, value: Any) -> np.ndarray:
+def as_site(site: SiteSpec, value: Array) -> np.ndarray:
     """Values in the dtype of a site, refused where it cannot hold them."""
     array = np.asarray(value)
     if site.dtype is None or array.dtype == site.dtype:

@@ -75,7 +75,7 @@ def _way(
     return f"{_KEPT}{min(kept)}" if kept else ""
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     if isinstance(value, Mapping) or np.asarray(value).dtype.kind not in "biuf":
         return fingerprint_values(value)
     return f"{row_fingerprint(np.asarray(value)):08x}"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.data import Arguments, row_fingerprint
 from aimz.errors import Note, OutputWarning, PerformanceWarning
 from aimz.execution import Call, Plan, plan_tiles
@@ -120,7 +121,7 @@ def make_block(
     reuse: Reuse,
     params: Mapping[str, Any],
     *,
-    words: Any,
+    words: Array,
     num_draws: int,
     kept: np.ndarray | None = None,
 ) -> Block:

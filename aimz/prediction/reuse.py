@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.errors import InputError, Note, OutputWarning
 from aimz.inference import Fit
 from aimz.kernel import KernelSpec, SiteSpec, follows_rows
@@ -92,7 +93,7 @@ def reused_draws(
     return Reuse(reused, redraw, redrawn_names, (*notes, *joined), tuple(unchecked))
 
 
-def _more_groups(site: SiteSpec, value: Any) -> bool:
+def _more_groups(site: SiteSpec, value: Array) -> bool:
     """Whether a site has groups after those that its draws are of."""
     shape, batch = np.shape(value)[2:], len(site.shape) - site.event_dim
     if site.belongs_to_rows or site.rows == "scan" or len(shape) != len(site.shape):
@@ -158,7 +159,7 @@ def _known_draws(
     return known, begun
 
 
-def _goes_on(spec: KernelSpec, site: SiteSpec, value: Any, origin: Origin) -> bool:
+def _goes_on(spec: KernelSpec, site: SiteSpec, value: Array, origin: Origin) -> bool:
     """Whether draws of a latent of rows are for the first of the rows, and others follow."""
     return (origin.leading > 0 or origin.by_hand) and may_go_on(
         spec, site, tuple(np.shape(value)[2:]), origin.leading
@@ -182,7 +183,7 @@ def _check_foresight(
         raise InputError(msg, code="rows-look-ahead")
 
 
-def _of_rows(site: SiteSpec, value: Any, origin: Origin, *, coupled: bool) -> Any:
+def _of_rows(site: SiteSpec, value: Array, origin: Origin, *, coupled: bool) -> Any:
     """Draws of a latent of rows for the rows of a call; where rows interact, only as they were."""
     axis = 2 + (site.row_axis or 0)
     rows, is_known = origin.rows, origin.is_known

@@ -7,8 +7,8 @@ size rows x draws is held.
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 
@@ -108,7 +108,7 @@ def row_scores(prepared: Prepared, on_rows: Callable[[int], None]) -> RowScores:
     run = TileRun(call, compile_call(call, plan), plan)
     found = _LogMeans()
 
-    def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
+    def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
         values = run(row_tile, tile, device)
         own = values[DENSITY]
         found.add(tile, own, values.get(WEIGHT, np.ones_like(own)))
@@ -131,7 +131,7 @@ def presence_in(call: Call, sites: tuple[str, ...]) -> dict[str, np.ndarray]:
     run = TileRun(call, compile_call(call, plan), plan)
     found: dict[int, dict[str, np.ndarray]] = {}
 
-    def work(row_tile: RowTile, tile: Tile, device: Any) -> None:
+    def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
         values = {n: v.any(axis=1) for n, v in run(row_tile, tile, device).items()}
         own = found.setdefault(tile.rows.start, values)
         for name, value in values.items():

@@ -79,7 +79,9 @@ def as_draws(
     return arrays
 
 
-def draw_labels(draws: Any) -> dict[str, dict[int, np.ndarray]]:
+def draw_labels(
+    draws: Mapping[str, Any] | xr.DataTree | xr.Dataset,
+) -> dict[str, dict[int, np.ndarray]]:
     """Labels of the axes of draws made elsewhere, where they carry any: by site and axis."""
     if isinstance(draws, xr.DataTree):
         draws = (draws["posterior"] if "posterior" in draws.children else draws).to_dataset()
@@ -113,7 +115,7 @@ def flat_draws(draws: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return flat
 
 
-def _as_numbers(name: str, value: Any) -> np.ndarray:
+def _as_numbers(name: str, value: xr.DataArray) -> np.ndarray:
     """Draws as an array of their own, which nobody else can change."""
     return np.array(as_array(value, name))
 

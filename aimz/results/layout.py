@@ -5,7 +5,6 @@ their plates, by `dims=`, or as `<site>_dim_<i>`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -151,7 +150,7 @@ def labelled_groups(
     }
 
 
-def check_named(draws: Any) -> None:
+def check_named(draws: object) -> None:
     """Refuse draws that do not say of which sites they are."""
     if isinstance(draws, xr.DataTree | xr.Dataset):
         return

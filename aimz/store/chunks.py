@@ -7,6 +7,7 @@ from typing import Any
 import google_crc32c
 import numcodecs
 import numpy as np
+import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec
 from zarr.codecs.numcodecs import PackBits
 from zarr.errors import ChunkNotFoundError
@@ -72,7 +73,11 @@ def compressors(dtype: np.dtype[Any]) -> tuple[Any, ...]:
 
 
 def write_chunk(
-    store: LocalStore, array: Any, variable: Variable, place: tuple[slice, ...], values: np.ndarray
+    store: LocalStore,
+    array: zarr.Array[Any],
+    variable: Variable,
+    place: tuple[slice, ...],
+    values: np.ndarray,
 ) -> None:
     """Write a whole chunk as Zarr does, in this thread: its event loop is one for all writers."""
     ordered = np.ascontiguousarray(values.transpose(variable.order))
@@ -91,7 +96,7 @@ def write_chunk(
         file.write(google_crc32c.value(data).to_bytes(4, "little"))
 
 
-def chunk_path(store: LocalStore, array: Any, place: tuple[slice, ...]) -> Path:
+def chunk_path(store: LocalStore, array: zarr.Array[Any], place: tuple[slice, ...]) -> Path:
     """File of the chunk that holds a tile."""
     index = tuple(part.start // size for part, size in zip(place, array.chunks, strict=True))
     path: Path = store.root / array.path / array.metadata.encode_chunk_key(index)
@@ -125,7 +130,7 @@ def check_dtype(variable: Variable) -> None:
         raise InputError(msg, code="site-dtype")
 
 
-def is_sound(array: Any, place: tuple[slice, ...] | None) -> bool:
+def is_sound(array: zarr.Array[Any], place: tuple[slice, ...] | None) -> bool:
     """Whether the chunks of a tile are there and undamaged."""
     if place is None:
         return True

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from aimz.errors import InputError
@@ -10,7 +9,7 @@ from aimz.errors import InputError
 __all__ = ["as_directory", "local_path"]
 
 
-def as_directory(output_dir: Any) -> Path:
+def as_directory(output_dir: str | os.PathLike[str]) -> Path:
     """Directory that a path or a file URL names.
 
     Raises
@@ -29,7 +28,7 @@ def as_directory(output_dir: Any) -> Path:
 LONGEST_NAME = 255
 
 
-def local_path(value: Any, name: str) -> Path:
+def local_path(value: str | os.PathLike[str], name: str) -> Path:
     """Absolute path that a path or a file URL names."""
     try:
         text = os.fsdecode(value)

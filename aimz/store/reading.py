@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import itertools
 import math
+import os
 import sys
 import threading
 from collections.abc import Iterable
@@ -40,7 +41,7 @@ _UNITS |= {"minutes": "m", "hours": "h", "days": "D"}
 _OPENING = threading.Lock()
 
 
-def open_result(path: Any, *, owner: Any = None) -> xr.DataTree:
+def open_result(path: str | os.PathLike[str], *, owner: object = None) -> xr.DataTree:
     """Open a stored result, after a check that it is complete and that its metadata are sound.
 
     Values are read when they are used. A chunk that is missing or damaged raises then.
@@ -79,7 +80,7 @@ def open_result(path: Any, *, owner: Any = None) -> xr.DataTree:
     return open_tree(root, owner)
 
 
-def open_tree(root: Path, owner: Any = None) -> xr.DataTree:
+def open_tree(root: Path, owner: object = None) -> xr.DataTree:
     """The tree of a store, whatever its root says of it.
 
     Raises
@@ -119,7 +120,7 @@ def open_tree(root: Path, owner: Any = None) -> xr.DataTree:
     return opened
 
 
-def verify(path: Any) -> list[Damage]:
+def verify(path: str | os.PathLike[str]) -> list[Damage]:
     """Read every byte of a stored result and list what is missing or damaged.
 
     Parameters
@@ -187,7 +188,7 @@ class _Guarded(BackendArray):
         return values.astype(self.dtype, copy=False)
 
 
-def _guarded(group: xr.Dataset, root: Path, owner: Any) -> xr.Dataset:
+def _guarded(group: xr.Dataset, root: Path, owner: object) -> xr.Dataset:
     """A group whose arrays check what they read and keep their directory alive."""
     variables = {}
     for name, variable in group.variables.items():

@@ -15,10 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from numpyro import handlers, infer
 from numpyro.infer import MCMC
+from numpyro.infer.hmc import HMCState
 from numpyro.infer.util import constrain_fn, potential_energy
 
+from aimz.arrays import Array
 from aimz.errors import AimzError, InputError
 from aimz.inference.binding import RowScale, version_of
 from aimz.inference.engine import Draws, Problem
@@ -123,7 +126,7 @@ class Plan(NamedTuple):
 
 
 def run_chains(
-    key: Any,
+    key: jax.Array,
     problem: Problem,
     given: MCMC | None,
     plan: Plan,
@@ -253,7 +256,7 @@ class _Chains:
         given: MCMC | None,
         plan: Plan,
         params: dict[str, Any],
-        setup_key: Any,
+        setup_key: jax.Array,
     ) -> None:
         self.latents, self.given, self.plan = problem.spec.latents, given, plan
         self.spread = frozenset[str]()
@@ -269,7 +272,7 @@ class _Chains:
         self.program: Callable[..., Any] | None = None
         self.lock = threading.Lock()
 
-    def _place(self, setup_key: Any) -> dict[str, Any] | None:
+    def _place(self, setup_key: jax.Array) -> dict[str, Any] | None:
         """Centre and scale of the posterior, for chains by name; an object starts as it says."""
         if self.given is not None or not self.latents:
             return None
@@ -288,15 +291,15 @@ class _Chains:
         self.is_careful |= not found.at_mode
         return {**found.place, "starts": found.starts} if found.informed else None
 
-    def start(self, keys: Any, numbers: np.ndarray, before: Any = None) -> Any:
+    def start(self, keys: jax.Array, numbers: np.ndarray, before: HMCState | None = None) -> Any:
         """States of chains before their first transition, or from `before` with other keys."""
         if before is not None:
             return before._replace(rng_key=keys)
 
-        def begin(keys: Any, numbers: Any, fixed: Any) -> Any:
+        def begin(keys: jax.Array, numbers: Array, fixed: tuple[Any, ...]) -> Any:
             sampler, kwargs, around, _ = self._sampler(fixed)
 
-            def one(key: Any, number: Any) -> Any:
+            def one(key: jax.Array, number: Array) -> Any:
                 return sampler.init(key, self.plan.warmup, around(key, number), (), kwargs)
 
             with RowScale(self.problem, {}, fixed[3]):
@@ -314,13 +317,13 @@ class _Chains:
             )
         return states
 
-    def advance(self, states: Any, count: int) -> tuple[Any, tuple[Draws, Draws]]:
+    def advance(self, states: HMCState, count: int) -> tuple[Any, tuple[Draws, Draws]]:
         """Take `count` transitions, at most a chunk; the new states, draws and statistics."""
 
-        def chunk(states: Any, active: Any, fixed: Any) -> Any:
+        def chunk(states: HMCState, active: jax.Array, fixed: tuple[Any, ...]) -> Any:
             sampler, kwargs, around, constrain = self._sampler(fixed)
 
-            def step(state: Any, on: Any) -> Any:
+            def step(state: HMCState, on: jax.Array) -> Any:
                 state = jax.lax.cond(
                     on, lambda s: sampler.sample(s, (), kwargs), lambda s: s, state
                 )
@@ -349,7 +352,7 @@ class _Chains:
         states, part = self.program(*arguments)
         return states, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], part)
 
-    def _sampler(self, fixed: Any) -> "_Sampler":
+    def _sampler(self, fixed: tuple[Any, ...]) -> "_Sampler":
         """A private sampler; called inside a trace."""
         setup_key, params, arrays, _, place = fixed
         model = handlers.substitute(self.problem.kernel, data=params)
@@ -358,7 +361,7 @@ class _Chains:
             return _Sampler(self.given.sampler.wrap_model(lambda _: model), kwargs, _nowhere, None)
         seeded = handlers.seed(model, setup_key)
 
-        def values(latents: Any) -> Any:
+        def values(latents: dict[str, Any]) -> Any:
             return constrain_fn(seeded, (), kwargs, latents, return_deterministic=True)
 
         asked = self.plan.settings.target_accept_prob
@@ -373,17 +376,17 @@ class _Chains:
 
         modes = jax.scipy.linalg.solve_triangular(scale, (place["starts"] - loc).T, lower=True).T
 
-        def around(key: Any, number: Any) -> Any:
+        def around(key: jax.Array, number: Array) -> Any:
             mode = modes[number % len(modes)]
             return mode + jax.random.normal(jax.random.fold_in(key, 1), loc.shape)
 
-        def latents(white: Any) -> Any:
+        def latents(white: jax.Array) -> Any:
             return guide._unpack_latent(loc + scale @ white)
 
-        def energy(white: Any) -> Any:
+        def energy(white: jax.Array) -> Any:
             return potential_energy(seeded, (), kwargs, latents(white))
 
-        def constrain(white: Any) -> Any:
+        def constrain(white: jax.Array) -> Any:
             return values(latents(white))
 
         # NumPyro shrinks the mass matrix it learns towards the identity, which is right in
@@ -402,5 +405,5 @@ class _Sampler(NamedTuple):
     constrain: Callable[[Any], Any] | None
 
 
-def _nowhere(_: Any, __: Any) -> None:
+def _nowhere(_: jax.Array, __: ArrayLike) -> None:
     """No starting point: the sampler looks for its own."""

@@ -10,11 +10,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import infer
 from numpyro.infer import HMC, MCMC
 
+from aimz.arrays import Seed
 from aimz.errors import FitWarning, KernelValidationError, Note
 from aimz.inference import health
 from aimz.inference.binding import check_draws, check_weights, marginal_of
@@ -86,7 +88,7 @@ class MCMCEngine:
 
     def fit(
         self,
-        rng_key: Any,
+        rng_key: Seed,
         problem: Problem,
         settings: Settings,
         *,
@@ -119,11 +121,11 @@ class MCMCEngine:
             notes = (_interrupted_note(chains, count), *notes)
         return Fit(draws, stats, {}, attrs, record, params, notes)
 
-    def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Draws:
+    def draw(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Draws:
         """Continue the chains; see `Engine`."""
         return self.proceed(rng_key, problem, fit, num_samples).draws
 
-    def proceed(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Fit:
+    def proceed(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Fit:
         """Continue the chains: the new draws, and where the chains are afterwards."""
         record: ChainRecord = fit.state
         plan = _as_many_as(self._plan(Settings(num_samples=num_samples)), record)
@@ -185,7 +187,7 @@ class MCMCEngine:
 
     def _run(
         self,
-        key: Any,
+        key: jax.Array,
         problem: Problem,
         plan: Plan,
         params: dict[str, Any],

@@ -1,6 +1,7 @@
 """Chains by a user's own `MCMC` object, which stays untouched."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 from numpyro import handlers
 from numpyro.infer import HMC, MCMC
+from numpyro.infer.mcmc import MCMCKernel
 
 from aimz.errors import FitWarning, Note
 from aimz.inference.binding import RowScale, initial_variables, version_of
@@ -20,9 +22,9 @@ __all__ = ["fixed_params", "is_made_for", "is_plain", "param_notes", "run_object
 
 
 def run_object(
-    key: Any,
+    key: jax.Array,
     problem: Problem,
-    given: Any,
+    given: MCMC,
     plan: Plan,
     params: dict[str, Any],
     record: ChainRecord | None,
@@ -57,7 +59,7 @@ def run_object(
     return draws, stats, ChainRecord(mcmc.last_state, key, params, runs)
 
 
-def _private_sampler(sampler: Any, kernel: Any, model: Any) -> Any:
+def _private_sampler(sampler: MCMCKernel, kernel: Callable[..., Any], model: Any) -> Any:
     """A copy of a sampler, as before its first run, around a kernel whose parameters are fixed."""
     params = None if model is kernel else model.data
     try:
@@ -68,12 +70,12 @@ def _private_sampler(sampler: Any, kernel: Any, model: Any) -> Any:
         return copy.deepcopy(sampler, {id(kernel): model})
 
 
-def is_plain(given: Any) -> bool:
+def is_plain(given: MCMC) -> bool:
     """Whether an `MCMC` object runs its chains as it is told, without code of the user."""
     return given.postprocess_fn is None and not callable(given.chain_method)
 
 
-def is_made_for(holder: Any, kernel: Any) -> bool:
+def is_made_for(holder: object, kernel: object) -> bool:
     """Whether a sampler, or a part or a wrapping of it, holds the kernel."""
     if holder is kernel:
         return True
@@ -84,10 +86,10 @@ def is_made_for(holder: Any, kernel: Any) -> bool:
     return any(part is not None and is_made_for(part, kernel) for part in parts)
 
 
-def fixed_params(problem: Problem, key: Any) -> dict[str, Any]:
+def fixed_params(problem: Problem, key: jax.Array) -> dict[str, Any]:
     """Initial values of the kernel's `param` sites, which chains hold fixed."""
 
-    def look(key: Any, arrays: Any) -> Any:
+    def look(key: jax.Array, arrays: dict[str, Any]) -> Any:
         return initial_variables(problem, key, arrays)
 
     arguments = (jax.random.fold_in(key, 1), problem.inputs.arrays)

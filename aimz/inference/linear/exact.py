@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz.arrays import Seed
 from aimz.inference.engine import Draws, Fit, Problem, Settings
 from aimz.inference.linear.kernels import (
     DRAWS,
@@ -28,12 +29,12 @@ class ExactLinear:
 
     name = "exact"
 
-    def fit(self, rng_key: Any, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
+    def fit(self, rng_key: Seed, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
         """Tabulate the noise and draw; see `Engine`."""
         draws = self.draw(rng_key, problem, None, settings.num_samples or DRAWS)
         return Fit(draws, attrs={"engine": self.name}, state=())
 
-    def draw(self, rng_key: Any, problem: Problem, fit: Fit | None, num_samples: int) -> Draws:
+    def draw(self, rng_key: Seed, problem: Problem, fit: Fit | None, num_samples: int) -> Draws:
         """Draws from the posterior; see `Engine`."""
         rng = generator(rng_key)
         kernel: LinearKernel = kernel_of(problem, LinearKernel)

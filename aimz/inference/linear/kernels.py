@@ -21,6 +21,7 @@ import numpyro
 import numpyro.distributions as dist
 from scipy import special
 
+from aimz.arrays import Seed
 from aimz.errors import KernelValidationError
 from aimz.inference.engine import Draws, Problem
 from aimz.programs import as_key
@@ -162,6 +163,6 @@ def kernel_of(problem: Problem, kind: type) -> Any:
     return problem.kernel
 
 
-def generator(rng_key: Any) -> np.random.Generator:
+def generator(rng_key: Seed) -> np.random.Generator:
     """NumPy's generator from a key."""
     return np.random.default_rng(np.asarray(jax.random.key_data(as_key(rng_key))))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz.arrays import Seed
 from aimz.errors import InputError
 from aimz.inference import health
 from aimz.inference.engine import Draws, Fit, Problem, Settings
@@ -30,7 +31,7 @@ class LaplaceLogistic:
 
     name = "laplace"
 
-    def fit(self, rng_key: Any, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
+    def fit(self, rng_key: Seed, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
         """Find the mode and draw; see `Engine`."""
         kernel = kernel_of(problem, LogisticKernel)
         target = _Softmax.of(kernel, Data.of(problem))
@@ -45,7 +46,7 @@ class LaplaceLogistic:
         attrs = {"engine": self.name, "steps": steps, **judged.attrs}
         return Fit(target.sites(kernel, drawn), attrs=attrs, state=(), notes=judged.notes)
 
-    def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Draws:
+    def draw(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Draws:
         """More draws from the approximation; see `Engine`."""
         kernel = kernel_of(problem, LogisticKernel)
         target = _Softmax.of(kernel, Data.of(problem))

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpyro
@@ -88,21 +89,21 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         self._unpack_latent = unpack
         self.latent_dim = self._init_latent.size
 
-    def affine(self, mu: Any, log_scale: Any) -> tuple[Any, Any]:
+    def affine(self, mu: jax.Array, log_scale: jax.Array) -> tuple[Any, Any]:
         """Location and scale of the posterior, from the guide's parameters."""
         loc0, scale0 = self._own_start()
         if scale0.ndim == 1:
             return loc0 + scale0 * mu, scale0 * jnp.exp(log_scale)
         return loc0 + scale0 @ mu, scale0 @ _inner(log_scale)
 
-    def refined(self, slope: Callable[[Any], Any], params: dict[str, Any], key: Any) -> Any:
+    def refined(self, slope: Callable[[Any], Any], params: dict[str, Any], key: jax.Array) -> Any:
         """Parameters of a full-rank guide nearer to the density that has this slope."""
         names = [f"{self.prefix}_{name}" for name in ("mu", "scale")]
         mu, log_scale = (params[name] for name in names)
 
         loc0, scale0 = self._own_start()
 
-        def affine(mu: Any, inner: Any) -> Any:
+        def affine(mu: jax.Array, inner: jax.Array) -> Any:
             return loc0 + scale0 @ mu, scale0 @ inner
 
         mu, inner = refined(slope, affine, mu, _inner(log_scale), key)
@@ -114,7 +115,7 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
             raise RuntimeError("a WhitenedNormal guide needs its start")
         return self.start["loc"], self.start["scale"]
 
-    def normal(self, loc: Any, scale: Any) -> Any:
+    def normal(self, loc: jax.Array, scale: jax.Array) -> Any:
         """The normal over the unconstrained latent vector with this location and scale."""
         if scale.ndim == 1:
             return dist.Normal(loc, scale, validate_args=False).to_event(1)
@@ -141,7 +142,7 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
 
     def sample_posterior(
         self,
-        rng_key: Any,
+        rng_key: jax.Array,
         params: dict[str, Any],
         *args: Any,
         sample_shape: tuple[int, ...] = (),
@@ -150,7 +151,7 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         """Draw latent sites; sites that are not latent are left out."""
         del args, kwargs
 
-        def one(key: Any) -> dict[str, Any]:
+        def one(key: jax.Array) -> dict[str, Any]:
             guide = handlers.substitute(handlers.seed(self, key), params)
             with handlers.block():
                 values: dict[str, Any] = guide()
@@ -163,12 +164,12 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         return {k: jnp.reshape(v, sample_shape + v.shape[1:]) for k, v in draws.items()}
 
 
-def _inner(log_scale: Any) -> Any:
+def _inner(log_scale: jax.Array) -> Any:
     """The lower triangular matrix that a guide's scale is, relative to its start's."""
     return jnp.tril(log_scale, -1) + jnp.diag(jnp.exp(jnp.diag(log_scale)))
 
 
-def weight_sd(energy: Callable[[Any], Any], found: dict[str, Any], rng_key: Any) -> Any:
+def weight_sd(energy: Callable[[Any], Any], found: dict[str, Any], rng_key: jax.Array) -> Any:
     """Sd of log p - log q at draws of the normal that was found; what is not finite counts."""
     vector, scale = found["vector"], found["scale"]
     noise = jax.random.normal(rng_key, (_WEIGHTS, len(scale)), vector.dtype)
@@ -180,11 +181,11 @@ def weight_sd(energy: Callable[[Any], Any], found: dict[str, Any], rng_key: Any)
 def slope_and_curve(energy: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any, Any]]:
     """Value, gradient and Hessian in one sweep: a kernel of many sites is compiled once."""
 
-    def slope(vector: Any) -> tuple[Any, tuple[Any, Any]]:
+    def slope(vector: jax.Array) -> tuple[Any, tuple[Any, Any]]:
         value, gradient = jax.value_and_grad(energy)(vector)
         return gradient, (value, gradient)
 
-    def look(vector: Any) -> tuple[Any, Any, Any]:
+    def look(vector: jax.Array) -> tuple[Any, Any, Any]:
         hessian, (value, gradient) = jax.jacfwd(slope, has_aux=True)(vector)
         return value, gradient, hessian
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 __all__ = ["REFINED_DIM", "refined"]
@@ -27,14 +28,18 @@ _WIDEST, _FARTHEST = 16.0, 3.0
 
 
 def refined(
-    slope: Callable[[Any], Any], affine: Callable[[Any, Any], Any], mu: Any, inner: Any, key: Any
+    slope: Callable[[Any], Any],
+    affine: Callable[[Any, Any], Any],
+    mu: jax.Array,
+    inner: jax.Array,
+    key: jax.Array,
 ) -> tuple[Any, Any]:
     """Better parameters of a normal loc, L = affine(mu, inner), given the slope of log p.
 
     `inner` is lower triangular, and multiplies a fixed scale. To be traced.
     """
 
-    def step(carry: tuple[Any, Any], key: Any) -> tuple[tuple[Any, Any], None]:
+    def step(carry: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], None]:
         mu, inner = carry
         loc, scale = affine(mu, inner)
         shift, root, is_close = _normal_of(
@@ -47,7 +52,9 @@ def refined(
     return mu, inner
 
 
-def _normal_of(slope: Callable[[Any], Any], dim: int, dtype: Any, key: Any) -> tuple[Any, Any, Any]:
+def _normal_of(
+    slope: Callable[[Any], Any], dim: int, dtype: np.dtype[Any], key: jax.Array
+) -> tuple[Any, Any, Any]:
     """Centre and scale of the normal with this slope, and whether it is near the standard one."""
     half = jax.random.normal(key, (max(2 * dim, _LEAST_PAIRS), dim), dtype)
     noise = jnp.concatenate([half, -half])

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.flatten_util
 import jax.numpy as jnp
 from jax import lax
@@ -32,20 +33,20 @@ _FAR = 1e10
 _FLAT = 1e-10
 
 
-def plain_start(loc: Any, *, full: bool) -> dict[str, Any]:
+def plain_start(loc: jax.Array, *, full: bool) -> dict[str, Any]:
     """A start that knows nothing of the posterior."""
     ones = jnp.full_like(loc, INIT_SCALE)
     return {"loc": loc, "scale": jnp.diag(ones) if full else ones}
 
 
-def find_mode(energy: Callable[[Any], Any], begins: Any, dim: int) -> dict[str, Any]:
+def find_mode(energy: Callable[[Any], Any], begins: jax.Array, dim: int) -> dict[str, Any]:
     """Laplace approximation of exp(-energy) at its best mode, and the scale of `dim` entries there.
 
     Pure, and to be traced in double precision. "usable" says whether there is such a mode, "starts"
     where each of `begins` led, and "rival" the evidence of another mode against that of both.
     """
 
-    def climb(begin: Any) -> tuple[Any, ...]:
+    def climb(begin: jax.Array) -> tuple[Any, ...]:
         mode, value, hessian, distance, least = _newton(energy, begin)
         scale = _inverse_root(hessian[:dim, :dim])
         usable = (distance < _AT_MODE) & (least > _FLAT) & _is_sound(mode, scale)
@@ -64,7 +65,9 @@ def find_mode(energy: Callable[[Any], Any], begins: Any, dim: int) -> dict[str, 
     return {**found, "starts": starts, "rival": jnp.max(chances)}
 
 
-def find_normal(energy: Callable[[Any], Any], begin: Any, dim: int, rng_key: Any) -> dict[str, Any]:
+def find_normal(
+    energy: Callable[[Any], Any], begin: jax.Array, dim: int, rng_key: jax.Array
+) -> dict[str, Any]:
     """The same from natural-gradient steps, for densities without a usable mode."""
     vector, precision = _natural_gradient(energy, begin, dim, rng_key)
     scale = _inverse_root(precision)
@@ -72,7 +75,7 @@ def find_normal(energy: Callable[[Any], Any], begin: Any, dim: int, rng_key: Any
     return {**found, "starts": vector[None, :dim], "rival": jnp.zeros((), vector.dtype)}
 
 
-def _newton(energy: Callable[[Any], Any], begin: Any) -> tuple[Any, ...]:
+def _newton(energy: Callable[[Any], Any], begin: jax.Array) -> tuple[Any, ...]:
     """Damped, saddle-free Newton steps: mode, value, Hessian, distance to it, least eigenvalue."""
     look = slope_and_curve(energy)
     size, dtype = begin.shape[0], begin.dtype
@@ -111,7 +114,7 @@ def _newton(energy: Callable[[Any], Any], begin: Any) -> tuple[Any, ...]:
 
 
 def _natural_gradient(
-    energy: Callable[[Any], Any], begin: Any, dim: int, rng_key: Any
+    energy: Callable[[Any], Any], begin: jax.Array, dim: int, rng_key: jax.Array
 ) -> tuple[Any, Any]:
     """Location and precision of a normal fitted by natural-gradient steps; the tail is a point."""
     look = slope_and_curve(energy)
@@ -119,7 +122,7 @@ def _natural_gradient(
     steps = _NATURAL_STEPS if size <= WIDE else _WIDE_STEPS
     particles = _NATURAL_PARTICLES if size <= WIDE else _WIDE_PARTICLES
 
-    def absolute(matrix: Any) -> Any:
+    def absolute(matrix: jax.Array) -> Any:
         unit, values, vectors = _eigen(matrix)
         inner = (vectors * jnp.maximum(jnp.abs(values), 1e-2)) @ vectors.T
         return inner / jnp.outer(unit, unit)
@@ -151,7 +154,7 @@ def _natural_gradient(
     return loc, precision[:dim, :dim]
 
 
-def _eigen(matrix: Any) -> tuple[Any, Any, Any]:
+def _eigen(matrix: jax.Array) -> tuple[Any, Any, Any]:
     """Eigenvalues and vectors of a matrix scaled to a unit diagonal, and that scale."""
     size = jnp.abs(jnp.diag(matrix))
     unit = 1.0 / jnp.sqrt(jnp.maximum(size, 1e-28 * jnp.max(size) + 1e-30))
@@ -159,12 +162,12 @@ def _eigen(matrix: Any) -> tuple[Any, Any, Any]:
     return unit, values, vectors
 
 
-def _is_sound(vector: Any, scale: Any) -> Any:
+def _is_sound(vector: jax.Array, scale: jax.Array) -> Any:
     near = jnp.all(jnp.abs(vector) < HUGE) & jnp.all(jnp.abs(scale) < HUGE)
     return near & jnp.all(jnp.isfinite(vector)) & jnp.all(jnp.isfinite(scale))
 
 
-def _inverse_root(precision: Any) -> Any:
+def _inverse_root(precision: jax.Array) -> Any:
     """Lower triangular L with L L' the inverse of a precision matrix."""
     unit = 1.0 / jnp.sqrt(jnp.diag(precision))
     flipped = (precision * jnp.outer(unit, unit))[::-1, ::-1]

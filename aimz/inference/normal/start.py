@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 from numpyro.infer.util import potential_energy
 
+from aimz.arrays import Array
 from aimz.inference.binding import (
     RowScale,
     initial_variables,
@@ -59,8 +61,8 @@ class Start(NamedTuple):
 
 def find_start(
     problem: Problem,
-    setup_key: Any,
-    start_key: Any,
+    setup_key: jax.Array,
+    start_key: jax.Array,
     version: str,
     *,
     limit: int = FULL_RANK_DIM,
@@ -92,7 +94,7 @@ def find_start(
                     at_mode=search is modes,
                 )
 
-    def plain(key: Any, arrays: Any) -> Any:
+    def plain(key: jax.Array, arrays: dict[str, Any]) -> Any:
         guide = set_up_guide(problem, problem.inputs.rows, key, arrays)
         return plain_start(guide._init_latent, full=dim <= FULL_RANK_DIM)
 
@@ -103,9 +105,9 @@ def find_start(
 
 def _search_mode(
     energy: Callable[[Any], Any],
-    begin: Any,
+    begin: jax.Array,
     dim: int,
-    key: Any,
+    key: jax.Array,
     *,
     far_starts: int,
     must_hold: bool,
@@ -119,7 +121,9 @@ def _search_mode(
     return found
 
 
-def _search_normal(energy: Callable[[Any], Any], begin: Any, dim: int, key: Any) -> dict[str, Any]:
+def _search_normal(
+    energy: Callable[[Any], Any], begin: jax.Array, dim: int, key: jax.Array
+) -> dict[str, Any]:
     return find_normal(energy, _NEAR_ZERO * begin, dim, key)
 
 
@@ -128,11 +132,11 @@ def latent_dim(problem: Problem) -> int:
     return _sizes(problem, jax.random.key(0))[0]
 
 
-def _sizes(problem: Problem, setup_key: Any) -> tuple[int, int | None]:
+def _sizes(problem: Problem, setup_key: jax.Array) -> tuple[int, int | None]:
     """Latent dimensions, and parameters of the kernel (None: they are a neural network's)."""
     found: dict[str, int] = {}
 
-    def look(key: Any, arrays: Any) -> Any:
+    def look(key: jax.Array, arrays: dict[str, Any]) -> Any:
         found["dim"] = int(set_up_guide(problem, problem.inputs.rows, key, arrays).latent_dim)
         return initial_variables(problem, key, arrays)
 
@@ -144,7 +148,9 @@ def _sizes(problem: Problem, setup_key: Any) -> tuple[int, int | None]:
     return found["dim"], sum(int(value.size) for value in values.values())
 
 
-def set_up_guide(problem: Problem, rows: int, key: Any, arrays: Any) -> WhitenedNormal:
+def set_up_guide(
+    problem: Problem, rows: int, key: jax.Array, arrays: dict[str, Any]
+) -> WhitenedNormal:
     """A guide that has seen the kernel, set up as `SVI.init` would with this key."""
     guide = WhitenedNormal(kernel_for(problem, rows))
     # `SVI.init` splits its key so; supports that depend on values must look the same.
@@ -156,8 +162,8 @@ def set_up_guide(problem: Problem, rows: int, key: Any, arrays: Any) -> Whitened
 
 def _informed(
     problem: Problem,
-    setup_key: Any,
-    start_key: Any,
+    setup_key: jax.Array,
+    start_key: jax.Array,
     search: Callable[..., dict[str, Any]],
     version: str,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -169,17 +175,19 @@ def _informed(
         index = np.sort(np.random.default_rng(0).choice(rows, _START_ROWS, replace=False))
     count = rows if index is None else len(index)
 
-    def look(setup_key: Any, key: Any, arrays: Any, weights: Any) -> Any:
+    def look(
+        setup_key: jax.Array, key: jax.Array, arrays: dict[str, Any], weights: Array | None
+    ) -> Any:
         guide = set_up_guide(problem, count, setup_key, arrays)
         transforms, begin, unpack = _flat_params(problem, setup_key, arrays)
         model, kwargs = kernel_for(problem, count), {**arrays, **problem.inputs.static}
         model_key, begin_key, search_key = jax.random.split(key, 3)
         dim = int(guide.latent_dim)
 
-        def params(vector: Any) -> dict[str, Any]:
+        def params(vector: jax.Array) -> dict[str, Any]:
             return {name: transforms[name](value) for name, value in unpack(vector).items()}
 
-        def energy(vector: Any) -> Any:
+        def energy(vector: jax.Array) -> Any:
             fixed = handlers.substitute(handlers.seed(model, model_key), params(vector[dim:]))
             return potential_energy(fixed, (), kwargs, guide._unpack_latent(vector[:dim]))
 
@@ -201,7 +209,7 @@ def _informed(
     return place, params
 
 
-def _flat_params(problem: Problem, key: Any, arrays: Any) -> tuple[Any, Any, Any]:
+def _flat_params(problem: Problem, key: jax.Array, arrays: dict[str, Any]) -> tuple[Any, Any, Any]:
     """Transforms, unconstrained initial vector and its unpacking, of the kernel's parameters."""
     with handlers.block():
         seeded = handlers.seed(problem.kernel, key)
@@ -227,11 +235,11 @@ def _in_double(fn: Callable[..., Any], version: str, *arguments: Any) -> Any:
     return jax.tree.map(_narrow, found)
 
 
-def _widen(leaf: Any) -> Any:
+def _widen(leaf: Array) -> Any:
     floating = jnp.issubdtype(leaf.dtype, jnp.floating)
     return jnp.asarray(np.asarray(leaf, np.float64)) if floating else leaf
 
 
-def _narrow(leaf: Any) -> Any:
+def _narrow(leaf: Array) -> Any:
     array = np.asarray(leaf)
     return jnp.asarray(array.astype(jnp.result_type(float)) if array.dtype.kind == "f" else array)

@@ -15,8 +15,8 @@ minibatches a window is at least one epoch, up to 2,000 steps.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
+import jax
 import numpy as np
 
 from aimz.errors import AimzError, FitWarning, InputError, Note, PerformanceWarning
@@ -99,7 +99,7 @@ def plan_fit(problem: Problem, settings: Settings) -> Plan:
     return Plan(rows, batch, steps, settings.shuffle, tuple(notes))
 
 
-def batches(plan: Plan, rng_key: Any) -> Iterator[np.ndarray]:
+def batches(plan: Plan, rng_key: jax.Array) -> Iterator[np.ndarray]:
     """Row numbers of one batch after another, endlessly."""
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(as_seed(rng_key))))
     rest = np.empty(0, np.int32)

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 from numpyro.infer import SVI
-from numpyro.infer.svi import SVIRunResult
+from numpyro.infer.svi import SVIRunResult, SVIState
 from numpyro.infer.util import potential_energy
 
+from aimz.arrays import Array, Seed
 from aimz.errors import FitWarning, InputError, KernelValidationError, Note
 from aimz.inference import health
 from aimz.inference.binding import (
@@ -92,7 +93,12 @@ class SVIEngine:
         return "normal" if self.given is None else guide_name(self.given.guide)
 
     def fit(
-        self, rng_key: Any, problem: Problem, settings: Settings, *, state: SVIRecord | None = None
+        self,
+        rng_key: Seed,
+        problem: Problem,
+        settings: Settings,
+        *,
+        state: SVIRecord | None = None,
     ) -> Fit:
         """Fit on whole data or minibatches; see `Engine`."""
         task = self._task(problem)
@@ -124,14 +130,14 @@ class SVIEngine:
         notes = (*plan.notes, *bad)
         return Fit(found["draws"], {}, {"loss": losses}, attrs, record, found["params"], notes)
 
-    def draw(self, rng_key: Any, problem: Problem, fit: Fit, num_samples: int) -> Draws:
+    def draw(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Draws:
         """More draws from the fitted guide; see `Engine`."""
         task = self._task(problem)
         draws: Draws = _finish(as_key(rng_key), task, fit.state, num_samples)["draws"]
         return draws
 
     def step(
-        self, rng_key: Any, problem: Problem, state: SVIRecord | None = None
+        self, rng_key: Seed, problem: Problem, state: SVIRecord | None = None
     ) -> tuple[SVIRecord, float]:
         """One step on the rows of `problem`: the new state, and the loss before the step."""
         task = self._task(problem)
@@ -144,7 +150,7 @@ class SVIEngine:
         return record._replace(svi=course.state, steps=record.steps + 1), float(losses[0])
 
     def fit_of(
-        self, state: SVIRecord, rng_key: Any, problem: Problem, num_samples: int = _DRAWS
+        self, state: SVIRecord, rng_key: Seed, problem: Problem, num_samples: int = _DRAWS
     ) -> Fit:
         """The fit that a stepped state stands for, with draws; its health is not judged."""
         found = _finish(as_key(rng_key), self._task(problem), state, num_samples)
@@ -169,7 +175,7 @@ class SVIEngine:
             fixed = (record.setup_key, record.start)
             return task.set_up(problem.inputs.rows, fixed, task.kwargs(problem.inputs.arrays))
 
-    def fit_from(self, rng_key: Any, result: SVIRunResult, num_samples: int | None = None) -> Fit:
+    def fit_from(self, rng_key: Seed, result: SVIRunResult, num_samples: int | None = None) -> Fit:
         """The fit that a run of the user's own `SVI` object stands for, with draws.
 
         The guide must have been set up by that run; it is read, never changed.
@@ -236,7 +242,7 @@ def learned_place(record: SVIRecord) -> dict[str, Any] | None:
     return {"loc": loc, "scale": scale, "starts": loc[None]}
 
 
-def _begin(rng_key: Any, task: Task, rows: int) -> SVIRecord:
+def _begin(rng_key: jax.Array, task: Task, rows: int) -> SVIRecord:
     """The state before the first step."""
     problem = task.problem
     setup_key, start_key = jax.random.split(rng_key)
@@ -248,7 +254,12 @@ def _begin(rng_key: Any, task: Task, rows: int) -> SVIRecord:
         found = find_start(problem, setup_key, start_key, task.version)
         place, values, informed, rival, *_ = found
 
-    def begin(setup_key: Any, place: Any, values: Any, arrays: Any) -> Any:
+    def begin(
+        setup_key: jax.Array,
+        place: dict[str, Any] | None,
+        values: dict[str, Any],
+        arrays: dict[str, Any],
+    ) -> Any:
         svi = task.svi(rows, place)
         return svi.init(setup_key, init_params=values or None, **task.kwargs(arrays, index))
 
@@ -258,7 +269,7 @@ def _begin(rng_key: Any, task: Task, rows: int) -> SVIRecord:
 
 
 def _train(
-    rng_key: Any, task: Task, plan: Plan, settings: Settings, record: SVIRecord
+    rng_key: jax.Array, task: Task, plan: Plan, settings: Settings, record: SVIRecord
 ) -> tuple[SVIRecord, Course]:
     """Run the plan's steps from a state."""
     source: Iterator[np.ndarray] | None = None
@@ -275,7 +286,7 @@ def _train(
     return record._replace(svi=state, steps=record.steps + course.steps), course
 
 
-def _refined(rng_key: Any, task: Task, record: SVIRecord) -> SVIRecord:
+def _refined(rng_key: jax.Array, task: Task, record: SVIRecord) -> SVIRecord:
     """The state with a guide that all rows have had their say in, where that is affordable."""
     problem = task.problem
     is_wanted = health.WEIGH_ROWS < problem.inputs.rows <= _REFINED_ROWS
@@ -286,12 +297,18 @@ def _refined(rng_key: Any, task: Task, record: SVIRecord) -> SVIRecord:
         return record
     count, (params, inner) = record.svi.optim_state
 
-    def refine(key: Any, params: Any, fixed: Any, arrays: Any, weights: Any) -> Any:
+    def refine(
+        key: jax.Array,
+        params: dict[str, Any],
+        fixed: tuple[jax.Array, dict[str, Any] | None],
+        arrays: dict[str, Any],
+        weights: Array | None,
+    ) -> Any:
         kwargs = task.kwargs(arrays)
         svi = task.set_up(problem.inputs.rows, fixed, kwargs)
         kernel = handlers.substitute(handlers.seed(svi.model, 0), params)
 
-        def log_density(point: Any) -> Any:
+        def log_density(point: jax.Array) -> Any:
             with RowScale(problem, {}, weights):
                 return -potential_energy(kernel, (), kwargs, svi.guide._unpack_latent(point))
 
@@ -325,13 +342,19 @@ def _phases(task: Task, plan: Plan, record: SVIRecord) -> list[Phase]:
 
 
 def _finish(
-    rng_key: Any, task: Task, record: SVIRecord, num_samples: int, *, weigh: bool = False
+    rng_key: jax.Array, task: Task, record: SVIRecord, num_samples: int, *, weigh: bool = False
 ) -> dict[str, Any]:
     """Draws of the latent sites, the kernel's parameters and, if asked, log p - log q."""
     problem = task.problem
     latents = problem.spec.latents
 
-    def finish(key: Any, state: Any, fixed: Any, arrays: Any, weights: Any) -> Any:
+    def finish(
+        key: jax.Array,
+        state: SVIState,
+        fixed: tuple[jax.Array, dict[str, Any] | None],
+        arrays: dict[str, Any],
+        weights: Array | None,
+    ) -> Any:
         kwargs = task.kwargs(arrays)
         svi = task.set_up(problem.inputs.rows, fixed, kwargs)
         params = {**svi.get_params(state), **(state.mutable_state or {})}

@@ -5,15 +5,17 @@ trace, as the guide was before that call, with our binding of the kernel in plac
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
+import jax
 from numpyro.infer import SVI, Predictive
 from numpyro.infer.autoguide import AutoDelta, AutoGuide, AutoGuideList, AutoLaplaceApproximation
 
 __all__ = ["guide_name", "is_point", "private_svi", "sample_guide"]
 
 
-def private_svi(given: SVI, model: Any) -> SVI:
+def private_svi(given: SVI, model: Callable[..., Any]) -> SVI:
     """A copy of an `SVI` object for another binding of its model; the optimiser is shared."""
     svi = copy.copy(given)
     svi.model = model
@@ -22,7 +24,9 @@ def private_svi(given: SVI, model: Any) -> SVI:
     return svi
 
 
-def sample_guide(svi: SVI, key: Any, params: Any, count: int, kwargs: dict[str, Any]) -> Any:
+def sample_guide(
+    svi: SVI, key: jax.Array, params: dict[str, Any], count: int, kwargs: dict[str, Any]
+) -> Any:
     """Values of the guide's sites, (draw, ...)."""
     guide, every = svi.guide, {**kwargs, **svi.static_kwargs}
     if _is_automatic(guide):
@@ -30,25 +34,27 @@ def sample_guide(svi: SVI, key: Any, params: Any, count: int, kwargs: dict[str, 
     return Predictive(guide, params=params, num_samples=count)(key, **every)
 
 
-def is_point(guide: Any) -> bool:
+def is_point(guide: Callable[..., Any]) -> bool:
     """Whether the guide, or a part of it, is a point while training."""
     if isinstance(guide, AutoGuideList):
         return any(is_point(part) for part in guide)
     return isinstance(guide, AutoDelta | AutoLaplaceApproximation)
 
 
-def guide_name(guide: Any) -> str:
+def guide_name(guide: Callable[..., Any]) -> str:
     """Name of a guide, for results."""
     return str(getattr(guide, "__name__", type(guide).__name__))
 
 
-def _is_automatic(guide: Any) -> bool:
+def _is_automatic(guide: Callable[..., Any]) -> bool:
     if isinstance(guide, AutoGuideList):
         return all(_is_automatic(part) for part in guide)
     return isinstance(guide, AutoGuide)
 
 
-def _private_guide(guide: Any, kernel: Any, model: Any) -> Any:
+def _private_guide(
+    guide: Callable[..., Any], kernel: Callable[..., Any], model: Callable[..., Any]
+) -> Any:
     """A copy of a guide as it was before its first call, around `model`."""
     if not isinstance(guide, AutoGuide):
         return guide
@@ -70,7 +76,7 @@ def _private_guide(guide: Any, kernel: Any, model: Any) -> Any:
     return new
 
 
-def _rebound(wrapped: Any, kernel: Any, model: Any) -> Any:
+def _rebound(wrapped: Any, kernel: Callable[..., Any], model: Callable[..., Any]) -> Any:
     """The same handlers around `model` that `wrapped` has around `kernel`."""
     if wrapped is kernel:
         return model

@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.infer.svi import SVIState
 
+from aimz.arrays import Array
 from aimz.inference.binding import RowScale, row_factors
 from aimz.inference.engine import Course
 from aimz.inference.svi.course import Phase, Plan
@@ -25,11 +27,18 @@ def _chunk_program(task: Task, plan: Plan) -> Callable[..., Any]:
     """The function of arrays that takes a chunk of steps; inactive steps change nothing."""
     factors = row_factors(task.problem, plan.batch) or {}
 
-    def chunk(state: Any, fixed: Any, arrays: Any, weights: Any, index: Any, active: Any) -> Any:
+    def chunk(
+        state: SVIState,
+        fixed: tuple[jax.Array, dict[str, Any] | None],
+        arrays: dict[str, Any],
+        weights: Array | None,
+        index: Array | None,
+        active: Array,
+    ) -> Any:
         first = None if index is None else index[0]
         svi = task.set_up(plan.batch, fixed, task.kwargs(arrays, first))
 
-        def move(carry: Any, rows: Any) -> Any:
+        def move(carry: tuple[Any, Any], rows: Array | None) -> Any:
             state, total = carry
             batch = task.kwargs(arrays, rows)
             row_weights = weights if weights is None or rows is None else weights[rows]
@@ -38,7 +47,7 @@ def _chunk_program(task: Task, plan: Plan) -> Callable[..., Any]:
             params = svi.optim.get_params(state.optim_state)
             return (state, jax.tree.map(jnp.add, total, params)), loss
 
-        def step(carry: Any, inputs: Any) -> Any:
+        def step(carry: tuple[Any, Any], inputs: tuple[Any, Any]) -> Any:
             rows, on = inputs
             return jax.lax.cond(on, lambda c: move(c, rows), lambda c: (c, jnp.zeros(())), carry)
 
@@ -100,7 +109,7 @@ def chunk_compiled(task: Task, chunk: Callable[..., Any], *arguments: Any) -> Ca
     return compile_program(chunk, *arguments, version=task.version)
 
 
-def _with_rate(state: Any, rate: float) -> Any:
+def _with_rate(state: SVIState, rate: float) -> Any:
     """The state with another step size for the default optimiser."""
     count, (params, inner) = state.optim_state
     old = inner.hyperparams["learning_rate"]

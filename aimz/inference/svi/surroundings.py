@@ -13,6 +13,7 @@ from numpyro import handlers
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.util import potential_energy
 
+from aimz.arrays import Array
 from aimz.inference import health
 from aimz.inference.binding import RowScale
 from aimz.inference.engine import Problem
@@ -32,12 +33,17 @@ _CLOSE, _GLANCE = _Look(1000, 64, 128), _Look(250, 16, 32)
 
 
 def log_weights(
-    key: Any, problem: Problem, svi: SVI, params: Any, kwargs: dict[str, Any], weights: Any
+    key: jax.Array,
+    problem: Problem,
+    svi: SVI,
+    params: dict[str, Any],
+    kwargs: dict[str, Any],
+    weights: Array | None,
 ) -> dict[str, Any]:
     """Log p - log q at draws of a user's guide; called inside a trace."""
     elbo = Trace_ELBO()
 
-    def one(key: Any) -> Any:
+    def one(key: jax.Array) -> Any:
         with RowScale(problem, {}, weights):
             return -elbo.loss(key, params, svi.model, svi.guide, **kwargs, **svi.static_kwargs)
 
@@ -46,7 +52,12 @@ def log_weights(
 
 
 def look_around(
-    key: Any, problem: Problem, svi: SVI, params: Any, kwargs: dict[str, Any], weights: Any
+    key: jax.Array,
+    problem: Problem,
+    svi: SVI,
+    params: dict[str, Any],
+    kwargs: dict[str, Any],
+    weights: Array | None,
 ) -> dict[str, Any]:
     """Log p - log q at draws of the default guide, and log p on lines through it with their sites.
 
@@ -62,7 +73,7 @@ def look_around(
         ways = ways.at[np.arange(count), lines].set(scale[lines])
     kernel = handlers.substitute(handlers.seed(svi.model, 0), params)
 
-    def log_density(point: Any) -> Any:
+    def log_density(point: jax.Array) -> Any:
         with RowScale(problem, {}, weights):
             return -potential_energy(kernel, (), kwargs, guide._unpack_latent(point))
 
@@ -82,7 +93,7 @@ def look_around(
     }
 
 
-def _origins(key: Any, lines: np.ndarray, each: int, dim: int) -> Any:
+def _origins(key: jax.Array, lines: np.ndarray, each: int, dim: int) -> Any:
     """Standard noise, (line, origin, latent): 0 along the line, else as long as draws are.
 
     It comes in pairs of opposite signs: a normal posterior of other covariance shifts nothing.

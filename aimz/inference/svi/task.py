@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import jax
 import optax
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.optim import optax_to_numpyro
 
+from aimz.arrays import Array
 from aimz.inference.binding import kernel_for, raw_sites, take_rows, version_of
 from aimz.inference.engine import Problem
 from aimz.inference.normal import WhitenedNormal
@@ -72,12 +74,14 @@ class Task:
         particles = 1 if self.is_mutable or start is None else _PARTICLES
         return SVI(model, guide, optax_to_numpyro(optimiser), Trace_ELBO(particles))
 
-    def kwargs(self, arrays: dict[str, Any], index: Any = None) -> dict[str, Any]:
+    def kwargs(self, arrays: dict[str, Any], index: Array | None = None) -> dict[str, Any]:
         """The kernel's arguments, at rows `index` if given."""
         batch = arrays if index is None else take_rows(self.problem, arrays, index)
         return {**batch, **self.problem.inputs.static}
 
-    def set_up(self, rows: int, fixed: Any, kwargs: dict[str, Any]) -> SVI:
+    def set_up(
+        self, rows: int, fixed: tuple[jax.Array, dict[str, Any] | None], kwargs: dict[str, Any]
+    ) -> SVI:
         """A private `SVI` whose guide has seen the kernel; `fixed` is (setup key, start)."""
         setup_key, start = fixed
         svi = self.svi(rows, start)
