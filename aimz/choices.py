@@ -23,7 +23,7 @@ def check_choice(value: object, name: str, valid: Sequence[str]) -> None:
         raise InputError(f"{name} must be {listed}, not {shown(value)}.", code="option-unknown")
 
 
-def check_switches(**given: object) -> None:
+def check_switches(**switches: object) -> None:
     """Refuse options that are neither true nor false; 0, 1 and None are.
 
     Raises
@@ -31,7 +31,7 @@ def check_switches(**given: object) -> None:
     InputError
         `option-unknown`.
     """
-    for name, value in given.items():
+    for name, value in switches.items():
         if value is not None and not isinstance(value, bool | int | np.bool_ | np.integer):
             msg = f"{name}= is True or False, not {shown(value)}. Pass one of them."
             raise InputError(msg, code="option-unknown")

@@ -79,7 +79,7 @@ def captured(kernel: Callable[..., Any]) -> Captured:
     module = str(getattr(kernel, "__module__", None) or "__main__")
     qualname = str(getattr(kernel, "__qualname__", type(kernel).__qualname__))
     name = writer.named(kernel, "kernel", [qualname.rsplit(".", 1)[-1]])
-    found = Captured(
+    written = Captured(
         writer.source(module),
         writer.arrays,
         name,
@@ -89,13 +89,13 @@ def captured(kernel: Callable[..., Any]) -> Captured:
         writer.constants,
     )
     try:
-        again = run_code(found.source, found.arrays, Path("kernel.py"), name, found.origin)
+        again = run_code(written.source, written.arrays, Path("kernel.py"), name, written.origin)
     except Exception as error:  # code of the user's own, which may raise anything; rethrown by name
         raise NotCapturedError(f"running its code again raised {error!r:.80}", [name]) from error
     difference = Comparison().difference(kernel, again, (name,))
     if difference:
         raise NotCapturedError("it would come back otherwise", difference)
-    return found
+    return written
 
 
 def run_code(

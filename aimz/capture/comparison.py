@@ -45,9 +45,9 @@ class Comparison:
         if type(one) in _PLAIN:
             return () if repr(one) == repr(other) else place
         for name, a, b in self._pieces(one, other):
-            found = self.difference(a, b, (*place, name)) if b is not GONE else place
-            if found:
-                return found
+            place_inside = self.difference(a, b, (*place, name)) if b is not GONE else place
+            if place_inside:
+                return place_inside
         return () if self._is_whole(one, other) else place
 
     def _is_whole(self, one: object, other: Any) -> bool:
@@ -94,8 +94,8 @@ def _items(one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
 
 def _class_pieces(one: type, other: type) -> Iterator[tuple[str, Any, Any]]:
     for name, value in vars(one).items():
-        own = isinstance(value, types.FunctionType) and not is_of_library(value)
-        if not own and (name.startswith("__") or isinstance(value, _MACHINERY)):
+        is_users = isinstance(value, types.FunctionType) and not is_of_library(value)
+        if not is_users and (name.startswith("__") or isinstance(value, _MACHINERY)):
             continue
         theirs = vars(other).get(name, GONE)
         if isinstance(value, staticmethod | classmethod) and theirs is not GONE:
@@ -142,8 +142,8 @@ def _is_set(cell: types.CellType) -> bool:
 
 def _contents(reduced: tuple[Any, ...]) -> list[Any]:
     """Arguments, state and items of an object as `copy` takes it apart."""
-    own = (*reduced, None, None, None)[1:5]
-    return [list(part) if isinstance(part, Iterator) else part for part in own]
+    contents = (*reduced, None, None, None)[1:5]
+    return [list(content) if isinstance(content, Iterator) else content for content in contents]
 
 
 def _type_name(value: object) -> tuple[str, str]:

@@ -79,9 +79,15 @@ class Definition:
         """Places of a function's annotations, which a kernel does not need, to be left out."""
         if isinstance(self.node, ast.Lambda):
             return []
-        own = self.node.args
-        every = [*own.posonlyargs, *own.args, *own.kwonlyargs, own.vararg, own.kwarg]
-        found = [
+        arguments = self.node.args
+        every = [
+            *arguments.posonlyargs,
+            *arguments.args,
+            *arguments.kwonlyargs,
+            arguments.vararg,
+            arguments.kwarg,
+        ]
+        places = [
             (((arg.lineno, arg.col_offset), span_of(arg.annotation)[1]), arg.arg)
             for arg in every
             if arg is not None and arg.annotation is not None
@@ -90,8 +96,8 @@ class Definition:
             line, column = span_of(self.node.returns)[0]
             while (place := self.lines[line - 1].encode()[:column].rfind(b"->")) < 0:
                 line, column = line - 1, len(self.lines[line - 2].encode())
-            found.append((((line, place), span_of(self.node.returns)[1]), ""))
-        return found
+            places.append((((line, place), span_of(self.node.returns)[1]), ""))
+        return places
 
     def text(self, changes: Sequence[Change] = (), *, decorated: bool = False) -> str:
         """The definition with other text in some places, (line, byte) to (line, byte)."""
@@ -99,7 +105,7 @@ class Definition:
         if isinstance(node, ast.Lambda):
             return ast.unparse(_Changed(dict(changes)).visit(copy.deepcopy(node)))
         decorators = node.decorator_list if decorated else ()
-        first = min([node.lineno, *(own.lineno for own in decorators)])
+        first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
         data = [line.encode() for line in self.lines]
         for (start, end), new in sorted(changes, reverse=True):
             tail = data[end[0] - 1][end[1] :]
@@ -110,13 +116,13 @@ class Definition:
     def assigned(self, name: str) -> ast.expr | None:
         """What the module that holds the definition has last assigned to a name."""
         tree = ast.parse("".join(self.lines))
-        found = [
+        values = [
             node.value
             for node in tree.body
             if isinstance(node, ast.Assign)
             and [ast.unparse(target) for target in node.targets] == [name]
         ]
-        return found[-1] if found else None
+        return values[-1] if values else None
 
     def indented(self, text: str) -> str:
         """A text of the definition, four columns further in; strings of several lines stay."""
@@ -152,13 +158,13 @@ def definition_of(function: types.FunctionType) -> Definition:
         msg = "it has no source"
         raise NotWrittenError(msg) from error
     tree, compiled = _compiled("".join(lines), code.co_flags & _FUTURE)
-    found = [own for own in _codes(compiled) if is_alike(own, code)]
-    if not found:
+    alike = [candidate for candidate in _codes(compiled) if is_alike(candidate, code)]
+    if not alike:
         # All that `exec` runs is called "<string>", and so is the text of `python -c`.
         is_nameless = code.co_filename == "<string>"
         msg = "it has no source" if is_nameless else "its source has changed since it was run"
         raise NotWrittenError(msg)
-    nearest = min(found, key=lambda own: abs(own.co_firstlineno - code.co_firstlineno))
+    nearest = min(alike, key=lambda candidate: abs(candidate.co_firstlineno - code.co_firstlineno))
     return Definition(_node_of(tree, nearest), lines)
 
 
@@ -174,13 +180,13 @@ def class_definition(cls: type) -> Definition:
         if not isinstance(method, types.FunctionType) or method.__module__ != cls.__module__:
             continue
         try:
-            found = definition_of(method)
+            definition = definition_of(method)
         except NotWrittenError:  # one that a decorator of the class has made
             continue
-        line, nodes = found.node.lineno, _classes("".join(found.lines), cls)
+        line, nodes = definition.node.lineno, _classes("".join(definition.lines), cls)
         within = [node for node in nodes if node.lineno <= line <= (node.end_lineno or 0)]
         if within:
-            return Definition(within[-1], found.lines)
+            return Definition(within[-1], definition.lines)
     for lines in _sources(cls):
         nodes = _classes("".join(lines), cls)
         if nodes:
@@ -225,7 +231,11 @@ def span_of(node: Any) -> Span:
 def globals_read(code: types.CodeType) -> set[str]:
     """Names that a function, and the functions inside it, look up in their module."""
     read = {"LOAD_GLOBAL", "LOAD_NAME"}
-    names = {str(own.argval) for own in dis.get_instructions(code) if own.opname in read}
+    names = {
+        str(instruction.argval)
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in read
+    }
     return names.union(*(globals_read(c) for c in code.co_consts if isinstance(c, types.CodeType)))
 
 
@@ -233,11 +243,13 @@ def imports_inside(code: types.CodeType) -> set[str]:
     """Modules that a function imports when it runs; a relative one begins with a dot."""
     names: set[str] = set()
     level = 0
-    for own in dis.get_instructions(code):
-        if own.opname == "IMPORT_NAME":
-            names.add("." * level + str(own.argval))
-        if own.opname in ("LOAD_CONST", "LOAD_SMALL_INT") and isinstance(own.argval, int):
-            level = own.argval
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "IMPORT_NAME":
+            names.add("." * level + str(instruction.argval))
+        if instruction.opname in ("LOAD_CONST", "LOAD_SMALL_INT") and isinstance(
+            instruction.argval, int
+        ):
+            level = instruction.argval
     inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
     return names.union(*(imports_inside(c) for c in inner))
 
@@ -250,7 +262,9 @@ def is_alike(one: types.CodeType, other: types.CodeType) -> bool:
         return False
     if _steps(one) != _steps(other):
         return False
-    inner = ([c for c in own.co_consts if isinstance(c, types.CodeType)] for own in (one, other))
+    inner = (
+        [c for c in holder.co_consts if isinstance(c, types.CodeType)] for holder in (one, other)
+    )
     return all(is_alike(a, b) for a, b in zip(*inner, strict=True))
 
 
@@ -260,18 +274,22 @@ def _steps(code: types.CodeType) -> list[tuple[str, Any]]:
     A method of a module is called in two ways, which depend on where the module was imported, so
     that what prepares the call does not count.
     """
-    kept = [own for own in dis.get_instructions(code) if own.opname not in _PREPARE]
-    offsets = [own.offset for own in kept]
+    instructions = [
+        instruction
+        for instruction in dis.get_instructions(code)
+        if instruction.opname not in _PREPARE
+    ]
+    offsets = [instruction.offset for instruction in instructions]
     steps: list[tuple[str, Any]] = []
-    for own in kept:
-        value: Any = own.argval
-        if own.opcode in dis.hasjrel or own.opcode in dis.hasjabs:
+    for instruction in instructions:
+        value: Any = instruction.argval
+        if instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs:
             value = bisect.bisect_left(offsets, value)
         elif isinstance(value, types.CodeType):
             value = value.co_name
         elif not isinstance(value, frozenset):
             value = (type(value), repr(value))
-        steps.append((own.opname, value))
+        steps.append((instruction.opname, value))
     return steps
 
 
@@ -311,7 +329,7 @@ def _node_of(tree: ast.Module, code: types.CodeType) -> Any:
         return min(around, key=lambda node: len(ast.dump(node)))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == code.co_name:
-            first = min([node.lineno, *(own.lineno for own in node.decorator_list)])
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             if first == code.co_firstlineno:
                 return node
     msg = "its source could not be told apart"

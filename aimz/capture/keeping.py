@@ -53,18 +53,18 @@ def kept(kernel: Callable[..., Any]) -> Kept:
     if path is not None and not isinstance(kernel, _NOT_KERNELS):
         return Kept({"import": ":".join(path)})
     try:
-        found = captured(kernel)
+        written = captured(kernel)
     except NotCapturedError as error:
         return Kept({"absent": str(error)})
     except Exception as error:  # noqa: BLE001  # of objects of any kind; `save` says it
         return Kept({"absent": f"what it reads: writing it down raised {error!r:.80}"})
-    files = {CODE: found.source.encode()}
-    if found.arrays:
+    files = {CODE: written.source.encode()}
+    if written.arrays:
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **found.arrays)
+        np.savez(buffer, allow_pickle=False, **written.arrays)
         files[DATA] = buffer.getvalue()
-    entry = {"code": CODE, "name": found.name, "origin": list(found.origin)}
-    return Kept({**entry, "captured": found.account}, files)
+    entry = {"code": CODE, "name": written.name, "origin": list(written.origin)}
+    return Kept({**entry, "captured": written.account}, files)
 
 
 def kept_account(kernel: Callable[..., Any]) -> dict[str, Any]:

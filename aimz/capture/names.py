@@ -27,10 +27,10 @@ def exact_path(value: object) -> tuple[str, str] | None:
     if module in ("", "__main__", "__mp_main__"):
         return None
     try:
-        found = reached(importlib.import_module(module), name)
+        imported = reached(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         return None
-    return (module, name) if found is value else None
+    return (module, name) if imported is value else None
 
 
 def import_path(value: object) -> tuple[str, str] | None:
@@ -57,15 +57,17 @@ def reached(module: ModuleType, name: str) -> Any:
 def is_of_library(function: FunctionType) -> bool:
     """Whether the code of a function is an installed package's, and not the user's."""
     file = Path(function.__code__.co_filename)
-    return file.is_absolute() and any(file.resolve().is_relative_to(own) for own in _LIBRARY)
+    return file.is_absolute() and any(
+        file.resolve().is_relative_to(directory) for directory in _LIBRARY
+    )
 
 
 def is_installed(module: str) -> bool:
     """Whether a module comes with Python or with a package, and not from the user's directory."""
-    found = sys.modules.get(module)
-    file = getattr(found, "__file__", None)
+    loaded = sys.modules.get(module)
+    file = getattr(loaded, "__file__", None)
     if file is None:
         return True
     if module.split(".", maxsplit=1)[0] == "aimz":
         return True
-    return any(Path(file).resolve().is_relative_to(own) for own in _LIBRARY)
+    return any(Path(file).resolve().is_relative_to(directory) for directory in _LIBRARY)

@@ -47,7 +47,7 @@ class NotCapturedError(Exception):
     """Something cannot be written down: why, and by which names the kernel reads it."""
 
     def __init__(self, reason: str, path: Sequence[str]) -> None:
-        where = " of ".join(repr(part) for part in reversed(path))
+        where = " of ".join(repr(name) for name in reversed(path))
         super().__init__(f"{where:.80}: {reason:.70}")
 
 
@@ -82,9 +82,9 @@ class Writer:
         """A name of the file that means a value."""
         if self._means(wanted, value):
             return wanted
-        known = self._made.get(id(value))
-        if known is not None and self._means(known[0], value):
-            return known[0]
+        made = self._made.get(id(value))
+        if made is not None and self._means(made[0], value):
+            return made[0]
         where = None if id(value) in self._made else import_path(value)
         if where is not None and "." not in where[1] and not self._is_local(value):
             return self._import_name(value, where, wanted)
@@ -115,10 +115,10 @@ class Writer:
     def _read(self, name: str, value: Any, path: Sequence[str]) -> str | None:
         """Make a name of the file mean a value; another name where it is taken."""
         if name not in self._names and not isinstance(value, types.ModuleType):
-            found = self.named(value, name, [*path, name])
-            if found != name and name not in self._names:
+            text = self.named(value, name, [*path, name])
+            if text != name and name not in self._names:
                 self._names[name] = value
-                self.statements.append(f"{name} = {found}")
+                self.statements.append(f"{name} = {text}")
         elif name not in self._names:
             self._import(value, name, [*path, name])
         return None if self._means(name, value) else self.named(value, name, [*path, name])
@@ -132,12 +132,12 @@ class Writer:
             return repr(value)
         if kind in (float, complex):
             return _number(value)
-        known = self._made.get(id(value))
-        if known is not None:
+        made = self._made.get(id(value))
+        if made is not None:
             if id(value) in self._pending:
                 msg = "it refers to itself while it is made"
                 raise NotCapturedError(msg, path)
-            return known[0]
+            return made[0]
         if kind in (list, tuple, set, frozenset, dict):
             return self._collection(value, path)
         for kinds, write in self._writers():
@@ -228,9 +228,9 @@ class Writer:
     def _partial(self, value: functools.partial[Any], path: Sequence[str], wanted: str) -> str:
         if type(value) is not functools.partial or vars(value):
             return self._object(value, path, wanted)
-        given = [self.expression(item, path, wanted) for item in (value.func, *value.args)]
-        given += [f"{n}={self.expression(v, [*path, n], n)}" for n, v in value.keywords.items()]
-        return f"{self._module('functools')}.partial({', '.join(given)})"
+        arguments = [self.expression(item, path, wanted) for item in (value.func, *value.args)]
+        arguments += [f"{n}={self.expression(v, [*path, n], n)}" for n, v in value.keywords.items()]
+        return f"{self._module('functools')}.partial({', '.join(arguments)})"
 
     def _object(self, value: Any, path: Sequence[str], wanted: str) -> str:
         """What copies of the object are made of."""
@@ -266,9 +266,9 @@ class Writer:
             raise NotCapturedError(msg, path)
         self.modules[full] = None
         name = wanted if wanted and wanted not in self._names else ""
-        known = self._made.get(id(module))
-        if not name and known is not None:
-            return known[0]
+        made = self._made.get(id(module))
+        if not name and made is not None:
+            return made[0]
         top = full.split(".", maxsplit=1)[0]
         name = name or self._free_name(full.replace(".", "_"))
         self._bind(name, module)
@@ -277,12 +277,12 @@ class Writer:
         return name
 
     def _import_name(self, value: object, where: tuple[str, str], wanted: str) -> str:
-        module, own = where
+        module, attribute = where
         name = self._free_name(wanted)
         self._bind(name, value)
         self.modules[module] = None
-        alias = "" if name == own else f" as {name}"
-        self.imported[f"from {module} import {own}{alias}"] = None
+        alias = "" if name == attribute else f" as {name}"
+        self.imported[f"from {module} import {attribute}{alias}"] = None
         return name
 
     def _module(self, full: str) -> str:
@@ -355,29 +355,31 @@ class Writer:
         name = self._free_name(wanted if is_lambda else value.__name__)
         self._bind(name, value)
         self._pending.append(id(value))
-        own = "" if is_lambda else definition.node.name
-        given = self._closure(value, own, path)
+        defined_name = "" if is_lambda else definition.node.name
+        variables = self._closure(value, defined_name, path)
         defaults = self._defaults(value, definition, path)
         self._pending.pop()
-        late = self._globals(value, definition, own, path)
+        late = self._globals(value, definition, defined_name, path)
         text = definition.text([*defaults, *definition.annotations])
-        self._define(name, own, definition, text, {**given, **late})
+        self._define(name, defined_name, definition, text, {**variables, **late})
         for key, attribute in vars(value).items():
             self.statements.append(f"{name}.{key} = {self.expression(attribute, path, key)}")
         self.definitions.append(name)
         return name
 
-    def _closure(self, value: types.FunctionType, own: str, path: Sequence[str]) -> dict[str, str]:
+    def _closure(
+        self, value: types.FunctionType, defined_name: str, path: Sequence[str]
+    ) -> dict[str, str]:
         """Texts of the variables of the function that has made this one."""
-        given = {}
+        variables = {}
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             try:
                 content = cell.cell_contents
             except ValueError:
                 continue  # never set: reading it is an error there as here
-            if content is not value or name != own:
-                given[name] = self.expression(content, [*path, name], name)
-        return given
+            if content is not value or name != defined_name:
+                variables[name] = self.expression(content, [*path, name], name)
+        return variables
 
     def _defaults(
         self, value: types.FunctionType, definition: Definition, path: Sequence[str]
@@ -385,11 +387,11 @@ class Writer:
         """Defaults as they are now, in place of what they were computed by."""
         arguments = definition.node.args
         positional = zip(arguments.defaults, value.__defaults__ or (), strict=True)
-        kept = value.__kwdefaults__ or {}
+        keyword_defaults = value.__kwdefaults__ or {}
         named = [
-            (node, kept[arg.arg])
+            (node, keyword_defaults[arg.arg])
             for arg, node in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-            if node is not None and arg.arg in kept
+            if node is not None and arg.arg in keyword_defaults
         ]
         return [
             (span_of(node), self.expression(now, path, "default"))
@@ -398,7 +400,11 @@ class Writer:
         ]
 
     def _globals(
-        self, value: types.FunctionType, definition: Definition, own: str, path: Sequence[str]
+        self,
+        value: types.FunctionType,
+        definition: Definition,
+        defined_name: str,
+        path: Sequence[str],
     ) -> dict[str, str]:
         """Write what a function reads of its module; texts of names that mean something else."""
         other = {}
@@ -406,7 +412,7 @@ class Writer:
         for name in sorted(globals_read(value.__code__)):
             if name not in scope:  # a builtin, or an error there as here
                 continue
-            if scope[name] is value and name == own:
+            if scope[name] is value and name == defined_name:
                 if name != self._made[id(value)][0]:
                     other[name] = ""
                 continue
@@ -419,23 +425,28 @@ class Writer:
         return {n: text for n, text in other.items() if text}
 
     def _define(
-        self, name: str, own: str, definition: Definition, text: str, given: Mapping[str, str]
+        self,
+        name: str,
+        defined_name: str,
+        definition: Definition,
+        text: str,
+        variables: Mapping[str, str],
     ) -> None:
         """Write a definition under a name, with variables of its own where it has some."""
-        lead = f"{name} = " if not own else ""
-        if not given and not definition.indent and name == own:
+        lead = f"{name} = " if not defined_name else ""
+        if not variables and not definition.indent and name == defined_name:
             self.statements.append(f"\n{text}\n")
             return
-        if not own:
+        if not defined_name:
             text = f"({text})"
-            if not given:
+            if not variables:
                 self.statements.append(f"{lead}{text}")
                 return
-            self.statements.append(_made_by(name, f"    return {text}\n", given))
+            self.statements.append(_made_by(name, f"    return {text}\n", variables))
             return
         indent = definition.indent or "    "
         body = text if definition.indent else definition.indented(text)
-        self.statements.append(_made_by(name, f"{body}{indent}return {own}\n", given))
+        self.statements.append(_made_by(name, f"{body}{indent}return {defined_name}\n", variables))
 
     def _wrapped(self, value: Any, path: Sequence[str], wanted: str) -> str:
         """A function inside what a library has made of it by a decorator."""
@@ -458,15 +469,15 @@ class Writer:
             return imported
         name = self._free_name(wanted)
         self._bind(name, value)
-        own = self.named(value.__wrapped__, f"{wanted}_plain", path)
+        plain = self.named(value.__wrapped__, f"{wanted}_plain", path)
         if isinstance(value, _CACHED):
             options = ", ".join(f"{n}={v!r}" for n, v in value.cache_parameters().items())
-            text = f"{self._module('functools')}.lru_cache({options})({own})"
+            text = f"{self._module('functools')}.lru_cache({options})({plain})"
         else:
             state = value.__reduce_ex__(4)[2]
-            given = {n: state[n] for n in ("static_argnums", "static_argnames") if state.get(n)}
-            options = "".join(f", {n}={v!r}" for n, v in given.items())
-            text = f"{self._module('jax')}.jit({own}{options})"
+            settings = {n: state[n] for n in ("static_argnums", "static_argnames") if state.get(n)}
+            options = "".join(f", {n}={v!r}" for n, v in settings.items())
+            text = f"{self._module('jax')}.jit({plain}{options})"
         self.statements.append(f"{name} = {text}")
         return name
 
@@ -482,15 +493,17 @@ class Writer:
         name = self._free_name(wanted)
         self._bind(name, value)
         self._pending.append(id(value))
-        given: dict[str, str] = {}
+        variables: dict[str, str] = {}
         for word in sorted(_words(node) & scope.keys()):
-            found = self._read(word, scope[word], path)
-            given |= {} if found is None else {word: found}
+            meaning = self._read(word, scope[word], path)
+            variables |= {} if meaning is None else {word: meaning}
         self._pending.pop()
         self._submodules(node, scope)
         text = ast.unparse(node)
         line = f"{name} = {text}"
-        self.statements.append(_made_by(name, f"    return {text}\n", given) if given else line)
+        self.statements.append(
+            _made_by(name, f"    return {text}\n", variables) if variables else line
+        )
         self.definitions.append(name)
         return name
 
@@ -498,7 +511,7 @@ class Writer:
         self, value: Any, inner: Any, definition: Definition, path: Sequence[str]
     ) -> str:
         name = self._free_name(inner.__name__)
-        own = definition.node.name
+        defined_name = definition.node.name
         self._bind(name, value)
         self._pending.append(id(value))
         used = [
@@ -507,18 +520,20 @@ class Writer:
             for node in ast.walk(decorator)
             if isinstance(node, ast.Name)
         ]
-        given = self._closure(inner, own, path)
+        variables = self._closure(inner, defined_name, path)
         for word in used:
-            if word not in given and word in inner.__globals__:
-                found = self._read(word, inner.__globals__[word], path)
-                given |= {} if found is None else {word: found}
+            if word not in variables and word in inner.__globals__:
+                text = self._read(word, inner.__globals__[word], path)
+                variables |= {} if text is None else {word: text}
         defaults = self._defaults(inner, definition, path)
         self._pending.pop()
-        given |= self._globals(inner, definition, own, path)
+        variables |= self._globals(inner, definition, defined_name, path)
         for decorator in definition.node.decorator_list:
             self._submodules(decorator, inner.__globals__)
         changes = [*defaults, *definition.annotations]
-        self._define(name, own, definition, definition.text(changes, decorated=True), given)
+        self._define(
+            name, defined_name, definition, definition.text(changes, decorated=True), variables
+        )
         self.definitions.append(name)
         return name
 
@@ -540,14 +555,14 @@ class Writer:
         name = self._free_name(value.__name__)
         self._bind(name, value)
         scope = class_scope(value)
-        given: dict[str, str] = {}
+        variables: dict[str, str] = {}
         for word in sorted(_words(definition.node) & scope.keys()):
             if scope[word] is not value:
-                found = self._read(word, scope[word], path)
-                given |= {} if found is None else {word: found}
+                meaning = self._read(word, scope[word], path)
+                variables |= {} if meaning is None else {word: meaning}
         self._submodules(definition.node, scope)
         text = definition.text(decorated=True)
-        self._define(name, value.__name__, definition, text, given)
+        self._define(name, value.__name__, definition, text, variables)
         self.definitions.append(name)
         return name
 
@@ -575,11 +590,11 @@ def _words(node: ast.AST) -> set[str]:
     return {n.id for n in nodes if isinstance(n, ast.Name)} | {t for t in texts if t.isidentifier()}
 
 
-def _made_by(name: str, body: str, given: Mapping[str, str]) -> str:
+def _made_by(name: str, body: str, variables: Mapping[str, str]) -> str:
     """Statements that make a value inside a function with these variables."""
     make = f"_make_{name}"
-    passed = ", ".join(given.values())
-    return f"\ndef {make}({', '.join(given)}):\n{body}\n\n{name} = {make}({passed})\n"
+    passed = ", ".join(variables.values())
+    return f"\ndef {make}({', '.join(variables)}):\n{body}\n\n{name} = {make}({passed})\n"
 
 
 def _maker(value: object) -> str:

@@ -112,7 +112,10 @@ def _label_coords(dim: str, labels: pd.Index, taken: Sequence[Hashable]) -> dict
     if not isinstance(labels, pd.MultiIndex):
         return {dim: _plain_labels(labels)}
     names = [str(name) for name in labels.names]
-    words = [", ".join(f"{n}={v}" for n, v in zip(names, own, strict=True)) for own in labels]
+    words = [
+        ", ".join(f"{n}={v}" for n, v in zip(names, combination, strict=True))
+        for combination in labels
+    ]
     parts = {
         name: (dim, _plain_labels(labels.get_level_values(place)))
         for place, name in enumerate(names)
@@ -133,10 +136,10 @@ def _contrasted(
     question: Question, averages: Mapping[Any, np.ndarray], names: list[Any], shape: AnswerShape
 ) -> xr.DataArray:
     pairs = contrasts_of(question, names)
-    found = {
+    by_contrast = {
         f"{new} vs {old}": compared(question, averages[new], averages[old]) for new, old in pairs
     }
-    draws = shape.along("contrast", found)
+    draws = shape.along("contrast", by_contrast)
     if len(pairs) == 1:
         return draws.isel(contrast=0)
     return draws.assign_coords(scenario=("contrast", [new for new, _ in pairs]))
@@ -180,10 +183,10 @@ def row_table(
             for name, values in columns.items()
         }
         table = xr.Dataset(variables)
-        own = _own_coords(table.sizes, shape.own, shape.schema)
+        coords = _own_coords(table.sizes, shape.own, shape.schema)
         labels = {row_dim: row_labels(shape.schema, rows)}
         quantiles = {"quantile": list(summary.asked.quantiles)}
-        tables[f"{new} vs {old}"] = table.assign_coords({**labels, **quantiles, **own})
+        tables[f"{new} vs {old}"] = table.assign_coords({**labels, **quantiles, **coords})
     if len(tables) == 1:
         return next(iter(tables.values()))
     contrast = xr.DataArray(list(tables), dims="contrast", name="contrast")
@@ -202,8 +205,8 @@ def own_dims(
 def _own_coords(
     sizes: Mapping[Hashable, int], dims: tuple[str, ...], schema: Schema
 ) -> dict[str, Any]:
-    known = {dim: schema.coords.get(dim, ()) for dim in dims}
+    by_dim = {dim: schema.coords.get(dim, ()) for dim in dims}
     return {
         dim: list(labels) if len(labels) == sizes[dim] else np.arange(sizes[dim])
-        for dim, labels in known.items()
+        for dim, labels in by_dim.items()
     }

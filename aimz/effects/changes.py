@@ -169,8 +169,8 @@ def split_scenario(
         if name in sites:
             set_sites[name] = value
         elif name in arguments:
-            given = natural.values.get(name, natural.defaults.get(name))
-            replaced[name] = applied(value, given, name) if callable(value) else value
+            natural_value = natural.values.get(name, natural.defaults.get(name))
+            replaced[name] = applied(value, natural_value, name) if callable(value) else value
         elif column_label(name) in natural.names:
             set_columns[column_label(name)] = value
         elif name == "condition" and isinstance(value, Mapping):

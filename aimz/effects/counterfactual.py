@@ -101,16 +101,16 @@ def replays_of(
         msg = f"'{output}' is not drawn row by row from a distribution, so no noise is behind it."
         raise InputError(msg, code="counterfactual-site")
     draws = {n for n in natural.call.block.row_posterior if n not in natural.redrawn}
-    known = {s.name for s in spec.sites if s.is_given or s.name in draws or s.name == output}
+    settled = {s.name for s in spec.sites if s.is_given or s.name in draws or s.name == output}
     names = [
         s.name
         for s in spec.sites
-        if s.name in known
+        if s.name in settled
         and s.kind in ("latent", "observed")
         and s.rows != "none"
         and (s.name == output or any(s.name in below for below in reached.values()))
     ]
-    _check_sites(spec, names, known)
+    _check_sites(spec, names, settled)
     total = natural.plan.chains * natural.plan.draws
     held = np.asarray(outcome)
     if held.dtype.kind != "f" or spec[output].dtype.kind != "f":
@@ -125,14 +125,14 @@ def replays_of(
         _check_same_sites(name, names, prepared.call.task.spec)
         call = _holding(prepared.call, _blanks(spec, names, total), tuple(names))
         set_sites = changes[name].sites.keys() | changes[name].condition.keys()
-        own = [n for n in names if n in reached[name] - set_sites]
-        stages[name] = tuple((n, _reading(call, law_block, n)) for n in own)
+        replayed = [n for n in names if n in reached[name] - set_sites]
+        stages[name] = tuple((n, _reading(call, law_block, n)) for n in replayed)
         if site not in names or site in set_sites:
             last[name] = _reading(call, predict_block, site)
     return Replays(site, replace(evidence, program=evidence_block, task=task), stages, last)
 
 
-def _check_sites(spec: KernelSpec, names: list[str], known: set[str]) -> None:
+def _check_sites(spec: KernelSpec, names: list[str], settled: set[str]) -> None:
     for name in names:
         if not follows_rows(spec[name]):
             msg = (
@@ -149,7 +149,7 @@ def _check_sites(spec: KernelSpec, names: list[str], known: set[str]) -> None:
             raise InputError(msg, code="counterfactual-site")
     for site in spec.sites:
         is_free = site.kind in ("latent", "observed") and site.rows != "none"
-        if is_free and site.name not in known and spec.descendants({site.name}) & set(names):
+        if is_free and site.name not in settled and spec.descendants({site.name}) & set(names):
             msg = (
                 f"Site '{site.name}' lies above what was observed, and its value in these rows is "
                 "not known. Pass it, or ask about the fitted rows, for which the posterior has it."
@@ -218,11 +218,11 @@ class Replay:
         evidence: dict[str, Evidence] = self.evidence(row_tile, tile, device)
         size = max(1, _PIECE // next(iter(evidence.values())).value.shape[1])
         noise = {
-            name: [abduce(part) for part in _pieces(known, size)]
-            for name, known in evidence.items()
+            name: [abduce(piece) for piece in _pieces(clue, size)]
+            for name, clue in evidence.items()
         }
-        self.couplings |= {name: coupling_of(known.law) for name, known in evidence.items()}
-        was = {name: known.value for name, known in evidence.items()}
+        self.couplings |= {name: coupling_of(clue.law) for name, clue in evidence.items()}
+        was = {name: clue.value for name, clue in evidence.items()}
         site = self.replays.site
         values, laws = {}, {}
         for scenario, stages in self.stages.items():
@@ -251,12 +251,15 @@ def _same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> boo
 def _pieces(tree: Law | Evidence, size: int) -> Iterator[Any]:
     rows = len(jax.tree.leaves(tree)[0])
     for first in range(0, rows, size):
-        part = slice(first, first + size)
-        yield jax.tree.map(lambda leaf, part=part: leaf[part], tree)
+        place = slice(first, first + size)
+        yield jax.tree.map(lambda leaf, place=place: leaf[place], tree)
 
 
 def _replayed(law: Law, noise: list[Noise], size: int) -> np.ndarray:
-    parts = [replay(part, own) for part, own in zip(_pieces(law, size), noise, strict=True)]
+    parts = [
+        replay(piece, noise_there)
+        for piece, noise_there in zip(_pieces(law, size), noise, strict=True)
+    ]
     return np.concatenate(parts)
 
 
@@ -264,6 +267,6 @@ def _soundness(noise: Mapping[str, list[Noise]]) -> np.ndarray:
     """Whether the noise of all sites of a row is sound, (row, draw)."""
     flags = []
     for parts in noise.values():
-        own = np.concatenate([part.is_sound for part in parts])
-        flags.append(own.reshape(*own.shape[:2], -1).all(axis=-1))
+        is_sound = np.concatenate([piece.is_sound for piece in parts])
+        flags.append(is_sound.reshape(*is_sound.shape[:2], -1).all(axis=-1))
     return np.asarray(np.logical_and.reduce(flags))

@@ -140,14 +140,14 @@ def _draws(scenarios: Scenarios) -> int:
 
 # ------------------------------------------------------------------ the pass
 def _run(
-    question: Question, scenarios: Scenarios, found: _Pass, on_rows: Callable[[int], None]
+    question: Question, scenarios: Scenarios, running: _Pass, on_rows: Callable[[int], None]
 ) -> _Pass:
-    first, plan = scenarios.own.call, _plan(scenarios, found)
+    first, plan = scenarios.own.call, _plan(scenarios, running)
     site = scenarios.natural.spec[question.site]
     replays = None if scenarios.replays is None else Replay(scenarios.replays, plan)
     worlds = None
     if replays is None:
-        worlds = _SideBySide(scenarios, plan, sums=_is_plain(question, found, site))
+        worlds = _SideBySide(scenarios, plan, sums=_is_plain(question, running, site))
     weigh: TileRun | None = None
     if question.population == "superpopulation":
         weigh = _ready(_population_call(first), plan)
@@ -155,41 +155,43 @@ def _run(
 
     def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
         first_draw = tile.chains.start * plan.draws + tile.draws.start
-        if found.overlap is not None and first.stream is not None and not first_draw:
-            found.overlap.judge(row_tile)
+        if running.overlap is not None and first.stream is not None and not first_draw:
+            running.overlap.judge(row_tile)
         if worlds is not None:
             values = worlds(row_tile, tile, device)
         elif replays is not None:
             replayed = replays(row_tile, tile, device)
-            _note_soundness(found, tile, replayed)
+            _note_soundness(running, tile, replayed)
             values = replayed.values
             if question.meaning.is_joint:
                 values = {**values, **events_of(scenarios, replayed, tile)}
         draws = slice(first_draw, first_draw + num_draws(tile))
         if worlds is not None and worlds.has_sums:
-            found.reduction.add(tile.number, draws, _share_of_sums(values, tile))
+            running.reduction.add(tile.number, draws, _share_of_sums(values, tile))
             return
         if question.population == "finite":
             for name, there in scenarios.arms.items():
                 values[name] = _kept(values[name], there[tile.rows], scenarios, tile)
         values = measured(question, site, values)
         weights = None if weigh is None else weigh(row_tile, tile, device)[_POPULATION]
-        found.reduction.add(tile.number, draws, found.reduction.share(tile.rows, values, weights))
-        if found.summary is not None:
+        running.reduction.add(
+            tile.number, draws, running.reduction.share(tile.rows, values, weights)
+        )
+        if running.summary is not None:
             rows = directions(site, values)
             effects = {pair: _by_row(question, rows, pair) for pair in pairs}
-            found.summary.add(tile.rows, draws, effects)
+            running.summary.add(tile.rows, draws, effects)
 
-    found.rows = each_tile(first, plan, work, on_rows)
-    found.couplings = {} if replays is None else replays.couplings
-    runs = [run for own in (worlds, replays) if own is not None for run in own.runs]
-    found.notes = precision_notes(*runs)
-    return found
+    running.rows = each_tile(first, plan, work, on_rows)
+    running.couplings = {} if replays is None else replays.couplings
+    runs = [run for runner in (worlds, replays) if runner is not None for run in runner.runs]
+    running.notes = precision_notes(*runs)
+    return running
 
 
-def _plan(scenarios: Scenarios, found: _Pass) -> Plan:
+def _plan(scenarios: Scenarios, running: _Pass) -> Plan:
     """The grid, and the rows that are asked about."""
-    weights = found.reduction.weights
+    weights = running.reduction.weights
     return replace(scenarios.own.plan, asked=None if weights is None else weights > 0)
 
 
@@ -211,8 +213,8 @@ class _SideBySide:
             self.alone = {name: _ready(call, plan) for name, call in calls.items()}
             return
         for names in itertools.batched(calls, _TOGETHER):
-            part = {name: calls[name] for name in names}
-            self.joint.append(JointRun(part, plan, sums=sums and not plan.whole))
+            together = {name: calls[name] for name in names}
+            self.joint.append(JointRun(together, plan, sums=sums and not plan.whole))
         self.has_sums = all(run.has_sums for run in self.joint)
         if not self.has_sums and any(run.has_sums for run in self.joint):
             self.joint = [JointRun(run.calls, plan, sums=False) for run in self.joint]
@@ -223,21 +225,21 @@ class _SideBySide:
         return [*self.alone.values(), *(joint.run for joint in self.joint)]
 
     def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> dict[Any, np.ndarray]:
-        given = None if self.mediate is None else self.mediate(row_tile, tile, device)
+        mediators = None if self.mediate is None else self.mediate(row_tile, tile, device)
         values: dict[Any, np.ndarray] = {}
         for joint in self.joint:
             values |= joint(row_tile, tile, device)
         for name, run in self.alone.items():
-            found = run(row_tile, tile, device, given if name == CROSSED else None)
-            (values[name],) = found.values()
+            results = run(row_tile, tile, device, mediators if name == CROSSED else None)
+            (values[name],) = results.values()
         return values
 
 
-def _is_plain(question: Question, found: _Pass, site: SiteSpec) -> bool:
+def _is_plain(question: Question, running: _Pass, site: SiteSpec) -> bool:
     """Whether sums over all rows are enough."""
-    is_weighed = found.reduction.weights is not None or found.reduction.groups is not None
+    is_weighed = running.reduction.weights is not None or running.reduction.groups is not None
     is_sum = question.population == "sample" and not is_measured(question, site)
-    return not is_weighed and found.summary is None and is_sum
+    return not is_weighed and running.summary is None and is_sum
 
 
 def _share_of_sums(sums: Mapping[Any, np.ndarray], tile: Tile) -> Share:
@@ -260,35 +262,37 @@ def _by_row(question: Question, values: Mapping[Any, np.ndarray], pair: tuple[An
 def _kept(values: np.ndarray, there: np.ndarray, scenarios: Scenarios, tile: Tile) -> np.ndarray:
     """Values (row, draw, ...) with the observed outcome in the rows where it was observed."""
     assert scenarios.outcome is not None  # noqa: S101  # checked with the question
-    own = scenarios.outcome[tile.rows]
-    kept = np.broadcast_to(there.reshape(-1, *[1] * (own.ndim - 1)), own.shape)
+    observed = scenarios.outcome[tile.rows]
+    is_observed = np.broadcast_to(there.reshape(-1, *[1] * (observed.ndim - 1)), observed.shape)
     absent = scenarios.absent.get(scenarios.natural.spec.output)
     if absent is not None:
-        kept = kept & ~absent[tile.rows]
-    return np.where(kept[:, None], own[:, None], values)
+        is_observed = is_observed & ~absent[tile.rows]
+    return np.where(is_observed[:, None], observed[:, None], values)
 
 
 def _population_call(call: Call) -> Call:
     """Weights of a Bayesian bootstrap, drawn like a site of rows."""
     spec = call.task.spec
-    own = SiteSpec(_POPULATION, "deterministic", "leading", 0, (spec.rows,), np.dtype(np.float32))
-    results = replace(spec, sites=(*spec.sites, own))
+    weight_site = SiteSpec(
+        _POPULATION, "deterministic", "leading", 0, (spec.rows,), np.dtype(np.float32)
+    )
+    results = replace(spec, sites=(*spec.sites, weight_site))
     task = Task(call.task.kernel, spec, results, call.task.static, (_POPULATION,))
     return replace(call, program=population_block, task=task)
 
 
-def _note_soundness(found: _Pass, tile: Tile, replayed: Replayed) -> None:
+def _note_soundness(running: _Pass, tile: Tile, replayed: Replayed) -> None:
     unsound = ~replayed.is_sound.all(axis=1)
-    before = found.unsound.get(tile.rows.start, False)
-    found.unsound[tile.rows.start] = before | unsound
+    before = running.unsound.get(tile.rows.start, False)
+    running.unsound[tile.rows.start] = before | unsound
 
 
-def _soundness_notes(found: _Pass) -> tuple[Note, ...]:
-    rows = sum(int(flags.sum()) for flags in found.unsound.values())
+def _soundness_notes(running: _Pass) -> tuple[Note, ...]:
+    rows = sum(int(flags.sum()) for flags in running.unsound.values())
     if not rows:
         return ()
     text = (
-        f"In {rows:,} of {found.rows:,} rows what was observed is so improbable under some draws "
+        f"In {rows:,} of {running.rows:,} rows what was observed is so improbable under some draws "
         "that it says nothing of the noise. Check the outcomes, or the fit."
     )
     return (Note(OutputWarning, text, "noise-lost"),)

@@ -100,13 +100,15 @@ class Overlap:
         shares, notes = [], []
         asked = self.rows.asked(len(labels))
         for number, (name, parts) in enumerate(self._found.items()):
-            found = [merged(own) for own in zip(*(parts[first] for first in sorted(parts)))]
-            flags[number, asked] = np.logical_or.reduce([one.flags for one in found])
-            strange = np.logical_or.reduce([one.flags & ~one.had for one in found])
+            by_support = [
+                merged(pieces) for pieces in zip(*(parts[first] for first in sorted(parts)))
+            ]
+            flags[number, asked] = np.logical_or.reduce([one.flags for one in by_support])
+            strange = np.logical_or.reduce([one.flags & ~one.had for one in by_support])
             shares.append(float(strange.mean()))
             if shares[-1] > WARNING_SHARE:
-                worst = int(np.argmax([one.count for one in found]))
-                said = sentence(self.supports[worst], found[worst])
+                worst = int(np.argmax([one.count for one in by_support]))
+                said = sentence(self.supports[worst], by_support[worst])
                 text = f"Scenario '{name}': {said}. The answer there rests on the model alone."
                 notes.append(Note(OutputWarning, text, "outside-support"))
         table = xr.Dataset(
@@ -136,31 +138,33 @@ def overlap_of(scenarios: Scenarios, rows: Rows, seen: Support | None) -> Overla
     seen : Support or None
         What the fit has seen.
     """
-    own = scenarios.natural
+    factual = scenarios.natural
     worlds = {name: _world(name, scenarios) for name in scenarios.changes}
     supports = []
     if seen is not None and all(_has(seen, world) for world in worlds.values()):
         supports.append(seen)
-    known = {score.treatment for support in supports for score in support.scores}
-    changed = frozenset[str]().union(*(world.changed for world in worlds.values())) - known
-    if changed and own.stream is None:
-        scored = _scored_here(own, worlds, changed)
+    treatments = {score.treatment for support in supports for score in support.scores}
+    changed = frozenset[str]().union(*(world.changed for world in worlds.values())) - treatments
+    if changed and factual.stream is None:
+        scored = _scored_here(factual, worlds, changed)
         supports += [scored] if scored.scores else []
     natural = _World(scenarios.own.call, {}, frozenset())
     return Overlap(tuple(supports), worlds, natural, rows) if supports else None
 
 
-def _scored_here(own: Given, worlds: Mapping[Any, _World], treatments: frozenset[str]) -> Support:
+def _scored_here(
+    factual: Given, worlds: Mapping[Any, _World], treatments: frozenset[str]
+) -> Support:
     """Scores of treatments on the call's own rows; what lies behind these is left out."""
     shown = {name for world in worlds.values() for name in world.values}
     arrays = {
         name: np.asarray(value)
-        for name, value in own.arguments.arrays.items()
-        if name in own.spec.row_inputs and not isinstance(value, dict)
+        for name, value in factual.arguments.arrays.items()
+        if name in factual.spec.row_inputs and not isinstance(value, dict)
     }
-    hidden = own.spec.observed_arguments - shown
-    codes = coded_columns(own.spec.lookups, own.arguments.arrays)
-    return scores_of(arrays, own.arguments.columns, treatments, leave_out=hidden, codes=codes)
+    hidden = factual.spec.observed_arguments - shown
+    codes = coded_columns(factual.spec.lookups, factual.arguments.arrays)
+    return scores_of(arrays, factual.arguments.columns, treatments, leave_out=hidden, codes=codes)
 
 
 def _world(name: str, scenarios: Scenarios) -> _World:

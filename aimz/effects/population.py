@@ -62,7 +62,7 @@ def in_arm(
             msg = "treatment= as an array must be of bool and say who had the second scenario."
             raise InputError(msg, code="treatment-unknown")
         return {arms[0]: ~had, arms[1]: had}
-    found = {}
+    by_arm = {}
     for arm, change in changes.items():
         value = change.get(treatment)
         if callable(value) or value is None or np.ndim(value):
@@ -71,8 +71,8 @@ def in_arm(
                 "was in it. Set it, or pass treatment= as an array of bool."
             )
             raise InputError(msg, code="treatment-unknown")
-        found[arm] = _as_seen(had) == _as_seen(value)
-    return found
+        by_arm[arm] = _as_seen(had) == _as_seen(value)
+    return by_arm
 
 
 def _as_seen(value: Any) -> Any:
@@ -153,8 +153,10 @@ def _groups(by: Any, natural: Natural, rows: int) -> tuple[np.ndarray, pd.Index]
 def _grouping(by: Any, natural: Natural, rows: int) -> list[tuple[str, Any]]:
     """What rows are grouped by: one thing, names in a list, or the columns of a frame."""
     check_container(by, "by")
-    known = [natural.has(name) for name in by] if isinstance(by, list | tuple) else []
-    if known and (all(known) or (any(known) and len(by) != rows)):  # an unknown one is refused
+    are_names = [natural.has(name) for name in by] if isinstance(by, list | tuple) else []
+    if are_names and (
+        all(are_names) or (any(are_names) and len(by) != rows)
+    ):  # an unknown one is refused
         return [(name, name) for name in by]
     names = column_names(by, "by") if np.ndim(by) == 2 else None
     if names is not None:
@@ -164,11 +166,11 @@ def _grouping(by: Any, natural: Natural, rows: int) -> list[tuple[str, Any]]:
     return [("by", by)]
 
 
-def _named_values(given: Any, natural: Natural, rows: int, option: str) -> np.ndarray:
+def _named_values(wanted: Any, natural: Natural, rows: int, option: str) -> np.ndarray:
     """One value per row: as given, of an argument, or of a column of the primary input."""
-    named = natural.by_name(given, option) if isinstance(given, str) else given
+    named = natural.by_name(wanted, option) if isinstance(wanted, str) else wanted
     values = as_labels(named, option)
-    if isinstance(given, str) and values.ndim == 0:
+    if isinstance(wanted, str) and values.ndim == 0:
         values = np.broadcast_to(values, (rows,))
     if values.shape != (rows,):
         msg = f"{option}= has shape {values.shape} but there are {rows} rows. Pass one per row."
@@ -176,8 +178,8 @@ def _named_values(given: Any, natural: Natural, rows: int, option: str) -> np.nd
     return values
 
 
-def _row_values(given: Any, name: str, rows: int) -> np.ndarray:
-    values = np.asarray(as_array(given, name), np.float64)
+def _row_values(wanted: Any, name: str, rows: int) -> np.ndarray:
+    values = np.asarray(as_array(wanted, name), np.float64)
     if values.shape != (rows,):
         msg = f"{name}= has shape {values.shape} but there are {rows} rows. Pass one per row."
         raise InputError(msg, code="rows-mismatch")

@@ -52,8 +52,8 @@ class Question:
 
     def __getstate__(self) -> dict[str, Any]:
         # A user's own functions have done their work, and pickle may not know them: names stay.
-        own, _ = COMPARISONS.get(self.comparison, (None, 0.0))
-        compare = self.compare if self.compare is own else not_kept
+        built_in, _ = COMPARISONS.get(self.comparison, (None, 0.0))
+        compare = self.compare if self.compare is built_in else not_kept
         derive = None if self.derive is None else not_kept
         return {**vars(self), "compare": compare, "derive": derive}
 
@@ -141,15 +141,15 @@ def _check_kinds(site: object, mediator: object, row_summary: object) -> None:
     if not (row_summary is None or isinstance(row_summary, bool | Mapping)):
         msg = f"row_summary= is True, or a dict of quantiles= and threshold=: {row_summary!r:.40}."
         raise InputError(msg, code="option-unknown")
-    for option, given in (("site", site), ("mediator", mediator)):
-        if not (given is None or isinstance(given, str)):
-            msg = f"{option}= is the name of a site of the kernel, not {given!r:.40}."
+    for option, value in (("site", site), ("mediator", mediator)):
+        if not (value is None or isinstance(value, str)):
+            msg = f"{option}= is the name of a site of the kernel, not {value!r:.40}."
             raise InputError(msg, code="option-unknown")
 
 
 def _check_mediator(meaning: Estimand, mediator: str | None) -> None:
     if (mediator is None) != (meaning.mediated is None):
-        mediated = [repr(n) for n, known in ESTIMANDS.items() if known.mediated is not None]
+        mediated = [repr(n) for n, estimand in ESTIMANDS.items() if estimand.mediated is not None]
         listed = f"{', '.join(mediated[:-1])} and {mediated[-1]}"
         msg = f"estimand={listed} need mediator=, a site, and no other does."
         raise InputError(msg, code="mediator-missing")
@@ -174,12 +174,12 @@ def _check_population(meaning: Estimand, target: str, population: str, *, summar
         raise InputError(msg, code="option-unknown")
 
 
-def _summarised(given: Any, null: float | None) -> Summarised | None:
+def _summarised(asked: Any, null: float | None) -> Summarised | None:
     """Options of summaries of rows, with their defaults."""
-    if given is None or given is False:
+    if asked is None or asked is False:
         return None
-    own: Mapping[str, Any] = {} if given is True else given
-    options = {"quantiles": (0.055, 0.945), "threshold": null, **own}
+    chosen: Mapping[str, Any] = {} if asked is True else asked
+    options = {"quantiles": (0.055, 0.945), "threshold": null, **chosen}
     unknown = sorted(options.keys() - {"quantiles", "threshold"})
     if unknown:
         listed = nearest(unknown[0], ["quantiles", "threshold"])

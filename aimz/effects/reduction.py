@@ -144,12 +144,12 @@ class RowSummary:
         with self._lock:
             parts = self._waiting.setdefault(rows.start, [])
             parts.append((draws, effects))
-            if sum(part.stop - part.start for part, _ in parts) < self.draws:
+            if sum(span.stop - span.start for span, _ in parts) < self.draws:
                 return
             del self._waiting[rows.start]
-        parts.sort(key=lambda part: part[0].start)
+        parts.sort(key=lambda span: span[0].start)
         whole = {
-            contrast: np.concatenate([own[contrast] for _, own in parts], axis=1)
+            contrast: np.concatenate([piece[contrast] for _, piece in parts], axis=1)
             for contrast in effects
         }
         self._done[rows.start] = {name: self._summary(values) for name, values in whole.items()}

@@ -84,35 +84,35 @@ def scenarios_of(
     """
     primary = request.names[0]
     request = replace(request, seen_specs={})
-    own = gather(request, natural)
-    (site,) = request.sites(own.spec)
-    if not follows_rows(own.spec[site]):
+    factual = gather(request, natural)
+    (site,) = request.sites(factual.spec)
+    if not follows_rows(factual.spec[site]):
         msg = (
             f"Site '{site}' has no value per row, so there is nothing to average. Ask for a site "
             "of rows, or compare the posterior itself."
         )
         raise InputError(msg, code="site-rows")
-    if own.kept is not None and (question.mediator or question.rung == "counterfactual"):
+    if factual.kept is not None and (question.mediator or question.rung == "counterfactual"):
         what = f"mediator='{question.mediator}'" if question.mediator else "rung='counterfactual'"
         msg = (
             f"{what} needs all rows of a kernel whose rows interact, and these are some of the "
             "fitted ones. Ask about all of them, in their order, and weigh those you mean."
         )
         raise InputError(msg, code="rows-together")
-    of_rows = {n: v for n, v in natural.items() if n in own.spec.row_inputs - {primary}}
-    natural = {**natural, **own.arguments.lined(of_rows, primary)}
-    origin, key = origin_of(request, own), key_of(own)
+    of_rows = {n: v for n, v in natural.items() if n in factual.spec.row_inputs - {primary}}
+    natural = {**natural, **factual.arguments.lined(of_rows, primary)}
+    origin, key = origin_of(request, factual), key_of(factual)
     if question.mediator is not None:  # drawn in every scenario: that is the question
         origin = replace(origin, observed=origin.observed | {question.mediator})
     prepared, splits = {}, {}
-    start = _start(request, own, natural)
+    start = _start(request, factual, natural)
     for name, change in changes.items():
         splits[name], prepared[name] = _prepared(
-            name, change, question, request, own, start, origin, key
+            name, change, question, request, factual, start, origin, key
         )
     check_resolved(splits, start)
-    world = prepare(request, own, origin, key)
-    made = Scenarios(primary, own, start, prepared, world, splits, in_words(changes))
+    world = prepare(request, factual, origin, key)
+    made = Scenarios(primary, factual, start, prepared, world, splits, in_words(changes))
     return made if question.mediator is None else _mediated(made, question.mediator, site)
 
 
@@ -121,87 +121,87 @@ def _prepared(
     change: Mapping[str, Any],
     question: Question,
     request: Request,
-    own: Given,
+    factual: Given,
     start: Natural,
     origin: Origin,
     key: jax.Array,
 ) -> tuple[Split, Prepared]:
     """What a scenario changes, and the scenario."""
     arguments = read_signature(request.kernel, *request.names).names
-    sites = [s.name for s in own.spec.sites if s.kind not in ("param", "factor")]
-    if own.stream is not None:
-        _check_by_piece(name, change, own, request.names[0], set(arguments) - set(sites))
+    sites = [s.name for s in factual.spec.sites if s.kind not in ("param", "factor")]
+    if factual.stream is not None:
+        _check_by_piece(name, change, factual, request.names[0], set(arguments) - set(sites))
     split = split_scenario(change, start, arguments, sites)
-    split = replace(split, arguments=_columns_lined(split.arguments, own))
+    split = replace(split, arguments=_columns_lined(split.arguments, factual))
     asked = replace(request, intervention=split.sites, condition=split.condition)
-    if own.stream is not None:
-        split = replace(split, arguments=_lined(split.arguments, own, request.names[0]))
-    replaced = {n: _over_rows(name, value, own, n) for n, value in split.arguments.items()}
-    given = _given(name, asked, own, start.values, replaced)
-    if given.spec.coupled != own.spec.coupled:
+    if factual.stream is not None:
+        split = replace(split, arguments=_lined(split.arguments, factual, request.names[0]))
+    replaced = {n: _over_rows(name, value, factual, n) for n, value in split.arguments.items()}
+    its_inputs = _given(name, asked, factual, start.values, replaced)
+    if its_inputs.spec.coupled != factual.spec.coupled:
         msg = f"Scenario '{name}' makes rows interact, or not, unlike what is natural: no noise "
         raise InputError(msg + "is shared then. Predict each by itself.", code="unpaired")
-    now = changed_rows(own, given)
-    if own.stream is not None:
+    now = changed_rows(factual, its_inputs)
+    if factual.stream is not None:
         now |= {n: np.array(True) for n in split.arguments.keys() - now.keys()}
-    static = own.arguments.static.keys() | given.arguments.static.keys()
+    static = factual.arguments.static.keys() | its_inputs.arguments.static.keys()
     notes: tuple[Note, ...] = ()
-    traced = own.arguments.arrays.keys()
+    traced = factual.arguments.arrays.keys()
     if change and not split.arguments.keys() - traced:  # what is not traced may lead anywhere
-        notes = _path_notes(name, split, question, own)
+        notes = _path_notes(name, split, question, factual)
     moved = replace(
         origin,
         changed={**origin.changed, **now},
         static=origin.static | frozenset(now.keys() & static),
     )
-    ready = prepare(asked, given, moved, key)
-    if own.stream is not None:
-        _check_latents(name, own, request, now)
-        of_rows = own.spec.row_inputs & split.arguments.keys()
-        kept = {n: split.arguments[n] for n in of_rows}
-        ready = replace(ready, call=_by_piece(ready.call, given, kept))
+    ready = prepare(asked, its_inputs, moved, key)
+    if factual.stream is not None:
+        _check_latents(name, factual, request, now)
+        of_rows = factual.spec.row_inputs & split.arguments.keys()
+        replaced_rows = {n: split.arguments[n] for n in of_rows}
+        ready = replace(ready, call=_by_piece(ready.call, its_inputs, replaced_rows))
     replays = question.rung == "counterfactual"  # what data hold otherwise
     own_notes = tuple(n for n in ready.notes if not (replays and n.code == "blocked-by-data"))
     return split, replace(ready, notes=(*notes, *own_notes))
 
 
-def _start(request: Request, own: Given, values: Mapping[str, Any]) -> Natural:
+def _start(request: Request, factual: Given, values: Mapping[str, Any]) -> Natural:
     """What scenarios start from."""
     primary = request.names[0]
     defaults = read_signature(request.kernel, *request.names).defaults
     columns = request.fitted.known.columns.get(primary, ())
-    return Natural(values, primary, defaults, () if own.stream is not None else columns)
+    return Natural(values, primary, defaults, () if factual.stream is not None else columns)
 
 
-def _columns_lined(values: Mapping[str, Any], own: Given) -> dict[str, Any]:
+def _columns_lined(values: Mapping[str, Any], factual: Given) -> dict[str, Any]:
     """Frames with their columns in the order of the natural ones."""
-    names = own.arguments.columns
+    names = factual.arguments.columns
     return {n: columns_ordered(value, names.get(n), n) for n, value in values.items()}
 
 
 def _given(
     name: object,
     request: Request,
-    own: Given,
+    factual: Given,
     natural: Mapping[str, Any],
     replaced: Mapping[str, Any],
 ) -> Given:
     """The inputs of a scenario, on the same rows."""
-    if own.stream is not None:
-        return as_head_of(request, own, natural, replaced)
+    if factual.stream is not None:
+        return as_head_of(request, factual, natural, replaced)
     primary = request.names[0]
     rows = len(replaced.get(primary, natural[primary]))
-    if rows != own.rows:
-        msg = f"Scenario '{name}' has {rows} rows, but there are {own.rows}. Keep them."
+    if rows != factual.rows:
+        msg = f"Scenario '{name}' has {rows} rows, but there are {factual.rows}. Keep them."
         raise InputError(msg, code="rows-mismatch")
-    return gather(request, {**natural, **replaced}, natural=own)
+    return gather(request, {**natural, **replaced}, natural=factual)
 
 
 def _check_by_piece(
-    name: object, change: Mapping[str, Any], own: Given, primary: str, arguments: set[str]
+    name: object, change: Mapping[str, Any], factual: Given, primary: str, arguments: set[str]
 ) -> None:
     """Refuse what would need all rows, where they are read by the piece."""
-    columns = set(own.arguments.columns.get(primary, ()))
+    columns = set(factual.arguments.columns.get(primary, ()))
     for argument in sorted((arguments | columns) & change.keys()):
         value = change[argument]
         if argument == primary or argument in columns - arguments or callable(value):
@@ -212,35 +212,37 @@ def _check_by_piece(
             raise InputError(msg, code="rows-lazy")
         if not np.ndim(value):
             continue
-        if argument not in own.spec.row_inputs:
-            if len(value) == own.rows:
+        if argument not in factual.spec.row_inputs:
+            if len(value) == factual.rows:
                 msg = (
                     f"Scenario '{name}' gives each row its '{argument}', which the call does not. "
                     f"'{primary}' is read by the piece: pass '{argument}' with the rows, too."
                 )
                 raise InputError(msg, code="rows-lazy")
             continue
-        if own.rows is None:
+        if factual.rows is None:
             msg = (
                 f"'{primary}' does not say how many rows it has, so scenario '{name}' cannot give "
                 f"each its '{argument}'. Pass one value, or load the rows."
             )
             raise InputError(msg, code="rows-lazy")
-        if len(value) != own.rows:
-            msg = f"Scenario '{name}' has {len(value)} rows, but there are {own.rows}. Keep them."
+        if len(value) != factual.rows:
+            msg = (
+                f"Scenario '{name}' has {len(value)} rows, but there are {factual.rows}. Keep them."
+            )
             raise InputError(msg, code="rows-mismatch")
 
 
-def _lined(values: Mapping[str, Any], own: Given, primary: str) -> dict[str, Any]:
+def _lined(values: Mapping[str, Any], factual: Given, primary: str) -> dict[str, Any]:
     """Values of rows in the order of the rows that are read."""
-    of_rows = {n: v for n, v in values.items() if n in own.spec.row_inputs and np.ndim(v)}
-    return {**values, **own.arguments.lined(of_rows, primary)}
+    of_rows = {n: v for n, v in values.items() if n in factual.spec.row_inputs and np.ndim(v)}
+    return {**values, **factual.arguments.lined(of_rows, primary)}
 
 
-def _check_latents(name: object, own: Given, request: Request, now: Mapping[str, Any]) -> None:
+def _check_latents(name: object, factual: Given, request: Request, now: Mapping[str, Any]) -> None:
     """Refuse to draw latents of rows anew in all rows: only a pass shows which have changed."""
-    reached = own.spec.descendants(arguments=now.keys())
-    for site in own.spec.sites:
+    reached = factual.spec.descendants(arguments=now.keys())
+    for site in factual.spec.sites:
         held = site.kind == "latent" and site.rows != "none" and site.name in request.fit.draws
         if held and site.name in reached and request.in_sample:
             msg = (
@@ -250,9 +252,9 @@ def _check_latents(name: object, own: Given, request: Request, now: Mapping[str,
             raise InputError(msg, code="rows-lazy")
 
 
-def _by_piece(call: Call, given: Given, replaced: Mapping[str, Any]) -> Call:
+def _by_piece(call: Call, its_inputs: Given, replaced: Mapping[str, Any]) -> Call:
     """A call that puts a scenario's values in place of those that are read."""
-    single = {n: given.arguments.arrays[n] for n, v in replaced.items() if np.ndim(v) == 0}
+    single = {n: its_inputs.arguments.arrays[n] for n, v in replaced.items() if np.ndim(v) == 0}
     rows = {n: as_jax_sees(as_array(v, n), n) for n, v in replaced.items() if n not in single}
     block = call.block._replace(row_inputs={**call.block.row_inputs, **single})
     return replace(call, block=block, replaced={**dict.fromkeys(single), **rows})
@@ -293,21 +295,21 @@ def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
     return replace(scenarios, prepared={**scenarios.prepared, CROSSED: crossed}, mediator=drawn)
 
 
-def _over_rows(scenario: str, value: Any, own: Given, name: str) -> Any:
+def _over_rows(scenario: str, value: Any, factual: Given, name: str) -> Any:
     """One value for an argument of rows, a number or one row, spread over them."""
-    natural: Any = own.arguments.arrays.get(name)
-    if name not in own.spec.row_inputs or isinstance(natural, dict):
+    natural: Any = factual.arguments.arrays.get(name)
+    if name not in factual.spec.row_inputs or isinstance(natural, dict):
         return value
     if np.ndim(value) == 0:
         as_array(value, name)  # refuses text and dates
     shape, one_row = np.shape(value), np.shape(natural)[1:]
     if shape == () or (one_row and shape in (one_row, (1, *one_row))):
         check_exact(value, name)
-        return _spread(value, own.arguments.rows, np.asarray(natural))
+        return _spread(value, factual.arguments.rows, np.asarray(natural))
     if shape[1:] != one_row and column_names(value, name) is None:
         msg = (
             f"Scenario '{scenario}' sets '{name}' to an array of shape {shape}, but the rows have "
-            f"shape {(own.arguments.rows, *one_row)}. Pass that shape, one row, or a number."
+            f"shape {(factual.arguments.rows, *one_row)}. Pass that shape, one row, or a number."
         )
         raise InputError(msg, code="rows-mismatch")
     return value
@@ -315,18 +317,20 @@ def _over_rows(scenario: str, value: Any, own: Given, name: str) -> Any:
 
 def _spread(value: ArrayLike, rows: int, natural: np.ndarray) -> np.ndarray:
     """A number or a row over all rows, in a dtype that holds it and what is natural."""
-    given = np.asarray(value)
-    if natural.dtype == bool and np.isin(given, (0, 1)).all():
-        given = given.astype(bool)
-    whole = np.empty((rows, *natural.shape[1:]), np.result_type(natural.dtype, given.dtype))
-    whole[:] = given
+    content = np.asarray(value)
+    if natural.dtype == bool and np.isin(content, (0, 1)).all():
+        content = content.astype(bool)
+    whole = np.empty((rows, *natural.shape[1:]), np.result_type(natural.dtype, content.dtype))
+    whole[:] = content
     return whole
 
 
-def _path_notes(name: str, change: Split, question: Question, own: Given) -> tuple[Note, ...]:
+def _path_notes(name: str, change: Split, question: Question, factual: Given) -> tuple[Note, ...]:
     """What is said of a change that reaches no outcome, or that data keep from parts of it."""
-    spec = own.spec
-    reach = change.reach(spec, own.arguments.arrays) | change.sites.keys() | change.condition.keys()
+    spec = factual.spec
+    reach = (
+        change.reach(spec, factual.arguments.arrays) | change.sites.keys() | change.condition.keys()
+    )
     listed = ", ".join(change.names)
     if question.site not in reach:
         text = (
@@ -334,12 +338,15 @@ def _path_notes(name: str, change: Split, question: Question, own: Given) -> tup
             "Set something that it depends on."
         )
         return (Note(OutputWarning, text, "no-effect"),)
-    return (*_statistic_notes(name, change, own), *_blocked_notes(name, change, question, own))
+    return (
+        *_statistic_notes(name, change, factual),
+        *_blocked_notes(name, change, question, factual),
+    )
 
 
-def _statistic_notes(name: str, change: Split, own: Given) -> tuple[Note, ...]:
+def _statistic_notes(name: str, change: Split, factual: Given) -> tuple[Note, ...]:
     """What is said of a change in all rows, of which the kernel takes a statistic."""
-    pooled = [argument for argument in change.arguments if argument in own.spec.pooled]
+    pooled = [argument for argument in change.arguments if argument in factual.spec.pooled]
     if not pooled:
         return ()
     text = (
@@ -350,10 +357,12 @@ def _statistic_notes(name: str, change: Split, own: Given) -> tuple[Note, ...]:
     return (Note(OutputWarning, text, "rows-statistic"),)
 
 
-def _blocked_notes(name: str, change: Split, question: Question, own: Given) -> tuple[Note, ...]:
+def _blocked_notes(
+    name: str, change: Split, question: Question, factual: Given
+) -> tuple[Note, ...]:
     """What is said of data that keep a change from parts of what lies below it."""
-    spec, listed = own.spec, ", ".join(change.names)
-    reach = change.reach(spec, own.arguments.arrays) | change.sites.keys()
+    spec, listed = factual.spec, ", ".join(change.names)
+    reach = change.reach(spec, factual.arguments.arrays) | change.sites.keys()
     below = reach - {question.site, *change.sites}
     new = change.arguments.keys()
     held = sorted(

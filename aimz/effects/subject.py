@@ -30,17 +30,17 @@ def about(
     InputError
         What `rows_of`, `in_arm` and `replays_of` raise; `outcome-missing`, `rows-lazy`.
     """
-    primary, own = scenarios.primary, scenarios.natural
+    primary, factual = scenarios.primary, scenarios.natural
     needs_outcome = question.population == "finite" or question.rung == "counterfactual"
     of_rows = any(options[name] is not None for name in ("by", "weights"))
-    if own.stream is not None and (needs_outcome or (own.rows is None and of_rows)):
+    if factual.stream is not None and (needs_outcome or (factual.rows is None and of_rows)):
         msg = (
             f"'{primary}' is read by the piece, and this question needs something of all rows at "
             "once. Load them."
         )
         raise InputError(msg, code="rows-lazy")
-    natural, rows = scenarios.values, own.rows
-    given = own.arguments.lined(options, primary)
+    natural, rows = scenarios.values, factual.rows
+    lined = factual.arguments.lined(options, primary)
     arms: dict[Any, np.ndarray] = {}
     has_arms = question.meaning.who is not None
     if has_arms or question.population == "finite":
@@ -51,7 +51,7 @@ def about(
             )
             raise InputError(msg, code="rows-lazy")
         changes = {n: c.settings(primary) for n, c in scenarios.changes.items()}
-        arms = in_arm(given["treatment"], natural, rows, changes)
+        arms = in_arm(lined["treatment"], natural, rows, changes)
         if question.population == "finite" and not np.any(list(arms.values())):
             msg = (
                 "population='finite' keeps what was observed, but nobody had any of the scenarios. "
@@ -63,12 +63,12 @@ def about(
         raise InputError(msg, code="scenario-incomplete")
     made = replace(scenarios, arms=arms)
     if needs_outcome:
-        outcome, absent = _outcome(question, made, given["y"])
+        outcome, absent = _outcome(question, made, lined["y"])
         made = replace(made, outcome=outcome, absent=absent)
     if question.rung == "counterfactual":
         assert made.outcome is not None  # noqa: S101
         reached = {
-            name: change.reach(own.spec, own.arguments.arrays)
+            name: change.reach(factual.spec, factual.arguments.arrays)
             for name, change in made.changes.items()
         }
         worlds = made.own, made.prepared, made.changes
@@ -76,7 +76,7 @@ def about(
         made = replace(made, replays=plan)
     counts = _who_counts(question, made)
     chosen = rows_of(
-        question, rows, natural, treated=counts, by=given["by"], weights=given["weights"]
+        question, rows, natural, treated=counts, by=lined["by"], weights=lined["weights"]
     )
     return chosen, made
 
@@ -113,20 +113,20 @@ def _arms_of(question: Question, scenarios: Scenarios, old: np.ndarray, new: np.
 
 
 def _outcome(
-    question: Question, scenarios: Scenarios, given: Any
+    question: Question, scenarios: Scenarios, y: Any
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """What was observed, one per row, and where sites have nothing: missing, or masked."""
     spec = scenarios.natural.spec
     is_replayed = question.rung == "counterfactual"
     what = "rung='counterfactual'" if is_replayed else "population='finite'"
-    if given is None:
+    if y is None:
         msg = f"{what} keeps observed outcomes: pass y=, one per row."
         raise InputError(msg, code="outcome-missing")
     if not is_replayed and question.site != spec.output:
         msg = f"{what} compares '{spec.output}' with y=. Leave site= out."
         raise InputError(msg, code="rows-mismatch")
     output = spec[spec.output]
-    values = np.asarray(as_array(given, "y"))
+    values = np.asarray(as_array(y, "y"))
     there = check_outcome(values, "mask", "y")
     if there is not None and is_replayed and carries_outcome(spec):
         msg = (

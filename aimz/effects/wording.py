@@ -86,11 +86,15 @@ def _settings(change: Mapping[str, Any]) -> dict[str, str]:
     words: dict[str, str] = {}
     for name, value in change.items():
         if name == "condition" and isinstance(value, Mapping):
-            words |= {f"observed {site}": _value(given) for site, given in value.items()}
+            words |= {f"observed {site}": _value(observed) for site, observed in value.items()}
         else:
             words[str(name)] = _value(value)
-    kept = dict(list(words.items())[:_SPELLED])
-    return kept if len(kept) == len(words) else {**kept, "more": str(len(words) - len(kept))}
+    first_words = dict(list(words.items())[:_SPELLED])
+    return (
+        first_words
+        if len(first_words) == len(words)
+        else {**first_words, "more": str(len(words) - len(first_words))}
+    )
 
 
 def _value(value: Any) -> str:

@@ -61,15 +61,15 @@ class Call:
 
     def arrays(self, row_tile: RowTile) -> dict[str, Any]:
         """Arrays of a tile's rows, by argument."""
-        rows, own = row_tile.rows, self.block.row_inputs
+        rows, row_inputs = row_tile.rows, self.block.row_inputs
         if self.stream is None:
-            kept = self.block.kept
-            index = rows if kept is None else kept[rows]
-            held: dict[str, Any] = jax.tree.map(lambda v: np.asarray(v)[index], own)
+            numbers = self.block.kept
+            index = rows if numbers is None else numbers[rows]
+            held: dict[str, Any] = jax.tree.map(lambda v: np.asarray(v)[index], row_inputs)
             return held
         read = {n: v for n, v in row_tile.arrays.items() if n not in self.replaced}
         cut = {n: v[rows] for n, v in self.replaced.items() if v is not None}
-        same = {n: v for n, v in own.items() if n not in read and n not in cut}
+        same = {n: v for n, v in row_inputs.items() if n not in read and n not in cut}
         count = length_of(rows)
         spread = {n: np.broadcast_to(v[:1], (count, *v.shape[1:])) for n, v in same.items()}
         return {**spread, **read, **cut}
@@ -104,8 +104,8 @@ def compile_call(call: Call, plan: Plan) -> Ready:
                 partial(predict_pairs, call.task), shapes, version=call.task.spec.version
             )
         full = jax.ShapeDtypeStruct((plan.tile_rows, plan.tile_draws), bool)
-        own = {n: np.dtype(call.task.results[n].dtype) for n in run.shapes.values}
-        return Ready(run, dict.fromkeys(own, full), own, in_pairs=True)
+        dtypes = {n: np.dtype(call.task.results[n].dtype) for n in run.shapes.values}
+        return Ready(run, dict.fromkeys(dtypes, full), dtypes, in_pairs=True)
     for attempt in range(2 if call.is_wide and not jax.config.jax_enable_x64 else 0):
         try:
             return _compiled(call, block, is_wide=True)
@@ -124,12 +124,12 @@ def _compiled(call: Call, block: Block, *, is_wide: bool) -> Ready:
 
     def narrow(block: Block) -> Found:
         task = replace(call.task, is_wide=is_wide)
-        found = call.program(task, widened_block(block) if is_wide else block)
-        for name, value in found.values.items():
+        computed = call.program(task, widened_block(block) if is_wide else block)
+        for name, value in computed.values.items():
             if isinstance(value, jax.Array):  # and no record of arrays
                 dtypes[name] = np.dtype(value.dtype)
-                found.values[name] = value.astype(narrowest(call, name, dtypes[name]))
-        return found
+                computed.values[name] = value.astype(narrowest(call, name, dtypes[name]))
+        return computed
 
     with precision_of(is_wide=is_wide), TRACE_LOCK:
         shapes = jax.tree.map(_as_jax_types, block)
@@ -179,10 +179,10 @@ def with_rows(shared: Block, call: Call, row_tile: RowTile, plan: Plan) -> Block
 
     def cut_second(value: Array) -> Any:
         picked = np.asarray(shared.draws)
-        part = np.asarray(value)[:, rows]
-        if len(picked) != len(part) or picked[0]:
-            part = part[picked]
-        return _padded(part, size, axis=1)
+        values = np.asarray(value)[:, rows]
+        if len(picked) != len(values) or picked[0]:
+            values = values[picked]
+        return _padded(values, size, axis=1)
 
     inputs = call.arrays(row_tile)
     inputs = {n: v for n, v in inputs.items() if n in call.task.spec.row_inputs}
@@ -200,7 +200,7 @@ def _in_pairs(call: Call, plan: Plan) -> bool:
     parts = [plan.tile_draws]
     if plan.tile_draws < plan.chains * plan.draws:
         parts.append(plan.draws)
-    if plan.whole or any(part % 2 for part in parts):
+    if plan.whole or any(count % 2 for count in parts):
         return False
     sites = [call.task.results[name] for name in call.task.sites]
     return plan.tile_rows * plan.tile_draws >= PAIRED_VALUES and all(
@@ -219,9 +219,14 @@ def is_binary(call: Call, name: str) -> bool:
 def narrowest(call: Call, name: str, dtype: np.dtype) -> np.dtype:
     """The narrowest dtype that holds every value of a drawn site, by its support alone."""
     site = call.task.results[name]
-    given = {*call.task.do, *call.task.condition, *call.block.posterior, *call.block.row_posterior}
+    settled = {
+        *call.task.do,
+        *call.task.condition,
+        *call.block.posterior,
+        *call.block.row_posterior,
+    }
     fresh = site.kind == "latent" or name == call.task.spec.output
-    if dtype.kind not in "iu" or site.bounds is None or not fresh or name in given:
+    if dtype.kind not in "iu" or site.bounds is None or not fresh or name in settled:
         return dtype
     low, high = site.bounds
     if (low, high) == (0, 1):

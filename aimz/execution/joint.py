@@ -69,10 +69,10 @@ class JointRun:
         self.run = TileRun(joint, compile_call(joint, plan), plan)
 
     def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> dict[Any, np.ndarray]:
-        found = list(self.run(row_tile, tile, device).values())
+        values = list(self.run(row_tile, tile, device).values())
         if self.is_packed:
-            found = [half for pair in found for half in _unpacked(pair)][: len(self.names)]
-        return dict(zip(self.names, found, strict=True))
+            values = [half for pair in values for half in _unpacked(pair)][: len(self.names)]
+        return dict(zip(self.names, values, strict=True))
 
 
 class _Form(enum.Enum):
@@ -96,16 +96,16 @@ class _JointCall(Call):
     @property
     def is_wide(self) -> bool:
         """Whether its parts compute in double precision."""
-        return all(part.call.is_wide for part in self.parts)
+        return all(member.call.is_wide for member in self.parts)
 
     def arrays(self, row_tile: RowTile) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for part in self.parts:
-            places = part.places["row_inputs"]
-            if places.values() - found.keys():
-                own = part.call.arrays(row_tile)
-                found |= {key: own[n] for n, key in places.items() if key not in found}
-        return found
+        joint: dict[str, Any] = {}
+        for member in self.parts:
+            places = member.places["row_inputs"]
+            if places.values() - joint.keys():
+                its_arrays = member.call.arrays(row_tile)
+                joint |= {key: its_arrays[n] for n, key in places.items() if key not in joint}
+        return joint
 
 
 def _is_float(call: Call) -> bool:
@@ -128,8 +128,8 @@ def _joint_call(calls: Mapping[str, Call], form: _Form) -> _JointCall:
             read = dict.fromkeys(call.task.spec.row_inputs & call.stream.names, np.zeros(0))
             values["row_inputs"] = {**values["row_inputs"], **read, **_replaced(call)}
         places = {
-            field: {n: _place(fields[field], n, v) for n, v in own.items()}
-            for field, own in values.items()
+            field: {n: _place(fields[field], n, v) for n, v in by_name.items()}
+            for field, by_name in values.items()
         }
         parts.append(_Part(name, call, places))
     spec = replace(
@@ -158,14 +158,14 @@ def _replaced(call: Call) -> dict[str, Any]:
     }
 
 
-def _place(known: dict[str, Any], name: str, value: Array) -> str:
+def _place(joint: dict[str, Any], name: str, value: Array) -> str:
     """The name of a value in the joint block, which holds equal values once."""
     number = 0
-    while (key := f"{name} {number}") in known:
-        if _is_same(known[key], value):
+    while (key := f"{name} {number}") in joint:
+        if _is_same(joint[key], value):
             return key
         number += 1
-    known[key] = value
+    joint[key] = value
     return key
 
 
@@ -192,27 +192,27 @@ def _is_same_array(one: object, other: object) -> bool:
 
 def _run(parts: tuple[_Part, ...], form: _Form, task: Task, block: Block) -> Found:
     """The program of a joint call."""
-    found: dict[str, jax.Array] = {}
+    computed: dict[str, jax.Array] = {}
     faults: dict[str, Any] = {}
-    for part in parts:
-        own = {
+    for member in parts:
+        its_fields = {
             field: {name: getattr(block, field)[key] for name, key in places.items()}
-            for field, places in part.places.items()
+            for field, places in member.places.items()
         }
-        its = replace(part.call.task, is_wide=task.is_wide)
-        ran = part.call.program(its, block._replace(**own))
+        its = replace(member.call.task, is_wide=task.is_wide)
+        ran = member.call.program(its, block._replace(**its_fields))
         ((site, value),) = ran.values.items()
-        faults |= {f"{part.name}\0{name}": fault for name, fault in ran.faults.items()}
-        found[part.name] = value.astype(narrowest(part.call, site, np.dtype(value.dtype)))
+        faults |= {f"{member.name}\0{name}": fault for name, fault in ran.faults.items()}
+        computed[member.name] = value.astype(narrowest(member.call, site, np.dtype(value.dtype)))
     if form is _Form.VALUES:
-        return Found(found, faults)
+        return Found(computed, faults)
     # The last tile is padded with its first row.
     is_own = (jnp.arange(len(block.rows)) == 0) | (block.rows != block.rows[0])
     if form is _Form.SUMS:
-        return Found({name: _sums(value, is_own) for name, value in found.items()}, faults)
+        return Found({name: _sums(value, is_own) for name, value in computed.items()}, faults)
     packed = {
-        pair[0]: _packed([found[name] for name in pair], is_own)
-        for pair in itertools.batched(found, 2)
+        pair[0]: _packed([computed[name] for name in pair], is_own)
+        for pair in itertools.batched(computed, 2)
     }
     return Found(packed, faults)
 
@@ -235,7 +235,7 @@ def _unpacked(pair: np.ndarray) -> list[np.ndarray]:
     rows = len(pair) - len(pair) % 8  # eight of them do not overflow
     eights = pair[:rows].reshape(-1, 8, *pair.shape[1:]).sum(axis=1, dtype=np.uint8)
     parts = [eights, pair[rows:]]
-    halves = ([part & 15 for part in parts], [part >> 4 for part in parts])
+    halves = ([counts & 15 for counts in parts], [counts >> 4 for counts in parts])
     return [
-        np.add(*(part.sum(axis=0, dtype=np.int64) for part in half))[:, None] for half in halves
+        np.add(*(counts.sum(axis=0, dtype=np.int64) for counts in half))[:, None] for half in halves
     ]

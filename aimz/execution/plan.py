@@ -110,9 +110,9 @@ def widened_block(block: Block) -> Block:
     return widened
 
 
-def length_of(part: slice) -> int:
+def length_of(span: slice) -> int:
     """How many elements a slice has."""
-    return int(part.stop - part.start)
+    return int(span.stop - span.start)
 
 
 def num_draws(tile: Tile) -> int:

@@ -82,8 +82,8 @@ class Shared:
 
     def on(self, device: jax.Device, tile: Tile) -> Block:
         if self.plan.tile_draws < self.plan.chains * self.plan.draws:
-            part: Block = jax.device_put(shared_block(self.block, tile, self.plan), device)
-            return part
+            placed: Block = jax.device_put(shared_block(self.block, tile, self.plan), device)
+            return placed
         with self.lock:
             if device not in self.placed:
                 self.placed[device] = jax.device_put(

@@ -44,7 +44,7 @@ def run_tiles(
     """
     compute = TileRun(call, ready, plan)
     keys = {variable.site: variable for variable in variables if variable.has_draws}
-    kept = next((variable for variable in variables if not variable.has_draws), None)
+    observed = next((variable for variable in variables if not variable.has_draws), None)
 
     def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
         if sink.has(tile):
@@ -53,8 +53,8 @@ def run_tiles(
         for name, value in compute(row_tile, tile, device).items():
             variable = keys[name]
             values[variable.key] = variable.arrange(value, tile)
-        if kept is not None:
-            values[kept.key] = kept.arrange(outcomes_of(call, row_tile), tile)
+        if observed is not None:
+            values[observed.key] = observed.arrange(outcomes_of(call, row_tile), tile)
         sink.write(tile, values)
 
     return each_tile(call, plan, work, on_rows)
@@ -72,22 +72,22 @@ class TileRun:
         row_tile: RowTile,
         tile: Tile,
         device: jax.Device,
-        given: Mapping[str, np.ndarray] | None = None,
+        replaced: Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, Any]:
-        """Run one tile; `given` replaces values of rows, (row, draw, ...), that the call holds."""
+        """Run one tile; `replaced` holds values of rows, (row, draw, ...), that the call holds."""
         with precision_of(is_wide=self.ready.is_wide):
             shared = self.shared.on(device, tile)
         block = with_rows(shared, self.call, row_tile, self.plan)
         held = dict(block.row_posterior)  # a block may be shared by threads
-        for name, value in (given or {}).items():
+        for name, value in (replaced or {}).items():
             full = np.zeros(held[name].shape, held[name].dtype).swapaxes(0, 1)
             full[: len(value), : value.shape[1]] = value
             held[name] = full.swapaxes(0, 1)
         block = block._replace(row_posterior=held)
         with precision_of(is_wide=self.ready.is_wide):
-            found: Found = self.ready.run(block)  # where its shared part is
-        results = found.values
-        _check_faults(found.faults, tile.rows, self.plan.asked)
+            computed: Found = self.ready.run(block)  # where its shared part is
+        results = computed.values
+        _check_faults(computed.faults, tile.rows, self.plan.asked)
         if self.ready.in_pairs:
             results = {n: np.asarray(v).view(bool) for n, v in results.items()}
         rows, draws = length_of(tile.rows), num_draws(tile)
@@ -104,11 +104,11 @@ class TileRun:
 
 def _check_faults(faults: Mapping[str, Faults], rows: slice, asked: np.ndarray | None) -> None:
     """Refuse what comes of parameters that a distribution cannot have."""
-    for name, own in faults.items():
-        found = fault_of(own, length_of(rows), None if asked is None else asked[rows])
-        if found is None:
+    for name, of_site in faults.items():
+        fault = fault_of(of_site, length_of(rows), None if asked is None else asked[rows])
+        if fault is None:
             continue
-        row, (family, parameter, value) = found
+        row, (family, parameter, value) = fault
         where = "" if row is None else f" in row {rows.start + row}"
         site = name.rpartition("\0")[2]
         if parameter == "draws":

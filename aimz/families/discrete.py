@@ -27,8 +27,8 @@ def interval_noise(
     is_upper = below_before > 0.5
     lower = below_before + uniform * (below - below_before)
     upper = above_before - uniform * (above_before - above)
-    kept = (lower >= below_before) & (lower < below), (upper <= above_before) & (upper > above)
-    is_sound = is_possible & np.where(is_upper, kept[1], kept[0])
+    survives = (lower >= below_before) & (lower < below), (upper <= above_before) & (upper > above)
+    is_sound = is_possible & np.where(is_upper, survives[1], survives[0])
     return (lower, upper, is_upper), is_sound
 
 
@@ -140,9 +140,9 @@ def _ordered(law: Law, value: np.ndarray) -> Pair:
 
 
 def _inflated(law: Law, value: np.ndarray) -> Pair:
-    gate, rest = chances(wide_parameters(law))
+    gate, others = chances(wide_parameters(law))
     below, above = _counted(base_law(law), value)
-    return gate + rest * below, rest * above
+    return gate + others * below, others * above
 
 
 _COUNTS: dict[str, Callable[[Law, np.ndarray], Pair]] = {

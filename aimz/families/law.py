@@ -178,8 +178,8 @@ def law_of(name: str, fn: dist.Distribution, shape: tuple[int, ...]) -> Law:
 
 def _step(name: str, step: transforms.Transform, shape: tuple[int, ...], law: Law) -> Law:
     if isinstance(step, transforms.ComposeTransform):
-        for part in step.parts:
-            law = _step(name, part, shape, law)
+        for inner in step.parts:
+            law = _step(name, inner, shape, law)
         return law
     if type(step) not in _STEPS:
         raise _unknown(name, type(step))
@@ -191,11 +191,11 @@ def _parameters(
     source: dist.Distribution | transforms.Transform, axes: dict[str, int], shape: tuple[int, ...]
 ) -> dict[str, Any]:
     """Attributes in the shape of the value, and axes of their own."""
-    found = {}
-    for name, own in axes.items():
+    parameters = {}
+    for name, depth in axes.items():
         value = jnp.asarray(getattr(source, name))
-        found[name] = jnp.broadcast_to(value, (*shape, *value.shape[value.ndim - own :]))
-    return found
+        parameters[name] = jnp.broadcast_to(value, (*shape, *value.shape[value.ndim - depth :]))
+    return parameters
 
 
 def _unknown(name: str, kind: type) -> InputError:

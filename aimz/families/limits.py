@@ -205,10 +205,10 @@ def faults_of(
     base = base_distribution(fn)
     shape = shape[: len(shape) - len(base.event_shape)]
     used = _mask_of(fn, shape)
-    own = used if where is None else used & where.any(axis=tuple(range(len(shape), where.ndim)))
+    asked = used if where is None else used & where.any(axis=tuple(range(len(shape), where.ndim)))
     code, number = jnp.zeros(shape, np.int8), jnp.zeros(shape)
     names: list[str] = []
-    checks = [(own, check) for check in _checks(base, is_drawn=is_drawn)] if is_read else []
+    checks = [(asked, check) for check in _checks(base, is_drawn=is_drawn)] if is_read else []
     checks += [(used, _by_event(mark, len(shape))) for mark in marks]
     for looked_at, (name, is_bad, value) in checks:
         names.append(name)
@@ -286,8 +286,8 @@ def _checks(fn: dist.Distribution, *, is_drawn: bool) -> Iterator[tuple[str, Any
     low, high = held.get("low"), held.get("high")
     if _is_numeric(low) and _is_numeric(high):
         yield "high", ~(jnp.asarray(high) >= low), jnp.broadcast_to(high, jnp.shape(low + high))
-    for part in held.values():
-        for one in part if isinstance(part, list | tuple) else [part]:
+    for attribute in held.values():
+        for one in attribute if isinstance(attribute, list | tuple) else [attribute]:
             if isinstance(one, Distribution):
                 for name, bad, value in _checks(one, is_drawn=is_drawn):
                     yield name, *_reduced(bad, value, one, fn)

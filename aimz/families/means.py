@@ -67,12 +67,12 @@ def mean_of_known(fn: dist.Distribution, value: Array) -> jax.Array:
     >>> mean_of_known(dist.Categorical(probs=jnp.array([0.25, 0.75])), jnp.array(1)).tolist()
     [0.0, 1.0]
     """
-    base, known = base_distribution(fn), jnp.asarray(value)
+    base, number = base_distribution(fn), jnp.asarray(value)
     if _is_of_angles(base):
-        return jnp.stack([jnp.cos(known), jnp.sin(known)], -1)
+        return jnp.stack([jnp.cos(number), jnp.sin(number)], -1)
     if not _own_axes(base):
-        return known
-    return jax.nn.one_hot(known, jnp.shape(base.probs)[-1], dtype=jnp.result_type(float))
+        return number
+    return jax.nn.one_hot(number, jnp.shape(base.probs)[-1], dtype=jnp.result_type(float))
 
 
 def _own_axes(base: dist.Distribution) -> int:
@@ -123,7 +123,9 @@ def _mean_vector(fn: dist.Distribution) -> jax.Array | None:
         return length[..., None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
     if not hasattr(fn, "mixing_distribution"):
         return None
-    parts: list[Any] = [_mean(part) for part in getattr(fn, "component_distributions", ())]
+    parts: list[Any] = [
+        _mean(component) for component in getattr(fn, "component_distributions", ())
+    ]
     means = jnp.stack(parts, -2) if parts else _mean(fn.component_distribution)
     shares = _mean(fn.mixing_distribution)
     return None if means is None or shares is None else (shares[..., None] * means).sum(axis=-2)
@@ -146,8 +148,8 @@ def _projected_mean(concentration: jax.Array) -> jax.Array | None:
     size = jnp.sqrt((concentration**2).sum(axis=-1, keepdims=True))
     safe = jnp.where(size > 0, size, 1.0)
     if concentration.shape[-1] == 2:
-        part = safe**2 / 4
-        length = jnp.sqrt(jnp.pi / 8) * size * (i0e(part) + i1e(part))
+        quarter = safe**2 / 4
+        length = jnp.sqrt(jnp.pi / 8) * size * (i0e(quarter) + i1e(quarter))
     elif concentration.shape[-1] == 3:
         bulk = (1 - 1 / safe**2) * erf(safe / jnp.sqrt(2.0))
         whole = bulk + jnp.sqrt(2 / jnp.pi) * jnp.exp(-(safe**2) / 2) / safe

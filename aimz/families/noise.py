@@ -173,9 +173,9 @@ def _gumbels(
     top = total + np.take_along_axis(free, chosen, -1)
     under = -np.logaddexp(-top, -(logits + free)) - logits
     noise = np.where(np.isfinite(logits), under, free)
-    own = np.take_along_axis(logits, chosen, -1)
-    np.put_along_axis(noise, chosen, top - own, -1)
-    is_sound = np.isfinite(own[..., 0]) & (value == chosen[..., 0])
+    of_chosen = np.take_along_axis(logits, chosen, -1)
+    np.put_along_axis(noise, chosen, top - of_chosen, -1)
+    is_sound = np.isfinite(of_chosen[..., 0]) & (value == chosen[..., 0])
     return (noise,), is_sound
 
 

@@ -117,10 +117,10 @@ def row_factors(problem: Problem, rows: int) -> dict[str, float] | None:
     factors: dict[str, float] = {}
     for first in (0, total - rows):
         batch = _scales(problem, np.arange(first, first + rows))
-        for name, own in batch.items():
+        for name, after in batch.items():
             site = of_rows.get(name)
             before = whole[name] if site is None else _at_rows(whole[name], site, first, rows)
-            ratio = _ratio(before, own)
+            ratio = _ratio(before, after)
             if ratio is None or (site is None and ratio != 1.0):
                 return None
             if site is None:
@@ -142,9 +142,9 @@ def _scales(problem: Problem, index: np.ndarray) -> dict[str, np.ndarray]:
     def look(arrays: dict[str, Any]) -> dict[str, Any]:
         with handlers.block():
             seeded = handlers.seed(resized, 0)
-            given = handlers.substitute(seeded, substitute_fn=init_to_feasible())
-            found = handlers.trace(given).get_trace(**arrays, **problem.inputs.static)
-        scales = {n: m["scale"] for n, m in found.items() if m["type"] == "sample"}
+            substituted = handlers.substitute(seeded, substitute_fn=init_to_feasible())
+            messages = handlers.trace(substituted).get_trace(**arrays, **problem.inputs.static)
+        scales = {n: m["scale"] for n, m in messages.items() if m["type"] == "sample"}
         plain.update({n: 1.0 if v is None else v for n, v in scales.items()})
         return {n: v for n, v in scales.items() if isinstance(v, jax.Array)}
 
@@ -162,16 +162,16 @@ def _at_rows(scale: np.ndarray, site: SiteSpec, first: int, rows: int) -> np.nda
     return np.take(scale, np.arange(first, first + rows), axis=axis)
 
 
-def _ratio(before: np.ndarray, own: np.ndarray) -> float | None:
+def _ratio(before: np.ndarray, after: np.ndarray) -> float | None:
     """The one number that turns a scale into another; None if there is none."""
     try:
-        before, own = np.broadcast_arrays(before, own)
+        before, after = np.broadcast_arrays(before, after)
     except ValueError:
         return None
-    counts = own != 0
+    counts = after != 0
     if np.any(before[~counts]):
         return None
-    ratios = before[counts] / own[counts]
+    ratios = before[counts] / after[counts]
     if not ratios.size:
         return 1.0
     same = np.allclose(ratios, ratios.flat[0], rtol=1e-4)
@@ -256,8 +256,8 @@ def raw_sites(problem: Problem) -> list[dict[str, Any]]:
     def look(arrays: dict[str, Any]) -> None:
         with handlers.block():
             seeded = handlers.seed(problem.kernel, 0)
-            found = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
-        sites.extend(found.values())
+            messages = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
+        sites.extend(messages.values())
 
     with TRACE_LOCK:
         jax.eval_shape(look, problem.inputs.arrays)
@@ -285,14 +285,14 @@ def moving_supports(problem: Problem) -> list[str]:
     arrays = problem.inputs.arrays
     keys = [jax.random.key(seed) for seed in range(3)]
     read = compile_program(bounds, keys[0], arrays)
-    found = [read(key, arrays) for key in keys]
+    draws = [read(key, arrays) for key in keys]
     return [
         name
         for name in sorted(latents)
         if any(
             not np.array_equal(first, other)
-            for draw in found[1:]
-            for first, other in zip(found[0][name], draw[name], strict=True)
+            for draw in draws[1:]
+            for first, other in zip(draws[0][name], draw[name], strict=True)
         )
     ]
 

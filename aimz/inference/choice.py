@@ -86,9 +86,11 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
     if isinstance(inference, MCMC):
         return MCMCEngine(kernel, inference)
     if isinstance(inference, MCMCKernel):
-        own = NUTS()
-        mcmc = MCMC(inference, num_warmup=own.warmup, num_samples=1000, chain_method="sequential")
-        mcmc.num_chains = own.chains
+        defaults = NUTS()
+        mcmc = MCMC(
+            inference, num_warmup=defaults.warmup, num_samples=1000, chain_method="sequential"
+        )
+        mcmc.num_chains = defaults.chains
         return MCMCEngine(kernel, mcmc)
     if isinstance(inference, NUTS):
         return MCMCEngine(kernel, settings=inference)

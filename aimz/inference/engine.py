@@ -197,16 +197,16 @@ class Course:
     @property
     def steps(self) -> int:
         """Steps taken."""
-        return sum(len(part) for part in self.losses)
+        return sum(len(losses) for losses in self.losses)
 
 
 def more_draws(
     engine: Engine, key: jax.Array, problem: Problem | None, fit: Fit, num_samples: int
 ) -> Fit:
     """A fit with further draws: of a stepped state, of a guide, or of chains that continue."""
-    known: Any = problem  # an engine that needs the data says so itself
+    data: Any = problem  # an engine that needs the data says so itself
     if not fit.draws and isinstance(engine, SteppingEngine):
-        return engine.fit_of(fit.state, key, known, num_samples)
+        return engine.fit_of(fit.state, key, data, num_samples)
     if isinstance(engine, ContinuingEngine):
-        return engine.proceed(key, known, fit, num_samples)
-    return replace(fit, draws=dict(engine.draw(key, known, fit, num_samples)), stats={})
+        return engine.proceed(key, data, fit, num_samples)
+    return replace(fit, draws=dict(engine.draw(key, data, fit, num_samples)), stats={})

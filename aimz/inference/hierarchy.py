@@ -58,11 +58,11 @@ def spread_by_latents(problem: Problem, version: str) -> frozenset[str]:
     )
     return frozenset(
         name
-        for name, own in first.items()
+        for name, shape_values in first.items()
         if any(
             not np.array_equal(mine, theirs, equal_nan=True)
             for other in others
-            for mine, theirs in zip(own, other[name], strict=True)
+            for mine, theirs in zip(shape_values, other[name], strict=True)
         )
     )
 

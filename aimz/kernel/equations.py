@@ -30,19 +30,19 @@ def equations(
     plates: Collection[str] = (),
 ) -> Equations:
     """Trace the structural equations at the number of rows of a reading."""
-    given = given_shapes(reading)
+    values = given_shapes(reading)
     names: list[tuple[str, str]] = []
     inputs = [("argument", name) for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
     inputs += [("key", "")]
-    inputs += [("site", name) for name in sorted(given) for _ in jax.tree.leaves(given[name])]
+    inputs += [("site", name) for name in sorted(values) for _ in jax.tree.leaves(values[name])]
 
-    def run(arrays: dict[str, Any], key: jax.Array, given: dict[str, Any]) -> list[Any]:
-        watch = bound_kernel(kernel, static, plates, rows)(arrays, key, given)
+    def run(arrays: dict[str, Any], key: jax.Array, values: dict[str, Any]) -> list[Any]:
+        watch = bound_kernel(kernel, static, plates, rows)(arrays, key, values)
         parts = parts_of(watch, with_density=True)
         names.extend((site, role) for site, by_role in parts.items() for role in by_role)
         return [value for by_role in parts.values() for value in by_role.values()]
 
-    program = traced_plainly(run, dict(arrays), given)
+    program = traced_plainly(run, dict(arrays), values)
     shapes = [tuple(aval.shape) for aval in program.out_avals]
     return Equations(program, inputs, names, shapes)
 
@@ -64,9 +64,9 @@ def evaluate(
     """The structural equations, without densities, as a function of arrays, a key and values."""
 
     def run(
-        arrays: dict[str, Any], key: jax.Array, given: dict[str, Any]
+        arrays: dict[str, Any], key: jax.Array, values: dict[str, Any]
     ) -> dict[tuple[str, str], Any]:
-        watch = bound_kernel(kernel, static, plates, rows)(arrays, key, given)
+        watch = bound_kernel(kernel, static, plates, rows)(arrays, key, values)
         parts = parts_of(watch, with_density=False)
         return {(site, role): v for site, by_role in parts.items() for role, v in by_role.items()}
 

@@ -176,10 +176,10 @@ def _is_event_of_rows(call: _Call, event: tuple[int, ...]) -> bool:
 def _check_output(call: _Call) -> None:
     """The output is a site observed through its argument, or computed from it by a factor."""
     name, statements = call.output, call.natural.statements
-    given = name in call.inputs.arrays
+    has_data = name in call.inputs.arrays
     site = statements.get(name)
     if site is None:
-        if given and any(s.is_factor for s in statements.values()):
+        if has_data and any(s.is_factor for s in statements.values()):
             return
         sites = [s.name for s in statements.values() if s.type != "param" and not s.is_factor]
         raise KernelValidationError(
@@ -187,7 +187,7 @@ def _check_output(call: _Call) -> None:
             f'predicted. {nearest(name, sites)} Write numpyro.sample("{name}", ..., obs={name}).',
             code="output",
         )
-    if given and site.type == "sample" and site.observation is None:
+    if has_data and site.type == "sample" and site.observation is None:
         raise _unobserved(name)
 
 
@@ -208,21 +208,21 @@ def _misfits(reading: Reading) -> Iterator[Statement]:
 
 
 def _misfit(site: Statement, inputs: Inputs) -> InputError:
-    seen, own = tuple(jnp.shape(site.observation)), tuple(site.fn.shape())
-    msg = f"Site '{site.name}' has shape {own} but its observed value has shape {seen}. "
+    seen, shape = tuple(jnp.shape(site.observation)), tuple(site.fn.shape())
+    msg = f"Site '{site.name}' has shape {shape} but its observed value has shape {seen}. "
     primary = inputs.always_rows[0] if inputs.always_rows else ""
     columns = [n for n, v in inputs.arrays.items() if jnp.shape(v) == (inputs.rows, 1)]
     if seen == (inputs.rows,) and set(columns) - {primary}:
         msg += f"A column met a line. {column_hint(inputs.arrays, inputs.rows, primary)}"
-    elif len(own) > 1 and own[0] == own[1] == inputs.rows:
+    elif len(shape) > 1 and shape[0] == shape[1] == inputs.rows:
         msg += (
             "Two of its axes are rows, because a column met a line. Give all parameters the shape "
             "of the outcome, for example by X[:, 0] in place of X."
         )
     else:
         msg += (
-            f"They would be broadcast against each other. Pass it with shape {own}, or drop or add "
-            "an axis where the kernel computes the site."
+            f"They would be broadcast against each other. Pass it with shape {shape}, or drop or "
+            "add an axis where the kernel computes the site."
         )
     return InputError(msg, code="shape")
 
@@ -235,11 +235,11 @@ def _decide(call: _Call) -> KernelSpec:
         for verdict in _verdicts(call, probe, squares):
             # Rows apart; rows that meet, but an outcome for each; apart, but no outcome for each.
             has_outcomes = follows(verdict, call.output)
-            own = (0 if has_outcomes else _IDLE) + bool(verdict.reason)
-            if not own:
+            order = (0 if has_outcomes else _IDLE) + bool(verdict.reason)
+            if not order:
                 return _spec(call, verdict)
-            if own < rank:
-                best, rank = verdict, own
+            if order < rank:
+                best, rank = verdict, order
         if rank < _IDLE:
             break
     if best is None or (rank == _IDLE and _is_as_long_as_rows(call)):
@@ -291,7 +291,7 @@ def _counts_rows(call: _Call, verdict: Verdict) -> str:
     counts = (call.inputs.rows, _FEW_ROWS)
     if counts[0] <= counts[1]:
         return ""
-    found = []
+    literals = []
     for rows in counts:
         shapes, static = call.at(rows, verdict.row_inputs), call.inputs.static
         reading = _try_read(call, shapes, rows, verdict.row_plates)
@@ -300,10 +300,10 @@ def _counts_rows(call: _Call, verdict: Verdict) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             traced = equations(call.kernel, shapes, static, rows, reading, verdict.row_plates)
-        found.append(programs.numbers(traced.program.jaxpr) - {0.0, 1.0, *map(float, counts)})
-    if found[0] == found[1]:
+        literals.append(programs.numbers(traced.program.jaxpr) - {0.0, 1.0, *map(float, counts)})
+    if literals[0] == literals[1]:
         return ""
-    number = min(found[0] ^ found[1])
+    number = min(literals[0] ^ literals[1])
     return f"The kernel computes with another number among few rows than among all ({number:g})."
 
 
@@ -326,8 +326,10 @@ def _squares(call: _Call) -> frozenset[str]:
     leaves = {n: jax.tree.leaves(arrays[n]) for n in arrays.keys() - set(call.inputs.always_rows)}
     return frozenset(
         name
-        for name, own in leaves.items()
-        if rows > 1 and own and all(jnp.shape(leaf)[:2] == (rows, rows) for leaf in own)
+        for name, of_argument in leaves.items()
+        if rows > 1
+        and of_argument
+        and all(jnp.shape(leaf)[:2] == (rows, rows) for leaf in of_argument)
     )
 
 
@@ -410,9 +412,9 @@ def _verdict(
     """The verdict under one assumption, or None where the kernel cannot run so."""
     rows, plates = call.inputs.rows, frozenset(plates)
     shapes = call.at(probe, cut, squares)
-    here = _try_read(call, call.at(rows, cut), rows, plates) if plates else call.natural
+    in_full = _try_read(call, call.at(rows, cut), rows, plates) if plates else call.natural
     there = _try_read(call, shapes, probe, plates)
-    if here is None or there is None or not _fits(there):
+    if in_full is None or there is None or not _fits(there):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -420,7 +422,7 @@ def _verdict(
             traced = equations(call.kernel, shapes, call.inputs.static, probe, there, plates)
         except Exception:  # noqa: BLE001  # as in `_try_read`
             return None
-    return judge(here, there, traced, cut=cut, plates=plates, squares=squares)
+    return judge(in_full, there, traced, cut=cut, plates=plates, squares=squares)
 
 
 def _fits(reading: Reading) -> bool:
@@ -465,22 +467,22 @@ def _last_resort(call: _Call) -> Verdict:
 
 def _check_found(call: _Call, verdict: Verdict) -> None:
     """Refuse an output that observes something else, or that only broadcasting made square."""
-    found = verdict.sites.get(call.output)
-    if found is None or found.statement.type != "sample":
+    output = verdict.sites.get(call.output)
+    if output is None or output.statement.type != "sample":
         return
-    if call.output in call.inputs.arrays and call.output not in found.observed:
+    if call.output in call.inputs.arrays and call.output not in output.observed:
         raise _unobserved(call.output)
-    is_known = found.is_in_order or call.output not in call.inputs.arrays
-    if not is_known and is_reordered(call.kernel, call.inputs, call.output, found.row_axis or 0):
+    is_known = output.is_in_order or call.output not in call.inputs.arrays
+    if not is_known and is_reordered(call.kernel, call.inputs, call.output, output.row_axis or 0):
         raise KernelValidationError(
             f"Site '{call.output}' observes the outcomes in another order than the rows, so that "
             "predictions and effects of a row would be those of another. Keep the order of the "
             "rows; a scan may run with reverse=True.",
             code="rows-order",
         )
-    if found.is_broadcast:
+    if output.is_broadcast:
         raise KernelValidationError(
-            f"Site '{call.output}' has shape {found.statement.shape}: NumPyro broadcast a column "
+            f"Site '{call.output}' has shape {output.statement.shape}: NumPyro broadcast a column "
             "of rows against a line. Give all its parameters the shape of the outcome, for "
             "example by X[:, 0] in place of X.",
             code="shape",

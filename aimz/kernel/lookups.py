@@ -53,13 +53,13 @@ def lookups_of(program: core.ClosedJaxpr, names: Sequence[str | None]) -> tuple[
 
     `names` says to which argument each flat input belongs; None for a random key.
     """
-    found: dict[int, Lookup] = {}
+    lookups: dict[int, Lookup] = {}
     leaves = [
         _Node(leaf=number, arguments=frozenset({name} if name else ()), is_random=name is None)
         for number, name in enumerate(names)
     ]
-    _walk(program.jaxpr, [_Node(constant=value) for value in program.consts], leaves, found)
-    return tuple(found.values())
+    _walk(program.jaxpr, [_Node(constant=value) for value in program.consts], leaves, lookups)
+    return tuple(lookups.values())
 
 
 def needed_sizes(lookups: Sequence[Lookup], arrays: Mapping[str, Any]) -> dict[int, int]:
@@ -77,9 +77,9 @@ def _indices(
 ) -> Iterator[tuple[Lookup, np.ndarray]]:
     """The lookups with the indices that arguments give."""
     leaves = [leaf for name in sorted(arrays) for leaf in jax.tree.leaves(arrays[name])]
-    known: dict[_Node, list[Any]] = {}
+    computed: dict[_Node, list[Any]] = {}
     for lookup in lookups:
-        yield lookup, np.asarray(_value(lookup.index, leaves, known))
+        yield lookup, np.asarray(_value(lookup.index, leaves, computed))
 
 
 def check_lookups(
@@ -118,16 +118,16 @@ def coded_columns(
     An argument of one value per row has column 0.
     """
     leaves = [leaf for name in sorted(arrays) for leaf in jax.tree.leaves(arrays[name])]
-    known: dict[_Node, list[Any]] = {}
-    found: dict[str, set[int]] = {}
+    computed: dict[_Node, list[Any]] = {}
+    coded: dict[str, set[int]] = {}
     for lookup in lookups:
-        index = np.asarray(_value(lookup.index, leaves, known)).ravel()
+        index = np.asarray(_value(lookup.index, leaves, computed)).ravel()
         for name in lookup.arguments:
             values = np.asarray(arrays[name]) if not isinstance(arrays[name], dict) else index
             columns = values.reshape(len(values), -1).T if values.ndim in (1, 2) else ()
             same = {k for k, column in enumerate(columns) if np.array_equal(column, index)}
-            found.setdefault(name, set()).update(same)
-    return {name: frozenset(columns) for name, columns in found.items() if columns}
+            coded.setdefault(name, set()).update(same)
+    return {name: frozenset(columns) for name, columns in coded.items() if columns}
 
 
 def known_outputs(
@@ -143,15 +143,18 @@ def known_outputs(
         for number, name in enumerate(names)
     ]
     constants = [_Node(constant=value) for value in program.consts]
-    found = _walk(program.jaxpr, constants, nodes, {})
-    known: dict[_Node, list[Any]] = {}
-    return [None if node.is_random else _value(node, leaves, known) for node in found]
+    outputs = _walk(program.jaxpr, constants, nodes, {})
+    computed: dict[_Node, list[Any]] = {}
+    return [None if node.is_random else _value(node, leaves, computed) for node in outputs]
 
 
 def _walk(
-    jaxpr: core.Jaxpr, constants: Sequence[_Node], inputs: Sequence[_Node], found: dict[int, Lookup]
+    jaxpr: core.Jaxpr,
+    constants: Sequence[_Node],
+    inputs: Sequence[_Node],
+    lookups: dict[int, Lookup],
 ) -> list[_Node]:
-    """Nodes of a jaxpr's outputs; the lookups on the way go to `found`."""
+    """Nodes of a jaxpr's outputs; those on the way go to `lookups`."""
     nodes: dict[Any, _Node] = dict(zip(jaxpr.constvars, constants, strict=True))
     nodes.update(zip(jaxpr.invars, inputs, strict=True))
 
@@ -163,14 +166,14 @@ def _walk(
         inner = eqn.params.get("jaxpr") if eqn.primitive.name in ("jit", "pjit") else None
         if inner is not None:
             constants = [_Node(constant=value) for value in inner.consts]
-            results = _walk(inner.jaxpr, constants, parents, found)
+            results = _walk(inner.jaxpr, constants, parents, lookups)
         else:
             results = _results(eqn, parents)
         nodes.update(zip(eqn.outvars, results, strict=True))
         for node in results:
             lookup = _as_lookup(node)
             if lookup is not None:
-                found[id(node)] = lookup
+                lookups[id(node)] = lookup
     return [node_of(atom) for atom in jaxpr.outvars]
 
 
@@ -211,14 +214,14 @@ def _number(node: _Node) -> Any:
     return _number(node.parents[0]) if _is(node, "broadcast_in_dim", 1) else None
 
 
-def _value(node: _Node, leaves: Sequence[Any], known: dict[_Node, list[Any]]) -> Any:
+def _value(node: _Node, leaves: Sequence[Any], computed: dict[_Node, list[Any]]) -> Any:
     if node.leaf is not None:
         return leaves[node.leaf]
     if node.eqn is None:
         return node.constant
-    if node not in known:
-        operands = [_value(parent, leaves, known) for parent in node.parents]
+    if node not in computed:
+        operands = [_value(parent, leaves, computed) for parent in node.parents]
         params = node.eqn.primitive.get_bind_params(node.eqn.params)
         results = node.eqn.primitive.bind(*operands, **params)
-        known[node] = list(results) if node.eqn.primitive.multiple_results else [results]
-    return known[node][node.output]
+        computed[node] = list(results) if node.eqn.primitive.multiple_results else [results]
+    return computed[node][node.output]

@@ -102,7 +102,9 @@ def misread(error: Exception, arguments: Arguments, names: tuple[str, str]) -> A
     indexed = re.search(r"string indexing; got idx='(.*)'", str(error))
     of_tracer = isinstance(getattr(error, "obj", None), jax.core.Tracer)
     asked = indexed[1] if indexed else getattr(error, "name", None) if of_tracer else None
-    places = [(n, own.index(asked)) for n, own in arguments.columns.items() if asked in own]
+    places = [
+        (n, columns.index(asked)) for n, columns in arguments.columns.items() if asked in columns
+    ]
     if asked is not None and (indexed or places or asked in _OF_FRAMES):
         argument, place = places[0] if places else (names[0], 0)
         what = f"['{asked}']" if indexed else f".{asked}"

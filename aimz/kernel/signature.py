@@ -144,15 +144,15 @@ def unknown_argument(
 
     `arguments` are the kernel's, none where the method passes it nothing.
     """
-    own = f"There is no argument '{name}' of the kernel, and no such option of {method}. "
+    problem = f"There is no argument '{name}' of the kernel, and no such option of {method}. "
     if not arguments:
-        own = f"{method} has no parameter '{name}'. "
+        problem = f"{method} has no parameter '{name}'. "
     close = difflib.get_close_matches(name, [*arguments, *options], n=1, cutoff=0.75)
     hint = f"Did you mean '{close[0]}'?" if close else _ELSEWHERE.get(name)
     if hint is None:
         listed = f"Arguments: {', '.join(arguments):.60}; options" if arguments else "Parameters"
         hint = f"{listed}: {', '.join(options):.100}."
-    return InputError(own + hint, code="argument-unknown")
+    return InputError(problem + hint, code="argument-unknown")
 
 
 def kernel_signature(kernel: Callable[..., Any]) -> inspect.Signature:

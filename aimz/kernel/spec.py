@@ -277,11 +277,11 @@ class KernelSpec:
 
     def above(self, names: Collection[str]) -> list[str]:
         """Some sites, and those that they depend on, in the order of the kernel."""
-        found, new = set(names), set(names)
+        reached, new = set(names), set(names)
         while new:
-            new = {p for name in new if name in self for p in self[name].parents} - found
-            found |= new
-        return [name for name in self.names if name in found]
+            new = {p for name in new if name in self for p in self[name].parents} - reached
+            reached |= new
+        return [name for name in self.names if name in reached]
 
     def descendants(
         self,
@@ -294,15 +294,15 @@ class KernelSpec:
 
         An argument reaches the sites that observe it, too.
         """
-        given = set(arguments)
-        found = {s.name for s in self.sites if (s.inputs | s.observes) & given} - set(held)
-        reached = found | set(names)
+        changed = set(arguments)
+        result = {s.name for s in self.sites if (s.inputs | s.observes) & changed} - set(held)
+        reached = result | set(names)
         while True:
             below = {s.name for s in self.sites if s.parents & reached} - reached - set(held)
             if not below:
-                return frozenset(found)
+                return frozenset(result)
             reached |= below
-            found |= below
+            result |= below
 
 
 def spec_of(
@@ -310,9 +310,9 @@ def spec_of(
 ) -> KernelSpec:
     """The record of a verdict on a kernel, which was read with these arguments."""
     sites = tuple(
-        _site_of(found, verdict, reading, arguments, output)
-        for found in verdict.sites.values()
-        if found.statement.type != "param" or jax.tree.leaves(found.statement.kept)
+        _site_of(site, verdict, reading, arguments, output)
+        for site in verdict.sites.values()
+        if site.statement.type != "param" or jax.tree.leaves(site.statement.kept)
     )
     return KernelSpec(
         sites=sites,
@@ -344,31 +344,31 @@ def _has_equations(value: object) -> bool:
 
 
 def _site_of(
-    found: Found, verdict: Verdict, reading: Reading, arguments: Collection[str], output: str
+    site: Found, verdict: Verdict, reading: Reading, arguments: Collection[str], output: str
 ) -> SiteSpec:
-    statement = found.statement
+    statement = site.statement
     return SiteSpec(
         name=statement.name,
         kind=_kind(statement, output),
-        rows=found.rows,
-        row_axis=found.row_axis,
+        rows=site.rows,
+        row_axis=site.row_axis,
         shape=statement.shape,
         dtype=_dtype(statement),
         event_dim=_event_dim(statement),
         plates=tuple(frame.name for frame in statement.frames),
         dims=_dims(statement),
-        parents=found.parents & set(verdict.sites) - _own(statement),
-        inputs=found.inputs & set(arguments),
-        observes=found.observed & set(arguments),
+        parents=site.parents & set(verdict.sites) - _own(statement),
+        inputs=site.inputs & set(arguments),
+        observes=site.observed & set(arguments),
         discrete=_is_discrete(statement),
         scaled=_is_scaled(reading.statements[statement.name]),
         masked=statement.type == "sample" and is_masked(statement.fn),
         bounds=_bounds(statement) if _is_discrete(statement) else None,
-        support=_support(statement, is_single=found.rows == "none"),
+        support=_support(statement, is_single=site.rows == "none"),
         is_given=statement.observation is not None,
         is_spread=statement.is_spread,
         law=_law(statement),
-        sized=found.is_sized,
+        sized=site.is_sized,
         joint_dim=_joint_dim(statement),
         is_nested=statement.is_nested,
     )

@@ -112,10 +112,12 @@ def is_reordered(kernel: Callable[..., Any], inputs: Inputs, output: str, axis: 
             return handlers.trace(seeded).get_trace(**arrays, **inputs.static)[output]["value"]
 
     seen = np.moveaxis(np.asarray(_run_once(look, inputs.arrays)), axis, 0)
-    given = np.asarray(inputs.arrays[output], seen.dtype)
-    if seen.shape != given.shape or np.array_equal(seen, given, equal_nan=seen.dtype.kind == "f"):
+    outcomes = np.asarray(inputs.arrays[output], seen.dtype)
+    if seen.shape != outcomes.shape or np.array_equal(
+        seen, outcomes, equal_nan=seen.dtype.kind == "f"
+    ):
         return False
-    return sorted(row.tobytes() for row in seen) == sorted(row.tobytes() for row in given)
+    return sorted(row.tobytes() for row in seen) == sorted(row.tobytes() for row in outcomes)
 
 
 def _first_of(value: Array, like: Array) -> Any:
@@ -149,12 +151,12 @@ def _comparison(
 
         def on(order: Array) -> _Answers:
             chosen = jax.tree.map(lambda leaf: leaf[order], rows)
-            given = {
+            chosen_values = {
                 name: jnp.take(value, order, axis=axes[name]) if name in axes else value
                 for name, value in values.items()
             }
             run = evaluate(kernel, static, verdict.row_plates, len(order))
-            return run({**chosen, **others}, key, given)
+            return run({**chosen, **others}, key, chosen_values)
 
         arrangements = jnp.array([np.arange(count), _ORDER, np.zeros(count, int)])
         several = jax.lax.map(on, arrangements)

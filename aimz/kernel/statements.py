@@ -382,13 +382,13 @@ def _refuse_transform(msg: dict[str, Any], entry: object) -> None:
 def _check_step(msg: dict[str, Any]) -> None:
     """Refuse an observation in a step that is not shaped like its site: NumPyro mixes up steps."""
     fn = msg["fn"]
-    seen, own = tuple(jnp.shape(msg["value"])), tuple(fn.shape())
-    if seen == own or isinstance(base_distribution(fn), Unit):
+    seen, site_shape = tuple(jnp.shape(msg["value"])), tuple(fn.shape())
+    if seen == site_shape or isinstance(base_distribution(fn), Unit):
         return
     raise InputError(
-        f"Site '{msg['name']}' has shape {own} in a step but observes a value of shape {seen} "
-        "there. Its density would mix up steps. Put a plate around it, or give its parameters the "
-        "shape of the value.",
+        f"Site '{msg['name']}' has shape {site_shape} in a step but observes a value of shape "
+        f"{seen} there. Its density would mix up steps. Put a plate around it, or give its "
+        "parameters the shape of the value.",
         code="shape",
     )
 
@@ -398,9 +398,9 @@ def bound_kernel(
 ) -> Callable[..., Any]:
     """The seeded kernel as a function of its arrays, a key and given values."""
 
-    def run(arrays: dict[str, Any], key: jax.Array, given: Mapping[str, Any] | None) -> Watch:
+    def run(arrays: dict[str, Any], key: jax.Array, values: Mapping[str, Any] | None) -> Watch:
         with_values = stand_ins(row_plates(_unset(kernel), plates, rows))
-        watch = Watch(handlers.seed(with_values, key), given)
+        watch = Watch(handlers.seed(with_values, key), values)
         watch(**arrays, **static)
         return watch
 
@@ -540,20 +540,20 @@ def parts_of(watch: Watch, *, with_density: bool) -> dict[str, dict[str, Any]]:
     """Arrays that say what each site is: parameters, density, scale, observation, value."""
     parts: dict[str, dict[str, Any]] = {}
     for name, statement in watch.statements.items():
-        found: dict[str, Any] = {}
+        arrays: dict[str, Any] = {}
         if statement.type == "deterministic":
             leaves = [leaf for leaf in jax.tree.leaves(statement.value) if _is_numeric(leaf)]
-            found |= {"value" if i == 0 else f"value {i}": v for i, v in enumerate(leaves)}
+            arrays |= {"value" if i == 0 else f"value {i}": v for i, v in enumerate(leaves)}
         elif statement.type == "sample":
             leaves = [leaf for leaf in jax.tree.leaves(statement.fn) if _is_numeric(leaf)]
-            found |= {f"parameter {i}": leaf for i, leaf in enumerate(leaves)}
+            arrays |= {f"parameter {i}": leaf for i, leaf in enumerate(leaves)}
             if _is_numeric(statement.scale):
-                found["scale"] = statement.scale
+                arrays["scale"] = statement.scale
             if _is_numeric(statement.observation):
-                found["observation"] = statement.observation
+                arrays["observation"] = statement.observation
             if with_density and not statement.in_control_flow:
-                found |= _density(statement)
-        parts[name] = found
+                arrays |= _density(statement)
+        parts[name] = arrays
     return parts
 
 

@@ -52,7 +52,7 @@ def check_outcomes(kernel: Callable[..., Any], inputs: Inputs, *, is_fit: bool) 
 
     def look(arrays: dict[str, Any], key: jax.Array) -> list[Any]:
         sites.clear()
-        found: list[Any] = []
+        observed: list[Any] = []
         with handlers.block():
             trace = handlers.trace(handlers.seed(stand_ins(spread), key)).get_trace(
                 **arrays, **inputs.static
@@ -65,17 +65,17 @@ def check_outcomes(kernel: Callable[..., Any], inputs: Inputs, *, is_fit: bool) 
                 continue
             leaves, form = jax.tree.flatten(support)
             sites.append((name, form, type(base_distribution(site["fn"]))))
-            found.append([site["value"], unmasked(site["fn"]), *leaves])
-        return found
+            observed.append([site["value"], unmasked(site["fn"]), *leaves])
+        return observed
 
     arrays = inputs.arrays
     with programs.TRACE_LOCK:
         program, shapes = programs.trace(look, arrays, jax.random.key(0))
     names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
-    known = iter(known_outputs(program, [*names, None], arrays))
+    outputs = iter(known_outputs(program, [*names, None], arrays))
     unknown = sorted(others)
-    for (name, form, family), own in zip(sites, shapes, strict=True):
-        value, mask, *leaves = [next(known) for _ in own]
+    for (name, form, family), of_site in zip(sites, shapes, strict=True):
+        value, mask, *leaves = [next(outputs) for _ in of_site]
         if value is not None and mask is not None and all(leaf is not None for leaf in leaves):
             support = jax.tree.unflatten(form, leaves)
             _check(name, value, np.asarray(mask), support, family, is_fit=is_fit)
@@ -104,15 +104,15 @@ def check_reachable(kernel: Callable[..., Any], inputs: Inputs, names: Collectio
             return {name: _is_possible(sites[name]) for name in names}
 
         first = one(keys[0])
-        step = lambda found, key: (jax.tree.map(jnp.logical_or, found, one(key)), None)  # noqa: E731
+        step = lambda by_site, key: (jax.tree.map(jnp.logical_or, by_site, one(key)), None)  # noqa: E731
         return jax.lax.scan(step, first, keys[1:])[0]
 
     keys = jax.random.split(jax.random.key(0), _PRIOR_DRAWS)
     try:
-        found = programs.compile_program(look, inputs.arrays, keys)(inputs.arrays, keys)
+        by_site = programs.compile_program(look, inputs.arrays, keys)(inputs.arrays, keys)
     except (NotImplementedError, TypeError, ValueError):  # a prior without a sampler
         return
-    for name, possible in found.items():
+    for name, possible in by_site.items():
         bad = np.argwhere(~np.asarray(possible))
         if len(bad):
             row = f" in row {bad[0][0]}" if len(bad[0]) else ""
@@ -184,10 +184,10 @@ def _check(
     event = np.ravel(value[where])
     shown = f"{event[0]:g}" if len(event) == 1 else f"{event.tolist()!s:.40}"
     more = f" ({int(bad.sum())} such values)" if bad.sum() > 1 else ""
-    own = _words(support, where, bad.shape)
+    words = _words(support, where, bad.shape)
     raise InputError(
         f"Site '{name}' observes {shown}{row}{more}, which {family.__name__} cannot take: its "
-        f"support is {own}. Check the coding of the outcome, or choose another family.",
+        f"support is {words}. Check the coding of the outcome, or choose another family.",
         code="outcome-support",
     )
 

@@ -141,8 +141,8 @@ def _log_marginal(fn: dist.Distribution, value: Array, there: Array) -> Any:
             before = transform.inv(value)
             jacobian += jnp.where(there, transform.log_abs_det_jacobian(before, value), 0.0)
             value = before
-        own = part_of(fn.base_dist, there).log_prob(value)
-        return own - jacobian.sum(_last(fn.event_dim))
+        density = part_of(fn.base_dist, there).log_prob(value)
+        return density - jacobian.sum(_last(fn.event_dim))
     return _MARGINALS[type(fn)](fn, value, there)
 
 
@@ -177,8 +177,8 @@ def _undo(value: Array, transform: transforms.Transform) -> Any:
 
 def _normal(fn: dist.Distribution, value: Array, there: Array) -> Any:
     residual = jnp.where(there, value - fn.loc, 0.0)
-    own = dist.MultivariateNormal(scale_tril=_root(fn, there)).log_prob(residual)
-    return own + _absent(there) * 0.5 * math.log(2 * math.pi)
+    density = dist.MultivariateNormal(scale_tril=_root(fn, there)).log_prob(residual)
+    return density + _absent(there) * 0.5 * math.log(2 * math.pi)
 
 
 def _low_rank_normal(fn: dist.Distribution, value: Array, there: Array) -> Any:
@@ -186,8 +186,8 @@ def _low_rank_normal(fn: dist.Distribution, value: Array, there: Array) -> Any:
     factor = jnp.where(there[..., None], fn.cov_factor, 0.0)
     spread = jnp.where(there, fn.cov_diag, 1.0)
     centre = jnp.broadcast_to(fn.loc, there.shape)
-    own = dist.LowRankMultivariateNormal(centre, factor, spread)
-    density = own.log_prob(jnp.where(there, value, centre))
+    marginal = dist.LowRankMultivariateNormal(centre, factor, spread)
+    density = marginal.log_prob(jnp.where(there, value, centre))
     return density + _absent(there) * 0.5 * math.log(2 * math.pi)
 
 
@@ -205,11 +205,11 @@ def _student(fn: dist.Distribution, value: Array, there: Array) -> Any:
 def _root(fn: dist.Distribution, there: Array) -> Any:
     """Cholesky factor of a covariance whose missing elements are independent of variance 1."""
     whole = jnp.broadcast_to(fn.scale_tril, (*there.shape, there.shape[-1]))
-    kept = jnp.where(there[..., None], whole, 0.0)
-    part = kept @ jnp.swapaxes(kept, -1, -2)
-    part += jnp.where(there, 0.0, 1.0)[..., None] * jnp.eye(there.shape[-1])
+    factor = jnp.where(there[..., None], whole, 0.0)
+    covariance = factor @ jnp.swapaxes(factor, -1, -2)
+    covariance += jnp.where(there, 0.0, 1.0)[..., None] * jnp.eye(there.shape[-1])
     # Nothing is missing in most rows: the factor that is known loses no digits.
-    return jnp.where(there.all(-1)[..., None, None], whole, jnp.linalg.cholesky(part))
+    return jnp.where(there.all(-1)[..., None, None], whole, jnp.linalg.cholesky(covariance))
 
 
 def _absent(there: Array) -> Any:
@@ -267,15 +267,17 @@ def presence_of(
     absent = np.zeros(inputs.rows, bool)
     fills, left_out = {}, {}
     for site in seers:
-        own, axis = np.asarray(is_there(values[site.name])), site.row_axis
+        is_seen, axis = np.asarray(is_there(values[site.name])), site.row_axis
         in_event = axis is not None and axis >= len(site.shape) - site.event_dim
         if not site.follows_rows or axis is None or (in_event and not parts[site.name]):
             raise _refused(spec.output, f"site '{site.name}' has no log density per row")
-        others = tuple(a for a in range(own.ndim) if a != axis)
-        absent |= ~own.all(axis=others)
-        fills[site.name] = _fill(np.moveaxis(values[site.name], axis, 0), np.moveaxis(own, axis, 0))
+        others = tuple(a for a in range(is_seen.ndim) if a != axis)
+        absent |= ~is_seen.all(axis=others)
+        fills[site.name] = _fill(
+            np.moveaxis(values[site.name], axis, 0), np.moveaxis(is_seen, axis, 0)
+        )
         if not parts[site.name]:
-            events = own.reshape(*own.shape[: own.ndim - site.event_dim], -1)
+            events = is_seen.reshape(*is_seen.shape[: is_seen.ndim - site.event_dim], -1)
             left_out[site.name] = int((events.any(-1) & ~events.all(-1)).sum())
     if not np.array_equal(absent, ~there.reshape(len(there), -1).all(axis=1)):
         raise _refused(spec.output, f"'{seers[0].name}' observes what is computed from them")
@@ -290,10 +292,12 @@ def _observed(
 
     def look(arrays: dict[str, Any]) -> dict[str, Any]:
         with handlers.block():
-            given = handlers.substitute(handlers.seed(kernel, 0), substitute_fn=init_to_feasible())
-            found = handlers.trace(given).get_trace(**arrays, **inputs.static)
-        parts.update({name: has_parts(found[name]["fn"]) for name in names})
-        return {name: found[name]["value"] for name in names}
+            substituted = handlers.substitute(
+                handlers.seed(kernel, 0), substitute_fn=init_to_feasible()
+            )
+            messages = handlers.trace(substituted).get_trace(**arrays, **inputs.static)
+        parts.update({name: has_parts(messages[name]["fn"]) for name in names})
+        return {name: messages[name]["value"] for name in names}
 
     values = compile_program(look, inputs.arrays)(inputs.arrays)
     return {name: np.asarray(value) for name, value in values.items()}, parts

@@ -76,10 +76,10 @@ def standardised(table: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.n
 
 def _tables(arrays: Mapping[str, np.ndarray], leave_out: Collection[str]) -> dict[str, np.ndarray]:
     """The arguments that are columns of numbers."""
-    given = {name: np.asarray(value) for name, value in arrays.items() if name not in leave_out}
+    tables = {name: np.asarray(value) for name, value in arrays.items() if name not in leave_out}
     return {
         name: array
-        for name, array in given.items()
+        for name, array in tables.items()
         if array.ndim in (1, 2) and array.dtype.kind in "buif"
     }
 
@@ -92,8 +92,8 @@ def row_count(arrays: Mapping[str, np.ndarray]) -> int:
     """Rows that all the arrays have; single values have as many as the others."""
     lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
     if len(set(lengths.values())) != 1:
-        known = ", ".join(f"{name} {length:,}" for name, length in lengths.items()) or "none"
-        msg = f"Arguments differ in their number of rows ({known:.150}). Pass one value per row."
+        listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items()) or "none"
+        msg = f"Arguments differ in their number of rows ({listed:.150}). Pass one value per row."
         raise InputError(msg, code="rows-mismatch")
     return next(iter(lengths.values()))
 

@@ -279,11 +279,11 @@ def merged(parts: Iterable[Outside]) -> Outside:
     """
     parts = list(parts)
     return Outside(
-        np.concatenate([part.flags for part in parts]),
-        np.concatenate([part.had for part in parts]),
-        np.sum([part.beyond for part in parts], axis=0),
-        sum(part.jointly for part in parts),
-        np.sum([part.unlikely for part in parts], axis=0),
+        np.concatenate([piece.flags for piece in parts]),
+        np.concatenate([piece.had for piece in parts]),
+        np.sum([piece.beyond for piece in parts], axis=0),
+        sum(piece.jointly for piece in parts),
+        np.sum([piece.unlikely for piece in parts], axis=0),
     )
 
 
@@ -314,8 +314,8 @@ def sentence(support: Support, found: Outside) -> str:
 
 
 def _scores(table: ColumnTable, scored: Iterable[int]) -> tuple[Score, ...]:
-    found = (score_of(table, k) for k in scored)
-    return tuple(score for score in found if score is not None)
+    scores = (score_of(table, k) for k in scored)
+    return tuple(score for score in scores if score is not None)
 
 
 def _whitening(data: ColumnTable, joint: np.ndarray) -> np.ndarray:

@@ -63,18 +63,18 @@ def among_the_fitted(request: Request, arguments: Arguments) -> np.ndarray | Non
     return None
 
 
-def as_fitted(request: Request, given: Mapping[str, Any]) -> frozenset[str]:
+def as_fitted(request: Request, arguments: Mapping[str, Any]) -> frozenset[str]:
     """Arguments as long as the fitted rows, unlike those of the call, which are the fitted ones."""
     fitted, (primary, _) = request.fitted, request.names
-    if fitted.problem is None or len(given[primary]) == fitted.rows:
+    if fitted.problem is None or len(arguments[primary]) == fitted.rows:
         return frozenset()
     then = fitted.problem.inputs.arrays
     return frozenset(
         name
-        for name in given.keys() & then.keys() - set(request.names)
-        if np.shape(given[name]) == np.shape(then[name])
-        and np.ndim(given[name])
-        and np.array_equal(as_array(given[name], name), then[name])
+        for name in arguments.keys() & then.keys() - set(request.names)
+        if np.shape(arguments[name]) == np.shape(then[name])
+        and np.ndim(arguments[name])
+        and np.array_equal(as_array(arguments[name], name), then[name])
     )
 
 
@@ -135,8 +135,8 @@ def _joined(name: str, then: Array, now: Array, places: np.ndarray) -> Any:
     """A matrix of rows by rows: the fitted one, or its part for the rows of the call."""
     then, now = np.asarray(then), np.asarray(now)
     is_square = _is_square(then, len(then))
-    part = then[np.ix_(places, places)] if is_square else then
-    if np.array_equal(now, then) or np.array_equal(now, part):
+    of_these = then[np.ix_(places, places)] if is_square else then
+    if np.array_equal(now, then) or np.array_equal(now, of_these):
         return then
     msg = (
         f"'{name}' joins the rows and is not the fitted one, while some of the fitted rows are "
@@ -175,7 +175,7 @@ def rows_notes(request: Request, arguments: Arguments, spec: KernelSpec) -> tupl
     by_row = (spec.row_inputs | {request.names[0]}) & arguments.arrays.keys()
     plain = sorted(n for n in by_row if not isinstance(arguments.arrays[n], dict))
     now = {n: row_hashes(arguments.arrays[n]) for n in plain if fitted.hashes.get(n) is not None}
-    other = [n for n, own in now.items() if not _same(own, fitted.hashes[n])]
+    other = [n for n, hashes in now.items() if not _same(hashes, fitted.hashes[n])]
     pooled = [n for n in other if n in spec.pooled]
     if pooled:
         text = (
@@ -227,8 +227,8 @@ def found(
         places = index.get_indexer(index_of(labels))
         is_there = bool((places >= 0).all()) and np.array_equal(then[places], now)
         return np.asarray(places) if is_there else None
-    known = pd.MultiIndex.from_arrays([index, then])
-    if not known.is_unique:
+    labelled = pd.MultiIndex.from_arrays([index, then])
+    if not labelled.is_unique:
         return None
-    places = known.get_indexer(pd.MultiIndex.from_arrays([index_of(labels), now]))
+    places = labelled.get_indexer(pd.MultiIndex.from_arrays([index_of(labels), now]))
     return None if (places < 0).any() else np.asarray(places)

@@ -123,8 +123,8 @@ def cut_where_changed(
     for name, row in first.items():
         del redraw[name]
         shape = np.shape(reused[name])[2:]
-        kept = min(row, row - spec.rows + spec[name].shape[0], shape[0])
-        reused[name] = reused[name][:, :, : 0 if looks_ahead else max(kept, 0)]
+        steps = min(row, row - spec.rows + spec[name].shape[0], shape[0])
+        reused[name] = reused[name][:, :, : 0 if looks_ahead else max(steps, 0)]
         if not reused[name].shape[2]:
             del reused[name]
     return list(first)
@@ -151,17 +151,18 @@ def check_history(
         return
     site, held = spec[output], settings.keys() - {output}
     by_step = site.rows == "scan" and site.row_axis != 0
-    given = spec.rows if by_step else np.shape(history)[0]
+    history_rows = spec.rows if by_step else np.shape(history)[0]
     for name in spec.latents:
-        own = spec[name]
-        reaches = own.belongs_to_rows and output in spec.descendants({name}, held=held)
+        latent = spec[name]
+        reaches = latent.belongs_to_rows and output in spec.descendants({name}, held=held)
         if not reaches or name in held:
             continue
-        known = 0 if name in redraw else rows_known(spec, own, reused.get(name))
-        if known < given:
+        known_rows = 0 if name in redraw else rows_known(spec, latent, reused.get(name))
+        if known_rows < history_rows:
             msg = (
-                f"'{output}' is given in {given} rows, but the posterior of '{name}' knows {known} "
-                "of them: a condition does not update it. Fit these rows first, or give fewer."
+                f"'{output}' is given in {history_rows} rows, but the posterior of '{name}' knows "
+                f"{known_rows} of them: a condition does not update it. Fit these rows first, or "
+                "give fewer."
             )
             raise InputError(msg, code="history-not-fitted")
 

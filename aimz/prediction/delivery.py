@@ -93,10 +93,11 @@ def carry_out(
         }
         tree = sink.commit({**result.groups, **labelled}, result.attrs, rows)
     except BaseException as error:  # also Ctrl-C: nothing looks like a result; rethrown as it is
-        kept = sink.abort()
-        if kept is not None:
+        directory = sink.abort()
+        if directory is not None:
             error.add_note(
-                f"The finished part is in {kept}: the same call with the same output_dir goes on."
+                f"The finished part is in {directory}: the same call with the same output_dir goes "
+                "on."
             )
         raise
     return tree, (*precision_notes(TileRun(call, ready, plan)), *getattr(sink, "notes", ()))
@@ -126,4 +127,4 @@ def _identity(prepared: Prepared, ready: Ready, variables: Sequence[Variable]) -
         "backend": jax.default_backend(),
         "layout": (repr(prepared.plan), repr(variables)),
     }
-    return {name: fingerprint_values(part) for name, part in parts.items()}
+    return {name: fingerprint_values(content) for name, content in parts.items()}

@@ -56,15 +56,15 @@ def with_larger_plates(
 def groups_kept(spec: KernelSpec, reused: Mapping[str, Any]) -> tuple[Note, ...]:
     """What is said of new rows whose groups, by a code that they bring, are those of the fit."""
     sizes = {lookup.size for lookup in spec.lookups}
-    kept = [
+    grouped = [
         (site.name, plate)
         for site in spec.sites
         for plate, size in zip(site.dims, site.shape, strict=True)
         if site.name in reused and plate not in (None, *spec.row_plates) and size in sizes
     ]
-    if not kept:
+    if not grouped:
         return ()
-    name, plate = kept[0]
+    name, plate = grouped[0]
     text = (
         f"'{name}' keeps its posterior draws: a code of plate '{plate}' means the group of the "
         "fit. Give new groups codes after those, and pass new_groups='prior' to draw them."

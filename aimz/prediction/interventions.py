@@ -61,14 +61,14 @@ def scenario_of(
 
     A condition on rows that interact, or on steps of a scan, may be that of the first of them only.
     """
-    do, given = dict(intervention or {}), dict(condition or {})
-    twice = sorted(do.keys() & given.keys())
+    do, observed = dict(intervention or {}), dict(condition or {})
+    twice = sorted(do.keys() & observed.keys())
     if twice:
         msg = f"Site '{twice[0]}' is in both intervention and condition. Keep it in one of them."
         raise InputError(msg, code="site-twice")
     values, row_values = {}, {}
-    for name, value in {**do, **given}.items():
-        site = _settable(spec, name, is_condition=name in given)
+    for name, value in {**do, **observed}.items():
+        site = _settable(spec, name, is_condition=name in observed)
         if callable(value) and name in do:
             _check_not_in_scan(spec, site)
             if site.rows == "scan":
@@ -76,7 +76,7 @@ def scenario_of(
             if site.rows == "scan" or (follows_rows(site) and not spec.coupled):
                 _check_row_by_row(site, value)
             continue
-        may_end = name in given and spec.coupled
+        may_end = name in observed and spec.coupled
         array = _site_value(site, value, may_end=may_end)
         _check_inside(site, array, with_edge=name in do)
         if may_end or (follows_rows(site) and array.ndim):
@@ -87,7 +87,7 @@ def scenario_of(
         else:
             values[name] = array
     functions = {name: value for name, value in do.items() if callable(value)}
-    return Scenario(values, row_values, functions, tuple(do), tuple(given))
+    return Scenario(values, row_values, functions, tuple(do), tuple(observed))
 
 
 def sites_to_return(spec: KernelSpec, asked: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -39,17 +39,17 @@ def leads(given: Given, prepared: Prepared, fitted: Fitted) -> str:
     targets = {output} if output in task.sites else set(task.sites)
     fixed = {*task.do, *task.condition}
     held = {*block.posterior, *block.row_posterior}
-    found = {_SETTINGS: {"value": _settings(prepared), "leads": ""}}
+    ways = {_SETTINGS: {"value": _settings(prepared), "leads": ""}}
     for name, value in given.arguments.arrays.items():
         if name in read or name == output:
             continue
         way = _way(task.spec, name, targets, fixed, held)
         # A fit has compared the call with its own data: nothing else is left unsaid.
         way = way if way == _NOWHERE or fitted.spec is None else ""
-        found[name] = {"value": _number(value), "leads": way}
+        ways[name] = {"value": _number(value), "leads": way}
     for name, value in given.arguments.static.items():  # may lead anywhere
-        found[name] = {"value": fingerprint_values(value), "leads": ""}
-    return json.dumps(found)
+        ways[name] = {"value": fingerprint_values(value), "leads": ""}
+    return json.dumps(ways)
 
 
 def _settings(prepared: Prepared) -> str:
@@ -71,8 +71,8 @@ def _way(
         return _GLOBAL
     if argument in spec.pooled:
         return _POOLED
-    kept = (below & held) - fixed
-    return f"{_KEPT}{min(kept)}" if kept else ""
+    on_the_way = (below & held) - fixed
+    return f"{_KEPT}{min(on_the_way)}" if on_the_way else ""
 
 
 def _number(value: object) -> str:
@@ -108,15 +108,15 @@ def concerns(baseline: xr.DataTree, intervention: xr.DataTree) -> tuple[Note, ..
 
 def _leads_of(tree: xr.DataTree) -> dict[str, Any]:
     """What `leads` has written into a result; nothing in one that is older."""
-    found: dict[str, Any] = json.loads(str(tree.attrs.get("arguments", "{}")))
-    return found
+    leads_by_name: dict[str, Any] = json.loads(str(tree.attrs.get("arguments", "{}")))
+    return leads_by_name
 
 
 def _on_the_way(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Note]:
     """What is said of the arguments in which two calls differ."""
     both = first.keys() & second.keys()
     differ = sorted(n for n in both if first[n]["value"] != second[n]["value"])
-    ways = {n: {own[n]["leads"] for own in (first, second)} for n in differ}
+    ways = {n: {side[n]["leads"] for side in (first, second)} for n in differ}
     for name, way in ways.items():
         if way == {_GLOBAL}:
             raise global_carries(name, "is not the same in both scenarios")
@@ -135,10 +135,10 @@ def _on_the_way(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Not
                 "the result."
             )
             notes.append(Note(OutputWarning, text, "rows-statistic"))
-        kept = [own.removeprefix(_KEPT) for own in sorted(way) if own.startswith(_KEPT)]
-        if kept:
+        latents = [side.removeprefix(_KEPT) for side in sorted(way) if side.startswith(_KEPT)]
+        if latents:
             text = (
-                f"The scenarios differ in '{name}', and '{kept[0]}' below it keeps its draws in "
+                f"The scenarios differ in '{name}', and '{latents[0]}' below it keeps its draws in "
                 "both: what goes through it is not in the difference. Ask effect, which draws it "
                 "anew."
             )
@@ -152,13 +152,13 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratc
     Results on disk are subtracted a tile at a time, into a temporary store below `scratch`.
     """
     group = shared_group(baseline, intervention)
-    kept = {} if why_unpaired(baseline, intervention) else _of_the_fit(intervention)
+    groups = {} if why_unpaired(baseline, intervention) else _of_the_fit(intervention)
     if not any("artifact_path" in tree.attrs for tree in (baseline, intervention)):
-        return subtract(baseline, intervention, group, kept)
+        return subtract(baseline, intervention, group, groups)
     pair = aligned(baseline, intervention, group)
     attrs = {str(k): v for k, v in intervention.attrs.items()}
     sink = temporary_sink(scratch, "estimate_effect")
-    return _difference_on_disk(*pair, group, sink, attrs, kept)
+    return _difference_on_disk(*pair, group, sink, attrs, groups)
 
 
 def _of_the_fit(tree: xr.DataTree) -> dict[str, xr.Dataset]:
@@ -204,7 +204,7 @@ def _difference_on_disk(
     group: str,
     sink: Sink,
     attrs: Mapping[str, Any],
-    kept: Mapping[str, xr.Dataset],
+    groups: Mapping[str, xr.Dataset],
 ) -> xr.DataTree:
     layout = difference_layout(baseline, intervention, group)
 
@@ -225,7 +225,7 @@ def _difference_on_disk(
         sink.begin(tuple(variables.values()))
         run_in_threads(iter(layout), work, lambda _: None, threads=2)
         labels = intervention.drop_vars([variable.name for variable in variables.values()])
-        return sink.commit({**kept, group: labels}, attrs, 0)
+        return sink.commit({**groups, group: labels}, attrs, 0)
     except BaseException:  # as in `carry_out`
         sink.abort()
         raise

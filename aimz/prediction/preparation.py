@@ -88,8 +88,8 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
         kept=given.kept,
     )
     if stream is not None:
-        kept = {n: v for n, v in block.row_inputs.items() if n not in stream.names}
-        block = block._replace(row_inputs=kept)
+        read_whole = {n: v for n, v in block.row_inputs.items() if n not in stream.names}
+        block = block._replace(row_inputs=read_whole)
     plan = plan_tiles(spec, given.rows, request.chains, request.draws)
     call = Call(request.program, request.group, task, block, stream, given.observed)
     return Prepared(call, plan, (int(words[0]), int(words[1])), notes, reuse.redrawn)

@@ -82,9 +82,9 @@ def reused_draws(
     for name in [name for name, rows in redraw.items() if rows.all()]:
         del reused[name], redraw[name]
         redrawn.append(name)
-    known = {**scenario.values, **scenario.row_values}
-    history = known.get(spec.output) if spec.output in scenario.condition else None
-    check_history(spec, history, known, reused, redraw)
+    set_values = {**scenario.values, **scenario.row_values}
+    history = set_values.get(spec.output) if spec.output in scenario.condition else None
+    check_history(spec, history, set_values, reused, redraw)
     notes = _notes(spec, fit, scenario, redrawn, origin.observed, in_sample=in_sample)
     redrawn_names = tuple(sorted({*redrawn, *redraw, *grown}))
     # A support that is computed with its site is held to there; in a scan it is not known.
@@ -142,21 +142,21 @@ def _known_draws(
     in_sample: bool,
 ) -> tuple[dict[str, Any], list[str]]:
     """Draws that the rows of a call have, and names of those that end before the rows do."""
-    known: dict[str, Any] = {}
+    usable: dict[str, Any] = {}
     begun = []
     for name, value in draws.items():
         if name not in spec or name in redrawn or spec[name].kind == "deterministic":
             continue  # what the kernel computes is computed again
         if not spec[name].belongs_to_rows:
-            known[name] = value
+            usable[name] = value
         elif _goes_on(spec, spec[name], value, origin):
-            known[name] = value
+            usable[name] = value
             begun.append(name)
         elif in_sample:
-            known[name] = _of_rows(spec[name], value, origin, coupled=spec.coupled)
-    for name, value in known.items():
-        known[name] = as_site(spec[name], value)
-    return known, begun
+            usable[name] = _of_rows(spec[name], value, origin, coupled=spec.coupled)
+    for name, value in usable.items():
+        usable[name] = as_site(spec[name], value)
+    return usable, begun
 
 
 def _goes_on(spec: KernelSpec, site: SiteSpec, value: Array, origin: Origin) -> bool:
@@ -173,8 +173,8 @@ def _check_foresight(
     foresight: Callable[[int], str],
 ) -> None:
     """Refuse to go on where the kernel says something else of the fitted rows than at the fit."""
-    known = [rows_known(spec, spec[n], reused[n]) for n in begun if n in reused]
-    reason = foresight(max(known)) if known else ""
+    counts = [rows_known(spec, spec[n], reused[n]) for n in begun if n in reused]
+    reason = foresight(max(counts)) if counts else ""
     if reason:
         msg = (
             f"{reason} Rows that follow would change what was fitted. Compute such numbers outside "
@@ -187,11 +187,11 @@ def _of_rows(site: SiteSpec, value: Array, origin: Origin, *, coupled: bool) -> 
     """Draws of a latent of rows for the rows of a call; where rows interact, only as they were."""
     axis = 2 + (site.row_axis or 0)
     rows, is_known = origin.rows, origin.is_known
-    own = origin.draw_labels.get(site.name, {}).get(axis)
-    if origin.by_hand and own is not None and origin.labels is not None:
-        places = {label: number for number, label in enumerate(own.tolist())}
-        found = [places.get(label, -1) for label in origin.labels.tolist()]
-        rows, is_known = np.array(found), min(found) >= 0 and len(places) == len(own)
+    labels_then = origin.draw_labels.get(site.name, {}).get(axis)
+    if origin.by_hand and labels_then is not None and origin.labels is not None:
+        places = {label: number for number, label in enumerate(labels_then.tolist())}
+        numbers = [places.get(label, -1) for label in origin.labels.tolist()]
+        rows, is_known = np.array(numbers), min(numbers) >= 0 and len(places) == len(labels_then)
     if coupled and rows is not None:
         is_known = np.array_equal(rows, np.arange(np.shape(value)[axis]))
     if not is_known or (rows is not None and not follows_rows(site)):
@@ -223,8 +223,8 @@ def _changed_rows(
         for name in reached & reused.keys():
             apart = follows_rows(spec[name]) and not spec.coupled
             keeps = apart or is_path(spec[name])
-            part = every if keeps else np.full(spec.rows, every.any())
-            redraw[name] = redraw.get(name, np.zeros(spec.rows, bool)) | part
+            where = every if keeps else np.full(spec.rows, every.any())
+            redraw[name] = redraw.get(name, np.zeros(spec.rows, bool)) | where
     return redraw
 
 

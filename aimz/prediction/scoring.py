@@ -69,12 +69,14 @@ class _LogMeans:
         wide = densities.astype(np.float64)
         peak = wide.max(axis=1)
         scaled = np.exp(wide - _finite(peak)[:, None]).sum(axis=1)
-        part = np.stack([peak, scaled, weights.sum(axis=1, dtype=np.float64)])
+        shares = np.stack([peak, scaled, weights.sum(axis=1, dtype=np.float64)])
         with self._lock:
-            self._waiting[tile.number] = (tile.rows.start, part)
+            self._waiting[tile.number] = (tile.rows.start, shares)
             while self._next in self._waiting:
-                first, own = self._waiting.pop(self._next)
-                self.sums[first] = own if first not in self.sums else _joined(self.sums[first], own)
+                first, its_shares = self._waiting.pop(self._next)
+                self.sums[first] = (
+                    its_shares if first not in self.sums else _joined(self.sums[first], its_shares)
+                )
                 self._next += 1
 
     def means(self, draws: int) -> RowScores:
@@ -86,7 +88,7 @@ class _LogMeans:
 
 def _joined(before: np.ndarray, more: np.ndarray) -> np.ndarray:
     peak = np.maximum(before[0], more[0])
-    old, new = (part[1] * np.exp(part[0] - _finite(peak)) for part in (before, more))
+    old, new = (sums[1] * np.exp(sums[0] - _finite(peak)) for sums in (before, more))
     return np.stack([peak, old + new, before[2] + more[2]])
 
 
@@ -106,15 +108,15 @@ def row_scores(prepared: Prepared, on_rows: Callable[[int], None]) -> RowScores:
     plan = prepared.plan
     call = replace(prepared.call, task=scored(prepared.call.task))
     run = TileRun(call, compile_call(call, plan), plan)
-    found = _LogMeans()
+    means = _LogMeans()
 
     def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
         values = run(row_tile, tile, device)
-        own = values[DENSITY]
-        found.add(tile, own, values.get(WEIGHT, np.ones_like(own)))
+        densities = values[DENSITY]
+        means.add(tile, densities, values.get(WEIGHT, np.ones_like(densities)))
 
     each_tile(call, plan, work, on_rows)
-    return replace(found.means(plan.chains * plan.draws), notes=precision_notes(run))
+    return replace(means.means(plan.chains * plan.draws), notes=precision_notes(run))
 
 
 def presence_in(call: Call, sites: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -129,17 +131,17 @@ def presence_in(call: Call, sites: tuple[str, ...]) -> dict[str, np.ndarray]:
     call = replace(call, program=presence_block, task=task, block=block)
     plan = plan_tiles(task.spec, None if call.stream else len(block.rows), 1, count)
     run = TileRun(call, compile_call(call, plan), plan)
-    found: dict[int, dict[str, np.ndarray]] = {}
+    by_tile: dict[int, dict[str, np.ndarray]] = {}
 
     def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
         values = {n: v.any(axis=1) for n, v in run(row_tile, tile, device).items()}
-        own = found.setdefault(tile.rows.start, values)
+        seen = by_tile.setdefault(tile.rows.start, values)
         for name, value in values.items():
-            own[name] = own[name] | value
+            seen[name] = seen[name] | value
 
     each_tile(call, plan, work, lambda _: None)
-    parts = [found[first] for first in sorted(found)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in sites}
+    parts = [by_tile[first] for first in sorted(by_tile)]
+    return {name: np.concatenate([flags[name] for flags in parts]) for name in sites}
 
 
 def rows_that_count(call: Call, densities: xr.Dataset, row_dim: str) -> np.ndarray | None:
@@ -160,10 +162,10 @@ def rows_that_count(call: Call, densities: xr.Dataset, row_dim: str) -> np.ndarr
     if call.stream is not None:
         first = densities.isel(chain=0, draw=0).to_array()
         others = [dim for dim in first.dims if dim != row_dim]
-        found = {"": np.asarray(first.notnull().any(others))}
+        presence = {"": np.asarray(first.notnull().any(others))}
     else:
-        found = presence_in(call, sites)
-    counts = [value.reshape(len(value), -1).any(axis=1) for value in found.values()]
+        presence = presence_in(call, sites)
+    counts = [value.reshape(len(value), -1).any(axis=1) for value in presence.values()]
     rows: np.ndarray = np.logical_or.reduce(counts)
     if not rows.any():
         msg = "No row counts: all outcomes are missing or masked. Pass some."
@@ -178,9 +180,9 @@ def without_rows(
     left_out = int((~counts).sum())
     if not left_out:
         return tree
-    kept = np.flatnonzero(counts)
+    numbers = np.flatnonzero(counts)
     for name in groups:
         if name in tree.children and row_dim in tree[name].dims:
-            own = tree[name].to_dataset().isel({row_dim: kept})
-            tree[name] = xr.DataTree(own.assign_attrs(rows_left_out=left_out))
+            group = tree[name].to_dataset().isel({row_dim: numbers})
+            tree[name] = xr.DataTree(group.assign_attrs(rows_left_out=left_out))
     return tree

@@ -31,7 +31,7 @@ def settings_of(
     """
     primary = request.names[0]
 
-    def own(name: str, value: Any, *, may_end: bool) -> Any:
+    def as_site_has(name: str, value: Any, *, may_end: bool) -> Any:
         if name not in spec or not follows_rows(spec[name]) or callable(value):
             return value
         value = _with_all_axes(value, spec[name], row_dimension(spec))
@@ -39,9 +39,11 @@ def settings_of(
             return _lined(value, name, arguments, primary)
         return _turned(value, spec, name, arguments, primary, may_end=may_end)
 
-    do = {n: own(n, v, may_end=False) for n, v in (request.intervention or {}).items()}
-    given = {n: own(n, v, may_end=spec.coupled) for n, v in (request.condition or {}).items()}
-    return do, given
+    do = {n: as_site_has(n, v, may_end=False) for n, v in (request.intervention or {}).items()}
+    observed = {
+        n: as_site_has(n, v, may_end=spec.coupled) for n, v in (request.condition or {}).items()
+    }
+    return do, observed
 
 
 def _lined(value: Any, name: str, arguments: Arguments, primary: str) -> Any:
@@ -88,11 +90,11 @@ def _turned(
 def _with_all_axes(value: Any, site: SiteSpec, rows: str) -> Any:
     """A DataArray whose dimensions are those of a site, with those that it lacks of size 1."""
     dims = tuple(getattr(value, "dims", ()))
-    own = [dim or f"{site.name}_dim_{axis}" for axis, dim in enumerate(site.dims)]
-    own[site.row_axis or 0] = rows
-    lacks = [dim for dim in own if dim not in dims]
-    is_named = bool(dims) and all(dim in own for dim in dims)
-    return value.expand_dims(lacks).transpose(*own) if is_named else value
+    site_dims = [dim or f"{site.name}_dim_{axis}" for axis, dim in enumerate(site.dims)]
+    site_dims[site.row_axis or 0] = rows
+    lacks = [dim for dim in site_dims if dim not in dims]
+    is_named = bool(dims) and all(dim in site_dims for dim in dims)
+    return value.expand_dims(lacks).transpose(*site_dims) if is_named else value
 
 
 def _named_place(value: Any, spec: KernelSpec, arguments: Arguments) -> int | None:
@@ -103,8 +105,8 @@ def _named_place(value: Any, spec: KernelSpec, arguments: Arguments) -> int | No
     if arguments.labels is None or not hasattr(value, "columns"):
         return None
     labels = {str(label) for label in arguments.labels}
-    found = [{*map(str, own)} == labels for own in (value.index, value.columns)]
-    return found.index(True) if sum(found) == 1 else None
+    matches = [{*map(str, axis_labels)} == labels for axis_labels in (value.index, value.columns)]
+    return matches.index(True) if sum(matches) == 1 else None
 
 
 def _ways(array: np.ndarray, site: SiteSpec, *, may_end: bool) -> dict[int | None, np.ndarray]:
@@ -119,14 +121,14 @@ def _ways(array: np.ndarray, site: SiteSpec, *, may_end: bool) -> dict[int | Non
     return {n: way for n, way in ways.items() if _fits(way.shape, site, may_end=may_end)}
 
 
-def _fits(own: tuple[int, ...], site: SiteSpec, *, may_end: bool) -> bool:
+def _fits(value_shape: tuple[int, ...], site: SiteSpec, *, may_end: bool) -> bool:
     """Whether a value spreads to a site's shape, or is that of its first steps."""
     shape = tuple(site.shape)
     try:
-        spreads = np.broadcast_shapes(own, shape) == shape
+        spreads = np.broadcast_shapes(value_shape, shape) == shape
     except ValueError:
         spreads = False
-    return spreads or (may_end and ends_early(own, shape, first_axis(site)))
+    return spreads or (may_end and ends_early(value_shape, shape, first_axis(site)))
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:

@@ -44,16 +44,16 @@ def fingerprint(closed: core.ClosedJaxpr, *, values: bool = False) -> str:
 
 def numbers(jaxpr: core.Jaxpr) -> set[float]:
     """All scalar literals of a program and of the programs inside it."""
-    found: set[float] = set()
+    literals: set[float] = set()
     for eqn in jaxpr.eqns:
         for atom in eqn.invars:
             literal = atom.val if isinstance(atom, core.Literal) else np.nan
             if np.ndim(literal) == 0 and np.isreal(literal) and np.isfinite(literal):
-                found.add(float(literal))
+                literals.add(float(literal))
         for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
             if _is_jaxpr(value):
-                found |= numbers(getattr(value, "jaxpr", value))
-    return found
+                literals |= numbers(getattr(value, "jaxpr", value))
+    return literals
 
 
 def fingerprint_values(*values: Any) -> str:
@@ -75,12 +75,12 @@ def is_float_literal(atom: Any) -> bool:
 
 def float_literals(jaxpr: core.Jaxpr) -> list[Any]:
     """Values of the top-level float literals in reading order; weak types of its precision kept."""
-    own = jax.dtypes.canonicalize_dtype(np.float64)
+    double = jax.dtypes.canonicalize_dtype(np.float64)
     atoms: list[Any] = [atom for eqn in jaxpr.eqns for atom in eqn.invars]
     atoms += jaxpr.outvars
     return [
         float(atom.val)
-        if atom.aval.weak_type and atom.aval.dtype == own
+        if atom.aval.weak_type and atom.aval.dtype == double
         else np.asarray(atom.val, atom.aval.dtype)
         for atom in atoms
         if _is_literal(atom) and is_float_literal(atom)

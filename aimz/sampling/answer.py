@@ -144,10 +144,10 @@ class Answer(Inside):
             whole = self.task.spec[name].shape
             anew = jnp.expand_dims(anew, tuple(range(jnp.ndim(anew), len(whole))))
             anew = jnp.broadcast_to(jnp.moveaxis(anew, 0, axis), whole)
-            here = anew[self.step.places]
+            is_anew = anew[self.step.places]
             if name in self.task.held or msg["is_observed"]:
-                return completed(msg["fn"], ~here, value, drawn)
-            return jnp.where(here, drawn, value)
+                return completed(msg["fn"], ~is_anew, value, drawn)
+            return jnp.where(is_anew, drawn, value)
         if jnp.ndim(anew) + (not is_whole) == rank:
             anew = jnp.moveaxis(anew, 0, axis) if is_whole else jnp.expand_dims(anew, axis)
             if name in self.task.held or msg["is_observed"]:  # some of an event may be known
@@ -169,10 +169,12 @@ class Answer(Inside):
         value = value.astype(natural.dtype)
         if self.step is None:
             return drawn_on(msg["fn"], value, natural)
-        (place, *inner), known = self.step.places, len(value)
-        here = value[(jnp.minimum(place, known - 1), *inner)]
-        here = natural.at[tuple(slice(0, size) for size in here.shape)].set(here)
-        return jnp.where(place < known, here, natural)
+        (place, *inner), steps_known = self.step.places, len(value)
+        value_there = value[(jnp.minimum(place, steps_known - 1), *inner)]
+        value_there = natural.at[tuple(slice(0, size) for size in value_there.shape)].set(
+            value_there
+        )
+        return jnp.where(place < steps_known, value_there, natural)
 
     def _natural(self, msg: dict[str, Any]) -> Any:
         """The value that the site has when nobody sets it."""

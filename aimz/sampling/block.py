@@ -72,10 +72,10 @@ def density_spec(spec: KernelSpec) -> KernelSpec:
 
 def _density_site(site: SiteSpec) -> SiteSpec:
     rank = len(site.shape) - (0 if site.kind == "factor" else site.event_dim)
-    kept = replace(site, shape=site.shape[:rank], dims=site.dims[:rank], event_dim=0)
+    by_element = replace(site, shape=site.shape[:rank], dims=site.dims[:rank], event_dim=0)
     if site.row_axis is not None and site.row_axis < rank:
-        return kept
-    return replace(kept, rows="none", row_axis=None)
+        return by_element
+    return replace(by_element, rows="none", row_axis=None)
 
 
 def mapped(*fields: str) -> Any:

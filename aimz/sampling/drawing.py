@@ -22,9 +22,9 @@ __all__ = ["HALF_A_BLOCK", "draw", "draw_rows", "drawn_if_possible", "drawn_on",
 def draw(fn: dist.Distribution, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
     """One draw of a distribution with one of our keys."""
     fn = with_tails(fn)
-    for own in (key, as_stock_key(key)):
+    for kind_of_key in (key, as_stock_key(key)):
         with contextlib.suppress(NotImplementedError, AssertionError):
-            return fn(rng_key=own, sample_shape=shape)
+            return fn(rng_key=kind_of_key, sample_shape=shape)
     message = (
         f"Site '{name}' cannot be drawn from {type(fn).__name__}, which has no sampler. Give "
         "the distribution a `sample` method; a latent needs none once the model is fitted."
@@ -39,11 +39,11 @@ def narrow_draw(fn: dist.Distribution, key: jax.Array, shape: tuple[int, ...], n
         narrow = {"float64": np.float32, "int64": np.int32}.get(str(getattr(leaf, "dtype", "")))
         return leaf if narrow is None else leaf.astype(narrow)
 
-    def rebuilt(part: object) -> Any:
-        if not isinstance(part, dist.Distribution):
-            return jax.tree.map(narrowed, part)
-        narrow = copy.copy(part)
-        vars(narrow).update({name: rebuilt(own) for name, own in vars(part).items()})
+    def rebuilt(thing: object) -> Any:
+        if not isinstance(thing, dist.Distribution):
+            return jax.tree.map(narrowed, thing)
+        narrow = copy.copy(thing)
+        vars(narrow).update({name: rebuilt(attribute) for name, attribute in vars(thing).items()})
         return narrow
 
     with jax.enable_x64(False):
@@ -98,11 +98,11 @@ def draw_rows(
     axis = site.row_axis or 0
     from_right = len(batch) - axis
     parameters, axes = _row_parameters(base, family, from_right)
-    rest = batch[:axis] + batch[axis + 1 :]
+    batch_of_row = batch[:axis] + batch[axis + 1 :]
 
     def one_row(parameters: dict[str, Any], row: ArrayLike) -> Any:
         single = family(**parameters, **_settings(base, family, parameters))
-        return one(single.expand(rest), key(row), (), site.name)
+        return one(single.expand(batch_of_row), key(row), (), site.name)
 
     values = jax.vmap(one_row, in_axes=(axes, 0))(parameters, rows)
     return jnp.moveaxis(values, 0, axis)
@@ -143,12 +143,12 @@ def drawn_on(fn: dist.Distribution, value: jax.Array, natural: jax.Array) -> jax
     A draw of a multivariate normal becomes one given the value by the change that its first part
     makes to the rest (Matheron's rule).
     """
-    base, known = base_distribution(fn), value.shape[-1] if value.ndim else 0
+    base, count = base_distribution(fn), value.shape[-1] if value.ndim else 0
     if isinstance(base, dist.GaussianRandomWalk):
-        natural = natural - natural[..., known - 1 : known] + value[..., -1:]
+        natural = natural - natural[..., count - 1 : count] + value[..., -1:]
     elif isinstance(base, dist.MultivariateNormal):
         root = base.scale_tril
-        change = (value - natural[..., :known])[..., None]
-        noise = jax.scipy.linalg.solve_triangular(root[..., :known, :known], change, lower=True)
-        natural = natural + (root[..., :, :known] @ noise)[..., 0]
+        change = (value - natural[..., :count])[..., None]
+        noise = jax.scipy.linalg.solve_triangular(root[..., :count, :count], change, lower=True)
+        natural = natural + (root[..., :, :count] @ noise)[..., 0]
     return natural.at[tuple(slice(0, size) for size in value.shape)].set(value)

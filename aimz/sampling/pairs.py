@@ -38,7 +38,7 @@ def predict_pairs(task: Task, block: Block) -> Found:
         for name in task.sites
     }
     faults = {
-        name: first_fault(jax.tree.map(lambda *v: jnp.stack(v, -1), own, second.faults[name]))
-        for name, own in first.faults.items()
+        name: first_fault(jax.tree.map(lambda *v: jnp.stack(v, -1), of_first, second.faults[name]))
+        for name, of_first in first.faults.items()
     }
     return Found(values, faults)

@@ -105,11 +105,11 @@ def scored(task: Task) -> Task:
     parts = [DENSITY]
     if task.missing or any(spec[name].masked or spec[name].scaled for name in spec.row_data_sites):
         parts.append(WEIGHT)
-    own = [
+    added = [
         SiteSpec(name, "deterministic", "leading", 0, (spec.rows,), np.dtype(np.float32))
         for name in parts
     ]
-    results = replace(task.results, sites=(*task.results.sites, *own))
+    results = replace(task.results, sites=(*task.results.sites, *added))
     return replace(task, results=results, sites=tuple(parts))
 
 
@@ -180,8 +180,10 @@ def run_block(task: Task, block: Block, read: _Read) -> Found:
     if not isinstance(block.draws, Draw):
         block = block._replace(draws=Draw.numbered(block.draws))
     last: Any = -1
-    found: Found = jax.vmap(run, in_axes=(axes,), out_axes=Found(outs, last))(block)
-    return found._replace(faults={name: first_fault(own) for name, own in found.faults.items()})
+    every: Found = jax.vmap(run, in_axes=(axes,), out_axes=Found(outs, last))(block)
+    return every._replace(
+        faults={name: first_fault(of_site) for name, of_site in every.faults.items()}
+    )
 
 
 def _draw_by_row(task: Task, read: _Read, block: Block) -> Found:
@@ -225,7 +227,7 @@ def _draw_whole(task: Task, read: _Read, block: Block) -> Found:
             values[name] = jax.tree.map(lambda value: value[block.kept], values[name])
     faults = _site_faults(task, read, trace, answer)
     if block.kept is not None:
-        for name in [name for name, own in faults.items() if own.code.ndim]:
+        for name in [name for name, of_site in faults.items() if of_site.code.ndim]:
             faults[name] = jax.tree.map(lambda leaf: leaf[block.kept], faults[name])
     return Found(values, faults)
 
@@ -262,19 +264,19 @@ def _site_faults(
         if name not in trace or task.spec[name].kind in ("param", "factor"):
             continue
         site, marks = trace[name], _marks(task, trace, name, answer)
-        own: dict[str, Any] = {"is_read": False}
+        options: dict[str, Any] = {"is_read": False}
         if read is not site_values and name in asked and name not in set_sites:
-            own["is_read"] = site["type"] == "sample"
+            options["is_read"] = site["type"] == "sample"
             if read in (_site_densities, _row_scores):
                 density, counts = _density(task, trace, name)
                 density = jnp.where(counts, density, 0.0)
                 marks.append(Mark("log density", ~(density < jnp.inf), density))
         elif name in answer.drawn:
-            own = {"where": answer.drawn[name], "is_drawn": True}
+            options = {"where": answer.drawn[name], "is_drawn": True}
         axis = row_axis(task.spec, name) if follows_rows(task.spec[name]) else None
         fn = site["fn"] if site["type"] == "sample" else dist.Delta(site["value"])
-        faults[name] = faults_of(fn, jnp.shape(site["value"]), axis, marks=marks, **own)
-    return {name: found for name, found in faults.items() if found is not None}
+        faults[name] = faults_of(fn, jnp.shape(site["value"]), axis, marks=marks, **options)
+    return {name: of_site for name, of_site in faults.items() if of_site is not None}
 
 
 def _marks(task: Task, trace: Mapping[str, Any], name: str, answer: "Answer") -> list[Mark]:
@@ -291,8 +293,8 @@ def _needed(task: Task, read: _Read) -> Collection[str]:
     """Sites whose values are read: of what only its distribution is asked, those above it."""
     if read is _row_scores:
         return task.spec.above(task.spec.row_data_sites)
-    own = {p for name in task.sites for p in task.spec[name].parents}
-    return task.spec.above(own if read is _site_means else task.sites)
+    parents = {p for name in task.sites for p in task.spec[name].parents}
+    return task.spec.above(parents if read is _site_means else task.sites)
 
 
 def site_values(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -329,8 +331,10 @@ def _uniform(words: jax.Array, name: str, shape: tuple[int, ...], row: ArrayLike
 
 
 def _site_densities(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
-    found = {name: _density(task, trace, name) for name in task.sites}
-    return {name: jnp.where(counts, own, jnp.nan) for name, (own, counts) in found.items()}
+    densities = {name: _density(task, trace, name) for name in task.sites}
+    return {
+        name: jnp.where(counts, density, jnp.nan) for name, (density, counts) in densities.items()
+    }
 
 
 def _site_presence(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -346,17 +350,18 @@ def _density(task: Task, trace: Mapping[str, Any], name: str) -> tuple[Any, Any]
 def _row_scores(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
     total, weight, count = (jnp.zeros(()) for _ in range(3))
     for name in task.spec.row_data_sites:
-        own, counts = _density(task, trace, name)
+        elements, counts = _density(task, trace, name)
         scale = 1.0 if trace[name]["scale"] is None else trace[name]["scale"]
-        counts = counts & (jnp.broadcast_to(scale, own.shape) != 0)
+        counts = counts & (jnp.broadcast_to(scale, elements.shape) != 0)
         axis = row_axis(task.results, name)
-        parts = (jnp.where(counts, own, 0.0), jnp.where(counts, scale, 0.0), counts)
+        parts = (jnp.where(counts, elements, 0.0), jnp.where(counts, scale, 0.0), counts)
         density, scales, ones = (
-            jnp.moveaxis(part, axis, 0).reshape(own.shape[axis], -1).sum(axis=1) for part in parts
+            jnp.moveaxis(values, axis, 0).reshape(elements.shape[axis], -1).sum(axis=1)
+            for values in parts
         )
         total, weight, count = total + density, weight + scales, count + ones
-    found: dict[str, jax.Array] = {DENSITY: total, WEIGHT: weight / jnp.maximum(count, 1)}
-    return {name: found[name] for name in task.sites}
+    scores: dict[str, jax.Array] = {DENSITY: total, WEIGHT: weight / jnp.maximum(count, 1)}
+    return {name: scores[name] for name in task.sites}
 
 
 def _site_means(task: Task, block: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -370,14 +375,16 @@ def _site_means(task: Task, block: Block, trace: Mapping[str, Any]) -> dict[str,
             means[name] = mean_of(site["fn"], name, value.shape)
         else:
             means[name] = mean_of_known(site["fn"], value) if site["type"] == "sample" else value
-        known: Any = {**block.values, **block.row_values}.get(name)
-        if name in task.condition and jnp.shape(known) != value.shape:
-            given = mean_of_known(site["fn"], value)
-            means[name] = _mean_after(known, given, mean_of(site["fn"], name, value.shape))
+        set_value: Any = {**block.values, **block.row_values}.get(name)
+        if name in task.condition and jnp.shape(set_value) != value.shape:
+            mean_of_set = mean_of_known(site["fn"], value)
+            means[name] = _mean_after(
+                set_value, mean_of_set, mean_of(site["fn"], name, value.shape)
+            )
     return means
 
 
-def _mean_after(known: Array, value: jax.Array, mean: jax.Array) -> jax.Array:
+def _mean_after(set_value: Array, value: jax.Array, mean: jax.Array) -> jax.Array:
     """A mean, with the value in the first rows or steps, where it is known."""
-    first = tuple(slice(0, size) for size in jnp.shape(known))
+    first = tuple(slice(0, size) for size in jnp.shape(set_value))
     return mean.at[first].set(value[first])

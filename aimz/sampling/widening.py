@@ -90,8 +90,8 @@ def answered(setting: Callable[[Any], Any], natural: jax.Array) -> tuple[jax.Arr
         dtype = jnp.result_type(dtype, wide)
     is_whole = jnp.issubdtype(dtype, jnp.integer)
     with jax.enable_x64(True) if is_whole else contextlib.nullcontext():
-        own = jax.jit(lambda value: jnp.asarray(setting(value))) if is_whole else setting
-        value = jnp.asarray(own(jnp.asarray(natural, np.int64 if is_whole else dtype)))
+        answer = jax.jit(lambda value: jnp.asarray(setting(value))) if is_whole else setting
+        value = jnp.asarray(answer(jnp.asarray(natural, np.int64 if is_whole else dtype)))
         if is_whole and jnp.issubdtype(value.dtype, jnp.inexact):
             msg = (
                 "An intervention on a discrete site gives floating-point numbers, which would be "
@@ -115,7 +115,7 @@ def widened(value: Any, *, bools: bool = False) -> Any:
     if isinstance(value, list | tuple):
         return _widened_list(value, bools=bools)
     if isinstance(value, dict):
-        return {name: widened(part, bools=bools) for name, part in value.items()}
+        return {name: widened(item, bools=bools) for name, item in value.items()}
     if isinstance(value, pd.DataFrame):
         made = value.copy()
         for place in range(made.shape[1]):
@@ -196,7 +196,7 @@ def _of_bools(function: Callable[[Any], Any], bools: Any, numbers: Any, name: st
         return _called(function, numbers, name)
     try:
         counted = _called(function, numbers, name)
-        first, second = (np.asarray(as_array(part, name)) for part in (answer, counted))
+        first, second = (np.asarray(as_array(result, name)) for result in (answer, counted))
     except (InputError, TypeError, ValueError, IndexError, KeyError):  # e.g. a mask must be bools
         return answer
     if first.shape != second.shape or np.array_equal(first, second):

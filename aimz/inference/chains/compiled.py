@@ -152,15 +152,15 @@ def run_chains(
         plan = plan._replace(place=record.place)
     chains = _Chains(problem, given, plan, params, setup_key)
     numbers = np.split(np.arange(plan.chains), len(parts))  # chains start at different modes
-    groups = [_Group(chains, *own) for own in zip(parts, numbers, before, strict=True)]
+    groups = [_Group(chains, *places) for places in zip(parts, numbers, before, strict=True)]
     _run_groups(groups, warmup, plan, bar)
-    kept = _worth_keeping(groups)
-    if not kept:
+    lasting = _worth_keeping(groups)
+    if not lasting:
         raise KeyboardInterrupt
-    found = [group.joined(min(other.count for other in kept)) for group in kept]
-    draws, stats = (_joined(parts, plan.thinning) for parts in zip(*found, strict=True))
+    histories = [group.joined(min(other.count for other in lasting)) for group in lasting]
+    draws, stats = (_joined(parts, plan.thinning) for parts in zip(*histories, strict=True))
     states = [group.state for group in groups]
-    if len(kept) < len(groups):
+    if len(lasting) < len(groups):
         return draws, stats, None
     return draws, stats, ChainRecord(states, setup_key, params, runs, plan.place)
 
@@ -205,7 +205,7 @@ def _worth_keeping(groups: "list[_Group]") -> "list[_Group]":
 def _joined(parts: Sequence[Draws], thinning: int) -> Draws:
     """Arrays of several groups of chains, thinned."""
     return {
-        name: np.concatenate([part[name] for part in parts])[:, ::thinning] for name in parts[0]
+        name: np.concatenate([draws[name] for draws in parts])[:, ::thinning] for name in parts[0]
     }
 
 
@@ -229,12 +229,12 @@ class _Group:
         while done < total and not stop.is_set():
             size = min(size, (warmup if done < warmup else total) - done, _CHUNK)
             begun = time.perf_counter()
-            self.state, part = self.chains.advance(self.state, size)
+            self.state, piece = self.chains.advance(self.state, size)
             seconds = time.perf_counter() - begun
             done += size
             bar(size)
             if done > warmup:
-                self.found.append(part)
+                self.found.append(piece)
                 self.count += size
             # Many transitions a call, but no more than a reader of Ctrl-C has patience for.
             size = int(np.clip(size * _PATIENCE / max(seconds, 1e-3), 1, 10 * size))
@@ -279,7 +279,7 @@ class _Chains:
         if self.plan.place is not None:
             self.is_careful = True
             return self.plan.place
-        found = find_start(
+        start = find_start(
             self.problem,
             setup_key,
             jax.random.fold_in(setup_key, 1),
@@ -288,8 +288,8 @@ class _Chains:
             has_mode=self.plan.at_mode and not self.spread,
             must_hold=True,
         )
-        self.is_careful |= not found.at_mode
-        return {**found.place, "starts": found.starts} if found.informed else None
+        self.is_careful |= not start.at_mode
+        return {**start.place, "starts": start.starts} if start.informed else None
 
     def start(self, keys: jax.Array, numbers: np.ndarray, before: HMCState | None = None) -> Any:
         """States of chains before their first transition, or from `before` with other keys."""
@@ -349,8 +349,8 @@ class _Chains:
         with self.lock:  # groups of chains share one program, traced once
             if self.program is None:
                 self.program = compile_program(chunk, *arguments, version=self.version)
-        states, part = self.program(*arguments)
-        return states, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], part)
+        states, piece = self.program(*arguments)
+        return states, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], piece)
 
     def _sampler(self, fixed: tuple[Any, ...]) -> "_Sampler":
         """A private sampler; called inside a trace."""

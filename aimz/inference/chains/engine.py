@@ -136,8 +136,8 @@ class MCMCEngine:
     def fitted_object(self, fit: Fit, problem: Problem | None) -> MCMC:
         """A NumPyro `MCMC` object that holds the draws of a fit, as if it had run."""
         del problem
-        given = self.given
-        sampler = infer.NUTS(self.kernel) if given is None else given.sampler
+        users = self.given
+        sampler = infer.NUTS(self.kernel) if users is None else users.sampler
         arrays = next(iter(fit.draws.values()))
         mcmc = MCMC(
             copy.copy(sampler),
@@ -159,15 +159,24 @@ class MCMCEngine:
 
     def _plan(self, asked: Settings) -> Plan:
         """Lengths of the chains: as the call says, or else the object or the settings."""
-        given, own = self.given, self.settings
-        plan = Plan(own.chains, own.warmup, _SAMPLES, 1, "parallel", own, self.at_mode, self.place)
-        if given is not None:
+        users, settings = self.given, self.settings
+        plan = Plan(
+            settings.chains,
+            settings.warmup,
+            _SAMPLES,
+            1,
+            "parallel",
+            settings,
+            self.at_mode,
+            self.place,
+        )
+        if users is not None:
             plan = Plan(
-                given.num_chains,
-                given.num_warmup,
-                given.num_samples,
-                given.thinning,
-                given.chain_method,
+                users.num_chains,
+                users.num_warmup,
+                users.num_samples,
+                users.thinning,
+                users.chain_method,
             )
         called: dict[str, Any] = {
             "chains": asked.num_chains,

@@ -70,9 +70,9 @@ def _private_sampler(sampler: MCMCKernel, kernel: Callable[..., Any], model: Any
         return copy.deepcopy(sampler, {id(kernel): model})
 
 
-def is_plain(given: MCMC) -> bool:
+def is_plain(mcmc: MCMC) -> bool:
     """Whether an `MCMC` object runs its chains as it is told, without code of the user."""
-    return given.postprocess_fn is None and not callable(given.chain_method)
+    return mcmc.postprocess_fn is None and not callable(mcmc.chain_method)
 
 
 def is_made_for(holder: object, kernel: object) -> bool:
@@ -80,10 +80,10 @@ def is_made_for(holder: object, kernel: object) -> bool:
     if holder is kernel:
         return True
     if isinstance(holder, partial):
-        return any(is_made_for(part, kernel) for part in (holder.func, *holder.args))
+        return any(is_made_for(piece, kernel) for piece in (holder.func, *holder.args))
     parts = [getattr(holder, name, None) for name in ("_model", "fn", "inner_kernel")]
     parts += getattr(holder, "_kernels", ())
-    return any(part is not None and is_made_for(part, kernel) for part in parts)
+    return any(piece is not None and is_made_for(piece, kernel) for piece in parts)
 
 
 def fixed_params(problem: Problem, key: jax.Array) -> dict[str, Any]:

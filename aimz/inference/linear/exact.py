@@ -78,8 +78,8 @@ class _Moments:
         explained = np.sum(self.cross**2 / (self.values + ratio), axis=1)
         volume = np.sum(np.log1p(self.values / ratio), axis=1)
         residual = self.square - explained
-        own = -0.5 * variance + log_noise
-        return np.asarray(own - self.count * log_noise - 0.5 * (volume + residual / variance))
+        prior = -0.5 * variance + log_noise
+        return np.asarray(prior - self.count * log_noise - 0.5 * (volume + residual / variance))
 
 
 def _draw_noise(

@@ -39,7 +39,7 @@ class LaplaceLogistic:
         drawn, log_density = _around(generator(rng_key), target, mode, settings.num_samples)
         log_weights = None
         if len(target.data.y) <= health.WEIGH_ROWS:
-            log_weights = np.array([target.log_density(own) for own in drawn]) - log_density
+            log_weights = np.array([target.log_density(coef) for coef in drawn]) - log_density
         # Log-concave densities have no tail that the draws around the mode would not see.
         evidence = health.Evidence(log_weights, absent="many rows", sees_tails=True)
         judged = health.judge_shape(evidence)
@@ -76,8 +76,8 @@ class _Softmax:
     def log_density(self, coef: np.ndarray) -> float:
         """Log posterior density, up to a constant."""
         logits = self.data.A @ coef
-        own = np.sum(self.hits * logits, axis=1) - log_sum_exp(logits)
-        return float(self.data.w @ own - 0.5 * np.sum((coef / self.prior_scale) ** 2))
+        by_row = np.sum(self.hits * logits, axis=1) - log_sum_exp(logits)
+        return float(self.data.w @ by_row - 0.5 * np.sum((coef / self.prior_scale) ** 2))
 
     def slope(self, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradient, (column, class), and negative Hessian on its flattened axes."""

@@ -169,9 +169,9 @@ def _inner(log_scale: jax.Array) -> Any:
     return jnp.tril(log_scale, -1) + jnp.diag(jnp.exp(jnp.diag(log_scale)))
 
 
-def weight_sd(energy: Callable[[Any], Any], found: dict[str, Any], rng_key: jax.Array) -> Any:
+def weight_sd(energy: Callable[[Any], Any], normal: dict[str, Any], rng_key: jax.Array) -> Any:
     """Sd of log p - log q at draws of the normal that was found; what is not finite counts."""
-    vector, scale = found["vector"], found["scale"]
+    vector, scale = normal["vector"], normal["scale"]
     noise = jax.random.normal(rng_key, (_WEIGHTS, len(scale)), vector.dtype)
     moves = jnp.zeros((_WEIGHTS, vector.size), vector.dtype)
     points = vector + moves.at[:, : len(scale)].set(noise @ scale.T)

@@ -61,8 +61,8 @@ def find_mode(energy: Callable[[Any], Any], begins: jax.Array, dim: int) -> dict
     is_other = jnp.isfinite(evidence) & (jnp.sum(apart**2, axis=1) > OTHER_MODE**2)
     chances = jnp.where(is_other, jax.nn.sigmoid(evidence - evidence[best]), 0.0)
     starts = jnp.where((chances > NO_RIVAL)[:, None], modes, mode)[:, :dim]
-    found = {"vector": mode, "scale": scale, "usable": usable[best]}
-    return {**found, "starts": starts, "rival": jnp.max(chances)}
+    normal = {"vector": mode, "scale": scale, "usable": usable[best]}
+    return {**normal, "starts": starts, "rival": jnp.max(chances)}
 
 
 def find_normal(
@@ -71,8 +71,8 @@ def find_normal(
     """The same from natural-gradient steps, for densities without a usable mode."""
     vector, precision = _natural_gradient(energy, begin, dim, rng_key)
     scale = _inverse_root(precision)
-    found = {"vector": vector, "scale": scale, "usable": _is_sound(vector, scale)}
-    return {**found, "starts": vector[None, :dim], "rival": jnp.zeros((), vector.dtype)}
+    normal = {"vector": vector, "scale": scale, "usable": _is_sound(vector, scale)}
+    return {**normal, "starts": vector[None, :dim], "rival": jnp.zeros((), vector.dtype)}
 
 
 def _newton(energy: Callable[[Any], Any], begin: jax.Array) -> tuple[Any, ...]:
@@ -87,8 +87,8 @@ def _newton(energy: Callable[[Any], Any], begin: jax.Array) -> tuple[Any, ...]:
         better = jnp.isfinite(value) & (value <= old[0]) & jnp.all(jnp.isfinite(hessian))
         z = jnp.where(better, candidate, z)
         value, gradient, hessian = (
-            jnp.where(better, new, kept)
-            for new, kept in zip((value, gradient, hessian), old, strict=True)
+            jnp.where(better, new, before)
+            for new, before in zip((value, gradient, hessian), old, strict=True)
         )
         damping = jnp.where(better, damping * 0.1, jnp.maximum(damping * 10.0, 1e-3))
         unit, values, vectors = _eigen(hessian)
@@ -97,9 +97,9 @@ def _newton(energy: Callable[[Any], Any], begin: jax.Array) -> tuple[Any, ...]:
         move = -unit * (vectors @ (along / (lengths + damping)))
         distance = jnp.sqrt(jnp.sum(along**2 / jnp.maximum(lengths, _FLAT)))
         # Until a finite value is found, come closer to zero, where most densities are finite.
-        known = jnp.isfinite(value)
-        candidate = jnp.where(known, z + move, 0.5 * candidate)
-        distance = jnp.where(known, distance, jnp.inf)
+        is_finite = jnp.isfinite(value)
+        candidate = jnp.where(is_finite, z + move, 0.5 * candidate)
+        distance = jnp.where(is_finite, distance, jnp.inf)
         return count + 1, z, candidate, value, gradient, hessian, damping, distance, values[0]
 
     def going(carry: tuple[Any, ...]) -> Any:

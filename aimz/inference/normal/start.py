@@ -115,10 +115,10 @@ def _search_mode(
     """Climb from close to zero (with raw covariates half a unit is a long way) and from afar."""
     shape = (far_starts, begin.size)
     far = jax.random.uniform(key, shape, begin.dtype, -_FAR_RADIUS, _FAR_RADIUS)
-    found = find_mode(energy, jnp.concatenate([_NEAR_ZERO * begin[None], far]), dim)
+    normal = find_mode(energy, jnp.concatenate([_NEAR_ZERO * begin[None], far]), dim)
     if must_hold:
-        found["usable"] &= weight_sd(energy, found, jax.random.fold_in(key, 1)) < _MAX_WEIGHT_SD
-    return found
+        normal["usable"] &= weight_sd(energy, normal, jax.random.fold_in(key, 1)) < _MAX_WEIGHT_SD
+    return normal
 
 
 def _search_normal(
@@ -134,18 +134,18 @@ def latent_dim(problem: Problem) -> int:
 
 def _sizes(problem: Problem, setup_key: jax.Array) -> tuple[int, int | None]:
     """Latent dimensions, and parameters of the kernel (None: they are a neural network's)."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
 
     def look(key: jax.Array, arrays: dict[str, Any]) -> Any:
-        found["dim"] = int(set_up_guide(problem, problem.inputs.rows, key, arrays).latent_dim)
+        sizes["dim"] = int(set_up_guide(problem, problem.inputs.rows, key, arrays).latent_dim)
         return initial_variables(problem, key, arrays)
 
     with TRACE_LOCK:
         values = jax.eval_shape(look, setup_key, problem.inputs.arrays)
     mutable = any(site["type"] == "mutable" for site in raw_sites(problem))
     if mutable or not all(hasattr(value, "shape") for value in values.values()):
-        return found["dim"], None
-    return found["dim"], sum(int(value.size) for value in values.values())
+        return sizes["dim"], None
+    return sizes["dim"], sum(int(value.size) for value in values.values())
 
 
 def set_up_guide(
@@ -196,9 +196,9 @@ def _informed(
             kind = guide._init_latent.dtype
             latent = jax.random.uniform(begin_key, (dim,), kind, -INIT_RADIUS, INIT_RADIUS)
             begin = jnp.concatenate([latent, begin.astype(kind)])
-            found = search(energy, begin, dim, search_key)
-        vector = found.pop("vector")
-        return {"loc": vector[:dim], **found}, params(vector[dim:])
+            normal = search(energy, begin, dim, search_key)
+        vector = normal.pop("vector")
+        return {"loc": vector[:dim], **normal}, params(vector[dim:])
 
     arrays = problem.inputs.arrays
     weights = None if problem.weights is None else np.asarray(problem.weights)
@@ -214,11 +214,14 @@ def _flat_params(problem: Problem, key: jax.Array, arrays: dict[str, Any]) -> tu
     with handlers.block():
         seeded = handlers.seed(problem.kernel, key)
         sites = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
-    own = {n: s for n, s in sites.items() if s["type"] == "param" and s["value"] is not None}
-    transforms = {
-        n: biject_to(s["kwargs"].get("constraint", constraints.real)) for n, s in own.items()
+    param_sites = {
+        n: s for n, s in sites.items() if s["type"] == "param" and s["value"] is not None
     }
-    begin = {n: transforms[n].inv(jnp.asarray(s["value"], float)) for n, s in own.items()}
+    transforms = {
+        n: biject_to(s["kwargs"].get("constraint", constraints.real))
+        for n, s in param_sites.items()
+    }
+    begin = {n: transforms[n].inv(jnp.asarray(s["value"], float)) for n, s in param_sites.items()}
     vector, unpack = jax.flatten_util.ravel_pytree(begin)
     return transforms, vector, unpack
 
@@ -229,10 +232,10 @@ def _in_double(fn: Callable[..., Any], version: str, *arguments: Any) -> Any:
         with jax.enable_x64(True):
             wide = jax.tree.map(_widen, arguments)
             program = compile_program(fn, *wide, version=version)
-            found = jax.tree.map(np.asarray, program(*wide))
+            results = jax.tree.map(np.asarray, program(*wide))
     except (TypeError, ValueError):  # a kernel that fixes its own dtypes
-        found = compile_program(fn, *arguments, version=version)(*arguments)
-    return jax.tree.map(_narrow, found)
+        results = compile_program(fn, *arguments, version=version)(*arguments)
+    return jax.tree.map(_narrow, results)
 
 
 def _widen(leaf: Array) -> Any:

@@ -102,13 +102,13 @@ def plan_fit(problem: Problem, settings: Settings) -> Plan:
 def batches(plan: Plan, rng_key: jax.Array) -> Iterator[np.ndarray]:
     """Row numbers of one batch after another, endlessly."""
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(as_seed(rng_key))))
-    rest = np.empty(0, np.int32)
+    waiting = np.empty(0, np.int32)
     while True:
-        while len(rest) < plan.batch:
+        while len(waiting) < plan.batch:
             order = generator.permutation(plan.rows) if plan.shuffle else np.arange(plan.rows)
-            rest = np.concatenate([rest, order.astype(np.int32)])
-        yield rest[: plan.batch]
-        rest = rest[plan.batch :]
+            waiting = np.concatenate([waiting, order.astype(np.int32)])
+        yield waiting[: plan.batch]
+        waiting = waiting[plan.batch :]
 
 
 def run_phases(
@@ -187,10 +187,10 @@ def _chunk_rows(source: Iterator[np.ndarray], count: int) -> np.ndarray:
 def _check_finite(losses: np.ndarray, before: int, phase: Phase) -> None:
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
-        own = "fit with inference='nuts'" if phase.rate else "lower the optimiser's step size"
+        advice = "fit with inference='nuts'" if phase.rate else "lower the optimiser's step size"
         raise AimzError(
             f"The loss became {losses[bad[0]]} at step {before + bad[0] + 1}, so the fit has no "
-            f"answer. Check the inputs for extreme values, narrow the priors, or {own}.",
+            f"answer. Check the inputs for extreme values, narrow the priors, or {advice}.",
             code="fit-diverged",
         )
 

@@ -111,14 +111,14 @@ class SVIEngine:
             record = _refined(jax.random.fold_in(draw_key, 1), task, record)
         num_samples = _DRAWS if settings.num_samples is None else settings.num_samples
         absent = _why_unweighed(task)
-        found = _finish(draw_key, task, record, num_samples, weigh=not absent)
+        finished = _finish(draw_key, task, record, num_samples, weigh=not absent)
         losses = np.concatenate(course.losses).astype(np.float64)
         evidence = health.Evidence(
-            found.get("log_weights"), found.get("sections"), found.get("sites", ()), absent
+            finished.get("log_weights"), finished.get("sections"), finished.get("sites", ()), absent
         )
         explicit = plan.steps is not None
         judged = health.judge_svi(losses, evidence, explicit=explicit, course=course)
-        judged = _with_modes(_with_points(judged, found["draws"]), record)
+        judged = _with_modes(_with_points(judged, finished["draws"]), record)
         bad = (interrupted_note(record.steps),) if course.interrupted else judged.notes
         attrs = {
             **self._attrs(record),
@@ -128,7 +128,9 @@ class SVIEngine:
             "notes": _account(problem, plan, absent),
         }
         notes = (*plan.notes, *bad)
-        return Fit(found["draws"], {}, {"loss": losses}, attrs, record, found["params"], notes)
+        return Fit(
+            finished["draws"], {}, {"loss": losses}, attrs, record, finished["params"], notes
+        )
 
     def draw(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Draws:
         """More draws from the fitted guide; see `Engine`."""
@@ -153,8 +155,8 @@ class SVIEngine:
         self, state: SVIRecord, rng_key: Seed, problem: Problem, num_samples: int = _DRAWS
     ) -> Fit:
         """The fit that a stepped state stands for, with draws; its health is not judged."""
-        found = _finish(as_key(rng_key), self._task(problem), state, num_samples)
-        return Fit(found["draws"], {}, {}, self._attrs(state), state, found["params"])
+        finished = _finish(as_key(rng_key), self._task(problem), state, num_samples)
+        return Fit(finished["draws"], {}, {}, self._attrs(state), state, finished["params"])
 
     def vi_result(self, fit: Fit) -> SVIRunResult:
         """NumPyro's own record of a fit: parameters, state and losses."""
@@ -205,8 +207,8 @@ class SVIEngine:
         """Parameters of guide and kernel, on their own scales where the object knows them."""
         if self.given is not None:
             params: dict[str, Any] = self.given.optim.get_params(record.svi.optim_state)
-            known = self.given.constrain_fn
-            return params if known is None else known(params)
+            constrain = self.given.constrain_fn
+            return params if constrain is None else constrain(params)
         _, (params, _) = record.svi.optim_state
         return dict(params)
 
@@ -251,8 +253,8 @@ def _begin(rng_key: jax.Array, task: Task, rows: int) -> SVIRecord:
     values: dict[str, Any] = {}
     informed, rival = False, 0.0
     if task.given is None and problem.spec.latents:
-        found = find_start(problem, setup_key, start_key, task.version)
-        place, values, informed, rival, *_ = found
+        start = find_start(problem, setup_key, start_key, task.version)
+        place, values, informed, rival, *_ = start
 
     def begin(
         setup_key: jax.Array,
@@ -359,30 +361,33 @@ def _finish(
         svi = task.set_up(problem.inputs.rows, fixed, kwargs)
         params = {**svi.get_params(state), **(state.mutable_state or {})}
         draw_key, weigh_key = jax.random.split(key)
-        own = initial_variables(problem, fixed[0], arrays)
-        found = {"draws": {}, "params": {name: params[name] for name in own if name in params}}
+        kernel_params = initial_variables(problem, fixed[0], arrays)
+        finished = {
+            "draws": {},
+            "params": {name: params[name] for name in kernel_params if name in params},
+        }
         if latents:
             values = sample_guide(svi, draw_key, params, num_samples, kwargs)
-            found["draws"] = {name: values[name] for name in latents if name in values}
+            finished["draws"] = {name: values[name] for name in latents if name in values}
         if weigh:
             look = look_around if task.given is None else log_weights
-            found |= look(weigh_key, problem, svi, params, kwargs, weights)
-        return found
+            finished |= look(weigh_key, problem, svi, params, kwargs, weights)
+        return finished
 
     fixed = (record.setup_key, record.start)
     weights = None if problem.weights is None else jnp.asarray(problem.weights)
     arguments = (rng_key, record.svi, fixed, problem.inputs.arrays, weights)
-    found: dict[str, Any] = dict(
+    finished: dict[str, Any] = dict(
         compile_program(finish, *arguments, version=task.version)(*arguments)
     )
-    check_draws(latents, found["draws"], SVIEngine.name)
-    found["draws"] = {name: np.asarray(value)[None] for name, value in found["draws"].items()}
-    for name in found.keys() & {"log_weights", "sections"}:
-        found[name] = np.asarray(found[name])
-    if "sections" in found:
-        names = sorted(found["draws"])
-        found["sites"] = [names[number] for number in np.asarray(found["sites"])]
-    return found
+    check_draws(latents, finished["draws"], SVIEngine.name)
+    finished["draws"] = {name: np.asarray(value)[None] for name, value in finished["draws"].items()}
+    for name in finished.keys() & {"log_weights", "sections"}:
+        finished[name] = np.asarray(finished[name])
+    if "sections" in finished:
+        names = sorted(finished["draws"])
+        finished["sites"] = [names[number] for number in np.asarray(finished["sites"])]
+    return finished
 
 
 def _why_unweighed(task: Task) -> str:

@@ -37,7 +37,7 @@ def sample_guide(
 def is_point(guide: Callable[..., Any]) -> bool:
     """Whether the guide, or a part of it, is a point while training."""
     if isinstance(guide, AutoGuideList):
-        return any(is_point(part) for part in guide)
+        return any(is_point(inner) for inner in guide)
     return isinstance(guide, AutoDelta | AutoLaplaceApproximation)
 
 
@@ -48,7 +48,7 @@ def guide_name(guide: Callable[..., Any]) -> str:
 
 def _is_automatic(guide: Callable[..., Any]) -> bool:
     if isinstance(guide, AutoGuideList):
-        return all(_is_automatic(part) for part in guide)
+        return all(_is_automatic(inner) for inner in guide)
     return isinstance(guide, AutoGuide)
 
 
@@ -72,7 +72,7 @@ def _private_guide(
         new._event_dims = {}
     new.model = _rebound(guide.model, kernel, model)
     if isinstance(guide, AutoGuideList):
-        new._guides = [_private_guide(part, kernel, model) for part in guide]
+        new._guides = [_private_guide(inner, kernel, model) for inner in guide]
     return new
 
 

@@ -86,11 +86,11 @@ def advance_by_chunks(
 def step_program(task: Task, chunk: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """The program of single steps: only the kernel and the guide are traced to recognise it."""
     shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(arguments)]
-    inputs, given = task.problem.inputs, task.given
+    inputs, users = task.problem.inputs, task.given
     parts: tuple[Any, ...] = ()
-    if given is not None:
-        guide = getattr(given.guide, "__dict__", {})
-        parts = (given, *vars(given).values(), *guide.values())
+    if users is not None:
+        guide = getattr(users.guide, "__dict__", {})
+        parts = (users, *vars(users).values(), *guide.values())
     key = (
         task.version,
         id(task.problem.kernel),

@@ -50,8 +50,8 @@ class Task:
     def version(self) -> str:
         """Name of what the kernel and the user's guide function compute."""
         guide = None if self.given is None else self.given.guide
-        own = () if guide is None or isinstance(guide, AutoGuide) else (guide,)
-        return version_of(self.problem, *own)
+        guides = () if guide is None or isinstance(guide, AutoGuide) else (guide,)
+        return version_of(self.problem, *guides)
 
     @property
     def is_mutable(self) -> bool:
@@ -62,7 +62,7 @@ class Task:
     def is_subsampled(self) -> bool:
         """Whether a plate of the kernel draws its own rows."""
         plates = (site["args"] for site in self.sites if site["type"] == "plate")
-        return any(size is not None and part not in (None, size) for size, part in plates)
+        return any(size is not None and drawn not in (None, size) for size, drawn in plates)
 
     def svi(self, rows: int, start: dict[str, Any] | None) -> SVI:
         """A private `SVI` for batches of `rows` rows."""

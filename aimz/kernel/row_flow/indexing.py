@@ -119,12 +119,12 @@ def _rows_by_number(
     """Axes written at 0, 1, 2, ...: operand axis to update axis."""
     if len(columns) > 1 and not indices.parts:
         return {}
-    found = {}
+    axes = {}
     for column, axis in zip(columns, numbers.scatter_dims_to_operand_dims, strict=True):
         at = column.index
         if at is not None and indices.shape[at] == operand.shape[axis]:
-            found[int(axis)] = spots[at]
-    return found
+            axes[int(axis)] = spots[at]
+    return axes
 
 
 def _scatter_fits(

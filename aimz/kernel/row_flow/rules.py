@@ -81,8 +81,8 @@ def join_like(name: str, flows: Sequence[Flow], shape: tuple[int, ...]) -> Flow:
     axis = next(iter(axes), None)
     if axis is not None:
         _refuse_positions(name, spread, axis)
-    kept = (a for a in range(len(shape)) if a != axis and all(f.is_same(a) for f in spread))
-    return Flow(shape, axis, frozenset(kept))
+    same = (a for a in range(len(shape)) if a != axis and all(f.is_same(a) for f in spread))
+    return Flow(shape, axis, frozenset(same))
 
 
 def _refuse_positions(name: str, flows: Iterable[Flow], axis: int) -> None:
@@ -107,8 +107,8 @@ def _each(_eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
 def _convert(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     (flow,) = flows
     if _shape(eqn) != flow.shape:  # bitcast to another width adds or removes a last axis
-        kept = {a: a for a in range(min(len(flow.shape), len(_shape(eqn))))}
-        return [replace(stays(flow, _shape(eqn), kept, "bitcast splits rows"), fill=None)]
+        axes = {a: a for a in range(min(len(flow.shape), len(_shape(eqn))))}
+        return [replace(stays(flow, _shape(eqn), axes, "bitcast splits rows"), fill=None)]
     dtype = eqn.outvars[0].aval.dtype
     return [
         replace(flow, index=_kept_index(flow, dtype), fill=_as_dtype(flow.fill, dtype), parts=())
@@ -131,8 +131,8 @@ def _as_dtype(fill: object, dtype: np.dtype[Any]) -> Any:
 def _compare(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
     """Comparing row numbers with zero has a known answer: NumPy-style indexing does it."""
     left, right = flows
-    known = right.fill is not None and right.fill <= 0
-    if left.index is not None and known and eqn.primitive.name in {"lt", "ge"}:
+    has_answer = right.fill is not None and right.fill <= 0
+    if left.index is not None and has_answer and eqn.primitive.name in {"lt", "ge"}:
         shape = _shape(eqn)
         answer = eqn.primitive.name == "ge"
         return [Flow(shape, same=frozenset(range(len(shape))), fill=answer)]

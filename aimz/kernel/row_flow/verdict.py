@@ -110,7 +110,7 @@ def judge(
         cut,
         plates,
         next((reason for reason in reasons.values() if reason), ""),
-        _pooled({name: own for name, own in roles.items() if name not in priors}),
+        _pooled({name: by_role for name, by_role in roles.items() if name not in priors}),
         not any(reason for name, reason in reasons.items() if name not in priors),
     )
 
@@ -127,7 +127,7 @@ def _is_global_latent(site: Statement, rows: str) -> bool:
 
 def _pooled(roles: Mapping[str, Mapping[str, Flow]]) -> frozenset[str]:
     """Arguments and sites of which a statistic over the rows goes into what sites are made of."""
-    read = (f for own in roles.values() for role, f in own.items() if role != "density")
+    read = (f for by_role in roles.values() for role, f in by_role.items() if role != "density")
     names = (name for flow in read for name in pooled_in(flow.sources))
     return frozenset(name.removeprefix(_ARGUMENT) for name in names)
 

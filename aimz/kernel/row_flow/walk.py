@@ -99,8 +99,8 @@ def follow(closed: core.ClosedJaxpr | core.Jaxpr, inputs: Sequence[Flow]) -> lis
     'reduce_sum combines rows'
     """
     jaxpr = getattr(closed, "jaxpr", closed)
-    known: dict[Any, Flow] = dict(zip(jaxpr.invars, inputs, strict=True))
-    known.update(
+    flows: dict[Any, Flow] = dict(zip(jaxpr.invars, inputs, strict=True))
+    flows.update(
         (var, constant(value))
         for var, value in zip(jaxpr.constvars, getattr(closed, "consts", ()), strict=False)
     )
@@ -108,11 +108,11 @@ def follow(closed: core.ClosedJaxpr | core.Jaxpr, inputs: Sequence[Flow]) -> lis
     def read(atom: Any) -> Flow:
         if isinstance(atom, core.Literal):
             return constant(atom.val)
-        return known[atom] if atom in known else whole(atom.aval.shape)
+        return flows[atom] if atom in flows else whole(atom.aval.shape)
 
     for eqn in jaxpr.eqns:
         outputs = _equation(eqn, [read(atom) for atom in eqn.invars])
-        known.update(zip(eqn.outvars, outputs, strict=True))
+        flows.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
@@ -283,8 +283,10 @@ def _carry_over_rows(body: core.ClosedJaxpr, carry: list[Flow], first: int) -> l
     jaxpr = getattr(body, "jaxpr", body)
     constant_through = [jaxpr.outvars[i] is jaxpr.invars[first + i] for i in range(len(carry))]
     return [
-        flow if kept else replace(flow, axis=None, mixed="scan carries values from row to row")
-        for flow, kept in zip(carry, constant_through, strict=True)
+        flow
+        if is_constant
+        else replace(flow, axis=None, mixed="scan carries values from row to row")
+        for flow, is_constant in zip(carry, constant_through, strict=True)
     ]
 
 
