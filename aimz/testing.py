@@ -11,7 +11,6 @@ pytest::
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -52,7 +51,7 @@ class EngineContract:
         raise NotImplementedError
 
     @staticmethod
-    def kernel(X: Any, y: Any = None) -> None:
+    def kernel(X: jax.Array, y: jax.Array | None = None) -> None:
         """A normal mean with a normal prior: `b` has a posterior in closed form."""
         b = numpyro.sample("b", dist.Normal(0.0, 2.0))
         with numpyro.plate("rows", X.shape[0]):

@@ -79,7 +79,9 @@ class AutoEngine(SVIEngine):
             return self._chains().proceed(rng_key, problem, fit, num_samples)
         return replace(fit, draws=super().draw(rng_key, problem, fit, num_samples))
 
-    def step(self, rng_key: Seed, problem: Problem, state: Any = None) -> tuple[SVIRecord, float]:
+    def step(
+        self, rng_key: Seed, problem: Problem, state: SVIRecord | ChainRecord | None = None
+    ) -> tuple[SVIRecord, float]:
         """One step on the rows of `problem`; chains have none."""
         if isinstance(state, ChainRecord):
             msg = (

@@ -42,7 +42,9 @@ class AbsentEngine:
     def __init__(self, described: str) -> None:
         self.described = described
 
-    def fit(self, rng_key: Seed, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
+    def fit(
+        self, rng_key: Seed, problem: Problem, settings: Settings, *, state: object = None
+    ) -> Fit:
         """Refuse."""
         raise self._error()
 

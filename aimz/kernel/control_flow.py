@@ -88,7 +88,7 @@ def leave(msg: dict[str, Any]) -> dict[str, Any]:
     return noted
 
 
-def names_inside(value: Any) -> set[str]:
+def names_inside(value: object) -> set[str]:
     """Names of the sites that a control-flow statement recorded."""
     leaves = jax.tree.leaves(value, is_leaf=lambda node: isinstance(node, PytreeTrace))
     return {name for leaf in leaves if isinstance(leaf, PytreeTrace) for name in leaf.trace}

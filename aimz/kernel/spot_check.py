@@ -125,7 +125,7 @@ def _first_of(value: Array, like: Array) -> Any:
     return value[tuple(map(slice, like.shape))]
 
 
-def _run_once(compare: Callable[..., Any], *args: Any) -> Any:
+def _run_once(compare: Callable[..., Any], *args: object) -> Any:
     """Run a check; it is no prediction, so it takes no place among the compiled programs."""
     closed, shapes = programs.trace(compare, *args)
     key = programs.fingerprint(closed, values=True)

@@ -222,7 +222,7 @@ class spread_sites(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_pl
         self.shapes, self.primary, self.rows = shapes, primary, 0
         super().__init__(kernel)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         leaves = jax.tree.leaves(kwargs.get(self.primary))
         self.rows = jnp.shape(leaves[0])[0] if leaves and jnp.ndim(leaves[0]) else 0
         return super().__call__(*args, **kwargs)
@@ -572,7 +572,7 @@ def _is_numeric(leaf: object) -> bool:
     return not jax.dtypes.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
 
 
-def traced_plainly(run: Callable[..., Any], arrays: dict[str, Any], *more: Any) -> Any:
+def traced_plainly(run: Callable[..., Any], arrays: dict[str, Any], *more: object) -> Any:
     """Trace, and turn what JAX says about values that are not known yet into plain words."""
     abstract = jax.tree.map(shape_of, arrays)
     try:

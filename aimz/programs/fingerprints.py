@@ -56,7 +56,7 @@ def numbers(jaxpr: core.Jaxpr) -> set[float]:
     return literals
 
 
-def fingerprint_values(*values: Any) -> str:
+def fingerprint_values(*values: object) -> str:
     """Name of some pytrees of arrays and plain values, by their values alone.
 
     >>> fingerprint_values({"a": np.ones(2)}) == fingerprint_values({"a": np.ones(2)})

@@ -64,11 +64,11 @@ class Bound:
     literals: list[Any]
     shapes: Any  # of what it returns
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: object) -> Any:
         flat = self.program.run(self.constants, self.literals, jax.tree.leaves(inputs))
         return jax.tree.unflatten(jax.tree.structure(self.shapes), flat)
 
-    def check(self, *inputs: Any) -> None:
+    def check(self, *inputs: object) -> None:
         """Raise a TypeError or ValueError if the program does not fit together.
 
         JAX gives a constant of NumPy in the precision in which another program holds it: then a
@@ -114,7 +114,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def trace(
-    fn: Callable[..., Any], *args: Any, version: str | None = None
+    fn: Callable[..., Any], *args: object, version: str | None = None
 ) -> tuple[core.ClosedJaxpr, Any]:
     """Trace `fn(*args)` afresh; returns the jaxpr and the output's shapes as a pytree.
 
@@ -170,7 +170,7 @@ def forget_traces() -> None:
     getattr(cache, "cache_clear", lambda: None)()
 
 
-def compile_program(fn: Callable[..., Any], *args: Any, version: str | None = None) -> Bound:
+def compile_program(fn: Callable[..., Any], *args: object, version: str | None = None) -> Bound:
     """Compile `fn` for arguments shaped like `args`, or find the program that does the same.
 
     Parameters

@@ -8,6 +8,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,11 @@ MODULE_LINES = 600
 FUNCTION_LINES = 50
 COMPLEXITY = 12
 PARAMETERS = 8
+# Of all parameters, those that say no more than `Any`; of all names that are bound, those that say
+# nothing of what they hold. These numbers may only fall.
+ANY_SHARE = 0.08
+GENERIC_SHARE = 0.02
+GENERIC_NAMES = {"own", "given", "found", "part", "kept", "rest", "here", "known"}
 PUBLIC_CLASSES = {
     "Estimator",
     "ImpactModel",
@@ -303,6 +309,38 @@ def test_functions_take_few_parameters():
         if count > PARAMETERS and not public:
             wrong.append(f"{where}: {count} parameters")
     assert not wrong, "\n".join(wrong)
+
+
+def parameters_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg]:
+    """Parameters of a function, starred ones too, but for `self` and `cls`."""
+    named = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    starred = [arg for arg in (node.args.vararg, node.args.kwarg) if arg is not None]
+    return [arg for arg in (*named, *starred) if arg.arg not in {"self", "cls"}]
+
+
+def test_parameters_say_their_types():
+    types = [
+        (where, ast.unparse(arg.annotation) if arg.annotation else "Any")
+        for where, _, node in functions()
+        for arg in parameters_of(node)
+    ]
+    bare = [where for where, text in types if text == "Any"]
+    share = len(bare) / len(types)
+    assert share <= ANY_SHARE, f"{share:.2%} of parameters are `Any`, e.g. {bare[:5]}"
+
+
+def test_names_say_what_they_hold():
+    bound = [
+        (path, node.arg if isinstance(node, ast.arg) else node.id)
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.arg)
+        or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    ]
+    generic = [(name_of(path), name) for path, name in bound if name in GENERIC_NAMES]
+    share = len(generic) / len(bound)
+    most = Counter(generic).most_common(5)
+    assert share <= GENERIC_SHARE, f"{share:.2%} of names say nothing, e.g. {most}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -1,7 +1,6 @@
 """Linear regression without search: its posterior in closed form, but for the noise on a grid."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,9 @@ class ExactLinear:
 
     name = "exact"
 
-    def fit(self, rng_key: Seed, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
+    def fit(
+        self, rng_key: Seed, problem: Problem, settings: Settings, *, state: object = None
+    ) -> Fit:
         """Tabulate the noise and draw; see `Engine`."""
         draws = self.draw(rng_key, problem, None, settings.num_samples or DRAWS)
         return Fit(draws, attrs={"engine": self.name}, state=())

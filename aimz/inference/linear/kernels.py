@@ -21,7 +21,7 @@ import numpyro
 import numpyro.distributions as dist
 from scipy import special
 
-from aimz.arrays import Seed
+from aimz.arrays import Array, Seed
 from aimz.errors import KernelValidationError
 from aimz.inference.engine import Draws, Problem
 from aimz.programs import as_key
@@ -83,7 +83,7 @@ class LinearKernel:
         location, spread = float(outcome.center[0]), float(outcome.scale[0])
         return cls(Columns.of(X, weights), location, spread, prior_scale)
 
-    def __call__(self, X: Any, y: Any = None) -> None:
+    def __call__(self, X: Array, y: Array | None = None) -> None:
         wide = self.prior_scale * self.spread
         level = numpyro.sample("level", dist.Normal(self.location, wide))
         coef = numpyro.sample("coef", dist.Normal(0.0, wide / self.columns.scale).to_event(1))
@@ -106,7 +106,7 @@ class LogisticKernel:
     classes: int
     prior_scale: float = 2.5
 
-    def __call__(self, X: Any, y: Any = None) -> None:
+    def __call__(self, X: Array, y: Array | None = None) -> None:
         wide = jnp.broadcast_to(self.prior_scale, (self.classes,))
         level = numpyro.sample("level", dist.Normal(0.0, wide).to_event(1))
         scale = wide / self.columns.scale[:, None]

@@ -1,7 +1,6 @@
 """Logistic regression by Laplace's method: the mode by Newton, and the curvature there."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -31,7 +30,9 @@ class LaplaceLogistic:
 
     name = "laplace"
 
-    def fit(self, rng_key: Seed, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
+    def fit(
+        self, rng_key: Seed, problem: Problem, settings: Settings, *, state: object = None
+    ) -> Fit:
         """Find the mode and draw; see `Engine`."""
         kernel = kernel_of(problem, LogisticKernel)
         target = _Softmax.of(kernel, Data.of(problem))

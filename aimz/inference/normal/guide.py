@@ -72,7 +72,7 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         )
         self.start = start
 
-    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+    def _setup_prototype(self, *args: object, **kwargs: object) -> None:
         """See the kernel once; unlike NumPyro's, without a search for a better start."""
         key = numpyro.prng_key()
         with handlers.block():
@@ -129,7 +129,7 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         log_scale = numpyro.param(f"{self.prefix}_scale", jnp.zeros_like(self.start["scale"]))
         return self.normal(*self.affine(mu, log_scale))
 
-    def _sample_latent(self, *args: Any, **kwargs: Any) -> Any:
+    def _sample_latent(self, *args: object, **kwargs: Any) -> Any:
         sample_shape = kwargs.pop("sample_shape", ())
         posterior = self._get_posterior()
         latent = posterior.rsample(numpyro.prng_key(), sample_shape)
@@ -144,9 +144,9 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         self,
         rng_key: jax.Array,
         params: dict[str, Any],
-        *args: Any,
+        *args: object,
         sample_shape: tuple[int, ...] = (),
-        **kwargs: Any,
+        **kwargs: object,
     ) -> dict[str, Any]:
         """Draw latent sites; sites that are not latent are left out."""
         del args, kwargs

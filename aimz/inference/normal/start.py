@@ -226,7 +226,7 @@ def _flat_params(problem: Problem, key: jax.Array, arrays: dict[str, Any]) -> tu
     return transforms, vector, unpack
 
 
-def _in_double(fn: Callable[..., Any], version: str, *arguments: Any) -> Any:
+def _in_double(fn: Callable[..., Any], version: str, *arguments: object) -> Any:
     """Run a program in double precision where the kernel allows it, and come back."""
     try:
         with jax.enable_x64(True):

@@ -83,7 +83,7 @@ def advance_by_chunks(
     return advance
 
 
-def step_program(task: Task, chunk: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+def step_program(task: Task, chunk: Callable[..., Any], *arguments: object) -> Callable[..., Any]:
     """The program of single steps: only the kernel and the guide are traced to recognise it."""
     shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(arguments)]
     inputs, users = task.problem.inputs, task.given
@@ -104,7 +104,7 @@ def step_program(task: Task, chunk: Callable[..., Any], *arguments: Any) -> Call
     return _STEPPED.get_or_make(key, make)[0]
 
 
-def chunk_compiled(task: Task, chunk: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+def chunk_compiled(task: Task, chunk: Callable[..., Any], *arguments: object) -> Callable[..., Any]:
     """A chunk of steps, compiled once."""
     return compile_program(chunk, *arguments, version=task.version)
 

@@ -89,5 +89,5 @@ class Task:
         return svi
 
 
-def empty_guide(**_: Any) -> None:
+def empty_guide(**_: object) -> None:
     """Guide of a kernel without latent sites."""
