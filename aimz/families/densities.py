@@ -114,7 +114,7 @@ def _by_formula(fn: dist.Distribution, value: Array) -> Any:
     return _log_prob(fn, value)
 
 
-def _log_prob(fn: dist.Distribution, value: Array) -> Any:
+def _log_prob(fn: dist.Distribution, value: Array) -> jax.Array:
     """NumPyro's own formula, on the border of the support too."""
     fn = copy.copy(fn)
     fn._validate_args = False  # noqa: SLF001  # -inf on the border of an open support
@@ -166,7 +166,7 @@ def _support(fn: dist.Distribution) -> Any:
 
 
 # ------------------------------------------------------------------ exact forms
-def _left_over(x: Array) -> Any:
+def _left_over(x: Array) -> jax.Array:
     """What Stirling's formula leaves of ln Gamma(x + 1), for x > 0."""
     small, large = jnp.minimum(x, _LARGE), jnp.maximum(x, _LARGE)
     direct = gammaln(small + 1) - (small + 0.5) * jnp.log(small) + small - _HALF_LOG_TAU
@@ -176,7 +176,7 @@ def _left_over(x: Array) -> Any:
     return jnp.where(x < _LARGE, direct, series / large)
 
 
-def _deviance(x: Array, mean: Array) -> Any:
+def _deviance(x: Array, mean: Array) -> jax.Array:
     """Half of what a count x > 0 adds to the deviance: x log(x / mean) + mean - x."""
     ratio = (x - mean) / (x + mean)
     is_near = jnp.abs(ratio) < 0.1
@@ -189,14 +189,14 @@ def _deviance(x: Array, mean: Array) -> Any:
     return jnp.where(is_near, close, x * jnp.log(x / apart) + apart - x)
 
 
-def _poisson(x: Array, mean: Array) -> Any:
+def _poisson(x: Array, mean: Array) -> jax.Array:
     """Log probability of a count x >= 0, which need not be whole."""
     some = jnp.where(x > 0, x, 1.0)
     tail = _left_over(some) + _deviance(some, mean) + 0.5 * jnp.log(some) + _HALF_LOG_TAU
     return jnp.where(x > 0, -tail, -mean)
 
 
-def _binomial(x: Array, rest: Array, success: Array, failure: Array) -> Any:
+def _binomial(x: Array, rest: Array, success: Array, failure: Array) -> jax.Array:
     """Log probability of x successes and the rest failures, which need not be whole."""
     count = x + rest
     some, others = jnp.where(x > 0, x, 1.0), jnp.where(rest > 0, rest, 1.0)
@@ -212,7 +212,7 @@ def _binomial(x: Array, rest: Array, success: Array, failure: Array) -> Any:
     return jnp.where(x <= 0, none, jnp.where(rest <= 0, every, inner))
 
 
-def _beta(first: Array, second: Array, x: Array, rest: Array) -> Any:
+def _beta(first: Array, second: Array, x: Array, rest: Array) -> jax.Array:
     """Log density of a share x, whose rest is 1 - x."""
     odds = jnp.log(first) + jnp.log(second) - jnp.log(first + second) - jnp.log(x) - jnp.log(rest)
     return odds + _binomial(first, second, x, rest)
@@ -224,31 +224,31 @@ def _chances(fn: dist.Distribution) -> tuple[Any, Any]:
     return fn.probs, 1 - fn.probs
 
 
-def _of_poisson(fn: dist.Distribution, value: Array) -> Any:
+def _of_poisson(fn: dist.Distribution, value: Array) -> jax.Array:
     return _poisson(value, jnp.asarray(fn.rate, value.dtype))
 
 
-def _of_binomial(fn: dist.Distribution, value: Array) -> Any:
+def _of_binomial(fn: dist.Distribution, value: Array) -> jax.Array:
     return _binomial(value, fn.total_count - value, *_chances(fn))
 
 
-def _of_gamma(fn: dist.Distribution, value: Array) -> Any:
+def _of_gamma(fn: dist.Distribution, value: Array) -> jax.Array:
     shape = jnp.asarray(fn.concentration, value.dtype)
     return _poisson(shape, value * fn.rate) + jnp.log(shape) - jnp.log(value)
 
 
-def _of_gamma_poisson(fn: dist.Distribution, value: Array) -> Any:
+def _of_gamma_poisson(fn: dist.Distribution, value: Array) -> jax.Array:
     shape, rate = (jnp.asarray(v, value.dtype) for v in (fn.concentration, fn.rate))
     inner = _binomial(shape, value, rate / (1 + rate), 1 / (1 + rate))
     return jnp.log(shape) - jnp.log(shape + value) + inner
 
 
-def _of_beta(fn: dist.Distribution, value: Array) -> Any:
+def _of_beta(fn: dist.Distribution, value: Array) -> jax.Array:
     first, second = (jnp.asarray(v, value.dtype) for v in (fn.concentration1, fn.concentration0))
     return _beta(first, second, value, 1 - value)
 
 
-def _of_beta_binomial(fn: dist.Distribution, value: Array) -> Any:
+def _of_beta_binomial(fn: dist.Distribution, value: Array) -> jax.Array:
     """Likelihood times prior over posterior, where the posterior is large: at its mean."""
     first, second = (jnp.asarray(v, value.dtype) for v in (fn.concentration1, fn.concentration0))
     rest = fn.total_count - value
@@ -259,7 +259,7 @@ def _of_beta_binomial(fn: dist.Distribution, value: Array) -> Any:
     return _binomial(value, rest, share, other) + prior - posterior
 
 
-def _of_student(fn: dist.Distribution, value: Array) -> Any:
+def _of_student(fn: dist.Distribution, value: Array) -> jax.Array:
     half = 0.5 * jnp.asarray(fn.df, value.dtype)
     ratio = _left_over(half + 0.5) - _left_over(half) + half * jnp.log1p(0.5 / half) - 0.5
     squared = ((value - fn.loc) / fn.scale) ** 2
@@ -279,13 +279,13 @@ def _on_border(
     return jnp.where(on_border, _BORDER[type(fn)](fn, value), density)
 
 
-def _flat_dirichlet(fn: dist.Distribution, value: Array) -> Any:
+def _flat_dirichlet(fn: dist.Distribution, value: Array) -> jax.Array:
     alpha = jnp.asarray(fn.concentration)
     powers = xlogy(alpha - 1, value).sum(axis=-1)
     return powers + gammaln(alpha.sum(axis=-1)) - gammaln(alpha).sum(axis=-1)
 
 
-def _kumaraswamy_at_one(fn: dist.Distribution, _: Array) -> Any:
+def _kumaraswamy_at_one(fn: dist.Distribution, _: Array) -> jax.Array:
     """Where NumPyro's formula keeps away from log(0)."""
     power = jnp.asarray(fn.concentration0)
     edge = jnp.where(power > 1, -jnp.inf, jnp.log(fn.concentration1))

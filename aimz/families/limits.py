@@ -115,7 +115,7 @@ def takes(support: constraints.Constraint, value: Array) -> np.ndarray:
     return inside
 
 
-def _between(constraint: constraints.Constraint, value: Array, slack: float) -> Any:
+def _between(constraint: constraints.Constraint, value: Array, slack: float) -> Array:
     """Whether single numbers are between a constraint's bounds, and whole where it says so."""
     low, high = (getattr(constraint, name, None) for name in ("lower_bound", "upper_bound"))
     inside = value == value  # noqa: PLR0124

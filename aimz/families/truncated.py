@@ -31,11 +31,11 @@ class _Cut(NamedTuple):
     scale: Any
 
     @property
-    def log_mass(self) -> Any:
+    def log_mass(self) -> jax.Array:
         return _log_upper(self.low) + jnp.log1p(-self.share)
 
     @property
-    def share(self) -> Any:
+    def share(self) -> jax.Array:
         """Probability above the upper limit, as a part of that above the lower one."""
         gap = _log_upper(self.high) - _log_upper(self.low)
         return jnp.where(jnp.isnan(gap), 1.0, jnp.exp(gap))
@@ -122,12 +122,12 @@ def _log_normal(x: Array) -> Any:
     return -0.5 * (x * x + _LOG_TAU)
 
 
-def _log_upper(x: Array) -> Any:
+def _log_upper(x: Array) -> jax.Array:
     """Log probability of more than x under a standard normal."""
     return log_ndtr(-x)
 
 
-def _upper_quantile(level: Array) -> Any:
+def _upper_quantile(level: Array) -> jax.Array:
     """The x with a log probability of `level` above it, by Newton's steps in logarithms."""
     far = jnp.minimum(level, -2.0)
     place = jnp.sqrt(jnp.maximum(-2 * far - _LOG_TAU - jnp.log(jnp.maximum(-2 * far, 1.0)), 1.0))

@@ -53,7 +53,7 @@ class Presence:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
-def is_there(value: Array) -> Any:
+def is_there(value: Array) -> jax.Array:
     """Which elements of an array are not missing."""
     value = jnp.asarray(value)
     if jnp.issubdtype(value.dtype, jnp.inexact):
@@ -63,13 +63,13 @@ def is_there(value: Array) -> Any:
     return jnp.ones(value.shape, bool)
 
 
-def filled(value: Array, fill: Array, axis: int) -> Any:
+def filled(value: Array, fill: Array, axis: int) -> jax.Array:
     """An array whose missing elements are those of one row."""
     return jnp.where(is_there(value), value, jnp.expand_dims(fill, axis))
 
 
 # ------------------------------------------------------------------ distributions
-def unmasked(fn: dist.Distribution) -> Any:
+def unmasked(fn: dist.Distribution) -> jax.Array:
     """Which elements of a distribution's batch no mask of the kernel leaves out.
 
     Of several that are one event some are enough.
@@ -202,7 +202,7 @@ def _student(fn: dist.Distribution, value: Array, there: Array) -> Any:
     return constant - volume - half * jnp.log1p((white**2).sum(-1) / fn.df)
 
 
-def _root(fn: dist.Distribution, there: Array) -> Any:
+def _root(fn: dist.Distribution, there: Array) -> jax.Array:
     """Cholesky factor of a covariance whose missing elements are independent of variance 1."""
     whole = jnp.broadcast_to(fn.scale_tril, (*there.shape, there.shape[-1]))
     factor = jnp.where(there[..., None], whole, 0.0)

@@ -91,7 +91,7 @@ class Answer(Inside):
         elif msg["value"] is None:
             msg["value"] = self._natural(msg)
 
-    def _as_set(self, name: str, natural: jax.Array) -> Any:
+    def _as_set(self, name: str, natural: jax.Array) -> jax.Array:
         """The value that a site is set to, in the shape and dtype of its natural value."""
         setting = self._setting(self.do, name)
         if not callable(setting):
@@ -163,7 +163,7 @@ class Answer(Inside):
         may_be = spec.coupled or not site.belongs_to_rows  # groups may follow those of the fit
         return may_be and jnp.shape(value) != tuple(site.shape)
 
-    def _begun(self, msg: dict[str, Any], value: jax.Array) -> Any:
+    def _begun(self, msg: dict[str, Any], value: jax.Array) -> jax.Array:
         """A value as far as it is known, and one that is drawn from there on."""
         natural = self._natural(msg)
         value = value.astype(natural.dtype)

@@ -164,12 +164,14 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         return {k: jnp.reshape(v, sample_shape + v.shape[1:]) for k, v in draws.items()}
 
 
-def _inner(log_scale: jax.Array) -> Any:
+def _inner(log_scale: jax.Array) -> jax.Array:
     """The lower triangular matrix that a guide's scale is, relative to its start's."""
     return jnp.tril(log_scale, -1) + jnp.diag(jnp.exp(jnp.diag(log_scale)))
 
 
-def weight_sd(energy: Callable[[Any], Any], normal: dict[str, Any], rng_key: jax.Array) -> Any:
+def weight_sd(
+    energy: Callable[[Any], Any], normal: dict[str, Any], rng_key: jax.Array
+) -> jax.Array:
     """Sd of log p - log q at draws of the normal that was found; what is not finite counts."""
     vector, scale = normal["vector"], normal["scale"]
     noise = jax.random.normal(rng_key, (_WEIGHTS, len(scale)), vector.dtype)

@@ -162,12 +162,12 @@ def _eigen(matrix: jax.Array) -> tuple[Any, Any, Any]:
     return unit, values, vectors
 
 
-def _is_sound(vector: jax.Array, scale: jax.Array) -> Any:
+def _is_sound(vector: jax.Array, scale: jax.Array) -> jax.Array:
     near = jnp.all(jnp.abs(vector) < HUGE) & jnp.all(jnp.abs(scale) < HUGE)
     return near & jnp.all(jnp.isfinite(vector)) & jnp.all(jnp.isfinite(scale))
 
 
-def _inverse_root(precision: jax.Array) -> Any:
+def _inverse_root(precision: jax.Array) -> jax.Array:
     """Lower triangular L with L L' the inverse of a precision matrix."""
     unit = 1.0 / jnp.sqrt(jnp.diag(precision))
     flipped = (precision * jnp.outer(unit, unit))[::-1, ::-1]

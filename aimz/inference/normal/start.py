@@ -243,6 +243,6 @@ def _widen(leaf: Array) -> Any:
     return jnp.asarray(np.asarray(leaf, np.float64)) if floating else leaf
 
 
-def _narrow(leaf: Array) -> Any:
+def _narrow(leaf: Array) -> jax.Array:
     array = np.asarray(leaf)
     return jnp.asarray(array.astype(jnp.result_type(float)) if array.dtype.kind == "f" else array)
