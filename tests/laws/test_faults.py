@@ -241,7 +241,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(number, tmp_path, mon
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     code = """
 import time
-from aimz.places import Scratch
+from aimz.store import Scratch
 scratch = Scratch()
 (scratch.path / "result").write_text("0" * 100)
 print("here", flush=True)
