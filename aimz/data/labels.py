@@ -174,7 +174,7 @@ def _row_order(own: np.ndarray, labels: np.ndarray, name: str, named: str) -> np
         is_alike = index.inferred_type == wanted.inferred_type
         raise _other_labels(name, named, "that differ" if is_alike else "of another kind")
     if not (index.is_unique and wanted.is_unique):
-        is_same = index.value_counts().equals(wanted.value_counts().reindex(index.unique()))
+        is_same = index.value_counts().to_dict() == wanted.value_counts().to_dict()
         how = "in another order, some of them twice" if is_same else "that differ"
         raise _other_labels(name, named, how)
     return np.asarray(order)

@@ -1,5 +1,6 @@
 """Engines: what turns a kernel and data into posterior draws."""
 
+from aimz.errors import Note
 from aimz.inference.auto import AutoEngine
 from aimz.inference.chains import NUTS, ChainRecord, MCMCEngine
 from aimz.inference.choice import AbsentEngine, as_engine, check_settings
@@ -37,6 +38,7 @@ __all__ = [
     "LinearKernel",
     "LogisticKernel",
     "MCMCEngine",
+    "Note",
     "ObjectEngine",
     "Problem",
     "SVIEngine",

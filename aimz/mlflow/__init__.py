@@ -9,9 +9,21 @@ through it.
 MLflow is imported on first use: `pip install mlflow-skinny`.
 """
 
-from aimz.mlflow.flavor import load_pyfunc
+from aimz.mlflow.autologging import autolog
+from aimz.mlflow.effects import log_effect
+from aimz.mlflow.environment import get_default_conda_env, get_default_pip_requirements
+from aimz.mlflow.flavor import load_model, load_pyfunc, log_model, save_model
+from aimz.mlflow.wrapped import trusted_types
 
-__all__ = []
-
+__all__ = [
+    "autolog",
+    "get_default_conda_env",
+    "get_default_pip_requirements",
+    "load_model",
+    "log_effect",
+    "log_model",
+    "save_model",
+    "trusted_types",
+]
 
 _load_pyfunc = load_pyfunc  # the name that MLflow calls

@@ -95,7 +95,7 @@ class Delivery:
             return
         as_directory(self.output_dir)
         if self.store != "persistent":
-            given = self.store if isinstance(self.store, str) else type(self.store).__name__
+            given = repr(self.store) if isinstance(self.store, str) else type(self.store).__name__
             msg = (
                 f"output_dir says where to write, but store={given} does not write there. Drop one."
             )

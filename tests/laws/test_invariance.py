@@ -24,7 +24,8 @@ import xarray as xr
 import zarr
 
 from aimz import ImpactModel, InputError, PerformanceWarning
-from aimz.execution import plan, tiles
+from aimz.execution import plan
+from aimz.execution import tiles as tile_runs
 from aimz.execution.plan import MAX_ROWS
 from aimz.store import MemorySink
 from aimz.utils.data import ArrayDataset, ArrayLoader
@@ -227,7 +228,7 @@ def test_draws_do_not_change_with_the_sites_that_are_returned(name, sites):
 @pytest.mark.parametrize("store", ["memory", "persistent"])
 @pytest.mark.parametrize("case", SOME[1:])
 def test_draws_do_not_change_with_the_number_of_threads(case, store, threads, monkeypatch):
-    monkeypatch.setattr(tiles, "num_threads", lambda devices: threads)
+    monkeypatch.setattr(tile_runs, "num_threads", lambda devices: threads)
     _assert_same(_predict(case, inputs_of(case), store=store), _whole(case.name))
 
 
@@ -598,7 +599,7 @@ def test_stream_is_read_only_a_few_tiles_ahead_of_what_is_written(threads, monke
             ahead.append(read[0] - written[0])
             yield {"X": np.zeros((batch, 3), np.float32)}
 
-    monkeypatch.setattr(tiles, "num_threads", lambda devices: threads)
+    monkeypatch.setattr(tile_runs, "num_threads", lambda devices: threads)
     monkeypatch.setattr(MemorySink, "write", slow_write)
     _predict(LINEAR, {"X": batches()})
     assert max(ahead) <= (threads + 2) * MAX_ROWS

@@ -13,7 +13,8 @@ from jax.extend.random import threefry_2x32
 from numpyro.contrib.control_flow import scan
 
 from aimz import ImpactModel, PerformanceWarning
-from aimz.execution import call, plan
+from aimz.execution import call as calls
+from aimz.execution import plan
 from aimz.programs import Draw, call_words, pair_words, site_key
 from aimz.programs.keys import fold_words
 from tests.support.outcomes import OUTCOMES
@@ -175,12 +176,12 @@ def test_two_draws_in_one_loop_are_those_that_each_would_be(
     compiled = []
 
     def recorded(call, plan):
-        ready = call.compile_call(call, plan)
+        ready = calls.compile_call(call, plan)
         compiled.append((plan.tile_draws, ready.in_pairs))
         return ready
 
     def predict(pairs_from):
-        monkeypatch.setattr(call, "PAIRED_VALUES", pairs_from)
+        monkeypatch.setattr(calls, "PAIRED_VALUES", pairs_from)
         drawn = model.predict_on_batch(
             rows(48), rng_key=3, in_sample=False, return_datatree=False, return_sites=["c", "y"]
         )
