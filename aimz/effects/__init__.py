@@ -2,9 +2,20 @@
 
 from aimz.effects.changes import changes_of
 from aimz.effects.one_pass import effect_of
-from aimz.effects.question import question_of
+from aimz.effects.population import Rows
+from aimz.effects.question import Question, question_of
 from aimz.effects.result import Effect
-from aimz.effects.scenarios import scenarios_of
+from aimz.effects.scenarios import Scenarios, scenarios_of
 from aimz.effects.subject import about
 
-__all__ = ["Effect", "about", "changes_of", "effect_of", "question_of", "scenarios_of"]
+__all__ = [
+    "Effect",
+    "Question",
+    "Rows",
+    "Scenarios",
+    "about",
+    "changes_of",
+    "effect_of",
+    "question_of",
+    "scenarios_of",
+]

@@ -1,26 +1,48 @@
 """What a model says of itself: attributes of results, and the account that MLflow logs."""
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from aimz._version import __version__
+from aimz.capture import kept_account
 from aimz.data import only_counted
-from aimz.kernel import SiteSpec
+from aimz.errors import NotFittedError
+from aimz.inference import Fit
+from aimz.kernel import KernelSpec, SiteSpec
+from aimz.model.setup import Inference, Kernel, Setup
 from aimz.prediction import Fitted
+from aimz.results import draws_dataset, tree_of
 
-__all__ = ["account_of", "attributes_of", "described", "kernel_name"]
+__all__ = [
+    "account_of",
+    "attributes_of",
+    "column_names_of",
+    "columns_of",
+    "described",
+    "groups_of",
+    "kernel_name",
+    "posterior_tree",
+    "spec_of",
+]
 
 
-def account_of(fitted: Fitted) -> dict[str, Any]:
-    """Account of a fit in plain Python values."""
+def account_of(setup: Setup, fitted: Fitted | None) -> dict[str, Any]:
+    """Account of a model and its fit in plain Python values."""
     account: dict[str, Any] = {
-        "rows": fitted.rows,
-        "posterior": {name: tuple(np.shape(v)) for name, v in fitted.fit.draws.items()},
-        "health": dict(fitted.fit.attrs),
+        "kernel": kernel_name(setup.kernel),
+        "inference": described(setup.inference),
+        "kernel_kept": kept_account(setup.kernel),
+        "fitted": fitted is not None,
     }
+    if fitted is None:
+        return account
+    account["rows"] = fitted.rows
+    account["posterior"] = {name: tuple(np.shape(v)) for name, v in fitted.fit.draws.items()}
+    account["health"] = dict(fitted.fit.attrs)
     if fitted.spec is not None:
         account["inputs"] = {name: _input_account(fitted, name) for name in fitted.known.shapes}
         account["coupled"] = fitted.spec.reason or False
@@ -28,7 +50,7 @@ def account_of(fitted: Fitted) -> dict[str, Any]:
     return account
 
 
-def attributes_of(kernel: Callable[..., Any], fitted: Fitted | None, group: str) -> dict[str, Any]:
+def attributes_of(kernel: Kernel, fitted: Fitted, group: str) -> dict[str, Any]:
     """Attributes that every result carries."""
     attrs: dict[str, Any] = {
         "inference_library": "aimz",
@@ -37,13 +59,57 @@ def attributes_of(kernel: Callable[..., Any], fitted: Fitted | None, group: str)
         "kernel": kernel_name(kernel),
         "group": group,
     }
-    health = fitted.fit.attrs if fitted else {}
-    told = {f"fit_{n}": v for n, v in health.items() if np.isscalar(v)}
+    told = {f"fit_{n}": v for n, v in fitted.fit.attrs.items() if np.isscalar(v)}
     # netCDF has no bools.
     return attrs | {n: int(v) if isinstance(v, bool | np.bool_) else v for n, v in told.items()}
 
 
-def described(inference: Any) -> str:
+def groups_of(
+    setup: Setup, fit: Fit, fitted: Fitted, attrs: Mapping[str, Any]
+) -> dict[str, xr.Dataset]:
+    """What every tree carries of a fit: its draws, and what the sampler says of each."""
+    schema = setup.schema(*setup.counts(fit), fitted.labels)
+    own = {**attrs, "group": "posterior"}
+    groups = {"posterior": draws_dataset(fit.draws, schema, fitted.spec, own)}
+    if fit.stats:
+        own = {**attrs, "group": "sample_stats"}
+        groups["sample_stats"] = draws_dataset(fit.stats, schema, None, own)
+    return groups
+
+
+def posterior_tree(setup: Setup, fit: Fit, fitted: Fitted) -> xr.DataTree:
+    """Draws of a posterior with labels, and the attributes of the fit behind them."""
+    attrs = attributes_of(setup.kernel, fitted, "posterior")
+    return tree_of(groups_of(setup, fit, fitted, attrs), attrs)
+
+
+def spec_of(fitted: Fitted) -> KernelSpec:
+    """Structure of the kernel as the fit saw it."""
+    if fitted.spec is None:
+        msg = "The posterior was set by hand, so no data has shown the kernel's structure yet."
+        raise NotFittedError(msg, code="no-spec")
+    return fitted.spec
+
+
+def columns_of(fitted: Fitted, primary: str) -> int:
+    """Number of columns of the rows of a fit."""
+    shape = fitted.known.shapes.get(primary)
+    if not shape:
+        msg = "No fit has seen the columns of the input, or its rows are no vectors."
+        raise AttributeError(msg)
+    return shape[0]
+
+
+def column_names_of(fitted: Fitted, primary: str) -> np.ndarray:
+    """Names of the columns of the rows of a fit."""
+    names = fitted.known.columns.get(primary)
+    if names is None or only_counted(names):
+        msg = "The input of the fit had no column names, or the posterior was set by hand."
+        raise AttributeError(msg)
+    return np.asarray(names, dtype=object)
+
+
+def described(inference: Inference) -> str:
     """Inference argument in a few words."""
     if isinstance(inference, str):
         return inference
@@ -52,7 +118,7 @@ def described(inference: Any) -> str:
     return f"{own}({type(part).__name__})" if part is not None else own
 
 
-def kernel_name(kernel: Any) -> str:
+def kernel_name(kernel: Kernel) -> str:
     """Module and qualified name of a kernel."""
     module = getattr(kernel, "__module__", "")
     return f"{module}.{getattr(kernel, '__qualname__', type(kernel).__name__)}"

@@ -1,59 +1,45 @@
-"""ImpactModel: a thin shell. It checks, delegates to pure layers, and shows what they note.
+"""ImpactModel: a facade. Each method checks, delegates to the rooms of this wing, and wraps.
 
-Its parameters, its fit and its files are `aimz.model.estimator`'s.
+State is the constructor's parameters, one frozen `Fitted` record, and a directory for temporary
+results. Examples share the names that the docstring of the class begins with.
 """
 
-import inspect
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import jax
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from aimz.choices import check_switches
-from aimz.data import as_array, check_positive, lined_up, materialised, row_labels
-from aimz.effects import Effect, about, changes_of, effect_of, question_of, scenarios_of
-from aimz.errors import InputError
-from aimz.inference import Fit
-from aimz.kernel import read_signature
-from aimz.model.estimator import Estimator
-from aimz.model.notes import show
-from aimz.options import progress_bar
+from aimz.data import check_names, materialised
+from aimz.effects import Effect, changes_of, question_of
+from aimz.errors import InputError, Note, NotFittedError
+from aimz.inference import Fit, Settings, check_settings
+from aimz.kernel import KernelSpec, read_signature
+from aimz.model import account, asking, fitting, predicting, saving
+from aimz.model.copying import Portable
+from aimz.model.fitting import Data
+from aimz.model.metadata_routing import Routed
+from aimz.model.notes import SAID_ONCE, show
+from aimz.model.setup import Inference, Kernel, KeyLike, PathLike, RowsLike, Setup, check_parameters
 from aimz.prediction import (
     Delivery,
     Fitted,
-    Given,
     Request,
-    Result,
     Use,
-    carry_out,
     check_fitted_rows,
     check_new_groups,
     concerns,
     difference,
-    gather,
-    leads,
-    observed_sites,
-    origin_of,
-    prepare,
-    row_numbers,
     row_scores,
-    rows_that_count,
     sites_to_return,
-    without_rows,
 )
-from aimz.results import (
-    check_labels,
-    constant_dataset,
-    draw_count,
-    flat_arrays,
-    row_dimension,
-    tree_of,
-)
-from aimz.sampling import expectation_block, log_likelihood_block, predict_block, score_block
+from aimz.results import as_draws, draw_labels, flat_arrays, flat_draws, tree_of
+from aimz.sampling import expectation_block, predict_block
 from aimz.store import Scratch, Sink, import_dask
 
 __all__ = ["ImpactModel"]
@@ -61,9 +47,10 @@ __all__ = ["ImpactModel"]
 
 # Models that have temporary results.
 _MODELS: "weakref.WeakSet[ImpactModel]" = weakref.WeakSet()
+_IN_MEMORY: dict[str, Any] = {"store": "memory", "progress": False}
 
 
-class ImpactModel(Estimator):
+class ImpactModel(Routed, Portable):
     """A NumPyro model as an estimator: fit, predict, and ask what if.
 
     Parameters
@@ -87,33 +74,423 @@ class ImpactModel(Estimator):
 
     Examples
     --------
-    >>> import jax, numpyro, numpyro.distributions as dist
-    >>> def kernel(X, y=None):
-    ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-    ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
-    >>> X = jax.random.normal(jax.random.key(0), (100, 1))
-    >>> im = ImpactModel(kernel).fit(X, 2.0 * X[:, 0], progress=False)
-    >>> tree = im.predict(X, store="memory", progress=False)
+    The examples of all methods have these names: a kernel in which the treatment `t` moves the
+    outcome by `b`, and data.
+
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> from aimz import ImpactModel
+    >>> def kernel(X, t, y=None):
+    ...     b = numpyro.sample("b", dist.Normal(0.0, 10.0))
+    ...     with numpyro.plate("obs", X.shape[0]):
+    ...         numpyro.sample("y", dist.Normal(X[:, 0] + b * t, 1.0), obs=y)
+    >>> X, t = np.linspace(-1.0, 1.0, 50)[:, None], np.arange(50) % 2
+    >>> y = X[:, 0] + 2.0 * t
+
+    A model is fitted, and asked:
+
+    >>> im = ImpactModel(kernel).fit(X, y, t=t, progress=False)
+    >>> tree = im.predict(X, t=t, store="memory", progress=False)
     >>> dict(tree.posterior_predictive["y"].sizes)
-    {'chain': 1, 'draw': 1000, 'obs': 100}
+    {'chain': 1, 'draw': 1000, 'obs': 50}
     """
+
+    _fitted: Fitted | None = None
+    _temporary: Scratch | None = None
+    _told: tuple[Fitted | None, frozenset[str]] = (None, frozenset())  # codes, of which fit
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        rng_key: KeyLike = 0,
+        inference: Inference = "auto",
+        *,
+        param_input: str = "X",
+        param_output: str = "y",
+        num_samples: int | None = None,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        num_steps: int | None = None,
+        warm_start: bool = False,
+        coords: Mapping[str, Sequence[Any]] | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+        **unknown: Any,
+    ) -> None:
+        check_parameters(unknown, type(self))
+        self.kernel = kernel
+        self.rng_key = rng_key
+        self.inference = inference
+        self.param_input = param_input
+        self.param_output = param_output
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.num_steps = num_steps
+        self.warm_start = warm_start
+        self.coords = coords
+        self.dims = dims
+        read_signature(kernel, param_input, param_output)
+        if getattr(rng_key, "dtype", None) == np.uint32:
+            text = "rng_key is a legacy key of two words. Pass jax.random.key(seed) instead."
+            show([Note(DeprecationWarning, text, "")])
+
+    # ---------------------------------------------------------------- fitting
+
+    def fit(
+        self,
+        X: RowsLike,
+        y: ArrayLike | None = None,
+        *,
+        num_samples: int | None = None,
+        rng_key: KeyLike | None = None,
+        progress: bool = True,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        num_steps: int | None = None,
+        num_chains: int | None = None,
+        num_warmup: int | None = None,
+        shuffle: bool = True,
+        sample_weight: ArrayLike | None = None,
+        missing: str = "raise",
+        **kwargs: Any,
+    ) -> Self:
+        """Fit the posterior; with no settings, train until the loss has reached a plateau.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, ...), or loader
+            The primary input. The batches of a loader, or of another iterable of dicts of named
+            arrays, are collected first.
+        y : array-like, shape (rows, ...)
+            The outcome, unless the batches name it.
+        num_samples : int, optional
+            Posterior draws.
+        rng_key : int or Array, optional
+            Replaces the model's key for this fit.
+        progress : bool
+            Show a progress bar.
+        batch_size : int, optional
+            Rows per step; None takes the whole data up to 8,192 rows, 1,024 above.
+        epochs : int, optional
+            Exactly so many passes over the rows.
+        num_steps : int, optional
+            Exactly so many steps on the whole data.
+        num_chains, num_warmup : int, optional
+            Chains and their warm-up transitions, for `inference="nuts"` and its like.
+        shuffle : bool
+            Visit the rows in a new random order at each pass.
+        sample_weight : array-like, shape (rows,), optional
+            Multiplies each row's log density.
+        missing : {"raise", "mask"}
+            What to do with outcomes that are NaN: refuse them, or leave them out of the likelihood.
+            Of a vector the elements that are there count, where its family has marginals.
+        **kwargs
+            The kernel's other arguments.
+
+        Returns
+        -------
+        ImpactModel
+            The model itself.
+
+        Examples
+        --------
+        >>> im = ImpactModel(kernel).fit(X, y, t=t, progress=False)
+        >>> round(float(im.posterior["b"].mean()), 1)
+        2.0
+        """
+        steps: dict[str, Any] = {"num_steps": num_steps, "epochs": epochs}
+        chains: dict[str, Any] = {"num_chains": num_chains, "num_warmup": num_warmup}
+        check_settings(self._setup.engine, steps | chains)
+        settings = Settings(
+            num_samples=self._setting("num_samples", num_samples),
+            epochs=self._setting("epochs", epochs),
+            batch_size=self._setting("batch_size", batch_size),
+            num_steps=self._setting("num_steps", num_steps),
+            shuffle=shuffle,
+            progress=progress,
+            **chains,
+        )
+        data = Data(self._setup.arguments(self.fit, kwargs, X, y), sample_weight, missing)
+        return self._fit(data, settings, rng_key)
+
+    def fit_on_batch(
+        self,
+        X: RowsLike,
+        y: ArrayLike | None = None,
+        *,
+        num_steps: int | None = None,
+        num_chains: int | None = None,
+        num_warmup: int | None = None,
+        num_samples: int | None = None,
+        rng_key: KeyLike | None = None,
+        progress: bool = True,
+        sample_weight: ArrayLike | None = None,
+        missing: str = "raise",
+        **kwargs: Any,
+    ) -> Self:
+        """Fit the whole data as one batch, by any engine.
+
+        Parameters
+        ----------
+        num_steps : int, optional
+            Exactly so many steps of SVI; default the model's `num_steps`, or else 10,000.
+        X, y, num_chains, num_warmup, num_samples, rng_key, progress, sample_weight, missing
+            As in `fit`.
+        **kwargs
+            The kernel's other arguments.
+
+        Returns
+        -------
+        Self
+            The model itself.
+
+        Examples
+        --------
+        >>> im = ImpactModel(kernel).fit_on_batch(X, y, t=t, num_steps=500, progress=False)
+        >>> im.diagnostics_["steps"]
+        500
+        """
+        chains: dict[str, Any] = {"num_chains": num_chains, "num_warmup": num_warmup}
+        check_settings(self._setup.engine, chains)
+        settings = Settings(
+            num_samples=self._setting("num_samples", num_samples),
+            num_steps=self._setting("num_steps", num_steps),
+            progress=progress,
+            whole=True,
+            **chains,
+        )
+        data = Data(self._setup.arguments(self.fit_on_batch, kwargs, X, y), sample_weight, missing)
+        return self._fit(data, settings, rng_key)
+
+    def train_on_batch(
+        self,
+        X: RowsLike,
+        y: ArrayLike | None,
+        *,
+        rng_key: KeyLike | None = None,
+        missing: str = "raise",
+        **kwargs: Any,
+    ) -> tuple[Any, float]:
+        """Take one SVI step on a batch and keep the state.
+
+        Parameters
+        ----------
+        X : array-like, shape (rows, ...)
+            Rows of one batch.
+        y : array-like, shape (rows, ...)
+            Their outcomes.
+        rng_key : int or Array, optional
+            Replaces the key of this step.
+        missing, **kwargs
+            As in `fit`.
+
+        Returns
+        -------
+        state
+            The engine's state, which the model keeps too.
+        loss : float
+            The negative evidence lower bound, in nats.
+
+        Raises
+        ------
+        InputError
+            `no-steps`: the engine does not train by steps; `columns-mismatch`: rows of another
+            shape than those of the steps before.
+
+        Examples
+        --------
+        >>> im = ImpactModel(kernel)
+        >>> losses = [im.train_on_batch(X, y, t=t)[1] for _ in range(30)]
+        >>> round(losses[-1])  # minus the log evidence
+        50
+        >>> dict(im.sample(num_samples=10).posterior["b"].sizes)
+        {'chain': 1, 'draw': 10}
+        """
+        data = Data(self._setup.arguments(self.train_on_batch, kwargs, X, y), missing=missing)
+        self._fitted, loss = fitting.step(self._setup, data, rng_key, self._fitted)
+        return self._fitted.fit.state, loss
+
+    def partial_fit(self, X: RowsLike, y: ArrayLike | None, **kwargs: Any) -> Self:
+        """Take one SVI step on a batch, as `train_on_batch`.
+
+        Parameters
+        ----------
+        X, y, **kwargs
+            As in `train_on_batch`.
+
+        Returns
+        -------
+        Self
+            The model itself.
+        """
+        self.train_on_batch(X, y, **kwargs)
+        return self
+
+    def sample(
+        self,
+        *,
+        num_samples: int | None = None,
+        rng_key: KeyLike | None = None,
+        return_sites: Sequence[str] | None = None,
+        return_datatree: bool = True,
+        **kwargs: Any,
+    ) -> xr.DataTree | dict[str, np.ndarray]:
+        """Draw more from the fitted posterior; a chain continues and never repeats itself.
+
+        Parameters
+        ----------
+        num_samples : int, optional
+            Draws per chain; default the model's `num_samples`.
+        rng_key : int or Array, optional
+            Replaces the key that the fitted state would use next.
+        return_sites : sequence of str, optional
+            Latent sites to return; default all.
+        return_datatree : bool
+            A DataTree with a `posterior` group, or a dict of arrays (draw, ...).
+        **kwargs
+            The data as they were passed to `fit`, `sample_weight` and `missing` included: needed
+            after the model was loaded from a file.
+
+        Returns
+        -------
+        DataTree or dict of ndarray
+            Group `posterior`, or arrays (draw, ...) by site, those of all chains after one another.
+
+        Raises
+        ------
+        InputError
+            `no-data`: there is no fit to continue, or not its data; `data-differ`: other data than
+            the fit has seen.
+
+        Examples
+        --------
+        >>> im = ImpactModel(kernel).fit(X, y, t=t, progress=False)
+        >>> more = im.sample(num_samples=200, return_datatree=False)
+        >>> more["b"].shape, bool(np.isin(more["b"], im.posterior["b"]).any())
+        ((200,), False)
+        """
+        before, data = self._trained(), None
+        if kwargs:
+            weights, missing = kwargs.pop("sample_weight", None), kwargs.pop("missing", "raise")
+            rows = {name: kwargs.pop(name, None) for name in self._setup.names}
+            data = Data({**rows, **self._setup.arguments(self.sample, kwargs)}, weights, missing)
+        count = self._setting("num_samples", num_samples) or 1000
+        drawn, now = fitting.more(self._setup, before, data, rng_key, count)
+        if return_sites is not None:
+            check_names(dict.fromkeys(return_sites), tuple(drawn.draws), what="site")
+            drawn = replace(drawn, draws={name: drawn.draws[name] for name in return_sites})
+        self._fitted = now
+        if not return_datatree:
+            return flat_draws(drawn.draws)
+        return account.posterior_tree(self._setup, drawn, now)
+
+    # -------------------------------------------------------------- posterior
+
+    def set_posterior_sample(
+        self,
+        posterior_sample: Mapping[str, ArrayLike] | xr.DataTree | xr.Dataset,
+        *,
+        num_chains: int = 1,
+    ) -> Self:
+        """Use posterior draws made elsewhere.
+
+        After a fit they are taken for draws of the fitted rows, whose columns, labels and values
+        stay known; draws of other data belong to a new model. What the fit said of its quality is
+        not said of them.
+
+        Parameters
+        ----------
+        posterior_sample : mapping of arrays (draw, ...), DataTree or Dataset
+            Draws by site; a tree or dataset has dimensions `chain` and `draw`. With several
+            chains the arrays of a mapping hold the chains one after another.
+        num_chains : int
+            Chains in the arrays of a mapping.
+
+        Returns
+        -------
+        Self
+            The model itself.
+
+        Raises
+        ------
+        InputError
+            `draws-empty`, `draws-shape`: nothing, or arrays that do not split into the chains.
+            Names, shapes and supports are checked by the first call, which knows the kernel.
+
+        Examples
+        --------
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)}, num_chains=2)
+        >>> dict(im.posterior_tree.posterior["b"].sizes)
+        {'chain': 2, 'draw': 5}
+        """
+        made = Fit(draws=as_draws(posterior_sample, num_chains))
+        before = self._fitted or Fitted(made)
+        self._fitted = before.with_draws(made, draw_labels(posterior_sample))
+        return self
+
+    @property
+    def posterior(self) -> dict[str, np.ndarray]:
+        """Posterior draws by site, (draw, ...), those of all chains after one another; read-only.
+
+        Examples
+        --------
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)}, num_chains=2)
+        >>> im.posterior["b"].shape
+        (10,)
+        """
+        return flat_draws(self._trained(with_draws=True).fit.draws)
+
+    @property
+    def posterior_tree(self) -> xr.DataTree:
+        """Posterior draws with labels, and what the sampler says of each, as ArviZ has them.
+
+        Groups `posterior` and, of chains, `sample_stats`; the dimensions `chain` and `draw` lead.
+
+        Examples
+        --------
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)}, num_chains=2)
+        >>> dict(im.posterior_tree.posterior["b"].sizes)
+        {'chain': 2, 'draw': 5}
+        """
+        fitted = self._trained(with_draws=True)
+        return account.posterior_tree(self._setup, fitted.fit, fitted)
+
+    @property
+    def inference_(self) -> Any:
+        """NumPyro's own object with the result of the last fit; the one that was passed has none.
+
+        Chains: an `MCMC` with `get_samples`, `get_extra_fields` and `print_summary`, in which sites
+        that are not latent are missing. A guide: an `SVI` whose `guide` has seen the data, for the
+        state and the parameters in `vi_result`.
+        """
+        return fitting.numpyro_object(fitting.showing(self._setup), self._trained(with_draws=True))
+
+    @property
+    def vi_result(self) -> Any:
+        """NumPyro's `SVIRunResult` of the last SVI fit; set it to use one run elsewhere."""
+        return fitting.variational(self._setup).vi_result(self._trained().fit)
+
+    @vi_result.setter
+    def vi_result(self, result: Any) -> None:
+        count = self._setting("num_samples", None)
+        key = self._setup.key(None, Use.FIT)
+        self._fitted = Fitted(fitting.variational(self._setup).fit_from(key, result, count))
 
     # ------------------------------------------------------------- predicting
 
     def predict(
         self,
-        X: Any,
+        X: RowsLike,
         *,
         intervention: Mapping[str, Any] | None = None,
         condition: Mapping[str, Any] | None = None,
-        rng_key: Any = None,
+        rng_key: KeyLike | None = None,
         in_sample: bool = True,
         new_groups: str = "refuse",
         return_sites: Sequence[str] | str | None = None,
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str | Sink = "persistent",
-        output_dir: Any = None,
+        output_dir: PathLike | None = None,
         progress: bool = True,
         **kwargs: Any,
     ) -> xr.DataTree:
@@ -182,44 +559,34 @@ class ImpactModel(Estimator):
 
         Examples
         --------
-        >>> import numpyro, numpyro.distributions as dist, numpy as np
-        >>> def kernel(X, y=None):
-        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-        ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
-        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(100)})
-        >>> X = np.ones((5, 1))
-        >>> tree = im.predict(X, store="memory", progress=False)
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.full(100, 2.0)})
+        >>> tree = im.predict(X, t=t, store="memory", progress=False)
         >>> dict(tree.posterior_predictive["y"].sizes)
-        {'chain': 1, 'draw': 100, 'obs': 5}
-        >>> what_if = im.predict(X, intervention={"b": 3.0}, store="memory", progress=False)
+        {'chain': 1, 'draw': 100, 'obs': 50}
+        >>> what_if = im.predict(X, t=t, intervention={"b": 3.0}, store="memory", progress=False)
         >>> difference = what_if.posterior_predictive["y"] - tree.posterior_predictive["y"]
-        >>> round(float(difference.mean()), 3)  # the noise is the same
-        2.0
+        >>> difference.values[0, 0, :4].round(3)  # the noise is the same
+        array([0., 1., 0., 1.], dtype=float32)
         """
         to = Delivery(shard_axis, batch_size, store, output_dir, progress)
         check_switches(in_sample=in_sample)
-        fit = self._fitted_state().fit
-        chains, draws = self._draws_of(fit)
-        request = self._request(
+        request = self._setup.request(
+            self._trained(with_draws=True),
             program=predict_block,
             method="predict",
             group="posterior_predictive" if in_sample else "predictions",
-            use=Use.PREDICT,
-            fit=fit,
-            chains=chains,
-            draws=draws,
-            to=to,
             sites=lambda spec: sites_to_return(spec, return_sites),
+            to=to,
             rng_key=rng_key,
             in_sample=in_sample,
             new_groups=check_new_groups(new_groups),
             intervention=intervention,
             condition=condition,
         )
-        return self._stream(request, {self.param_input: X, **kwargs})
+        return self._streamed(request, self._setup.arguments(self.predict, kwargs, X))
 
     def predict_on_batch(
-        self, X: Any, *, return_datatree: bool = True, **kwargs: Any
+        self, X: RowsLike, *, return_datatree: bool = True, **kwargs: Any
     ) -> xr.DataTree | dict[str, np.ndarray]:
         """Draw from the posterior predictive distribution, in memory and without a progress bar.
 
@@ -238,40 +605,35 @@ class ImpactModel(Estimator):
 
         Examples
         --------
-        >>> import numpyro, numpyro.distributions as dist, numpy as np
-        >>> def kernel(X, y=None):
-        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-        ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
-        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(100)})
-        >>> X = np.ones((5, 1))
-        >>> im.predict_on_batch(X, return_datatree=False)["y"].shape
-        (100, 5)
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.full(100, 2.0)})
+        >>> im.predict_on_batch(X, t=t, return_datatree=False)["y"].shape
+        (100, 50)
         """
-        tree = self.predict(X, **{"store": "memory", "progress": False, **kwargs})
+        tree = self.predict(X, **{**_IN_MEMORY, **kwargs})
         return tree if return_datatree else flat_arrays(tree)
 
-    def sample_posterior_predictive(self, X: Any, **kwargs: Any) -> xr.DataTree:
+    def sample_posterior_predictive(self, X: RowsLike, **kwargs: Any) -> xr.DataTree:
         """Alias of `predict`."""
         return self.predict(X, **kwargs)
 
     def sample_posterior_predictive_on_batch(
-        self, X: Any, **kwargs: Any
+        self, X: RowsLike, **kwargs: Any
     ) -> xr.DataTree | dict[str, np.ndarray]:
         """Alias of `predict_on_batch`."""
         return self.predict_on_batch(X, **kwargs)
 
     def sample_prior_predictive(
         self,
-        X: Any,
+        X: RowsLike,
         *,
         num_samples: int = 1000,
         intervention: Mapping[str, Any] | None = None,
-        rng_key: Any = None,
+        rng_key: KeyLike | None = None,
         return_sites: Sequence[str] | str | None = None,
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str | Sink = "persistent",
-        output_dir: Any = None,
+        output_dir: PathLike | None = None,
         progress: bool = True,
         **kwargs: Any,
     ) -> xr.DataTree:
@@ -279,13 +641,11 @@ class ImpactModel(Estimator):
 
         Parameters
         ----------
-        X : array-like, shape (rows, ...)
-            The primary input.
         num_samples : int
             Number of draws.
-        intervention, rng_key, return_sites, shard_axis, batch_size, store
+        X, intervention, rng_key, return_sites, shard_axis, batch_size, store, output_dir, progress
             As in `predict`.
-        output_dir, progress, **kwargs
+        **kwargs
             As in `predict`.
 
         Returns
@@ -295,49 +655,40 @@ class ImpactModel(Estimator):
 
         Examples
         --------
-        >>> import numpyro, numpyro.distributions as dist, numpy as np
-        >>> def kernel(X, y=None):
-        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-        ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
-        >>> tree = ImpactModel(kernel).sample_prior_predictive_on_batch(np.ones((5, 1)))
+        >>> tree = ImpactModel(kernel).sample_prior_predictive_on_batch(X, t=t)
         >>> dict(tree.prior_predictive["y"].sizes)
-        {'chain': 1, 'draw': 1000, 'obs': 5}
+        {'chain': 1, 'draw': 1000, 'obs': 50}
         """
-        to = Delivery(shard_axis, batch_size, store, output_dir, progress)
-        check_positive(num_samples, "num_samples")
-        request = self._request(
-            program=predict_block,
-            method="sample_prior_predictive",
-            group="prior_predictive",
-            use=Use.PRIOR,
-            fit=Fit(draws={}, params=self._fitted.fit.params if self.is_fitted() else {}),
-            chains=1,
-            draws=num_samples,
-            to=to,
+        request = predicting.prior_request(
+            self._setup,
+            self._fitted,
+            num_samples,
             sites=lambda spec: sites_to_return(spec, return_sites),
+            to=Delivery(shard_axis, batch_size, store, output_dir, progress),
             rng_key=rng_key,
             intervention=intervention,
         )
-        return self._stream(request, {self.param_input: X, **kwargs})
+        return self._streamed(
+            request, self._setup.arguments(self.sample_prior_predictive, kwargs, X)
+        )
 
     def sample_prior_predictive_on_batch(
-        self, X: Any, *, return_datatree: bool = True, **kwargs: Any
+        self, X: RowsLike, *, return_datatree: bool = True, **kwargs: Any
     ) -> xr.DataTree | dict[str, np.ndarray]:
         """`sample_prior_predictive` in memory; see `predict_on_batch`."""
-        options = {"store": "memory", "progress": False}
-        tree = self.sample_prior_predictive(X, **{**options, **kwargs})
+        tree = self.sample_prior_predictive(X, **{**_IN_MEMORY, **kwargs})
         return tree if return_datatree else flat_arrays(tree)
 
     def log_likelihood(
         self,
-        X: Any,
-        y: Any = None,
+        X: RowsLike,
+        y: ArrayLike | None = None,
         *,
         missing: str = "raise",
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str | Sink = "persistent",
-        output_dir: Any = None,
+        output_dir: PathLike | None = None,
         progress: bool = True,
         **kwargs: Any,
     ) -> xr.DataTree:
@@ -351,7 +702,7 @@ class ImpactModel(Estimator):
         X, y : array-like
             Rows and their outcomes; a loader that names the outcomes needs no `y`.
         missing : {"raise", "mask"}
-            What to do with outcomes that are NaN: refuse them, or leave them out.
+            As in `fit`.
         shard_axis, batch_size, store, output_dir, progress, **kwargs
             As in `predict`.
 
@@ -368,41 +719,77 @@ class ImpactModel(Estimator):
 
         Examples
         --------
-        >>> import numpyro, numpyro.distributions as dist, numpy as np
-        >>> def kernel(X, y=None):
-        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-        ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
-        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(100)})
-        >>> X = np.ones((5, 1))
-        >>> tree = im.log_likelihood(X, np.ones(5), store="memory", progress=False)
-        >>> round(float(tree.log_likelihood["y"][0, 0, 0]), 4)  # log density of N(1, 1) at 1
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.full(100, 2.0)})
+        >>> tree = im.log_likelihood(X, y, t=t, store="memory", progress=False)
+        >>> round(float(tree.log_likelihood["y"][0, 0, 0]), 4)  # log density of N(0, 1) at 0
         -0.9189
         """
         to = Delivery(shard_axis, batch_size, store, output_dir, progress)
-        fit = self._fitted_state().fit
-        chains, draws = self._draws_of(fit)
-        request = self._request(
-            program=log_likelihood_block,
-            method="log_likelihood",
-            group="log_likelihood",
-            use=Use.PREDICT,
-            fit=fit,
-            chains=chains,
-            draws=draws,
-            to=to,
-            sites=lambda spec: observed_sites(spec, fit.draws),
-            missing=missing,
+        request = predicting.density_request(
+            self._setup, self._trained(with_draws=True), "log_likelihood", missing, to
         )
-        return self._stream(request, {self.param_input: X, self.param_output: y, **kwargs})
+        return self._streamed(request, self._setup.arguments(self.log_likelihood, kwargs, X, y))
+
+    def score(
+        self,
+        X: RowsLike,
+        y: ArrayLike | None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        missing: str = "raise",
+        **kwargs: Any,
+    ) -> float:
+        """Mean log predictive density per row: what `cross_val_score` makes large.
+
+        Rows that the kernel masks do not count, and a row counts what the kernel scales it by.
+
+        Parameters
+        ----------
+        X, y : array-like
+            Rows and their outcomes.
+        sample_weight : array-like, shape (rows,), optional
+            Weight of each row in the mean.
+        missing : {"raise", "mask"}
+            As in `fit`.
+        **kwargs
+            The kernel's other arguments.
+
+        Returns
+        -------
+        float
+            Mean over the rows that count of the log of a row's density averaged over the draws, in
+            nats: of its outcome, and of what else the kernel observes of it.
+
+        Examples
+        --------
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.full(100, 2.0)})
+        >>> round(im.score(X, y, t=t), 4)
+        -0.9189
+        """
+        request = predicting.density_request(
+            self._setup, self._trained(with_draws=True), "score", missing, Delivery(**_IN_MEMORY)
+        )
+        call = predicting.planned(
+            self._setup, request, self._setup.arguments(self.score, kwargs, X, y)
+        )
+        self._say(call.prepared.notes)
+        scores = row_scores(call.prepared, lambda _: None)
+        self._say(scores.notes)
+        check_fitted_rows(request.fitted, call.prepared.call)
+        if sample_weight is None:
+            return scores.mean()
+        labelled = {self.param_output: y, "sample_weight": sample_weight}
+        rows = len(scores.densities)
+        return scores.mean(predicting.row_weights(labelled, X, rows, self.param_input))
 
     def to_datatree(
         self,
-        X: Any,
-        y: Any = None,
+        X: RowsLike,
+        y: ArrayLike | None = None,
         *,
         num_prior_samples: int = 0,
         missing: str = "raise",
-        rng_key: Any = None,
+        rng_key: KeyLike | None = None,
         **kwargs: Any,
     ) -> xr.DataTree:
         """Everything that ArviZ reads of a fitted model on some rows, in memory.
@@ -439,44 +826,29 @@ class ImpactModel(Estimator):
         Examples
         --------
         >>> import arviz as az
-        >>> import numpyro, numpyro.distributions as dist, numpy as np
-        >>> def kernel(X, y=None):
-        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-        ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
-        >>> draws = np.random.default_rng(0).normal(1.0, 0.1, size=400)
+        >>> draws = np.random.default_rng(0).normal(2.0, 0.2, size=400)
         >>> im = ImpactModel(kernel).set_posterior_sample({"b": draws}, num_chains=4)
-        >>> tree = im.to_datatree(np.ones((5, 1)), np.zeros(5))
+        >>> tree = im.to_datatree(X, X[:, 0] + 2.0, t=np.ones(50))
         >>> sorted(tree.children)[-3:]
         ['observed_data', 'posterior', 'posterior_predictive']
-        >>> round(float(az.loo(tree).elpd), 1)
-        -7.1
+        >>> round(float(az.loo(tree).elpd))
+        -47
         """
-        options: dict[str, Any] = {"missing": missing, "store": "memory", "progress": False}
-        density = self.log_likelihood(X, y, **options, **kwargs)
-        drawn = self.predict(X, rng_key=rng_key, store="memory", progress=False, **kwargs)
+        density = self.log_likelihood(X, y, missing=missing, **_IN_MEMORY, **kwargs)
+        drawn = self.predict(X, rng_key=rng_key, **_IN_MEMORY, **kwargs)
         groups = {str(name): group.to_dataset() for name, group in {**drawn, **density}.items()}
-        inputs = self._in_memory({self.param_input: X, **kwargs})
         attrs = {str(name): value for name, value in density.attrs.items()}
-        if inputs.stream is None:
-            groups["constant_data"] = constant_dataset(
-                inputs.arguments.arrays,
-                inputs.arguments.columns,
-                inputs.spec,
-                self._schema({}, inputs.arguments.labels),
-                attrs,
-            )
+        arguments = self._setup.arguments(self.predict, kwargs, X)
+        inputs = predicting.inputs_of(self._setup, self._trained(with_draws=True), arguments)
+        groups |= predicting.constants_of(self._setup, inputs, attrs)
         if num_prior_samples:
-            own = [site for site in inputs.spec.sites if site.kind not in ("param", "factor")]
-            settings = {"num_samples": num_prior_samples, "rng_key": rng_key, **kwargs}
-            sites = [site.name for site in own]
-            memory: Any = {"store": "memory", "progress": False}
-            tree = self.sample_prior_predictive(X, return_sites=sites, **memory, **settings)
-            prior = tree["prior_predictive"].to_dataset()
-            seen = {site.name for site in own if site.kind == "observed"} | {inputs.spec.output}
-            outcomes = [n for n, value in prior.items() if value.attrs["site"] in seen]
-            groups["prior"] = prior.drop_vars(outcomes).assign_attrs(group="prior")
-            groups["prior_predictive"] = prior[outcomes]
+            own: dict[str, Any] = {"num_samples": num_prior_samples, "rng_key": rng_key}
+            own["return_sites"] = predicting.prior_sites(inputs.spec)
+            prior = self.sample_prior_predictive(X, **own, **_IN_MEMORY, **kwargs)
+            groups |= predicting.groups_of_the_prior(prior, inputs.spec)
         return tree_of(groups, attrs)
+
+    # ---------------------------------------------------------------- effects
 
     def estimate_effect(
         self,
@@ -512,12 +884,7 @@ class ImpactModel(Estimator):
 
         Examples
         --------
-        >>> import numpyro, numpyro.distributions as dist, numpy as np
-        >>> def kernel(X, t, y=None):
-        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-        ...     numpyro.sample("y", dist.Normal(b * t + X[:, 0], 1.0), obs=y)
         >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.full(100, 2.0)})
-        >>> X = np.ones((5, 1))
         >>> effect = im.estimate_effect(
         ...     args_baseline={"X": X, "t": 0.0},
         ...     args_intervention={"X": X, "t": 1.0},
@@ -527,44 +894,37 @@ class ImpactModel(Estimator):
         2.0
         """
         pairs = ((output_baseline, args_baseline), (output_intervention, args_intervention))
-        _check_pairs(pairs)
-        options: dict[str, Any] = {"store": "memory", "progress": False} if on_batch else {}
-        given = [arguments for arguments in (args_baseline, args_intervention) if arguments]
-        if len(given) == 2 and not all("rng_key" in arguments for arguments in given):
-            if self.param_input not in given[0]:
-                msg = f"args_baseline lacks '{self.param_input}'. Pass all arguments of predict."
-                raise InputError(msg, code="argument-missing")
-            options["rng_key"] = self._shared_key(given[0][self.param_input])
+        options = _IN_MEMORY if on_batch else {}
         baseline, intervention = (
-            tree if tree is not None else self.predict(**{**options, **dict(arguments or {})})
-            for tree, arguments in pairs
+            self.predict(**given) if isinstance(given, dict) else given
+            for given in asking.trees_or_arguments(self._setup, pairs, options)
         )
         show(concerns(baseline, intervention))
         return difference(baseline, intervention, self._scratch())
 
     def effect(
         self,
-        X: Any,
+        X: RowsLike,
         baseline: Mapping[str, Any] | None = None,
         intervention: Mapping[str, Any] | None = None,
         *,
         scenarios: Mapping[Any, Mapping[str, Any]] | None = None,
-        estimand: Any = "ate",
-        treatment: Any = None,
+        estimand: str | Callable[..., Any] = "ate",
+        treatment: ArrayLike | None = None,
         mediator: str | None = None,
-        by: Any = None,
-        weights: Any = None,
-        comparison: Any = "difference",
+        by: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        comparison: str | Callable[..., Any] = "difference",
         target: str | None = None,
         population: str = "sample",
         rung: str = "intervention",
-        row_summary: Any = False,
+        row_summary: bool | Mapping[str, Any] = False,
         site: str | None = None,
-        y: Any = None,
+        y: ArrayLike | None = None,
         inputs: Mapping[str, Any] | None = None,
         in_sample: bool = True,
         new_groups: str = "refuse",
-        rng_key: Any = None,
+        rng_key: KeyLike | None = None,
         progress: bool = True,
         **kwargs: Any,
     ) -> Effect:
@@ -624,12 +984,8 @@ class ImpactModel(Estimator):
             Observed outcomes, for `population="finite"` and `rung="counterfactual"`.
         inputs : mapping, optional
             Arguments of the kernel whose names are options here.
-        in_sample, new_groups
+        in_sample, new_groups, rng_key, progress
             As in `predict`.
-        rng_key : int or Array, optional
-            Replaces the key derived from the model's key and the rows.
-        progress : bool
-            Show a progress bar that counts rows.
         **kwargs
             The kernel's other arguments, with their natural values.
 
@@ -652,149 +1008,158 @@ class ImpactModel(Estimator):
 
         Examples
         --------
-        >>> import numpyro, numpyro.distributions as dist, numpy as np
-        >>> def kernel(X, t, y=None):
-        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-        ...     numpyro.sample("y", dist.Normal(b * t + X[:, 0], 1.0), obs=y)
         >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.linspace(1.0, 3.0, 101)})
-        >>> effect = im.effect(np.ones((5, 1)), {"t": 0}, {"t": 1}, t=np.zeros(5), progress=False)
+        >>> effect = im.effect(X, {"t": 0}, {"t": 1}, t=t, progress=False)
         >>> effect.summary()[["mean", "P(effect > 0)"]].round(2).values.tolist()
         [[2.0, 1.0]]
         """
-        self._check_ambiguous({**locals()}, kwargs)
+        given = {**locals()}
+        arguments = asking.arguments_of(self._setup, type(self).effect, given, kwargs)
         y = kwargs.get(self.param_output) if y is None else y
-        given = materialised({"treatment": treatment, "by": by, "weights": weights, "y": y})
-        natural = materialised({self.param_input: X, **kwargs, **(inputs or {})})
-        self._check_known("effect", natural)
+        options = materialised({"treatment": treatment, "by": by, "weights": weights, "y": y})
+        natural = materialised(self._setup.arguments(self.effect, arguments, X))
         changes = changes_of(baseline, intervention, scenarios)
-        asked = self.param_output if site is None else site
+        site = self.param_output if site is None else site
         question = question_of(
-            asked, estimand, comparison, target, population, mediator, rung, row_summary
+            site, estimand, comparison, target, population, mediator, rung, row_summary
         )
-        fit = self._fitted_state().fit
-        chains, draws = self._draws_of(fit)
-        request = self._request(
+        request = self._setup.request(
+            self._trained(with_draws=True),
             program=expectation_block if question.target == "expectation" else predict_block,
             method="effect",
             group="effect",
-            use=Use.PREDICT,
-            fit=fit,
-            chains=chains,
-            draws=draws,
+            sites=lambda spec: sites_to_return(spec, site),
             to=Delivery(store="memory", progress=progress),
-            sites=lambda spec: sites_to_return(spec, asked),
             rng_key=rng_key,
             in_sample=in_sample,
             new_groups=check_new_groups(new_groups),
         )
-
-        def key_of(own: Given) -> jax.Array:
-            return self._derived_key(rng_key, request.use, *own.key_numbers)
-
-        ready = scenarios_of(request, question, natural, changes, key_of)
-        rows, ready = about(question, ready, given)
-        noted = tuple(dict.fromkeys(n for p in ready.prepared.values() for n in p.notes))
-        show(self._news(noted))
-        schema = self._schema(fit.draws, ready.natural.arguments.labels, draws)
-        check_labels(ready.natural.spec, schema)
-        with progress_bar(ready.natural.rows, desc="effect", unit="row", shown=progress) as bar:
-            effect, notes = effect_of(
-                question, rows, ready, schema, fit.attrs, request.fitted.seen, bar.update
-            )
-        show(self._news(notes))
+        asked, notes = asking.asked(self._setup, request, question, natural, changes, options)
+        self._say(notes)
+        effect, notes = asking.answered(self._setup, asked)
+        self._say(notes)
         return effect
-
-    def score(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        missing: str = "raise",
-        **kwargs: Any,
-    ) -> float:
-        """Mean log predictive density per row: what `cross_val_score` makes large.
-
-        Rows that the kernel masks do not count, and a row counts what the kernel scales it by.
-
-        Parameters
-        ----------
-        X, y : array-like
-            Rows and their outcomes.
-        sample_weight : array-like, shape (rows,), optional
-            Weight of each row in the mean.
-        missing : {"raise", "mask"}
-            What to do with outcomes that are NaN: refuse them, or leave them out of the mean.
-        **kwargs
-            The kernel's other arguments.
-
-        Returns
-        -------
-        float
-            Mean over the rows that count of the log of a row's density averaged over the draws, in
-            nats: of its outcome, and of what else the kernel observes of it.
-
-        Examples
-        --------
-        >>> import numpyro, numpyro.distributions as dist, numpy as np
-        >>> def kernel(X, y=None):
-        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-        ...     numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
-        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(100)})
-        >>> X = np.ones((5, 1))
-        >>> round(im.score(X, np.ones(5)), 4)
-        -0.9189
-        """
-        fit = self._fitted_state().fit
-        chains, draws = self._draws_of(fit)
-        request = self._request(
-            program=score_block,
-            method="score",
-            group="log_likelihood",
-            use=Use.PREDICT,
-            fit=fit,
-            chains=chains,
-            draws=draws,
-            to=Delivery(store="memory", progress=False),
-            sites=lambda spec: observed_sites(spec, fit.draws),
-            missing=missing,
-        )
-        self._check_known("score", kwargs)
-        inputs = gather(request, {self.param_input: X, self.param_output: y, **kwargs})
-        key = self._derived_key(None, request.use, *inputs.key_numbers)
-        prepared = prepare(request, inputs, origin_of(request, inputs), key)
-        show(self._news(prepared.notes))
-        scores = row_scores(prepared, lambda _: None)
-        show(self._news(scores.notes))
-        check_fitted_rows(request.fitted, prepared.call)
-        if sample_weight is None:
-            return scores.mean()
-        rows = scores.densities.shape
-        given = {self.param_output: y, "sample_weight": sample_weight}
-        lined = lined_up(given, row_labels(X), rows[0], self.param_input)
-        weights = np.asarray(as_array(lined["sample_weight"], "sample_weight"), np.float64)
-        if weights.shape != rows or not weights.sum() > 0 or weights.min() < 0:
-            msg = (
-                f"sample_weight of shape {weights.shape} is not one weight >= 0, some above, for "
-                f"each of {rows[0]} rows. Pass one per row."
-            )
-            raise InputError(msg, code="rows-mismatch")
-        return scores.mean(weights)
 
     # ------------------------------------------------------------- accounting
 
     @property
+    def kernel_spec(self) -> KernelSpec:
+        """Structure of the kernel as the fit saw it."""
+        return account.spec_of(self._trained(with_draws=True))
+
+    @property
+    def diagnostics_(self) -> dict[str, Any]:
+        """Health of the last fit: engine, steps, plateau and k-hat, or R-hat, ESS, divergences."""
+        return dict(self._trained(with_draws=True).fit.attrs)
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of columns of the input at the fit; absent where its rows are not vectors."""
+        return account.columns_of(self._trained(), self.param_input)
+
+    @property
+    def feature_names_in_(self) -> np.ndarray:
+        """Names of the columns of the input at the fit; absent where they had none."""
+        return account.column_names_of(self._trained(), self.param_input)
+
+    def is_fitted(self) -> bool:
+        """Whether the model holds a posterior."""
+        return self._fitted is not None
+
+    def describe(self) -> dict[str, Any]:
+        """Account of kernel, sites, fit and health in plain Python values."""
+        return account.account_of(self._setup, self._fitted)
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, path: PathLike) -> None:
+        """Save the fitted model as arrays and JSON, and its kernel; see `load`.
+
+        A kernel in a module is kept as its import path. Any other, such as one of a notebook, a
+        closure or a callable object, is kept as a Python file that holds it and what it reads:
+        helpers, constants, arrays. `describe()["kernel_kept"]` lists it.
+
+        Parameters
+        ----------
+        path : path
+            A directory that does not exist yet.
+
+        Raises
+        ------
+        InputError
+            `path-taken`; `not-plain`: a setting that is neither JSON nor an array.
+        StoreError
+            `store-unwritable`: a full disk, a place without permission, a file in the way.
+
+        Warns
+        -----
+        OutputWarning
+            `kernel-not-kept`: the kernel reads what no file can hold; loading needs it again.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)})
+        >>> path = tempfile.mkdtemp() + "/model"
+        >>> im.save(path)
+        >>> again = ImpactModel.load(path)
+        >>> bool((im.predict_on_batch(X, t=t)["posterior_predictive"]["y"]
+        ...       == again.predict_on_batch(X, t=t)["posterior_predictive"]["y"]).all())
+        True
+        """
+        show(saving.write_model(path, self.get_params(), self._trained()))
+
+    @classmethod
+    def load(
+        cls, path: PathLike, kernel: Kernel | None = None, *, inference: Inference | None = None
+    ) -> Self:
+        """Load a model that `save` wrote.
+
+        Without `kernel` the kernel that the files name is imported, or its Python file is run: load
+        only models that you trust. With `kernel=` nothing in the files is executed.
+
+        Parameters
+        ----------
+        path : path
+            The directory.
+        kernel : callable, optional
+            The kernel, instead of the one that the files keep.
+        inference : SVI, MCMC, engine or str, optional
+            Replaces the saved one; needed to fit again where that was an object.
+
+        Returns
+        -------
+        Self
+            A model that predicts bit for bit what the saved one did. See `save` for an example.
+
+        Raises
+        ------
+        StoreError
+            `store-missing`, `store-foreign`, `store-version`, `store-damaged`: no sound model;
+            `kernel-missing`, `model-unsafe`: no kernel.
+
+        Warns
+        -----
+        OutputWarning
+            `precision-differs`: the model was saved where JAX computes in another precision.
+        """
+        names = cls._get_param_names()
+        settings, fitted, notes = saving.read_model(path, kernel, inference, names)
+        model = cls(**settings)
+        model._fitted = fitted
+        show(notes)
+        return model
+
+    @property
     def temp_dir(self) -> Path | None:
         """Directory of this model's temporary results; None before the first."""
-        scratch: Scratch | None = getattr(self, "_temporary", None)
-        return scratch.path if scratch is not None else None
+        return None if self._temporary is None else self._temporary.path
 
     def cleanup(self) -> None:
         """Delete this model's temporary results; those still in use raise when they are read."""
-        scratch: Scratch | None = getattr(self, "_temporary", None)
-        if scratch is not None:
-            scratch.remove()
-            del self._temporary
+        if self._temporary is not None:
+            self._temporary.remove()
+            self._temporary = None
 
     @staticmethod
     def cleanup_models() -> None:
@@ -802,109 +1167,87 @@ class ImpactModel(Estimator):
         for model in list(_MODELS):
             model.cleanup()
 
+    # ------------------------------------------------- protocols of other tools
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001
+        """Refuse to be an array, which is what ArviZ asks of a model that it is given."""
+        del dtype, copy
+        msg = (
+            "An ImpactModel is no array of draws, and keeps no data. For ArviZ (loo, summary, ...) "
+            "pass im.log_likelihood(X, y) or im.to_datatree(X, y); im.posterior_tree has its draws."
+        )
+        raise InputError(msg, code="no-array")
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self.is_fitted()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_told", None)
+        state.pop("_temporary", None)  # a copy elsewhere does not own these files
+        if state.get("_fitted") is not None:
+            state["_fitted"] = replace(state["_fitted"], problem=None)
+        return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        del memo
+        return self.__copy__()
+
+    def __copy__(self) -> Self:
+        # Fits work on private copies and the fitted record is frozen: both may be shared.
+        copied = type(self)(**self.get_params())
+        copied._fitted = self._fitted  # noqa: SLF001  # its own class
+        if hasattr(self, "_metadata_request"):
+            copied._metadata_request = self.get_metadata_routing()  # noqa: SLF001  # as above
+        return copied
+
     # ---------------------------------------------------------------- private
 
-    def _request(self, **options: Any) -> Request:
-        fitted = getattr(self, "_fitted", None) or Fitted(Fit(draws={}))
-        return Request(self.kernel, self._names, fitted, **options)
+    @property
+    def _setup(self) -> Setup:
+        roles, labels = (self.param_input, self.param_output), (self.coords, self.dims)
+        return Setup(self.kernel, roles, self.inference, self.rng_key, self.num_samples, *labels)
 
-    def _stream(self, request: Request, given: Mapping[str, Any]) -> xr.DataTree:
+    def _setting(self, name: str, value: int | None) -> int | None:
+        """A setting of a fit: as a method was called, or else the model's own."""
+        own: int | None = getattr(self, name)
+        return own if value is None else value
+
+    def _fit(self, data: Data, settings: Settings, rng_key: KeyLike | None) -> Self:
+        check_switches(warm_start=self.warm_start)
+        before = self._fitted if self.warm_start else None
+        self._fitted, notes = fitting.fit(self._setup, data, settings, rng_key, before)
+        show(notes)
+        return self
+
+    def _trained(self, *, with_draws: bool = False) -> Fitted:
+        if self._fitted is None:
+            msg = "This model has no posterior. Call fit, or set_posterior_sample, first."
+            raise NotFittedError(msg, code="not-fitted")
+        if with_draws and not (self._fitted.fit.draws or self._fitted.fit.attrs):
+            msg = "This model was trained by steps and holds no draws yet. Call sample first."
+            raise NotFittedError(msg, code="no-draws")
+        return self._fitted
+
+    def _streamed(self, request: Request, arguments: dict[str, Any]) -> xr.DataTree:
         """The one road of every streamed result."""
         import_dask()
-        fitted = request.fitted
-        self._check_known(request.method, given)
-        inputs = gather(request, given)
-        key = self._derived_key(request.rng_key, request.use, *inputs.key_numbers)
-        prepared = prepare(request, inputs, origin_of(request, inputs), key)
-        show(self._news(prepared.notes))
-        attrs = self._attrs(request.group)
-        attrs["words"] = " ".join(map(str, prepared.words))
-        attrs["rung"] = "intervention" if request.intervention else "association"
-        attrs["redrawn"] = list(prepared.redrawn)
-        if request.use is Use.PREDICT:
-            attrs["arguments"] = leads(inputs, prepared, fitted)
-        attrs["row_dim"] = row_dimension(prepared.call.task.results)
-        schema = self._schema(request.fit.draws, inputs.arguments.labels, request.draws)
-        check_labels(inputs.spec, schema)
-        groups = self._fit_groups(request.fit, fitted, attrs) if request.fit.draws else {}
-        result = Result(schema, groups, attrs, lambda: check_fitted_rows(fitted, prepared.call))
-        options: Any = {"desc": request.method, "unit": "row", "shown": request.to.progress}
-        with progress_bar(inputs.rows, **options) as bar:
-            tree, notes = carry_out(prepared, result, request, self._scratch(), bar.update)
-        show(self._news(notes))
-        if not request.conditions:
-            return tree
-        row_dim, densities = attrs["row_dim"], tree[request.group].to_dataset()
-        counts = rows_that_count(prepared.call, densities, row_dim)
-        if counts is None:
-            return tree
-        return without_rows(tree, counts, row_dim, (request.group, "observed_data"))
+        call = predicting.planned(self._setup, request, arguments)
+        self._say(call.prepared.notes)
+        tree, notes = predicting.delivered(self._setup, call, self._scratch())
+        self._say(notes)
+        return tree
 
-    def _in_memory(self, given: Mapping[str, Any]) -> Given:
-        """The inputs of a prediction as the kernel sees them."""
-        fit = self._fitted_state().fit
-        chains, draws = self._draws_of(fit)
-        request = self._request(
-            program=predict_block,
-            method="predict",
-            group="posterior_predictive",
-            use=Use.PREDICT,
-            fit=fit,
-            chains=chains,
-            draws=draws,
-            to=Delivery(store="memory"),
-            sites=lambda spec: sites_to_return(spec, None),
-        )
-        return gather(request, given)
-
-    def _check_ambiguous(self, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-        """Refuse an option of `effect` that may be meant for an argument of the kernel."""
-        inputs = options["inputs"]
-        if inputs is not None and not isinstance(inputs, Mapping):
-            msg = "inputs= is a dict of the kernel's arguments by name. Pass inputs={'name': ...}."
-            raise InputError(msg, code="option-unknown")
-        signature = read_signature(self.kernel, *self._names)
-        own = inspect.signature(type(self).effect).parameters
-        clear = {*(inputs or {}), *self._names, "X"}
-        for name in sorted(own.keys() & set(signature.names) - clear):
-            is_missing = name in signature.required and name not in arguments
-            if is_missing or (name != "inputs" and options[name] is not own[name].default):
-                msg = (
-                    f"'{name}' is an option of effect and an argument of the kernel. Pass the "
-                    f"kernel's as inputs={{'{name}': ...}}."
-                )
-                raise InputError(msg, code="option-ambiguous")
+    def _say(self, notes: Sequence[Note]) -> None:
+        """Show notes, without those that are said once of a fit, and have been."""
+        fitted, told = self._told
+        told = told if fitted is not None and fitted is self._fitted else frozenset()
+        self._told = self._fitted, told | ({note.code for note in notes} & SAID_ONCE)
+        show([note for note in notes if note.code not in told])
 
     def _scratch(self) -> Scratch:
         """The model's own temporary directory."""
-        scratch: Scratch | None = getattr(self, "_temporary", None)
-        if scratch is None or not scratch.path.exists():  # somebody may have cleaned up
-            scratch = self._temporary = Scratch()
+        if self._temporary is None or not self._temporary.path.exists():  # somebody cleaned up
+            self._temporary = Scratch()
             _MODELS.add(self)
-        return scratch
-
-    def _draws_of(self, fit: Fit) -> tuple[int, int]:
-        """Chains and draws; a kernel with no latent site has as many as were asked for."""
-        return draw_count(fit.draws) if fit.draws else (1, self.num_samples or 1000)
-
-    def _shared_key(self, X: Any) -> jax.Array:
-        """The key that the scenarios of one effect share, whatever they change."""
-        return self._derived_key(None, Use.PREDICT, *row_numbers(X, self.param_input))
-
-
-def _check_pairs(pairs: Sequence[tuple[Any, Any]]) -> None:
-    """Refuse scenarios that are neither an output nor its arguments, or both."""
-    if any((tree is None) == (arguments is None) for tree, arguments in pairs):
-        msg = (
-            "Each scenario needs either an output or its arguments. Pass output_baseline or "
-            "args_baseline, and output_intervention or args_intervention."
-        )
-        raise InputError(msg, code="scenario-incomplete")
-    for pair in pairs:
-        for given, kind in zip(pair, (xr.DataTree, Mapping), strict=True):
-            if given is not None and not isinstance(given, kind):
-                msg = (
-                    "An output is a DataTree, as predict gives it, and arguments are a dict of "
-                    f"those of predict: one is {type(given).__name__}."
-                )
-                raise InputError(msg, code="scenario-incomplete")
+        return self._temporary

@@ -7,7 +7,7 @@ that scikit-learn's `clone` copies.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Self
 
 import sklearn
@@ -15,12 +15,18 @@ from sklearn.utils.metadata_routing import UNCHANGED, MetadataRequest
 
 from aimz.data import check_names
 from aimz.errors import InputError
-from aimz.kernel import read_signature, unknown_argument
+from aimz.kernel import read_signature
 
-__all__ = ["Routed"]
+__all__ = ["Routed", "keywords_of"]
 
 
 _METHODS = ("fit", "partial_fit", "predict", "score")
+
+
+def keywords_of(method: Callable[..., Any]) -> list[str]:
+    """The own keywords of a method."""
+    parameters = inspect.signature(method).parameters.values()
+    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
 class Routed:
@@ -120,19 +126,11 @@ class Routed:
         self._metadata_request = routing
         return self
 
-    def _check_known(self, method: str, given: Mapping[str, Any]) -> None:
-        """Refuse keywords that neither a method nor the kernel takes."""
-        names = read_signature(self.kernel, self.param_input, self.param_output).names
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            own = inspect.signature(getattr(type(self), method)).parameters.values()
-            options = [p.name for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
-            raise unknown_argument(unknown[0], method, names, options)
-
     def _routable(self, method: str) -> tuple[str, ...]:
         """Names that can be sent to a method: the kernel's arguments and its own keywords."""
         roles = (self.param_input, self.param_output)
-        own = inspect.signature(getattr(type(self), method)).parameters.values()
-        keywords = [p.name for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
         arguments = read_signature(self.kernel, *roles).names
-        return (*(name for name in arguments if name not in roles), *keywords)
+        return (
+            *(name for name in arguments if name not in roles),
+            *keywords_of(getattr(type(self), method)),
+        )

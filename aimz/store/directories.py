@@ -9,7 +9,7 @@ from aimz.errors import InputError
 __all__ = ["as_directory", "local_path"]
 
 
-def as_directory(output_dir: str | os.PathLike[str]) -> Path:
+def as_directory(output_dir: str | bytes | os.PathLike[str]) -> Path:
     """Directory that a path or a file URL names.
 
     Raises
@@ -28,7 +28,7 @@ def as_directory(output_dir: str | os.PathLike[str]) -> Path:
 LONGEST_NAME = 255
 
 
-def local_path(value: str | os.PathLike[str], name: str) -> Path:
+def local_path(value: str | bytes | os.PathLike[str], name: str) -> Path:
     """Absolute path that a path or a file URL names."""
     try:
         text = os.fsdecode(value)

@@ -236,10 +236,11 @@ def test_double_precision_takes_unix_times(model, x64):
 
 
 def test_no_rows_at_all_are_refused(framed, y):
+    nothing: Any = None
     with pytest.raises(InputError, match="'X' is None: there are no rows"):
-        framed.predict(None, progress=False)
+        framed.predict(nothing, progress=False)
     with pytest.raises(InputError, match="'X' is None: there are no rows"):
-        ImpactModel(plain).fit(None, y, progress=False)
+        ImpactModel(plain).fit(nothing, y, progress=False)
 
 
 @pytest.mark.parametrize("length", [0, 1, ROWS - 1, ROWS + 1])

@@ -560,7 +560,7 @@ def saved(name: str) -> Found:
         effect = model.effect(**kind.inputs, scenarios=far, progress=False)
         found |= _answers("far away", effect)
     with codes_of(found, "sample"):
-        more = model.sample(num_samples=10, **_rows())
+        more: Any = model.sample(num_samples=10, **_rows())
         found |= _fit_draws(more, "sample")
     return found
 

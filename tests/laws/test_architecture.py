@@ -42,7 +42,6 @@ ANY_SHARE = 0.08
 GENERIC_SHARE = 0.02
 GENERIC_NAMES = {"own", "given", "found", "part", "kept", "rest", "here", "known"}
 PUBLIC_CLASSES = {
-    "Estimator",
     "ImpactModel",
     "_Impact",
 }  # public methods take what API users name

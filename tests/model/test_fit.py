@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from typing import Any
 
 import dask.array
 import jax
@@ -164,7 +165,7 @@ def test_sample_continues_and_never_repeats(fitted):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)  # so short a chain may well say so
         chains.fit(X, y, progress=False)
-    draws = [chains.posterior["b"]]
+    draws: list[Any] = [chains.posterior["b"]]
     draws += [chains.sample(num_samples=30, return_datatree=False)["b"] for _ in range(2)]
     assert len(np.unique(np.concatenate(draws)[:, 0])) > 60
 

@@ -1,0 +1,152 @@
+"""Questions about scenarios: what `effect` and `estimate_effect` are asked, and how they answer."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from aimz.effects import Effect, Question, Rows, Scenarios, about, effect_of, scenarios_of
+from aimz.errors import InputError, Note
+from aimz.kernel import read_signature
+from aimz.model.setup import Setup
+from aimz.options import progress_bar
+from aimz.prediction import Request, Use, row_numbers
+from aimz.results import check_labels
+
+__all__ = ["Asked", "answered", "arguments_of", "asked", "trees_or_arguments"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question of some rows, and the scenarios that are ready to run on them."""
+
+    request: Request
+    question: Question
+    rows: Rows
+    scenarios: Scenarios
+
+
+def asked(
+    setup: Setup,
+    request: Request,
+    question: Question,
+    natural: Mapping[str, Any],
+    changes: Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, Any],
+) -> tuple[Asked, tuple[Note, ...]]:
+    """Prepare scenarios, and say which rows count; `options` are those of `aimz.effects.about`."""
+    scenarios = scenarios_of(
+        request,
+        question,
+        natural,
+        changes,
+        lambda inputs: setup.key(request.rng_key, request.use, *inputs.key_numbers),
+    )
+    rows, scenarios = about(question, scenarios, options)
+    notes = dict.fromkeys(note for one in scenarios.prepared.values() for note in one.notes)
+    return Asked(request, question, rows, scenarios), tuple(notes)
+
+
+def answered(setup: Setup, asked: Asked) -> tuple[Effect, tuple[Note, ...]]:
+    """Run the scenarios in one pass over the rows."""
+    request, scenarios = asked.request, asked.scenarios
+    natural, fitted = scenarios.natural, request.fitted
+    schema = setup.schema(request.chains, request.draws, natural.arguments.labels)
+    check_labels(natural.spec, schema)
+    shown = request.to.progress
+    with progress_bar(natural.rows, desc="effect", unit="row", shown=shown) as bar:
+        return effect_of(
+            asked.question,
+            asked.rows,
+            scenarios,
+            schema,
+            request.fit.attrs,
+            fitted.seen,
+            bar.update,
+        )
+
+
+def arguments_of(
+    setup: Setup,
+    method: Callable[..., Any],
+    options: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The kernel's arguments of an `effect`, with those whose names are options of it.
+
+    `options` are what the method was called with, by name, and `arguments` its further keywords.
+    An option that may be meant for the kernel is refused.
+    """
+    inputs = {} if options["inputs"] is None else options["inputs"]
+    if not isinstance(inputs, Mapping):
+        msg = "inputs= is a dict of the kernel's arguments by name. Pass inputs={'name': ...}."
+        raise InputError(msg, code="option-unknown")
+    signature = read_signature(setup.kernel, *setup.names)
+    own = inspect.signature(method).parameters
+    clear = {*inputs, *setup.names, "X"}
+    for name in sorted(own.keys() & set(signature.names) - clear):
+        is_missing = name in signature.required and name not in arguments
+        if is_missing or (name != "inputs" and options[name] is not own[name].default):
+            msg = (
+                f"'{name}' is an option of effect and an argument of the kernel. Pass the "
+                f"kernel's as inputs={{'{name}': ...}}."
+            )
+            raise InputError(msg, code="option-ambiguous")
+    for name in arguments.keys() & inputs.keys():
+        msg = f"effect has got '{name}' as an argument and in inputs=. Pass it once."
+        raise InputError(msg, code="argument-twice")
+    return {**arguments, **inputs}
+
+
+def trees_or_arguments(
+    setup: Setup,
+    pairs: Sequence[tuple[xr.DataTree | None, Mapping[str, Any] | None]],
+    options: Mapping[str, Any],
+) -> list[xr.DataTree | dict[str, Any]]:
+    """For each scenario of `estimate_effect` its output, or the arguments of its prediction.
+
+    Two that are both to be predicted share a key, whatever they change.
+    """
+    _check_pairs(pairs)
+    primary = setup.names[0]
+    given = [dict(arguments) for _, arguments in pairs if arguments]
+    shared = dict(options)
+    if len(given) == 2 and not all("rng_key" in arguments for arguments in given):
+        if given[0].keys().isdisjoint((primary, "X")):
+            msg = f"args_baseline lacks '{primary}'. Pass all arguments of predict."
+            raise InputError(msg, code="argument-missing")
+        rows = given[0].get(primary, given[0].get("X"))
+        shared["rng_key"] = setup.key(None, Use.PREDICT, *row_numbers(rows, primary))
+    return [
+        {**shared, **_with_rows(arguments or {}, primary)} if tree is None else tree
+        for tree, arguments in pairs
+    ]
+
+
+def _with_rows(arguments: Mapping[str, Any], primary: str) -> dict[str, Any]:
+    """Arguments of `predict`, which takes the rows as `X`, whatever the kernel calls them."""
+    if primary not in arguments:
+        return dict(arguments)
+    return {("X" if name == primary else name): value for name, value in arguments.items()}
+
+
+def _check_pairs(
+    pairs: Sequence[tuple[xr.DataTree | None, Mapping[str, Any] | None]],
+) -> None:
+    """Refuse scenarios that are neither an output nor its arguments, or both."""
+    if any((tree is None) == (arguments is None) for tree, arguments in pairs):
+        msg = (
+            "Each scenario needs either an output or its arguments. Pass output_baseline or "
+            "args_baseline, and output_intervention or args_intervention."
+        )
+        raise InputError(msg, code="scenario-incomplete")
+    for pair in pairs:
+        for given, kind in zip(pair, (xr.DataTree, Mapping), strict=True):
+            if given is not None and not isinstance(given, kind):
+                msg = (
+                    "An output is a DataTree, as predict gives it, and arguments are a dict of "
+                    f"those of predict: one is {type(given).__name__}."
+                )
+                raise InputError(msg, code="scenario-incomplete")

@@ -1,0 +1,148 @@
+"""Fits: the kernel with its data, what an engine makes of them, and what later calls must know."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from aimz.choices import check_choice, check_switches
+from aimz.data import Arguments, Known, check_positive, row_fingerprint
+from aimz.errors import InputError, Note
+from aimz.inference import (
+    Fit,
+    ObjectEngine,
+    Problem,
+    Settings,
+    SteppingEngine,
+    VariationalEngine,
+    more_draws,
+)
+from aimz.model.setup import KeyLike, Setup
+from aimz.prediction import Fitted, Use, check_same_data, fitted_on, problem_of, support_seen
+from aimz.results import check_labels
+
+__all__ = ["Data", "fit", "more", "numpyro_object", "showing", "step", "variational"]
+
+
+class _NoResultError(InputError, AttributeError):
+    """An engine has no such record; an AttributeError, so that looking through attributes works."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is fitted, as it was passed: the kernel's arguments, and how the rows count."""
+
+    arguments: Mapping[str, Any]
+    weights: ArrayLike | None = None
+    missing: str = "raise"
+
+
+def fit(
+    setup: Setup, data: Data, settings: Settings, rng_key: KeyLike | None, before: Fitted | None
+) -> tuple[Fitted, tuple[Note, ...]]:
+    """Fit afresh, or go on from the fit `before`; returns what the fit leaves, and its notes."""
+    _check_options(data, settings)
+    engine = setup.engine
+    state = None if before is None else before.fit.state
+    known = None if before is None or state is None else before.known
+    problem, arguments = _problem(setup, data, known)
+    done = engine.fit(setup.key(rng_key, Use.FIT), problem, settings, state=state)
+    fitted = replace(fitted_on(problem, arguments, done), seen=support_seen(problem, arguments))
+    return fitted, (*problem.notes, *done.notes)
+
+
+def step(
+    setup: Setup, data: Data, rng_key: KeyLike | None, last: Fitted | None
+) -> tuple[Fitted, float]:
+    """Take one step on the rows, from the state of the `last` fit if it has one."""
+    engine = _stepping(setup)
+    before = last if last is not None and last.fit.state is not None else None
+    problem, arguments = _problem(setup, data, before.known if before else None)
+    steps = before.steps if before else 0
+    key = setup.key(rng_key, Use.STEP, steps)
+    state, loss = engine.step(key, problem, before.fit.state if before else None)
+    moved = replace(before.fit, state=state) if before else Fit(draws={}, state=state)
+    fitted = fitted_on(problem, arguments, replace(moved, draws={}, attrs={}), steps + 1)
+    return fitted, float(loss)
+
+
+def more(
+    setup: Setup, fitted: Fitted, data: Data | None, rng_key: KeyLike | None, num_samples: int
+) -> tuple[Fit, Fitted]:
+    """Draw more from a fit; returns it with these draws, and what it is from now on.
+
+    Without `data` these are the fit's own, which only the process that has fitted holds.
+    """
+    problem = fitted.problem
+    if fitted.fit.state is None or (problem is None and data is None):
+        msg = "There is no fit to continue, or no data. Fit first, or pass the fit's arguments."
+        raise InputError(msg, code="no-data")
+    if data is not None:
+        problem, arguments = _problem(setup, data)
+        check_same_data(fitted, problem, arguments)
+    elif problem and row_fingerprint(problem.inputs.arrays[setup.names[0]]) != fitted.fingerprint:
+        msg = f"'{setup.names[0]}' has been changed in place since the fit. Fit again."
+        raise InputError(msg, code="data-differ")
+    key = setup.key(rng_key, Use.SAMPLE, fitted.steps)
+    drawn = more_draws(setup.engine, key, problem, fitted.fit, num_samples)
+    now = replace(fitted.fit, state=drawn.state) if fitted.fit.draws else drawn
+    return drawn, replace(fitted, steps=fitted.steps + 1, fit=now)
+
+
+def numpyro_object(engine: ObjectEngine, fitted: Fitted) -> Any:
+    """NumPyro's own object with the result of a fit."""
+    if "engine" not in fitted.fit.attrs:
+        msg = "The draws were set by hand, so no engine holds them. Use posterior_tree."
+        raise _NoResultError(msg, code="no-object")
+    return engine.fitted_object(fitted.fit, fitted.problem)
+
+
+def showing(setup: Setup) -> ObjectEngine:
+    """The engine, which must show its fits as objects of NumPyro's."""
+    engine = setup.engine
+    if not isinstance(engine, ObjectEngine):
+        who = "A loaded model" if engine.name == "absent" else f"Engine '{engine.name}'"
+        msg = f"{who} has no object of NumPyro's. Use posterior_tree."
+        raise _NoResultError(msg, code="no-object")
+    return engine
+
+
+def variational(setup: Setup) -> VariationalEngine:
+    """The engine, which must run NumPyro's SVI."""
+    engine = setup.engine
+    if not isinstance(engine, VariationalEngine):
+        msg = f"Engine '{engine.name}' has no vi_result. Use inference='svi' or an SVI object."
+        raise _NoResultError(msg, code="vi-result")
+    return engine
+
+
+def _stepping(setup: Setup) -> SteppingEngine:
+    engine = setup.engine
+    if not isinstance(engine, SteppingEngine):
+        msg = f"Engine '{engine.name}' cannot train by steps. Use inference='svi', or call fit."
+        raise InputError(msg, code="no-steps")
+    return engine
+
+
+def _check_options(data: Data, settings: Settings) -> None:
+    check_switches(progress=settings.progress, shuffle=settings.shuffle)
+    check_choice(data.missing, "missing", ("raise", "mask"))
+    for name in ("num_samples", "epochs", "batch_size", "num_steps", "num_chains"):
+        check_positive(getattr(settings, name), name)
+
+
+def _problem(setup: Setup, data: Data, known: Known | None = None) -> tuple[Problem, Arguments]:
+    """The kernel with its data, checked and inspected."""
+    has_start = not isinstance(setup.inference, str)  # an object may know where to start
+    problem, arguments = problem_of(
+        setup.kernel,
+        setup.names,
+        data.arguments,
+        data.weights,
+        data.missing,
+        known,
+        has_own_start=has_start,
+    )
+    check_labels(problem.spec, setup.schema(1, 0))
+    return problem, arguments

@@ -1,0 +1,176 @@
+"""Predictions, densities and scores: one road from a request to a tree with labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from aimz.data import as_array, check_positive, lined_up, row_labels
+from aimz.errors import InputError, Note
+from aimz.inference import Fit
+from aimz.kernel import KernelSpec
+from aimz.model.account import attributes_of, groups_of
+from aimz.model.setup import RowsLike, Setup
+from aimz.options import progress_bar
+from aimz.prediction import (
+    Delivery,
+    Fitted,
+    Given,
+    Prepared,
+    Request,
+    Result,
+    Use,
+    carry_out,
+    check_fitted_rows,
+    gather,
+    leads,
+    observed_sites,
+    origin_of,
+    prepare,
+    rows_that_count,
+    sites_to_return,
+    without_rows,
+)
+from aimz.results import check_labels, constant_dataset, row_dimension
+from aimz.sampling import log_likelihood_block, predict_block, score_block
+from aimz.store import Scratch
+
+__all__ = [
+    "Planned",
+    "constants_of",
+    "delivered",
+    "density_request",
+    "groups_of_the_prior",
+    "inputs_of",
+    "planned",
+    "prior_request",
+    "prior_sites",
+    "row_weights",
+]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A call before it runs: what is asked, its inputs, and what they are made into."""
+
+    request: Request
+    inputs: Given
+    prepared: Prepared
+
+
+def planned(setup: Setup, request: Request, arguments: Mapping[str, Any]) -> Planned:
+    """Gather the inputs of a request and prepare it."""
+    inputs = gather(request, arguments)
+    key = setup.key(request.rng_key, request.use, *inputs.key_numbers)
+    return Planned(request, inputs, prepare(request, inputs, origin_of(request, inputs), key))
+
+
+def delivered(setup: Setup, call: Planned, scratch: Scratch) -> tuple[xr.DataTree, Sequence[Note]]:
+    """Run a call into its sink; temporary stores go below `scratch`."""
+    request, inputs, prepared = call.request, call.inputs, call.prepared
+    fitted = request.fitted
+    attrs = attributes_of(setup.kernel, fitted, request.group)
+    attrs["words"] = " ".join(map(str, prepared.words))
+    attrs["rung"] = "intervention" if request.intervention else "association"
+    attrs["redrawn"] = list(prepared.redrawn)
+    if request.use is Use.PREDICT:
+        attrs["arguments"] = leads(inputs, prepared, fitted)
+    attrs["row_dim"] = row_dim = row_dimension(prepared.call.task.results)
+    schema = setup.schema(request.chains, request.draws, inputs.arguments.labels)
+    check_labels(inputs.spec, schema)
+    groups = groups_of(setup, request.fit, fitted, attrs) if request.fit.draws else {}
+    result = Result(schema, groups, attrs, lambda: check_fitted_rows(fitted, prepared.call))
+    options: Any = {"desc": request.method, "unit": "row", "shown": request.to.progress}
+    with progress_bar(inputs.rows, **options) as bar:
+        tree, notes = carry_out(prepared, result, request, scratch, bar.update)
+    if request.conditions:
+        counts = rows_that_count(prepared.call, tree[request.group].to_dataset(), row_dim)
+        if counts is not None:
+            tree = without_rows(tree, counts, row_dim, (request.group, "observed_data"))
+    return tree, notes
+
+
+def prior_request(setup: Setup, fitted: Fitted | None, draws: int, **options: Any) -> Request:
+    """A request to the prior; parameters that a fit has learned are those of its kernel."""
+    check_positive(draws, "num_samples")
+    fit = Fit(draws={}, params=fitted.fit.params if fitted else {})
+    return Request(
+        setup.kernel,
+        setup.names,
+        fitted or Fitted(fit),
+        program=predict_block,
+        method="sample_prior_predictive",
+        group="prior_predictive",
+        use=Use.PRIOR,
+        fit=fit,
+        chains=1,
+        draws=draws,
+        **options,
+    )
+
+
+def density_request(
+    setup: Setup, fitted: Fitted, method: str, missing: str, to: Delivery
+) -> Request:
+    """A request for densities of what was observed: of each value, or of each row for a score."""
+    return setup.request(
+        fitted,
+        program=score_block if method == "score" else log_likelihood_block,
+        method=method,
+        group="log_likelihood",
+        sites=lambda spec: observed_sites(spec, fitted.fit.draws),
+        to=to,
+        missing=missing,
+    )
+
+
+def inputs_of(setup: Setup, fitted: Fitted, arguments: Mapping[str, Any]) -> Given:
+    """The inputs of a prediction as the kernel sees them."""
+    request = setup.request(
+        fitted,
+        program=predict_block,
+        method="predict",
+        group="posterior_predictive",
+        sites=lambda spec: sites_to_return(spec, None),
+        to=Delivery(store="memory"),
+    )
+    return gather(request, arguments)
+
+
+def constants_of(setup: Setup, inputs: Given, attrs: dict[str, Any]) -> dict[str, xr.Dataset]:
+    """The group of a call's arguments; none of rows that are read by the piece."""
+    if inputs.stream is not None:
+        return {}
+    arguments = inputs.arguments
+    schema = setup.schema(1, 0, arguments.labels)
+    constants = constant_dataset(arguments.arrays, arguments.columns, inputs.spec, schema, attrs)
+    return {"constant_data": constants}
+
+
+def prior_sites(spec: KernelSpec) -> list[str]:
+    """Sites that have draws of the prior."""
+    return [site.name for site in spec.sites if site.kind not in ("param", "factor")]
+
+
+def groups_of_the_prior(tree: xr.DataTree, spec: KernelSpec) -> dict[str, xr.Dataset]:
+    """Draws of the prior of all sites, those of outcomes apart."""
+    prior = tree["prior_predictive"].to_dataset()
+    observed = {site.name for site in spec.sites if site.kind == "observed"} | {spec.output}
+    outcomes = [name for name, value in prior.items() if value.attrs["site"] in observed]
+    latent = prior.drop_vars(outcomes).assign_attrs(group="prior")
+    return {"prior": latent, "prior_predictive": prior[outcomes]}
+
+
+def row_weights(labelled: Mapping[str, Any], X: RowsLike, rows: int, primary: str) -> np.ndarray:
+    """One weight for each row of a score; `labelled` are the outcomes and the `sample_weight`."""
+    lined = lined_up(labelled, row_labels(X), rows, primary)
+    weights = np.asarray(as_array(lined["sample_weight"], "sample_weight"), np.float64)
+    if weights.shape != (rows,) or not weights.sum() > 0 or weights.min() < 0:
+        msg = (
+            f"sample_weight of shape {weights.shape} is not one weight >= 0, some above, for "
+            f"each of {rows} rows. Pass one per row."
+        )
+        raise InputError(msg, code="rows-mismatch")
+    return weights

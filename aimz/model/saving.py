@@ -1,0 +1,61 @@
+"""Models to files and back: settings as plain values, and what is said where these fall short."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+
+from aimz.capture import fetched, kept
+from aimz.errors import Note, OutputWarning, StoreError
+from aimz.inference import AbsentEngine
+from aimz.model.account import described, kernel_name
+from aimz.model.archive import read_archive, write_archive
+from aimz.model.setup import Inference, Kernel, PathLike
+from aimz.prediction import Fitted
+from aimz.store import local_path
+
+__all__ = ["read_model", "write_model"]
+
+
+def write_model(path: PathLike, settings: Mapping[str, Any], fitted: Fitted) -> tuple[Note, ...]:
+    """Write the settings of a model, its fit and its kernel; returns what to tell the user."""
+    kernel, inference = settings["kernel"], settings["inference"]
+    plain = {**settings, "kernel": kernel_name(kernel)}
+    if not isinstance(inference, str):
+        plain["inference"] = {"object": described(inference)}
+    code = kept(kernel)
+    write_archive(path, plain, fitted, code)
+    if not code.absent:
+        return ()
+    text = (
+        f"The kernel is not in the saved model, because of {code.absent:.120}. Pass it to load, or "
+        "move it to a module that can be imported."
+    )
+    return (Note(OutputWarning, text, "kernel-not-kept"),)
+
+
+def read_model(
+    path: PathLike, kernel: Kernel | None, inference: Inference | None, valid: Collection[str]
+) -> tuple[dict[str, Any], Fitted, tuple[Note, ...]]:
+    """Read the settings of a model and its fit; returns also what to tell the user.
+
+    `valid` are the names of settings. With a `kernel` nothing in the files is executed.
+    """
+    archive = read_archive(path)
+    settings = dict(archive.settings)
+    saved = settings.pop("inference", None)
+    if saved is None or settings.keys() - set(valid):
+        msg = f"{path!s:.100} does not hold the settings of a saved model."
+        raise StoreError(msg, code="store-damaged")
+    if inference is None:
+        inference = AbsentEngine(saved["object"]) if isinstance(saved, dict) else saved
+    if kernel is None:
+        kernel = fetched(archive.kernel, archive.files, local_path(path, "path"))
+    settings |= {"kernel": kernel, "inference": inference}
+    if archive.double in (None, bool(jax.config.jax_enable_x64)):
+        return settings, archive.fitted, ()
+    text = (
+        f"The model was saved with jax_enable_x64={archive.double}, which is not so here. "
+        "Predictions are drawn from other random bits than they were. Set it to the same."
+    )
+    return settings, archive.fitted, (Note(OutputWarning, text, "precision-differs"),)
