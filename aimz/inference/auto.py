@@ -140,7 +140,7 @@ def _can_hand_over(problem: Problem, settings: Settings) -> bool:
         not (asks_for_steps or in_batches)
         and not learns
         and bool(latents)
-        and not any(problem.spec[n].discrete or problem.spec[n].is_nested for n in latents)
+        and not any(problem.spec[name].discrete for name in latents)
         and rows <= WEIGH_ROWS
     )
 

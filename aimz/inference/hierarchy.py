@@ -76,8 +76,26 @@ def in_standard_units(problem: Problem, names: frozenset[str]) -> Problem:
         is_latent = site["type"] == "sample" and not site["is_observed"]
         return _reparam(site["fn"]) if is_latent and site["name"] in names else None
 
-    kernel: Callable[..., Any] = handlers.reparam(problem.kernel, config=reparam_of)
+    kernel: Callable[..., Any] = _ReparamInSteps(problem.kernel, config=reparam_of)
     return replace(problem, kernel=kernel)
+
+
+class _ReparamInSteps(handlers.reparam):  # type: ignore[misc]  # NumPyro's classes are untyped
+    """NumPyro's handler, which also stands around the steps of a scan and the branches of a cond.
+
+    When these are done it is too late: what they drew has been used.
+    """
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "control_flow":
+            msg["args"] = tuple(map(self._around, msg["args"]))
+        elif not msg.get("_control_flow_done", False):
+            super().process_message(msg)
+
+    def _around(self, argument: object) -> object:
+        if not callable(argument):
+            return argument
+        return _ReparamInSteps(argument, config=self.config)
 
 
 class _Standardised(Reparam):  # type: ignore[misc]  # NumPyro's classes are untyped

@@ -5,11 +5,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
+from numpyro.contrib.control_flow import scan
 from numpyro.infer import Predictive, log_likelihood
 
 from aimz import ImpactModel
+from aimz.inference import Problem
+from aimz.inference.density import energy_of
+from aimz.inference.hierarchy import in_standard_units
+from aimz.inference.normal import set_up_guide
+from aimz.kernel import Inputs, inspect
 from tests.support.series import SERIES, SPREAD, Series, level_given, local_level, made_of
 
 pytestmark = pytest.mark.filterwarnings(
@@ -242,3 +250,121 @@ def test_a_level_is_that_of_the_dense_normal():
     levels = im.posterior["level"]
     assert np.abs((levels.mean(0) - mean) / spread).max() < 0.15
     np.testing.assert_allclose(levels.std(0), spread, rtol=0.15)
+
+
+# ------------------------------------------------------------------ steps of unknown size
+
+OUTER, INNER = 8, 4
+STEPS = OUTER * INNER
+
+
+def walk(X, y=None):
+    """A level whose steps have a size that is a latent."""
+    size = numpyro.sample("size", dist.HalfNormal(1.0))
+
+    def step(level, outcome):
+        level = numpyro.sample("level", dist.Normal(level, size))
+        numpyro.sample("y", dist.Normal(level, SPREAD), obs=outcome)
+        return level, None
+
+    scan(step, 0.0, y, length=STEPS)
+
+
+def nested_walk(X, y=None):
+    """The same in two scans: days of hours."""
+    size = numpyro.sample("size", dist.HalfNormal(1.0))
+
+    def day(level, outcomes):
+        def hour(level, outcome):
+            level = numpyro.sample("level", dist.Normal(level, size))
+            numpyro.sample("y", dist.Normal(level, SPREAD), obs=outcome)
+            return level, None
+
+        return scan(hour, level, outcomes, length=INNER)[0], None
+
+    scan(day, jnp.asarray(0.0), y, length=OUTER)
+
+
+WALKS: dict[Any, tuple[int, ...]] = {walk: (STEPS,), nested_walk: (OUTER, INNER)}
+
+
+def problem_of(kernel: Any, y: np.ndarray) -> Problem:
+    arrays = {"X": jnp.zeros((len(y), 1)), "y": jnp.asarray(y)}
+    inputs = Inputs(arrays, {}, len(y), ("X", "y"))
+    return Problem(kernel, inputs, inspect(kernel, inputs, "y"))
+
+
+def walked(kernel: Any) -> np.ndarray:
+    rng = np.random.default_rng(2)
+    y = np.cumsum(0.6 * rng.normal(size=STEPS)) + SPREAD * rng.normal(size=STEPS)
+    return y.astype(np.float32).reshape(WALKS[kernel])
+
+
+@pytest.mark.parametrize("kernel", WALKS, ids=lambda kernel: kernel.__name__)
+def test_steps_move_in_standard_units_of_their_size(kernel):
+    y, shape = walked(kernel), WALKS[kernel]
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=shape))
+    own = in_standard_units(problem_of(kernel, y), frozenset({"level"}))
+    given = {"size": {"type": "sample", "name": "size", "value": jnp.asarray(2.0)}}
+    given["level_decentered"] = {"type": "sample", "value": noise, "name": "level_decentered"}
+    for site in given.values():
+        site |= {"is_observed": False, "infer": {}}
+    replayed = handlers.replay(handlers.seed(own.kernel, 0), trace=given)
+    sites = handlers.trace(replayed).get_trace(**own.inputs.arrays)
+    levels = np.cumsum(2.0 * noise.ravel()).reshape(shape)
+    np.testing.assert_allclose(sites["level"]["value"], levels, rtol=1e-4, atol=1e-4)
+    density = sites["y"]["fn"].log_prob(sites["y"]["value"])
+    np.testing.assert_allclose(density, log_normal(y - levels, SPREAD), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kernel", WALKS, ids=lambda kernel: kernel.__name__)
+def test_the_density_of_steps_is_that_of_their_normals(kernel):
+    y, shape = walked(kernel), WALKS[kernel]
+    problem = problem_of(kernel, y)
+    key, arrays = jax.random.key(0), problem.inputs.arrays
+    levels = np.cumsum(np.random.default_rng(0).normal(size=shape).ravel()).reshape(shape)
+    guide = set_up_guide(problem, len(y), key, arrays)
+    energy = energy_of(problem, handlers.seed(kernel, key), arrays, guide)
+    got = energy({"size": jnp.log(0.8), "level": jnp.asarray(levels)})
+    moves = np.diff(levels.ravel(), prepend=0.0)
+    want = log_normal(moves, 0.8).sum() + log_normal(y - levels, SPREAD).sum()
+    want += np.log(2.0) + log_normal(0.8, 1.0) + np.log(0.8)
+    np.testing.assert_allclose(-got, want, rtol=1e-5)
+
+
+def of_a_walk(y: np.ndarray) -> Moments:
+    """Normal given the size of the steps, which is a grid."""
+    outcomes, steps = np.asarray(y, float).ravel(), np.arange(1, STEPS + 1)
+    sizes = np.linspace(0.005, 3.0, 600)
+    logs, means, squares = [], [], []
+    for size in sizes:
+        prior = size**2 * np.minimum.outer(steps, steps)
+        seen = prior + SPREAD**2 * np.eye(STEPS)
+        gain = prior @ np.linalg.inv(seen)
+        mean = gain @ outcomes
+        logs.append(
+            -0.5 * (np.linalg.slogdet(seen)[1] + outcomes @ np.linalg.solve(seen, outcomes))
+        )
+        means.append(mean)
+        squares.append(mean**2 + np.diag(prior - gain @ prior))
+    weights = np.exp(np.array(logs) - max(logs) - sizes**2 / 2)
+    weights /= weights.sum()
+    moments = {}
+    for name, first, second in (("size", sizes, sizes**2), ("level", means, squares)):
+        mean = np.tensordot(weights, first, 1)
+        shape = y.shape if name == "level" else ()
+        spread = np.sqrt(np.tensordot(weights, second, 1) - mean**2)
+        moments[name] = (np.reshape(mean, shape), np.reshape(spread, shape))
+    return moments
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("inference", ["auto", "nuts"])
+@pytest.mark.parametrize("kernel", WALKS, ids=lambda kernel: kernel.__name__)
+def test_steps_of_unknown_size_are_found(kernel, inference):
+    y = walked(kernel)
+    im = ImpactModel(kernel, inference=inference, num_samples=2000)
+    im.fit(np.zeros((len(y), 1)), y, progress=False)
+    assert im.diagnostics_["verdict"] == "good"
+    is_exact(im, of_a_walk(y))

@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.contrib.control_flow import cond, scan
-from numpyro.infer import log_likelihood
+from numpyro.infer import NUTS, log_likelihood
 
 from aimz import ImpactModel, InputError, KernelValidationError
 from tests.support.series import hidden_markov
@@ -143,8 +143,8 @@ def test_what_is_set_is_set_step_by_step(kernel, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Pareto-k of the guide")  # weights do not reach a nested scan
-def test_a_nested_walk_has_the_posterior_of_the_dense_normal():
+@pytest.mark.parametrize("inference", ["svi", "nuts"])
+def test_a_nested_walk_has_the_posterior_of_the_dense_normal(inference):
     def walk(X, y=None):
         def outer(level, row):
             def inner(value, outcome):
@@ -156,7 +156,8 @@ def test_a_nested_walk_has_the_posterior_of_the_dense_normal():
 
         scan(outer, jnp.asarray(0.0), y, length=X.shape[0])
 
-    im = ImpactModel(walk, num_samples=4000, inference="svi").fit(X, WIDE, progress=False)
+    im = ImpactModel(walk, num_samples=4000, inference=inference).fit(X, WIDE, progress=False)
+    assert im.diagnostics_["verdict"] == "good"
     steps = np.arange(1, WIDE.size + 1)
     prior = 0.25 * np.minimum.outer(steps, steps)
     gain = prior @ np.linalg.inv(prior + 0.25 * np.eye(WIDE.size))
@@ -166,9 +167,19 @@ def test_a_nested_walk_has_the_posterior_of_the_dense_normal():
     np.testing.assert_allclose(z.std(0), spread, rtol=0.08)
 
 
-def test_chains_for_a_latent_in_a_nested_scan_are_refused():
+def test_a_sampler_of_numpyros_own_for_a_latent_in_a_nested_scan_is_refused():
     with pytest.raises(KernelValidationError, match="in a scan inside another one"):
-        ImpactModel(nested, inference="nuts").fit(X, WIDE, progress=False)
+        ImpactModel(nested, inference=NUTS(nested)).fit(X, WIDE, progress=False)
+
+
+def test_chains_for_a_nested_scan_and_a_support_that_moves_are_refused():
+    def kernel(X, y=None):
+        top = numpyro.sample("top", dist.HalfNormal(1.0))
+        numpyro.sample("below", dist.Uniform(0.0, top))
+        nested(X, y)
+
+    with pytest.raises(KernelValidationError, match="no engine does both"):
+        ImpactModel(kernel, inference="nuts").fit(X, WIDE, progress=False)
 
 
 def test_a_scan_in_a_plate_is_refused():

@@ -128,6 +128,42 @@ def test_labels_of_rows_are_saved_only_where_latents_belong_to_rows(tmp_path):
 # ------------------------------------------------------------------ the archive
 
 
+def skewed(X, y=None):
+    rate = numpyro.sample("rate", dist.Exponential(1.0))
+    numpyro.sample("y", dist.Normal(0.0 * rate + X[:, 0], 1.0), obs=y)
+
+
+def without_place(content: Any) -> None:
+    """As records of chains were before they could start where a guide had been."""
+    record = content["fitted"]["fields"]["fit"]["fields"]["state"]
+    assert record["record"] == "ChainRecord"
+    del record["fields"]["place"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "change"),
+    [("auto", None), ("nuts", None), ("nuts", without_place)],
+    ids=["from a guide", "chains", "an old archive of chains"],
+)
+def test_chains_go_on_when_they_are_loaded(how, change, tmp_path):
+    im = ImpactModel(skewed, inference=how, num_samples=200)
+    im.fit(X=rows(30), y=np.zeros(30), progress=False)
+    assert ("guide_k_hat" in im.diagnostics_) is (how == "auto")
+    im.save(tmp_path / "model")
+    if change is not None:
+        edited(change)(tmp_path / "model")
+    again = ImpactModel.load(tmp_path / "model", skewed)
+    seen = [im.posterior["rate"]]
+    for _ in range(2):
+        own = im.sample(return_datatree=False)["rate"]
+        loaded = again.sample(X=rows(30), y=np.zeros(30), return_datatree=False)["rate"]
+        np.testing.assert_array_equal(loaded, own)
+        assert not any(np.isin(own, old).any() for old in seen)
+        assert abs(own.mean() - 1.0) < 0.2
+        seen.append(own)
+
+
 def test_an_archive_keeps_settings_posterior_and_health(model, tmp_path):
     model.save(tmp_path / "model")
     again = ImpactModel.load(tmp_path / "model", kernel)

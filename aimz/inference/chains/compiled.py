@@ -19,11 +19,11 @@ from jax.typing import ArrayLike
 from numpyro import handlers, infer
 from numpyro.infer import MCMC
 from numpyro.infer.hmc import HMCState
-from numpyro.infer.util import constrain_fn, potential_energy
 
 from aimz.arrays import Array
 from aimz.errors import AimzError, InputError
 from aimz.inference.binding import RowScale, version_of
+from aimz.inference.density import energy_of, has_nested_latents, values_of
 from aimz.inference.engine import Draws, Problem
 from aimz.inference.hierarchy import in_standard_units, spread_by_latents
 from aimz.inference.normal import WHITENED_DIM, find_start, set_up_guide
@@ -289,7 +289,13 @@ class _Chains:
             must_hold=True,
         )
         self.is_careful |= not start.at_mode
-        return {**start.place, "starts": start.starts} if start.informed else None
+        if start.informed:
+            return {**start.place, "starts": start.starts}
+        if not has_nested_latents(self.problem):
+            return None
+        loc, scale = start.place["loc"], start.place["scale"]  # NumPyro's own start is no use
+        scale = scale if scale.ndim > 1 else jnp.diag(scale)
+        return {"loc": loc, "scale": scale, "starts": loc[None]}
 
     def start(self, keys: jax.Array, numbers: np.ndarray, before: HMCState | None = None) -> Any:
         """States of chains before their first transition, or from `before` with other keys."""
@@ -360,20 +366,18 @@ class _Chains:
         if self.given is not None:
             return _Sampler(self.given.sampler.wrap_model(lambda _: model), kwargs, _nowhere, None)
         seeded = handlers.seed(model, setup_key)
-
-        def values(latents: dict[str, Any]) -> Any:
-            return constrain_fn(seeded, (), kwargs, latents, return_deterministic=True)
-
         asked = self.plan.settings.target_accept_prob
         options = {
             "target_accept_prob": asked or (_CAREFUL_TARGET if self.is_careful else _TARGET),
             "max_tree_depth": self.plan.settings.max_tree_depth,
         }
         if place is None:
-            return _Sampler(infer.NUTS(model, **options), kwargs, _nowhere, values)
+            read = values_of(self.problem, seeded, kwargs, None)
+            return _Sampler(infer.NUTS(model, **options), kwargs, _nowhere, read)
         guide = set_up_guide(self.problem, self.problem.inputs.rows, setup_key, arrays)
+        parts = (self.problem, seeded, kwargs, guide)
+        energy, values = energy_of(*parts), values_of(*parts)
         loc, scale = place["loc"], place["scale"]
-
         modes = jax.scipy.linalg.solve_triangular(scale, (place["starts"] - loc).T, lower=True).T
 
         def around(key: jax.Array, number: Array) -> Any:
@@ -383,17 +387,13 @@ class _Chains:
         def latents(white: jax.Array) -> Any:
             return guide._unpack_latent(loc + scale @ white)
 
-        def energy(white: jax.Array) -> Any:
-            return potential_energy(seeded, (), kwargs, latents(white))
-
-        def constrain(white: jax.Array) -> Any:
-            return values(latents(white))
-
         # NumPyro shrinks the mass matrix it learns towards the identity, which is right in
         # whitened coordinates and ruinous in those of raw covariates.
         dense = loc.size <= _DENSE_DIM
-        sampler = infer.NUTS(potential_fn=energy, dense_mass=dense, **options)
-        return _Sampler(sampler, kwargs, around, constrain)
+        sampler = infer.NUTS(
+            potential_fn=lambda white: energy(latents(white)), dense_mass=dense, **options
+        )
+        return _Sampler(sampler, kwargs, around, lambda white: values(latents(white)))
 
 
 class _Sampler(NamedTuple):

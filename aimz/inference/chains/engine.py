@@ -19,7 +19,7 @@ from numpyro.infer import HMC, MCMC
 from aimz.arrays import Seed
 from aimz.errors import FitWarning, KernelValidationError, Note
 from aimz.inference import health
-from aimz.inference.binding import check_draws, check_weights, marginal_of
+from aimz.inference.binding import check_draws, check_weights, marginal_of, moving_supports
 from aimz.inference.chains.compiled import NUTS, STATS, ChainRecord, Plan, run_chains
 from aimz.inference.chains.foreign import (
     fixed_params,
@@ -96,7 +96,7 @@ class MCMCEngine:
     ) -> Fit:
         """Run the chains on the whole data; see `Engine`."""
         check_weights(problem)
-        _refuse_nested(problem)
+        self._refuse_nested(problem)
         self._refuse_enumeration(problem)
         plan = _as_many_as(self._plan(settings), state)
         key = as_key(rng_key)
@@ -212,6 +212,27 @@ class MCMCEngine:
         with Bar("chains", plan.chains * steps, shown=progress) as bar:
             return run_chains(key, problem, self.given, plan, params, record, bar.advance)
 
+    def _refuse_nested(self, problem: Problem) -> None:
+        """Refuse latents in a scan inside another one, where NumPyro's own samplers err."""
+        nested = [name for name in problem.spec.latents if problem.spec[name].is_nested]
+        if not nested:
+            return
+        if self.given is not None:
+            raise KernelValidationError(
+                f"Latent site '{nested[0]}' is in a scan inside another one, where NumPyro's "
+                "samplers cannot move it. Use inference='nuts', or write one scan with a plate in "
+                "its step.",
+                code="nested-scan",
+            )
+        moving = moving_supports(problem)
+        if moving:
+            raise KernelValidationError(
+                f"The support of '{moving[0]}' depends on another latent, and '{nested[0]}' is in "
+                "a scan inside another one: no engine does both. Write one as a scaled base "
+                "variable, or one scan.",
+                code="moving-support",
+            )
+
     def _refuse_enumeration(self, problem: Problem) -> None:
         sampler = None if self.given is None else self.given.sampler
         if sampler is not None and not isinstance(sampler, HMC):
@@ -225,16 +246,6 @@ class MCMCEngine:
                     f"draws of it. {marginal_of(problem.spec[name])}",
                     code="enumerated",
                 )
-
-
-def _refuse_nested(problem: Problem) -> None:
-    nested = [name for name in problem.spec.latents if problem.spec[name].is_nested]
-    if nested:
-        raise KernelValidationError(
-            f"Latent site '{nested[0]}' is in a scan inside another one, where NumPyro's chains "
-            "cannot move it. Write one scan with a plate in its step, or use inference='svi'.",
-            code="nested-scan",
-        )
 
 
 def _as_many_as(plan: Plan, record: ChainRecord | None) -> Plan:

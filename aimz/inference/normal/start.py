@@ -11,7 +11,6 @@ import numpy as np
 from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
-from numpyro.infer.util import potential_energy
 
 from aimz.arrays import Array
 from aimz.inference.binding import (
@@ -23,6 +22,7 @@ from aimz.inference.binding import (
     take_rows,
     why_whole,
 )
+from aimz.inference.density import energy_of
 from aimz.inference.engine import Problem
 from aimz.inference.normal.guide import INIT_RADIUS, WhitenedNormal, weight_sd
 from aimz.inference.normal.search import find_mode, find_normal, plain_start
@@ -189,7 +189,8 @@ def _informed(
 
         def energy(vector: jax.Array) -> Any:
             fixed = handlers.substitute(handlers.seed(model, model_key), params(vector[dim:]))
-            return potential_energy(fixed, (), kwargs, guide._unpack_latent(vector[:dim]))
+            energy_at = energy_of(problem, fixed, kwargs, guide)
+            return energy_at(guide._unpack_latent(vector[:dim]))
 
         with RowScale(problem, factors or {}, weights):
             # One draw for all sites: one for each, as the guide's own, takes long to compile.

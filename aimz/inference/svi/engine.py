@@ -17,7 +17,6 @@ import numpy as np
 from numpyro import handlers
 from numpyro.infer import SVI
 from numpyro.infer.svi import SVIRunResult, SVIState
-from numpyro.infer.util import potential_energy
 
 from aimz.arrays import Array, Seed
 from aimz.errors import FitWarning, InputError, KernelValidationError, Note
@@ -32,6 +31,7 @@ from aimz.inference.binding import (
     row_factors,
     why_whole,
 )
+from aimz.inference.density import energy_of
 from aimz.inference.engine import Course, Draws, Fit, Problem, Settings
 from aimz.inference.normal import REFINED_DIM, WhitenedNormal, find_start
 from aimz.inference.progress import Bar
@@ -309,10 +309,11 @@ def _refined(rng_key: jax.Array, task: Task, record: SVIRecord) -> SVIRecord:
         kwargs = task.kwargs(arrays)
         svi = task.set_up(problem.inputs.rows, fixed, kwargs)
         kernel = handlers.substitute(handlers.seed(svi.model, 0), params)
+        energy = energy_of(problem, kernel, kwargs, svi.guide)
 
         def log_density(point: jax.Array) -> Any:
             with RowScale(problem, {}, weights):
-                return -potential_energy(kernel, (), kwargs, svi.guide._unpack_latent(point))
+                return -energy(svi.guide._unpack_latent(point))
 
         return svi.guide.refined(jax.grad(log_density), params, key)
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 from numpyro.infer import SVI, Trace_ELBO
-from numpyro.infer.util import potential_energy
 
 from aimz.arrays import Array
 from aimz.inference import health
 from aimz.inference.binding import RowScale
+from aimz.inference.density import energy_of
 from aimz.inference.engine import Problem
 
 __all__ = ["log_weights", "look_around"]
@@ -72,10 +72,11 @@ def look_around(
     if scale.ndim == 1:
         ways = ways.at[np.arange(count), lines].set(scale[lines])
     kernel = handlers.substitute(handlers.seed(svi.model, 0), params)
+    energy = energy_of(problem, kernel, kwargs, guide)
 
     def log_density(point: jax.Array) -> Any:
         with RowScale(problem, {}, weights):
-            return -potential_energy(kernel, (), kwargs, guide._unpack_latent(point))
+            return -energy(guide._unpack_latent(point))
 
     places = jnp.asarray(health.SECTION, loc.dtype)
     normal = guide.normal(loc, scale)
