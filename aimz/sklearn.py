@@ -7,7 +7,7 @@ precision. The `ImpactModel` inside is `model_`: effects, diagnostics and everyt
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -15,6 +15,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -22,7 +23,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from aimz.errors import InputError
 from aimz.inference import Columns, ExactLinear, LaplaceLogistic, LinearKernel, LogisticKernel
-from aimz.model import ImpactModel, Portable
+from aimz.model import ImpactModel, Inference, Kernel, Portable
 
 __all__ = ["ImpactClassifier", "ImpactRegressor"]
 
@@ -30,6 +31,8 @@ __all__ = ["ImpactClassifier", "ImpactRegressor"]
 # Draws or expectations, rows x draws x classes: of one piece, and of what memory may hold.
 _VALUES_AT_ONCE, _VALUES_HELD = 1_000_000, 16_000_000
 _SCENARIO = "expected outcome"
+
+type Table = np.ndarray | pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,13 @@ class _Impact(Portable):
 
     def __init__(
         self,
-        kernel: Callable[..., Any] | None = None,
+        kernel: Kernel | None = None,
         *,
-        inference: Any = None,
+        inference: Inference | None = None,
         num_samples: int = 1000,
         num_steps: int | None = None,
         prior_scale: float = 2.5,
-        random_state: Any = 0,
+        random_state: int | np.random.RandomState | None = 0,
         param_input: str = "X",
         param_output: str = "y",
         verbose: int = 0,
@@ -69,7 +72,7 @@ class _Impact(Portable):
         self.param_output = param_output
         self.verbose = verbose
 
-    def predict_draws(self, X: Any) -> np.ndarray:
+    def predict_draws(self, X: ArrayLike) -> np.ndarray:
         """Draws from the posterior predictive distribution, all in memory.
 
         Parameters
@@ -106,7 +109,7 @@ class _Impact(Portable):
             )
         return self
 
-    def _drawn(self, X: Any) -> Iterator[np.ndarray]:
+    def _drawn(self, X: ArrayLike) -> Iterator[np.ndarray]:
         """Outcomes drawn, (draw, row, ...), of some rows after the other; many come from disk."""
         rows = self._rows(X)
         name = self.model_.param_output
@@ -122,7 +125,7 @@ class _Impact(Portable):
             flat = part.stack(sample=("chain", "draw")).transpose("sample", row, ...)
             yield np.asarray(flat.values)
 
-    def _expectations(self, X: Any) -> Iterator[np.ndarray]:
+    def _expectations(self, X: ArrayLike) -> Iterator[np.ndarray]:
         """Mean outcomes, (draw, row, ...), of some rows after the other."""
         rows = self._rows(X)
         draws = self.model_.posterior
@@ -136,7 +139,7 @@ class _Impact(Portable):
         for part in _parts(rows, len(rows) if self.model_.kernel_spec.coupled else size):
             yield self._expected(part)
 
-    def _expected(self, rows: Any) -> np.ndarray:
+    def _expected(self, rows: Table) -> np.ndarray:
         """Mean outcomes, (draw, row, ...): what `effect` compares, before it compares."""
         natural: Any = {_SCENARIO: {self.param_input: rows}, "the same": {}}
         with warnings.catch_warnings():
@@ -168,11 +171,11 @@ class _Impact(Portable):
         self._own_kernel()
         return np.asarray(self.model_.posterior[site])
 
-    def _rows(self, X: Any) -> Any:
+    def _rows(self, X: ArrayLike) -> Table:
         check_is_fitted(self)
         return self._named(validate_data(self, X, dtype=np.float64, reset=False))
 
-    def _named(self, X: np.ndarray) -> Any:
+    def _named(self, X: np.ndarray) -> Table:
         """Rows with the names of their columns, where there are any."""
         names = getattr(self, "feature_names_in_", None)
         return X if names is None else pd.DataFrame(X, columns=names)
@@ -233,7 +236,7 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
     (1, 2)
     """
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the posterior.
 
         Parameters
@@ -250,13 +253,13 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
         ImpactRegressor
             The estimator itself.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        y = np.asarray(y, np.float64)
-        weights = _weights(sample_weight, X)
-        kernel = LinearKernel.on(X, y, weights, self.prior_scale)
-        return self._fit(_Own(kernel, ExactLinear()), X, y, weights)
+        rows, outcomes = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        outcomes = np.asarray(outcomes, np.float64)
+        weights = _weights(sample_weight, rows)
+        kernel = LinearKernel.on(rows, outcomes, weights, self.prior_scale)
+        return self._fit(_Own(kernel, ExactLinear()), rows, outcomes, weights)
 
-    def predict(self, X: Any, return_std: bool = False) -> Any:  # noqa: FBT001, FBT002
+    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:  # noqa: FBT001, FBT002
         """Posterior mean of each row's expected outcome.
 
         Parameters
@@ -293,7 +296,9 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
         center = self._own_kernel().columns.center
         return float(self._posterior("level").mean() - self.coef_ @ center)
 
-    def predict_quantiles(self, X: Any, quantiles: Sequence[float] = (0.055, 0.945)) -> np.ndarray:
+    def predict_quantiles(
+        self, X: ArrayLike, quantiles: Sequence[float] = (0.055, 0.945)
+    ) -> np.ndarray:
         """Quantiles of the posterior predictive distribution of each row.
 
         Parameters
@@ -359,7 +364,7 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
 
     classes_: np.ndarray
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the posterior.
 
         Parameters
@@ -376,15 +381,15 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
         ImpactClassifier
             The estimator itself.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        weights = _weights(sample_weight, X)
-        kernel = LogisticKernel(Columns.of(X, weights), len(self.classes_), self.prior_scale)
-        own = _Own(kernel, LaplaceLogistic(), {"class": [str(own) for own in self.classes_]})
-        return self._fit(own, X, codes.astype(np.int32), weights)
+        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(labels)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        weights = _weights(sample_weight, rows)
+        kernel = LogisticKernel(Columns.of(rows, weights), len(self.classes_), self.prior_scale)
+        own = _Own(kernel, LaplaceLogistic(), {"class": [str(label) for label in self.classes_]})
+        return self._fit(own, rows, codes.astype(np.int32), weights)
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Posterior mean of each class's probability.
 
         Parameters
@@ -404,7 +409,7 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
         """
         return np.concatenate([own.mean(axis=0) for own in self._probabilities(X)])
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Most probable label of each row.
 
         Parameters
@@ -435,12 +440,14 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
         """Values by class; of two classes those of the second against the first."""
         return np.asarray(logits[1:] - logits[:1] if len(logits) == 2 else logits)
 
-    def predict_draws(self, X: Any) -> np.ndarray:
+    def predict_draws(self, X: ArrayLike) -> np.ndarray:
         """Labels drawn from the posterior predictive distribution; see `ImpactRegressor`."""
         codes = super().predict_draws(X).astype(int)
         return np.asarray(self.classes_[codes])
 
-    def predict_quantiles(self, X: Any, quantiles: Sequence[float] = (0.055, 0.945)) -> np.ndarray:
+    def predict_quantiles(
+        self, X: ArrayLike, quantiles: Sequence[float] = (0.055, 0.945)
+    ) -> np.ndarray:
         """Quantiles of the posterior of each class's probability: how sure the probabilities are.
 
         Parameters
@@ -457,7 +464,7 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
         """
         return np.concatenate([_quantiles(own, quantiles) for own in self._probabilities(X)])
 
-    def _probabilities(self, X: Any) -> Iterator[np.ndarray]:
+    def _probabilities(self, X: ArrayLike) -> Iterator[np.ndarray]:
         """Probabilities, (draw, row, class), of some rows after the other."""
         for expected in self._expectations(X):
             shares = np.stack([1 - expected, expected], -1) if expected.ndim == 2 else expected
@@ -470,12 +477,12 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
             yield shares
 
 
-def _parts(rows: Any, size: int) -> Iterator[Any]:
+def _parts(rows: Table, size: int) -> Iterator[Table]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 
 
-def _weights(given: Any, X: np.ndarray) -> np.ndarray | None:
+def _weights(given: ArrayLike | None, X: np.ndarray) -> np.ndarray | None:
     if given is None:
         return None
     return np.asarray(_check_sample_weight(given, X, dtype=np.float64, ensure_non_negative=True))

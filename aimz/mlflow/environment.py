@@ -1,7 +1,9 @@
 """MLflow itself, imported on first use, and the packages that a logged model needs."""
 
 import importlib.metadata
+import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from aimz.model import ImpactModel
 __all__ = [
     "CONDA",
     "PYTHON",
+    "FilePath",
     "get_default_conda_env",
     "get_default_pip_requirements",
     "import_mlflow",
@@ -18,6 +21,8 @@ __all__ = [
     "write_environment",
 ]
 
+
+type FilePath = str | os.PathLike[str]
 
 # Predictions are equal bit for bit where these are equal.
 _PACKAGES = ("aimz", "jax", "jaxlib", "numpyro")
@@ -101,7 +106,11 @@ def get_default_conda_env(*, include_cloudpickle: bool = False) -> dict[str, Any
 
 
 def write_environment(
-    root: Path, conda_env: Any, requirements: Any, extra: Any, defaults: list[str]
+    root: Path,
+    conda_env: Mapping[str, Any] | FilePath | None,
+    requirements: Sequence[str] | str | None,
+    extra: Sequence[str] | str | None,
+    defaults: list[str],
 ) -> None:
     """Write the files by which MLflow rebuilds a model's environment."""
     import yaml  # type: ignore[import-untyped]  # MLflow's own dependency

@@ -6,15 +6,18 @@ and of the kernel its import path, its file or its pickle (`aimz.mlflow.kernels`
 
 import importlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from sklearn.base import BaseEstimator
 
 from aimz._version import __version__
 from aimz.errors import OutputWarning, StoreError
 from aimz.mlflow.environment import (
     CONDA,
     PYTHON,
+    FilePath,
     get_default_pip_requirements,
     import_mlflow,
     imported_requirements,
@@ -31,7 +34,7 @@ from aimz.mlflow.kernels import (
 )
 from aimz.mlflow.scoring import Scorer, parameter_schema
 from aimz.mlflow.wrapped import check_estimator, log_estimator, save_estimator
-from aimz.model import ImpactModel
+from aimz.model import ImpactModel, Inference, Kernel
 
 __all__ = ["FLAVOR_NAME", "load_model", "load_pyfunc", "log_model", "save_model"]
 
@@ -43,18 +46,18 @@ _AWAIT_SECONDS = 300  # MLflow's own default
 
 
 def save_model(
-    model: Any,
-    path: Any,
-    conda_env: Any = None,
+    model: BaseEstimator,
+    path: FilePath,
+    conda_env: Mapping[str, Any] | FilePath | None = None,
     code_paths: list[str] | None = None,
     mlflow_model: Any = None,
     signature: Any = None,
     input_example: Any = None,
-    pip_requirements: Any = None,
-    extra_pip_requirements: Any = None,
+    pip_requirements: Sequence[str] | str | None = None,
+    extra_pip_requirements: Sequence[str] | str | None = None,
     metadata: Mapping[str, Any] | None = None,
     extra_files: list[str] | None = None,
-    kernel_code: Any = None,
+    kernel_code: FilePath | None = None,
     serialization_format: str = ARCHIVE,
 ) -> None:
     """Save a fitted model as an MLflow model.
@@ -148,16 +151,16 @@ def save_model(
 
 
 def log_model(
-    model: Any,
+    model: BaseEstimator,
     artifact_path: str | None = None,
-    conda_env: Any = None,
+    conda_env: Mapping[str, Any] | FilePath | None = None,
     code_paths: list[str] | None = None,
     registered_model_name: str | None = None,
     signature: Any = None,
     input_example: Any = None,
     await_registration_for: int | None = _AWAIT_SECONDS,
-    pip_requirements: Any = None,
-    extra_pip_requirements: Any = None,
+    pip_requirements: Sequence[str] | str | None = None,
+    extra_pip_requirements: Sequence[str] | str | None = None,
     metadata: Mapping[str, Any] | None = None,
     extra_files: list[str] | None = None,
     name: str | None = None,
@@ -166,7 +169,7 @@ def log_model(
     model_type: str | None = None,
     step: int = 0,
     model_id: str | None = None,
-    kernel_code: Any = None,
+    kernel_code: FilePath | None = None,
     serialization_format: str = ARCHIVE,
     **kwargs: Any,
 ) -> Any:
@@ -230,11 +233,11 @@ def log_model(
 
 
 def load_model(
-    model_uri: Any,
+    model_uri: FilePath,
     dst_path: str | None = None,
     *,
-    kernel: Callable[..., Any] | None = None,
-    inference: Any = None,
+    kernel: Kernel | None = None,
+    inference: Inference | None = None,
 ) -> Any:
     """Load a model that `save_model` or `log_model` wrote.
 
@@ -278,7 +281,7 @@ def load_pyfunc(path: str) -> Scorer:
 
 
 def _load(
-    root: Path, kernel: Callable[..., Any] | None = None, inference: Any = None
+    root: Path, kernel: Kernel | None = None, inference: Inference | None = None
 ) -> ImpactModel:
     flavors = _flavors(root)
     stored = flavors.get(FLAVOR_NAME)

@@ -19,7 +19,7 @@ from typing import Any
 
 from aimz.capture import imported
 from aimz.errors import InputError, StoreError
-from aimz.mlflow.environment import import_mlflow
+from aimz.mlflow.environment import FilePath, import_mlflow
 from aimz.model import ImpactModel
 
 __all__ = [
@@ -40,7 +40,7 @@ _CODE_FILE, _PICKLE_FILE = "kernel.py", "kernel.pkl"
 
 
 def write_kernel(
-    model: ImpactModel, root: Path, kernel_code: Any, serialization_format: str
+    model: ImpactModel, root: Path, kernel_code: FilePath | None, serialization_format: str
 ) -> dict[str, str]:
     """Write what is stored of a kernel beside what `save` keeps of it, and say how it is found.
 

@@ -292,11 +292,13 @@ def _by_row(group: xr.Dataset, sites: Sequence[str], row_dim: str) -> dict[str, 
     return columns
 
 
-def _means(columns: Mapping[str, np.ndarray], _: Asked, index: Any) -> pd.DataFrame:
+def _means(columns: Mapping[str, np.ndarray], _: Asked, index: pd.Index | None) -> pd.DataFrame:
     return pd.DataFrame({n: draws.mean((0, 1)) for n, draws in columns.items()}, index=index)
 
 
-def _quantiles(columns: Mapping[str, np.ndarray], asked: Asked, index: Any) -> pd.DataFrame:
+def _quantiles(
+    columns: Mapping[str, np.ndarray], asked: Asked, index: pd.Index | None
+) -> pd.DataFrame:
     found = {
         f"{name}_q{float(q):g}": np.quantile(draws, float(q), axis=(0, 1))
         for name, draws in columns.items()
@@ -305,7 +307,7 @@ def _quantiles(columns: Mapping[str, np.ndarray], asked: Asked, index: Any) -> p
     return pd.DataFrame(found, index=index)
 
 
-def _draws(columns: Mapping[str, np.ndarray], asked: Asked, index: Any) -> pd.DataFrame:
+def _draws(columns: Mapping[str, np.ndarray], asked: Asked, index: pd.Index | None) -> pd.DataFrame:
     chains, per_chain, rows = next(iter(columns.values())).shape
     count = min(asked.num_samples or chains * per_chain, chains * per_chain)
     kept = np.linspace(0, chains * per_chain - 1, count).round().astype(int)

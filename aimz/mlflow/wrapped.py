@@ -12,7 +12,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from aimz.errors import InputError
-from aimz.mlflow.environment import get_default_pip_requirements, import_mlflow
+from aimz.mlflow.environment import FilePath, get_default_pip_requirements, import_mlflow
 from aimz.mlflow.kernels import PICKLE
 
 __all__ = ["check_estimator", "log_estimator", "save_estimator", "trusted_types"]
@@ -22,7 +22,7 @@ _logger = logging.getLogger("mlflow.aimz")
 _OWN = ("kernel_code", "serialization_format", "artifact_path", "mlflow_model")
 
 
-def trusted_types(model: Any) -> list[str]:
+def trusted_types(model: BaseEstimator) -> list[str]:
     """Types in an estimator that skops does not know, for `mlflow.sklearn.log_model`.
 
     Parameters
@@ -60,7 +60,7 @@ def trusted_types(model: Any) -> list[str]:
     return found
 
 
-def check_estimator(model: Any) -> None:
+def check_estimator(model: BaseEstimator) -> None:
     """Refuse what is neither a model nor an estimator.
 
     Raises
@@ -75,7 +75,7 @@ def check_estimator(model: Any) -> None:
         raise InputError(msg, code="model-kind")
 
 
-def save_estimator(model: Any, path: Any, options: Mapping[str, Any]) -> None:
+def save_estimator(model: BaseEstimator, path: FilePath, options: Mapping[str, Any]) -> None:
     """Save an estimator as an MLflow model of the flavor `sklearn`."""
     own = _options(model, options)
     import_mlflow("mlflow.sklearn").save_model(
@@ -83,14 +83,14 @@ def save_estimator(model: Any, path: Any, options: Mapping[str, Any]) -> None:
     )
 
 
-def log_estimator(model: Any, options: Mapping[str, Any]) -> Any:
+def log_estimator(model: BaseEstimator, options: Mapping[str, Any]) -> Any:
     """Log an estimator to the current run, in the flavor `sklearn`."""
     name = options.get("name") or options.get("artifact_path")
     own = {**_options(model, options), "name": name}
     return import_mlflow("mlflow.sklearn").log_model(model, **own)
 
 
-def _options(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+def _options(model: BaseEstimator, options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of MLflow's flavor: those that were given, the format, the requirements."""
     if options.get("kernel_code") is not None:
         msg = "kernel_code= is for an ImpactModel. Pass code_paths= with the kernel's module."

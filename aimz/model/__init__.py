@@ -2,5 +2,6 @@
 
 from aimz.model.copying import Portable
 from aimz.model.impact_model import ImpactModel
+from aimz.model.setup import Inference, Kernel, PathLike
 
-__all__ = ["ImpactModel", "Portable"]
+__all__ = ["ImpactModel", "Inference", "Kernel", "PathLike", "Portable"]

@@ -33,6 +33,7 @@ from aimz.data import Known
 from aimz.errors import InputError, StoreError
 from aimz.inference import ChainRecord, Fit, SVIRecord
 from aimz.kernel import KernelSpec, SiteSpec
+from aimz.model.setup import PathLike
 from aimz.overlap import Score, Support
 from aimz.prediction import Fitted
 from aimz.store import local_path, writing
@@ -80,7 +81,9 @@ class Archive:
     double: bool | None = None
 
 
-def write_archive(path: Any, settings: Mapping[str, Any], fitted: Fitted, kernel: Kept) -> None:
+def write_archive(
+    path: PathLike, settings: Mapping[str, Any], fitted: Fitted, kernel: Kept
+) -> None:
     """Write the settings of a model, its fit and its kernel into a new directory.
 
     Raises
@@ -126,7 +129,7 @@ def _write_whole(final: Path, files: Mapping[str, bytes]) -> None:
         raise
 
 
-def read_archive(path: Any) -> Archive:
+def read_archive(path: PathLike) -> Archive:
     """Read a saved model and check it; nothing of it runs.
 
     Raises
@@ -173,7 +176,7 @@ def _document(directory: Path) -> dict[str, Any]:
     return content
 
 
-def _file(directory: Path, name: str, digest: Any) -> bytes:
+def _file(directory: Path, name: str, digest: str | None) -> bytes:
     """A file of a saved model, if it is the one that was saved."""
     if name not in (_ARRAYS, *FILES):
         msg = f"{directory} names a file {name!r:.40}, which no saved model has."

@@ -156,7 +156,7 @@ def test_chains_go_on_when_they_are_loaded(how, change, tmp_path):
     again = ImpactModel.load(tmp_path / "model", skewed)
     seen = [im.posterior["rate"]]
     for _ in range(2):
-        own = im.sample(return_datatree=False)["rate"]
+        own: Any = im.sample(return_datatree=False)["rate"]
         loaded = again.sample(X=rows(30), y=np.zeros(30), return_datatree=False)["rate"]
         np.testing.assert_array_equal(loaded, own)
         assert not any(np.isin(own, old).any() for old in seen)
