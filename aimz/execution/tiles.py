@@ -123,6 +123,12 @@ def _check_faults(faults: Mapping[str, Faults], rows: slice, asked: np.ndarray |
                 "numbers cannot hold. Rescale it, or set what depends on the site."
             )
             raise InputError(msg, code="cast-overflow")
+        if parameter == "support":
+            msg = (
+                f"The function for site '{site}' gives {value:.6g}{where}, which the site cannot "
+                "take. Keep to its support, for example by jnp.clip, or set what depends on it."
+            )
+            raise InputError(msg, code="site-support")
         if parameter == "posterior":
             msg = (
                 f"Posterior draws of '{site}' hold {value:.6g}{where}, outside its support as it "

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.nn import softplus
+from jax.nn import log_softmax, logsumexp, softplus
 from jax.scipy.special import betainc, erf, erfc, gammainc, gammaincc, gammaln, log_ndtr
 
 from aimz.arrays import Array
@@ -41,15 +41,24 @@ def _of_interval(fn: dist.Distribution, value: Array, density: Callable[[Any, An
     left, right = fn.left_censored, fn.right_censored
     inner = fn.base_dist.support.feasible_like(low)
     low, high = jnp.where(left & ~right, inner, low), jnp.where(right & ~left, inner, high)
-    above = [log_tail(fn.base_dist, end, upper=True) for end in (low, high)]
-    below = [log_tail(fn.base_dist, end, upper=False) for end in (low, high)]
     is_point = (low == high) & ~left & ~right
-    by_above = above[0] + _log_complement(jnp.where(is_point, 1.0, above[0] - above[1]))
-    by_below = below[1] + _log_complement(jnp.where(is_point, 1.0, below[1] - below[0]))
-    between = jnp.where(above[0] < below[1], by_above, by_below)
-    between = jnp.where(is_point, density(fn.base_dist, low), between)
-    one_end = jnp.where(left, below[1], jnp.where(right, above[0], between))
-    return jnp.where(left & right, jnp.logaddexp(below[0], above[1]), one_end)
+    between = jnp.where(is_point, density(fn.base_dist, low), _log_between(fn.base_dist, low, high))
+    below, above = (
+        log_tail(fn.base_dist, high, upper=False),
+        log_tail(fn.base_dist, low, upper=True),
+    )
+    one_end = jnp.where(left, below, jnp.where(right, above, between))
+    outside = [log_tail(fn.base_dist, low, upper=False), log_tail(fn.base_dist, high, upper=True)]
+    return jnp.where(left & right, jnp.logaddexp(*outside), one_end)
+
+
+def _log_between(fn: dist.Distribution, low: Array, high: Array) -> Any:
+    """Log probability of more than `low` and at most `high`, by the tail that has the digits."""
+    above = [log_tail(fn, end, upper=True) for end in (low, high)]
+    below = [log_tail(fn, end, upper=False) for end in (low, high)]
+    by_above = above[0] + _log_complement(above[0] - above[1])
+    by_below = below[1] + _log_complement(below[1] - below[0])
+    return jnp.where(above[0] < below[1], by_above, by_below)
 
 
 def log_tail(fn: dist.Distribution, value: Array, *, upper: bool) -> Any:
@@ -68,6 +77,10 @@ def log_tail(fn: dist.Distribution, value: Array, *, upper: bool) -> Any:
             sign, value = sign * transform.sign, transform.inv(value)
         tails = [log_tail(fn.base_dist, value, upper=side) for side in (upper, not upper)]
         return jnp.where(sign < 0, tails[1], tails[0])
+    if isinstance(fn, _MIXTURES):
+        return _of_mixture(fn, value, upper=upper)
+    if isinstance(fn, _CUT):
+        return _of_cut(fn, value, upper=upper)
     if type(fn) in _HAZARDS:
         hazard = _HAZARDS[type(fn)](fn, value)
         return -hazard if upper else _log_complement(hazard)
@@ -92,6 +105,32 @@ def _log_complement(hazard: Array) -> Any:
     far = jnp.where(is_near, 1.0, hazard)
     some = jnp.where(is_near, jnp.log(-jnp.expm1(-near)), jnp.log1p(-jnp.exp(-far)))
     return jnp.where(is_some, some, -jnp.inf)
+
+
+def _of_mixture(fn: dist.Distribution, value: Array, *, upper: bool) -> Any:
+    """A tail of a mixture: those of its parts, each as far out as it is."""
+    if isinstance(fn, dist.MixtureSameFamily):
+        parts = log_tail(fn.component_distribution, jnp.expand_dims(value, -1), upper=upper)
+    else:
+        tails = [log_tail(part, value, upper=upper) for part in fn.component_distributions]
+        parts = jnp.stack(jnp.broadcast_arrays(*tails), axis=-1)
+    return logsumexp(log_softmax(fn.mixing_distribution.logits) + parts, axis=-1)
+
+
+def _of_cut(fn: dist.Distribution, value: Array, *, upper: bool) -> Any:
+    """A tail of a truncated distribution: what of its base is on that side and inside."""
+    base, low, high = fn.base_dist, getattr(fn, "low", None), getattr(fn, "high", None)
+
+    def inside(first: Array | None, last: Array | None) -> Any:
+        if first is None:
+            return log_tail(base, last, upper=False)
+        return (
+            log_tail(base, first, upper=True) if last is None else _log_between(base, first, last)
+        )
+
+    value = jnp.clip(value, low, high)
+    own = inside(value, high) if upper else inside(low, value)
+    return jnp.minimum(own - inside(low, high), 0.0)
 
 
 def _of_laplace(_: dist.Distribution, place: Array) -> Any:
@@ -131,10 +170,39 @@ def _counted(fn: dist.Distribution, value: Array) -> tuple[Any, Any]:
     return jnp.floor(value) + 1.0 + 0.0 * rate, rate + jnp.zeros(jnp.shape(value))
 
 
+def _of_asymmetric(fn: dist.Distribution, value: Array, *, upper: bool) -> Any:
+    """Tails of an asymmetric Laplace distribution: exponential on both sides."""
+    own, other = fn.left_scale, fn.right_scale
+    place = (value - fn.loc) / jnp.where(value < fn.loc, own, other)
+    if upper:
+        own, other, place = other, own, -place
+    near = place > 0
+    share, rest = jnp.log(own / (own + other)), other / (own + other)
+    return jnp.where(
+        near,
+        jnp.log1p(-rest * jnp.exp(-jnp.where(near, place, 0.0))),
+        share + jnp.where(near, 0.0, place),
+    )
+
+
+def _below_dagum(fn: dist.Distribution, value: Array) -> Any:
+    return fn.concentration * softplus(fn.sharpness * jnp.log(fn.scale / value))
+
+
+_MIXTURES = (dist.MixtureGeneral, dist.MixtureSameFamily)
+_CUT = (
+    dist.LeftTruncatedDistribution,
+    dist.LeftTruncatedGamma,
+    dist.RightTruncatedDistribution,
+    dist.RightTruncatedGamma,
+    dist.TwoSidedTruncatedDistribution,
+    dist.TwoSidedTruncatedGamma,
+)
 #: Cumulative hazards: what is above a value has the probability exp(-hazard).
 _HAZARDS: dict[type, Callable[[Any, Any], Any]] = {
     dist.Exponential: lambda fn, x: fn.rate * x,
     dist.Gompertz: lambda fn, x: fn.concentration * jnp.expm1(fn.rate * x),
+    dist.LowerTruncatedPowerLaw: lambda fn, x: -(1 + fn.alpha) * jnp.log(x / fn.low),
     dist.Weibull: lambda fn, x: (x / fn.scale) ** fn.concentration,
 }
 #: Tails above a place in units of the scale, of families that are symmetric.
@@ -148,6 +216,14 @@ _SYMMETRIC: dict[type, Callable[[Any, Any], Any]] = {
 }
 #: Tails above and below a value of all others.
 _TAILS: dict[type, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
+    dist.AsymmetricLaplace: (
+        lambda fn, x: _of_asymmetric(fn, x, upper=True),
+        lambda fn, x: _of_asymmetric(fn, x, upper=False),
+    ),
+    dist.AsymmetricLaplaceQuantile: (
+        lambda fn, x: _of_asymmetric(fn._ald, x, upper=True),  # noqa: SLF001
+        lambda fn, x: _of_asymmetric(fn._ald, x, upper=False),  # noqa: SLF001
+    ),
     dist.Beta: (
         lambda fn, x: _log(betainc(fn.concentration0, fn.concentration1, 1 - x)),
         lambda fn, x: _log(betainc(fn.concentration1, fn.concentration0, x)),
@@ -158,6 +234,10 @@ _TAILS: dict[type, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] 
             lambda fn, x: _above_gamma(*_scaled(fn, x)),
             lambda fn, x: _log(gammainc(*_scaled(fn, x))),
         ),
+    ),
+    dist.Dagum: (
+        lambda fn, x: _log_complement(_below_dagum(fn, x)),
+        lambda fn, x: -_below_dagum(fn, x),
     ),
     dist.Gumbel: (
         lambda fn, x: _log_complement(jnp.exp(-(x - fn.loc) / fn.scale)),

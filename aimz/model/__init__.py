@@ -1,4 +1,4 @@
-"""The estimator: it checks, delegates to pure layers, and shows what they note."""
+"""The estimator: it checks, delegates to pure wings, and shows what they note."""
 
 from aimz.model.copying import Portable
 from aimz.model.impact_model import ImpactModel

@@ -289,7 +289,7 @@ def _check_row_by_row(site: SiteSpec, function: Callable[[Any], Any]) -> None:
             rows = [jnp.take(values, np.array([n]), axis=axis) for n in range(count)]
             alone = [np.broadcast_to(np.asarray(function(row)), one) for row in rows]
         whole = np.broadcast_to(whole, tuple(shape))
-    except (TypeError, ValueError, IndexError) as error:
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
         msg = (
             f"The function for site '{site.name}' does not work on one row at a time: "
             f"{error!s:.80}. Pass one value per row, or a function of each value alone."

@@ -8,9 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
 
 from aimz.arrays import Array
-from aimz.families import base_distribution
+from aimz.errors import InputError
+from aimz.families import Mark, base_distribution, is_inside
 from aimz.kernel import Inside, Step, enter, follows_rows, leave
 from aimz.outcomes import completed
 from aimz.programs import NO_ROW, as_stock_key, draw_words, pair_words, site_key
@@ -55,7 +58,7 @@ class Answer(Inside):
         self.prefix = ""
         self.step: Step | None = None
         self.drawn: dict[str, Any] = {}  # None, or in which rows
-        self.overflown: dict[str, Any] = {}  # where what a function gave does not fit, and it
+        self.marks: dict[str, list[Mark]] = {}  # where what a function gave cannot be
 
     def process_message(self, msg: dict[str, Any]) -> None:
         kind, name = msg["type"], str(msg.get("name"))
@@ -64,7 +67,7 @@ class Answer(Inside):
         if kind == "sample":
             self._answer_sample(msg)
         elif kind == "deterministic" and name in self.do:
-            msg["value"] = self._as_set(name, msg["value"])
+            msg["value"] = self._as_set(name, msg["value"], None)
         elif kind in ("param", "mutable") and name in self.given:
             msg["value"] = self.given[name]
         elif kind == "plate" and msg["value"] is None:
@@ -87,18 +90,29 @@ class Answer(Inside):
             msg["value"] = self._anew(msg, msg["value"])
         if name in self.do:
             natural = self._natural(msg) if callable(self.do[name]) else _like(msg)
-            msg["value"] = self._as_set(name, natural)
+            msg["value"] = self._as_set(name, natural, msg["fn"])
         elif msg["value"] is None:
             msg["value"] = self._natural(msg)
 
-    def _as_set(self, name: str, natural: jax.Array) -> jax.Array:
+    def _as_set(self, name: str, natural: jax.Array, fn: dist.Distribution | None) -> jax.Array:
         """The value that a site is set to, in the shape and dtype of its natural value."""
         setting = self._setting(self.do, name)
         if not callable(setting):
             return in_place_of(natural, setting)
-        value, overflown = answered(setting, natural)
-        if overflown is not None and self.step is None:  # in a scan it was tried before
-            self.overflown[name] = overflown
+        try:
+            value, overflown = answered(setting, natural)
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            reason = str(error).partition("\n")[0]
+            msg = (
+                f"The function for site '{name}' does not run: {reason:.100}. It gets an array of "
+                "JAX: write it with jax.numpy, for each value alone."
+            )
+            raise InputError(msg, code="site-function") from error
+        if self.step is None:  # in a scan it was tried before
+            marks = [] if overflown is None else [Mark("answer", *overflown)]
+            self.marks[name] = [*marks, *_outside(fn, value)]
         return value
 
     def _setting(self, settings: Mapping[str, Any], name: str) -> Any:
@@ -214,6 +228,19 @@ class Answer(Inside):
             inside.place = outer * np.uint32(step.length) + step.places[-1].astype(np.uint32)
             inside.step = step
         return inside
+
+
+def _outside(fn: dist.Distribution | None, value: jax.Array) -> list[Mark]:
+    """Where a value is not in the support of a distribution that says what it is."""
+    try:
+        support = None if fn is None else fn.support
+    except NotImplementedError:
+        support = None
+    if not isinstance(support, constraints.Constraint):
+        return []
+    events = tuple(range(value.ndim - support.event_dim, value.ndim))
+    shown = value.astype(jnp.result_type(float)).min(axis=events)
+    return [Mark("support", ~is_inside(support, value), shown)]
 
 
 def _like(msg: dict[str, Any]) -> Any:

@@ -39,6 +39,7 @@ from aimz.outcomes import densities_of
 from aimz.programs import Draw, draw_words, site_key
 from aimz.sampling.answer import Answer
 from aimz.sampling.block import DENSITY, WEIGHT, Block, Task, mapped, move, row_axis, with_row_axis
+from aimz.sampling.drawing import drawn_on
 
 __all__ = [
     "Found",
@@ -281,7 +282,7 @@ def _site_faults(
 
 def _marks(task: Task, trace: Mapping[str, Any], name: str, answer: "Answer") -> list[Mark]:
     """What must not be of a value that a function gave, or that was made elsewhere."""
-    marks = [Mark("answer", *answer.overflown[name])] if name in answer.overflown else []
+    marks = list(answer.marks.get(name, ()))
     if name in task.unchecked and trace[name]["value"] is answer.given[name]:
         value, support = trace[name]["value"], trace[name]["fn"].support
         shown = value.min(axis=tuple(range(value.ndim - support.event_dim, value.ndim)))
@@ -377,14 +378,13 @@ def _site_means(task: Task, block: Block, trace: Mapping[str, Any]) -> dict[str,
             means[name] = mean_of_known(site["fn"], value) if site["type"] == "sample" else value
         set_value: Any = {**block.values, **block.row_values}.get(name)
         if name in task.condition and jnp.shape(set_value) != value.shape:
-            mean_of_set = mean_of_known(site["fn"], value)
-            means[name] = _mean_after(
-                set_value, mean_of_set, mean_of(site["fn"], name, value.shape)
-            )
+            means[name] = _mean_after(set_value, site["fn"], value, name)
     return means
 
 
-def _mean_after(set_value: Array, value: jax.Array, mean: jax.Array) -> jax.Array:
-    """A mean, with the value in the first rows or steps, where it is known."""
-    first = tuple(slice(0, size) for size in jnp.shape(set_value))
-    return mean.at[first].set(value[first])
+def _mean_after(set_value: Array, fn: dist.Distribution, value: jax.Array, name: str) -> jax.Array:
+    """A mean given the value in the first rows or steps, where it is known."""
+    mean, first = mean_of(fn, name, value.shape), tuple(map(slice, jnp.shape(set_value)))
+    if fn.event_dim == jnp.ndim(value) == mean.ndim:  # a mean moves with what is known as draws do
+        mean = drawn_on(fn, value[first], mean)
+    return mean.at[first].set(mean_of_known(fn, value)[first])

@@ -43,14 +43,14 @@ def applied(function: Callable[[Any], Any], value: object, name: str) -> Any:
 
 
 def check_range(function: Callable[[Any], Any], site: SiteSpec) -> None:
-    """Refuse a function of a site in a scan whose answer its dtype of whole numbers cannot hold.
+    """Refuse a function of a site of whole numbers in a scan whose answer the site cannot take.
 
     It is tried at the site's bounds, or at a count of a thousand: inside a step nothing looks.
 
     Raises
     ------
     InputError
-        `cast-overflow`.
+        `cast-overflow`: its dtype cannot hold the answer; `site-support`.
     """
     if site.dtype is None or site.dtype.kind not in "iu" or jax.config.jax_enable_x64:
         return
@@ -63,13 +63,19 @@ def check_range(function: Callable[[Any], Any], site: SiteSpec) -> None:
                 return
         if answer.dtype.kind not in "iu" or not answer.size:
             return
-        extreme = max(int(answer.max()), int(answer.min()), key=abs)
-        if not limits.min <= extreme <= limits.max:
-            msg = (
-                f"The function for site '{site.name}' gives {extreme} where the site is {value}, "
-                f"which {limits.dtype} cannot hold. Rescale it, or set what depends on the site."
-            )
-            raise InputError(msg, code="cast-overflow")
+        least, most = int(answer.min()), int(answer.max())
+        low, high = site.bounds or (limits.min, limits.max)
+        if low <= least and most <= high:
+            continue
+        extreme, code = max(most, least, key=abs), "cast-overflow"
+        why = f"{limits.dtype} cannot hold. Rescale it, or set what depends on the site."
+        if limits.min <= extreme <= limits.max:
+            extreme, code = (least if least < low else most), "site-support"
+            why = f"it cannot take. Keep to {low} to {high}, for example by jnp.clip."
+        msg = (
+            f"The function for site '{site.name}' gives {extreme} where the site is {value}, which "
+        )
+        raise InputError(msg + why, code=code)
 
 
 def in_place_of(natural: jax.Array, setting: ArrayLike) -> jax.Array:

@@ -32,6 +32,7 @@ class MemorySink:
 
     def begin(self, variables: Sequence[Variable]) -> None:
         self.variables = {variable.key: variable for variable in variables}
+        self.arrays, self.pieces = {}, {}  # those of an earlier call belong to its result
         sizes = {v.key: math.prod(v.shape) * v.dtype.itemsize for v in variables}
         if sum(sizes.values()) > LARGE_BYTES and any(ref() is not None for ref in _LARGE):
             gc.collect()  # trees refer to their parents, so one that was dropped may still be here

@@ -9,10 +9,47 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
+from scipy.special import logsumexp
 
 from aimz import ImpactModel
 from aimz.families import density_of
 from aimz.families.tails import log_tail
+
+
+class Mixed:
+    """Tails of a mixture, by those of its parts."""
+
+    def __init__(self, shares: list[float], *parts: Any) -> None:
+        self.shares, self.parts = np.array(shares), parts
+
+    def logsf(self, x: Any) -> Any:
+        return logsumexp([p.logsf(x) for p in self.parts], axis=0, b=self.shares[:, None])
+
+    def logcdf(self, x: Any) -> Any:
+        return logsumexp([p.logcdf(x) for p in self.parts], axis=0, b=self.shares[:, None])
+
+
+class Cut:
+    """Tails of a truncated distribution, by what of its base is between two values."""
+
+    def __init__(self, base: Any, low: float = -np.inf, high: float = np.inf) -> None:
+        self.base, self.low, self.high = base, low, high
+        self.mass = self.between(low, high)
+
+    def between(self, low: Any, high: Any) -> Any:
+        above = [self.base.logsf(end) for end in (low, high)]
+        below = [self.base.logcdf(end) for end in (low, high)]
+        with np.errstate(divide="ignore"):
+            by_above = above[0] + np.log1p(-np.exp(above[1] - above[0]))
+            by_below = below[1] + np.log1p(-np.exp(below[0] - below[1]))
+        return np.where(above[0] < below[1], by_above, by_below)
+
+    def logsf(self, x: Any) -> Any:
+        return self.between(x, self.high) - self.mass
+
+    def logcdf(self, x: Any) -> Any:
+        return self.between(self.low, x) - self.mass
+
 
 # A family, the same of SciPy, and values from one far tail to the other.
 FAMILIES: list[tuple[Any, Any, list[float]]] = [
@@ -40,7 +77,34 @@ FAMILIES: list[tuple[Any, Any, list[float]]] = [
     (dist.Pareto(1.0, 3.0), st.pareto(3), [1.5, 1e6]),
     (dist.InverseGamma(3.0, 2.0), st.invgamma(3, scale=2), [0.02, 1.0, 1e4]),
     (dist.LogUniform(1.0, 5.0), st.loguniform(1, 5), [1.5, 4.9]),
-    (dist.AsymmetricLaplace(0.0, 1.0, 1.0), st.laplace(), [-5.0, 3.0]),
+    (
+        dist.AsymmetricLaplace(0.5, 2.0, 0.7),
+        st.laplace_asymmetric(0.7, 0.5, 2),
+        [-60.0, 3.0, 150.0],
+    ),
+    (dist.AsymmetricLaplaceQuantile(0.0, 1.0, 0.5), st.laplace(scale=2), [-90.0, 3.0, 90.0]),
+    (dist.Dagum(2.0, 3.0, 1.5), st.burr(3, 2, scale=1.5), [0.01, 2.0, 1e4]),
+    (dist.LowerTruncatedPowerLaw(-3.0, 1.0), st.pareto(2), [1.5, 1e6]),
+    (
+        dist.MixtureSameFamily(
+            dist.Categorical(jnp.array([0.25, 0.75])), dist.Exponential(jnp.array([0.5, 2.0]))
+        ),
+        Mixed([0.25, 0.75], st.expon(scale=2), st.expon(scale=0.5)),
+        [0.1, 5.0, 200.0],
+    ),
+    (
+        dist.MixtureGeneral(
+            dist.Categorical(logits=jnp.array([0.0, 0.0])),
+            [dist.LogNormal(0.0, 0.5), dist.Weibull(3.0, 2.0)],
+        ),
+        Mixed([0.5, 0.5], st.lognorm(0.5), st.weibull_min(2, scale=3)),
+        [0.01, 1.0, 50.0],
+    ),
+    (dist.TruncatedNormal(0.0, 1.0, low=-1.0), Cut(st.norm(), -1.0), [-0.5, 2.0, 40.0]),
+    (dist.TruncatedNormal(0.0, 1.0, high=1.0), Cut(st.norm(), high=1.0), [-40.0, 0.0, 0.9]),
+    (dist.TruncatedNormal(0.0, 1.0, low=9.0, high=30.0), Cut(st.norm(), 9.0, 30.0), [9.1, 20.0]),
+    (dist.TruncatedCauchy(0.0, 1.0, low=2.0), Cut(st.cauchy(), 2.0), [2.5, 1e7]),
+    (dist.TruncatedGamma(2.0, 1.0, low=1.0), Cut(st.gamma(2), 1.0), [1.5, 90.0]),
 ]
 
 

@@ -1,5 +1,7 @@
 """Engines and sinks of the library, and made-up ones, keep the contracts that it publishes."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -61,6 +63,28 @@ class TestZarr(SinkContract):
 
     def make_sink(self):
         return ZarrSink(self.place, "contract", {"kernel": "contract"})
+
+
+@pytest.mark.parametrize("first", ["whole", "by the piece"])
+@pytest.mark.parametrize("then", ["whole", "by the piece"])
+def test_memory_that_takes_a_second_result_mixes_none_of_the_first(first, then):
+    contract, sink = TestMemory(), MemorySink()
+    trees, shift = [], np.float32(0)
+    for kind in (first, then):
+        variables = contract.variables()
+        if kind == "by the piece":  # the number of rows is not known yet
+            variables = tuple(
+                v if v.row_axis is None else replace(v, shape=(*v.shape[:-1], 0)) for v in variables
+            )
+        sink.begin(variables)
+        for tile, values in contract.tiles().items():
+            sink.write(tile, {key: value + shift for key, value in values.items()})
+        trees.append(contract.commit(sink))
+        shift += np.float32(0.5)
+    contract.check(trees[0])
+    for variable in contract.variables():
+        found = trees[1][variable.group][variable.name].values
+        np.testing.assert_array_equal(found, contract.whole(variable) + np.float32(0.5))
 
 
 class DictSink:

@@ -188,6 +188,37 @@ def test_an_effect_after_the_data_is_carried_on():
     np.testing.assert_allclose(got, want, atol=1e-5)  # scenarios share the noise of each step
 
 
+def smooth(X, y=None):
+    mean = numpyro.sample("mean", dist.Normal()) * X[:, 0]
+    numpyro.sample("y", dist.MultivariateNormal(mean, jnp.asarray(NEAR)), obs=y)
+
+
+def walking(X, y=None):
+    size = jnp.exp(numpyro.sample("mean", dist.Normal()))
+    numpyro.sample("y", dist.GaussianRandomWalk(size, num_steps=X.shape[0]), obs=y)
+
+
+def apart(X, y=None):
+    mean = numpyro.sample("mean", dist.Normal()) * X[:, 0]
+    numpyro.sample("y", dist.Normal(mean, 1.0).to_event(1), obs=y)
+
+
+NEAR = np.exp(-0.05 * (TIME - TIME.T) ** 2) + 0.1 * np.eye(ROWS, dtype=np.float32)
+SHIFTED = np.linalg.solve(NEAR[:FITTED, :FITTED], np.ones(FITTED)) @ NEAR[:FITTED, FITTED:]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "later"), [(smooth, SHIFTED), (walking, np.ones(6)), (apart, np.zeros(6))]
+)
+def test_means_of_outcomes_that_are_one_event_follow_their_history(kernel, later):
+    im = ImpactModel(kernel).set_posterior_sample({"mean": np.ones(2)})
+    known = [{"condition": {"y": Y[:FITTED] + shift}} for shift in (0.0, 1.0)]
+    effect = im.effect(TIME, *known, estimand="ite", progress=False)
+    want = np.concatenate([np.ones(FITTED), later])
+    got = effect.draws.mean(("chain", "draw"))
+    np.testing.assert_allclose(got, want, atol=2e-3)
+
+
 # ------------------------------------------------------------------ other kernels of series
 
 

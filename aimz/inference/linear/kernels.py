@@ -138,7 +138,7 @@ class Data:
         X, y = (np.asarray(problem.inputs.arrays[n], np.float64) for n in ("X", "y"))
         w = np.ones(len(y)) if problem.weights is None else np.asarray(problem.weights, np.float64)
         there = np.isfinite(y) & (w > 0)
-        return cls(problem.kernel.columns.design(X[there]), y[there], w[there])  # type: ignore[attr-defined]  # `_kernel_of` has looked
+        return cls(problem.kernel.columns.design(X[there]), y[there], w[there])  # type: ignore[attr-defined]  # `kernel_of` has looked
 
 
 def mirrored(mean: np.ndarray, moves: np.ndarray, count: int) -> np.ndarray:
