@@ -69,18 +69,9 @@ def log_tail(fn: dist.Distribution, value: Array, *, upper: bool) -> Any:
     >>> float(log_tail(dist.Exponential(2.0), jnp.array(100.0), upper=True))
     -200.0
     """
-    if isinstance(fn, dist.ExpandedDistribution):
-        return jnp.broadcast_to(log_tail(fn.base_dist, value, upper=upper), jnp.shape(value))
-    if isinstance(fn, dist.TransformedDistribution):
-        sign: Any = 1
-        for transform in reversed(fn.transforms):
-            sign, value = sign * transform.sign, transform.inv(value)
-        tails = [log_tail(fn.base_dist, value, upper=side) for side in (upper, not upper)]
-        return jnp.where(sign < 0, tails[1], tails[0])
-    if isinstance(fn, _MIXTURES):
-        return _of_mixture(fn, value, upper=upper)
-    if isinstance(fn, _CUT):
-        return _of_cut(fn, value, upper=upper)
+    for kinds, tail in _COMPOSED:
+        if isinstance(fn, kinds):
+            return tail(fn, value, upper=upper)
     if type(fn) in _HAZARDS:
         hazard = _HAZARDS[type(fn)](fn, value)
         return -hazard if upper else _log_complement(hazard)
@@ -107,6 +98,19 @@ def _log_complement(hazard: Array) -> Any:
     return jnp.where(is_some, some, -jnp.inf)
 
 
+def _of_expanded(fn: dist.Distribution, value: Array, *, upper: bool) -> Any:
+    return jnp.broadcast_to(log_tail(fn.base_dist, value, upper=upper), jnp.shape(value))
+
+
+def _of_transformed(fn: dist.Distribution, value: Array, *, upper: bool) -> Any:
+    """A tail of what is transformed, or the other one, where that turns it round."""
+    sign: Any = 1
+    for transform in reversed(fn.transforms):
+        sign, value = sign * transform.sign, transform.inv(value)
+    tails = [log_tail(fn.base_dist, value, upper=side) for side in (upper, not upper)]
+    return jnp.where(sign < 0, tails[1], tails[0])
+
+
 def _of_mixture(fn: dist.Distribution, value: Array, *, upper: bool) -> Any:
     """A tail of a mixture: those of its parts, each as far out as it is."""
     if isinstance(fn, dist.MixtureSameFamily):
@@ -122,11 +126,11 @@ def _of_cut(fn: dist.Distribution, value: Array, *, upper: bool) -> Any:
     base, low, high = fn.base_dist, getattr(fn, "low", None), getattr(fn, "high", None)
 
     def inside(first: Array | None, last: Array | None) -> Any:
-        if first is None:
-            return log_tail(base, last, upper=False)
-        return (
-            log_tail(base, first, upper=True) if last is None else _log_between(base, first, last)
-        )
+        if first is not None and last is not None:
+            return _log_between(base, first, last)
+        if first is not None:
+            return log_tail(base, first, upper=True)
+        return jnp.zeros(()) if last is None else log_tail(base, last, upper=False)
 
     value = jnp.clip(value, low, high)
     own = inside(value, high) if upper else inside(low, value)
@@ -189,14 +193,22 @@ def _below_dagum(fn: dist.Distribution, value: Array) -> Any:
     return fn.concentration * softplus(fn.sharpness * jnp.log(fn.scale / value))
 
 
-_MIXTURES = (dist.MixtureGeneral, dist.MixtureSameFamily)
-_CUT = (
-    dist.LeftTruncatedDistribution,
-    dist.LeftTruncatedGamma,
-    dist.RightTruncatedDistribution,
-    dist.RightTruncatedGamma,
-    dist.TwoSidedTruncatedDistribution,
-    dist.TwoSidedTruncatedGamma,
+#: Distributions made of others, whose tails are made of theirs.
+_COMPOSED: tuple[tuple[Any, Callable[..., Any]], ...] = (
+    (dist.ExpandedDistribution, _of_expanded),
+    (dist.TransformedDistribution, _of_transformed),
+    ((dist.MixtureGeneral, dist.MixtureSameFamily), _of_mixture),
+    (
+        (
+            dist.LeftTruncatedDistribution,
+            dist.LeftTruncatedGamma,
+            dist.RightTruncatedDistribution,
+            dist.RightTruncatedGamma,
+            dist.TwoSidedTruncatedDistribution,
+            dist.TwoSidedTruncatedGamma,
+        ),
+        _of_cut,
+    ),
 )
 #: Cumulative hazards: what is above a value has the probability exp(-hazard).
 _HAZARDS: dict[type, Callable[[Any, Any], Any]] = {
