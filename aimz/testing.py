@@ -1,4 +1,4 @@
-"""Contracts: what an engine or a sink of your own must keep to, as tests to inherit.
+"""Contracts: what an engine, a sink or a source of your own must keep to, as tests to inherit.
 
 A class whose name begins with `Test`, which inherits a contract and makes the thing, is a suite for
 pytest::
@@ -18,12 +18,14 @@ import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 
+from aimz.arrays import Array
+from aimz.data import Source
 from aimz.inference import Engine, Fit, Problem, Settings
 from aimz.model import ImpactModel
 from aimz.prediction import problem_of
 from aimz.store import Sink, Tile, Variable
 
-__all__ = ["EngineContract", "SinkContract"]
+__all__ = ["EngineContract", "SinkContract", "SourceContract"]
 
 
 class EngineContract:
@@ -238,3 +240,92 @@ class SinkContract:
         expected = im.predict(X, store="memory", progress=False)["posterior_predictive"]["y"]
         tree = im.predict(X, store=self.make_sink(), progress=False)
         np.testing.assert_array_equal(tree["posterior_predictive"]["y"].values, expected.values)
+
+
+class SourceContract:
+    """What a source promises: its rows in their order, whatever the size of the tiles.
+
+    Override `make_source`, and `rows` where it has rows of its own only. Such a source may stand
+    wherever a method takes `X`.
+
+    Examples
+    --------
+    >>> from aimz.data import RowTile
+    >>> class Pieces:
+    ...     is_whole, labels = False, None
+    ...     def __init__(self, arrays):
+    ...         self.head, self.names, self.seen = arrays, frozenset(arrays), 0
+    ...         self.count = len(arrays["X"])
+    ...     def tiles(self, size):
+    ...         for first in range(0, self.count, size):
+    ...             part = {name: array[first : first + size] for name, array in self.head.items()}
+    ...             self.seen = first + len(part["X"])
+    ...             yield RowTile(slice(first, self.seen), part, digest=str(part))
+    ...     def has_read(self):
+    ...         return self.seen, hash(self.count)
+    >>> class TestPieces(SourceContract):
+    ...     def make_source(self):
+    ...         return Pieces(self.rows())
+    >>> TestPieces().test_tiles_are_the_rows_in_order()
+    """
+
+    def make_source(self) -> Source:
+        """A source of `rows`, made anew: it may be read once only."""
+        raise NotImplementedError
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """All rows by argument."""
+        X = np.arange(22, dtype=np.float32).reshape(11, 2)
+        return {"X": X, "y": X.sum(axis=1)}
+
+    def check(self, arrays: Mapping[str, Array], rows: slice) -> None:
+        """Arrays are those of some rows."""
+        for name, whole in self.rows().items():
+            np.testing.assert_array_equal(arrays[name], whole[rows])
+
+    def test_it_is_a_source(self) -> None:
+        """It has `is_whole`, `names`, `head`, `count`, `labels`, `tiles` and `has_read`."""
+        source = self.make_source()
+        assert isinstance(source, Source)
+        assert not source.is_whole
+        assert set(source.names) == set(source.head) == set(self.rows())
+
+    def test_what_is_said_before_is_so(self) -> None:
+        """The head is the first rows, and the count and the labels are of all, or not known."""
+        source, (first, *_) = self.make_source(), self.rows().values()
+        size = len(next(iter(source.head.values())))
+        assert size > 0
+        self.check(source.head, slice(0, size))
+        assert source.count in (None, len(first))
+        assert source.labels is None or len(source.labels) == len(first)
+
+    def test_tiles_are_the_rows_in_order(self) -> None:
+        """All are of the size but the last, none is left out, and none comes twice."""
+        count = len(next(iter(self.rows().values())))
+        for size in (1, 4, count, count + 1):
+            source, last = self.make_source(), 0
+            for tile in source.tiles(size):
+                assert tile.rows == slice(last, min(last + size, count))
+                assert set(tile.arrays) == set(source.names)
+                self.check(tile.arrays, tile.rows)
+                last = tile.rows.stop
+            assert last == count
+            assert (source.has_read() or (0, 0))[0] == count
+
+    def test_a_digest_stands_for_the_values(self) -> None:
+        """The same rows have the same digest in each pass, and others another."""
+        first, again = ([t.digest for t in self.make_source().tiles(4)] for _ in range(2))
+        assert first == again
+        assert len(set(first)) == len(first)
+
+    def test_predictions_can_be_made_of_it(self) -> None:
+        """`predict(source)` gives what the arrays give."""
+        draws = {"b": np.linspace(0, 1, 4)}
+        im = ImpactModel(EngineContract.kernel).set_posterior_sample(draws)
+        trees = [
+            im.predict(X, rng_key=0, store="memory", progress=False)
+            for X in (self.rows()["X"], self.make_source())
+        ]
+        expected, tree = trees[0]["posterior_predictive"]["y"], trees[1]
+        np.testing.assert_array_equal(tree["posterior_predictive"]["y"].values, expected.values)
+        np.testing.assert_array_equal(tree["observed_data"]["y"].values, self.rows()["y"])

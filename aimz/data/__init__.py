@@ -3,41 +3,35 @@
 from aimz.data.arguments import MISSING, Arguments, Known, bind, check_names, check_row_shape
 from aimz.data.checks import check_finite, check_outcome, check_positive, check_weights
 from aimz.data.containers import (
+    Value,
     as_array,
     as_jax_sees,
-    as_labels,
-    check_container,
     check_exact,
+    is_given,
+    lined_up,
     rounded_by_cast,
-    rounding_refused,
+    value_of,
+    values_of,
 )
 from aimz.data.fingerprints import row_fingerprint, row_hashes
-from aimz.data.labels import (
-    column_label,
-    column_names,
-    column_order,
-    columns_ordered,
-    index_of,
-    lined_up,
-    only_counted,
-    row_labels,
-)
+from aimz.data.labels import column_label, index_of, only_counted
 from aimz.data.loaders import ArrayDataset, ArrayLoader
-from aimz.data.streams import RowTile, Stream, is_lazy, load, materialised, open_stream
+from aimz.data.source import AtHand, RowTile, Source, Stream, load, numbers_of, open_stream
 
 __all__ = [
     "MISSING",
     "Arguments",
     "ArrayDataset",
     "ArrayLoader",
+    "AtHand",
     "Known",
     "RowTile",
+    "Source",
     "Stream",
+    "Value",
     "as_array",
     "as_jax_sees",
-    "as_labels",
     "bind",
-    "check_container",
     "check_exact",
     "check_finite",
     "check_names",
@@ -46,19 +40,16 @@ __all__ = [
     "check_row_shape",
     "check_weights",
     "column_label",
-    "column_names",
-    "column_order",
-    "columns_ordered",
     "index_of",
-    "is_lazy",
+    "is_given",
     "lined_up",
     "load",
-    "materialised",
+    "numbers_of",
     "only_counted",
     "open_stream",
     "rounded_by_cast",
-    "rounding_refused",
     "row_fingerprint",
     "row_hashes",
-    "row_labels",
+    "value_of",
+    "values_of",
 ]

@@ -8,18 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import numpy as np
 
 from aimz.data.containers import (
-    as_array,
-    as_jax_sees,
+    Value,
     check_exact,
     is_whole_scalar,
+    lined_up,
     rounded_by_cast,
+    value_of,
+    values_of,
     within_32_bits,
 )
-from aimz.data.labels import column_names, column_order, lined_up, row_labels
+from aimz.data.labels import column_order
 from aimz.errors import InputError, nearest
 
 __all__ = ["MISSING", "Arguments", "Known", "bind", "check_names", "check_row_shape"]
@@ -45,7 +46,7 @@ class Arguments:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reference: np.ndarray | None = None
 
-    def lined(self, values: Mapping[str, Any], primary: str) -> dict[str, Any]:
+    def lined(self, values: Mapping[str, Any], primary: str) -> dict[str, Value]:
         """Values of rows in the order of these rows, where they have labels."""
         may_order = self.labels is not None
         return lined_up(values, self.reference, self.rows, primary, may_order=may_order)
@@ -120,18 +121,19 @@ def bind(
         listed = "', '".join(missing)
         msg = f"The kernel needs the argument '{listed}'. Pass it by name, e.g. {missing[0]}=..."
         raise InputError(msg, code="argument-missing")
-    name, labels = always_rows[0], row_labels(given[always_rows[0]])
-    primary = as_array(given[name], name)
+    values = values_of(given)
+    name = always_rows[0]
+    labels, primary = values[name].labels, values[name].array
     if primary.ndim == 0 or len(primary) == 0:
         msg = f"'{name}' has shape {primary.shape}: there are no rows. Pass at least one."
         raise InputError(msg, code="no-rows")
     of_rows = by_row | known.row_inputs | set(always_rows) - {name}
-    others = {n: value for n, value in given.items() if n in of_rows and n != name}
-    given = {**given, **lined_up(others, labels, len(primary), name)}
-    seen = [labels, *(row_labels(given[n]) for n in others)]
+    others = {n: value for n, value in values.items() if n in of_rows and n != name}
+    values |= lined_up(others, labels, len(primary), name) if others else {}
+    seen = [labels, *(value.labels for value in others.values())]
     reference = next((o for o in seen if o is not None and len(o) == len(primary)), None)
-    arrays, static = _converted(given, len(primary), known, always_rows)
-    columns = _columns_in_order(given, arrays, known)
+    arrays, static = _converted(values, len(primary), known, always_rows)
+    columns = _columns_in_order(values, arrays, known)
     for n in known.shapes.keys() & arrays.keys():
         if not known.in_steps(n, tuple(np.shape(arrays[n])[1:])):
             check_row_shape(n, arrays[n], known.shapes[n])
@@ -139,12 +141,12 @@ def bind(
 
 
 def _columns_in_order(
-    given: Mapping[str, Any], arrays: dict[str, Any], known: Known
+    values: Mapping[str, Value], arrays: dict[str, Any], known: Known
 ) -> dict[str, tuple[str, ...]]:
     """Names of the columns of arguments, whose arrays are put in the fitted order."""
     columns: dict[str, tuple[str, ...]] = {}
-    for name, value in given.items():
-        own = column_names(value, name)
+    for name, value in values.items():
+        own = value.columns
         fitted = known.names(name, own)
         order = column_order(own, fitted, name)
         if order is not None:
@@ -155,24 +157,24 @@ def _columns_in_order(
 
 
 def _converted(
-    given: Mapping[str, Any], rows: int, known: Known, always_rows: tuple[str, ...]
+    values: Mapping[str, Value], rows: int, known: Known, always_rows: tuple[str, ...]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments as arrays that JAX computes with, and those that are static."""
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, Value] = {}
     static: dict[str, Any] = {}
-    for name, value in given.items():
-        if value is not None and (name in known.row_inputs or name in always_rows):
-            arrays[name] = _per_row(value, name, rows, scalar_ok=name not in always_rows)
-        elif isinstance(value, _STATIC):
-            static[name] = within_32_bits(value, name)
-        elif is_whole_scalar(value) and rounded_by_cast(value) is not None:
-            static[name] = within_32_bits(int(value), name)  # exact as long as no float meets it
-        elif isinstance(value, dict):
-            arrays[name] = jax.tree.map(lambda leaf, name=name: as_array(leaf, name), value)
+    for name, value in values.items():
+        given = value.given
+        if given is not None and (name in known.row_inputs or name in always_rows):
+            arrays[name] = _per_row(value, rows, scalar_ok=name not in always_rows)
+        elif isinstance(given, _STATIC):
+            static[name] = within_32_bits(given, name)
+        elif is_whole_scalar(given) and rounded_by_cast(given) is not None:
+            static[name] = within_32_bits(int(given), name)  # exact as long as no float meets it
         else:
-            arrays[name] = as_array(value, name)
-    seen = {n: jax.tree.map(lambda leaf, n=n: as_jax_sees(leaf, n), v) for n, v in arrays.items()}
-    return seen, static
+            arrays[name] = value
+    for value in arrays.values():  # what is no number is said before what is too large a number
+        _ = value.array if not isinstance(value.given, dict) else None
+    return {name: value.seen for name, value in arrays.items()}, static
 
 
 def check_names(given: Mapping[str, Any], valid: tuple[str, ...], *, what: str) -> None:
@@ -183,18 +185,18 @@ def check_names(given: Mapping[str, Any], valid: tuple[str, ...], *, what: str) 
             raise InputError(msg, code=f"{what}-unknown")
 
 
-def _per_row(value: Any, name: str, rows: int, *, scalar_ok: bool) -> np.ndarray | jax.Array:
-    array = as_array(value, name)
+def _per_row(value: Value, rows: int, *, scalar_ok: bool) -> Value:
+    array, name = value.array, value.name
     if array.ndim == 0 and scalar_ok:
         check_exact(array, name)
-        return np.broadcast_to(np.asarray(array), (rows,))
+        return value_of(np.broadcast_to(np.asarray(array), (rows,)), name)
     if array.ndim == 0 or len(array) != rows:
         msg = (
             f"'{name}' has shape {array.shape} but there are {rows} rows. "
             f"Its leading axis must be the rows: pass {rows} values."
         )
         raise InputError(msg, code="rows-mismatch")
-    return array
+    return value
 
 
 def check_row_shape(name: str, array: Any, fitted: tuple[int, ...]) -> None:

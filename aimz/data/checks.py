@@ -8,7 +8,6 @@ import numpy as np
 
 from aimz.choices import check_choice, shown
 from aimz.data.arguments import MISSING, Arguments
-from aimz.data.containers import as_array
 from aimz.errors import InputError
 
 __all__ = ["check_finite", "check_outcome", "check_positive", "check_weights"]
@@ -79,8 +78,8 @@ def check_outcome(outcome: Any, missing: str, output: str) -> np.ndarray | None:
 def check_weights(weights: Any, arguments: Arguments, primary: str) -> np.ndarray:
     """Row weights as an array (row,); refused where negative, not finite or of another length."""
     rows = arguments.rows
-    weights = arguments.lined({"sample_weight": weights}, primary)["sample_weight"]
-    array = np.asarray(as_array(weights, "sample_weight"), dtype=np.float32)
+    lined = arguments.lined({"sample_weight": weights}, primary)["sample_weight"]
+    array = np.asarray(lined.array, dtype=np.float32)
     if array.shape != (rows,):
         msg = f"sample_weight has shape {array.shape} but there are {rows} rows. Pass one per row."
         raise InputError(msg, code="rows-mismatch")

@@ -1,8 +1,14 @@
-"""One container, once: what the user gave, as an array that JAX sees unchanged."""
+"""One container, once: what the user gave, as an array that JAX sees unchanged, with its labels.
+
+A `Value` is asked for all of this in place of the container.
+"""
 
 import datetime
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NoReturn
 
 import jax
@@ -10,18 +16,23 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from aimz.data.labels import column_names
+from aimz.data.labels import Marks, column_order, marks_of, other_labels, row_order, storable
 from aimz.errors import InputError
 
 __all__ = [
+    "Value",
     "as_array",
     "as_jax_sees",
     "as_labels",
     "check_container",
     "check_exact",
+    "is_given",
     "is_whole_scalar",
+    "lined_up",
     "rounded_by_cast",
     "rounding_refused",
+    "value_of",
+    "values_of",
     "within_32_bits",
 ]
 
@@ -34,6 +45,143 @@ _ENCODE = "Encode it as numbers before you pass it."
 _DAYS = "Pass numbers, such as days since the first one."
 # A cast to 32 bits may blur numbers from this size on by at most so much of their range.
 _LARGE, _BLUR = 1e6, 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A container of the user's under its name, and what it calls its rows and columns.
+
+    Examples
+    --------
+    >>> value = value_of(pd.DataFrame({"dose": [1, 2]}, index=["a", "b"]), "X")
+    >>> value.labels.tolist(), value.columns, value.array.shape
+    (['a', 'b'], ('dose',), (2, 1))
+    """
+
+    given: Any
+    name: str
+    marks: Marks
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """Labels of the rows; None where these are only counted."""
+        return storable(self.marks.rows)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the columns, as text.
+
+        Raises
+        ------
+        InputError
+            `columns-mismatch`: a name stands twice.
+        """
+        names = self.marks.columns
+        twice = sorted(label for label, count in Counter(names or ()).items() if count > 1)
+        if twice:
+            msg = f"'{self.name}' has two columns '{twice[0]}'. Rename or drop one of them."
+            raise InputError(msg, code="columns-mismatch")
+        return names
+
+    @cached_property
+    def array(self) -> "np.ndarray | jax.Array":
+        """The numbers, in a dtype that holds them."""
+        return as_array(self.given, self.name)
+
+    @cached_property
+    def seen(self) -> Any:
+        """The numbers in the dtype that JAX computes with; those of a dict of arrays as a dict."""
+        if isinstance(self.given, dict):
+            own = {"name": self.name}
+            return jax.tree.map(lambda leaf: as_jax_sees(as_array(leaf, **own), **own), self.given)
+        return as_jax_sees(self.array, self.name)
+
+    def as_labels(self) -> np.ndarray:
+        """What it holds as labels, of any kind."""
+        return as_labels(self.given, self.name)
+
+    def in_rows(self, order: np.ndarray) -> "Value":
+        """The same with its rows in another order."""
+        rows, columns = self.marks
+        value = self.given.iloc[order] if hasattr(self.given, "iloc") else self.given[order]
+        return replace(
+            self, given=value, marks=Marks(None if rows is None else rows[order], columns)
+        )
+
+    def in_columns(self, fitted: tuple[str, ...] | None) -> "Value":
+        """The same with its columns in the fitted order.
+
+        Raises
+        ------
+        InputError
+            `columns-mismatch`: a column is missing, or there is one that the fit did not see.
+        """
+        order = column_order(self.columns, fitted, self.name)
+        if order is None:
+            return self
+        is_frame = hasattr(self.given, "iloc")
+        value = self.given.iloc[:, order] if is_frame else self.given[:, order]
+        return replace(self, given=value, marks=Marks(self.marks.rows, fitted))
+
+
+def value_of(given: Any, name: str) -> Value:
+    """What is given under a name, read; a value is one already.
+
+    Frames of Dask, which do not know their rows, and tables of Arrow are brought into memory.
+    """
+    if isinstance(given, Value):
+        return given
+    if hasattr(given, "npartitions") and hasattr(given, "compute") and hasattr(given, "index"):
+        given = given.compute()
+    elif hasattr(given, "column_names") and hasattr(given, "to_pandas"):
+        given = given.to_pandas()
+    return Value(given, name, marks_of(given))
+
+
+def values_of(given: Mapping[str, Any]) -> dict[str, Value]:
+    """Values by name."""
+    return {name: value_of(value, name) for name, value in given.items()}
+
+
+def is_given(values: Mapping[str, Value], name: str) -> bool:
+    """Whether there is a value of a name, and it is not None."""
+    return name in values and values[name].given is not None
+
+
+def lined_up(
+    given: Mapping[str, Any],
+    labels: np.ndarray | None,
+    rows: int,
+    reference: str,
+    *,
+    may_order: bool = True,
+) -> dict[str, Value]:
+    """Values by name, with labelled ones in the order of the rows that `labels` name.
+
+    Values without labels, or of another number of rows, stay as they are. Where the input
+    `reference` has no labels, the labelled values must agree with one another, and with `labels`
+    where these are those of other values (`may_order` is false).
+
+    Raises
+    ------
+    InputError
+        `row-labels`: labels that are not those of the rows, or that stand twice in another order.
+    """
+    known = may_order and labels is not None
+    lined = values_of(given)
+    for name, value in lined.items():
+        shape: Any = getattr(value.given, "shape", None)
+        own = value.labels if shape and shape[0] == rows else None
+        if own is None:
+            continue
+        if labels is None:
+            reference, labels = name, own
+        order = row_order(own, labels, name, reference)
+        if order is not None and not known:
+            raise other_labels(name, reference, "in another order")
+        if order is not None:
+            lined[name] = value.in_rows(order)
+    return lined
 
 
 def as_array(value: Any, name: str) -> np.ndarray | jax.Array:
@@ -294,7 +442,7 @@ def _place(index: Sequence[Any], value: Any, item: Any) -> str:
     if not len(index):
         return ""
     row, *rest = map(int, index)
-    names = column_names(value, "X") if rest else None
+    names = marks_of(value).columns if rest else None
     column = f", column {rest[0] if names is None else repr(names[rest[0]])}" if rest else ""
     shown = repr(str(item)) if isinstance(item, str) else str(item)
     return f" ({shown:.40} in row {row}{column})"

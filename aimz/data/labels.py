@@ -5,9 +5,8 @@ another order are put in the fitted one, rows of a Series in another order than 
 input are put in its order, and labels that differ are refused.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,38 +14,52 @@ import pandas as pd
 from aimz.errors import InputError, nearest
 
 __all__ = [
+    "Marks",
     "column_label",
-    "column_names",
     "column_order",
-    "columns_ordered",
     "index_of",
-    "lined_up",
+    "marks_of",
     "only_counted",
-    "row_labels",
+    "other_labels",
+    "row_order",
+    "storable",
 ]
 
 
-def row_labels(value: Any) -> np.ndarray | None:
-    """Labels of the rows of a pandas or xarray object; None where rows are only counted."""
-    index = getattr(value, "index", None)
-    if index is not None and not callable(index) and hasattr(index, "to_numpy"):
-        labels = np.asarray(index.to_numpy())
-        return _as_text(labels) if labels.dtype == object else labels
+class Marks(NamedTuple):
+    """What a container calls its rows and its columns, as it does; None where it does not."""
+
+    rows: np.ndarray | None
+    columns: tuple[str, ...] | None
+
+
+def marks_of(value: Any) -> Marks:
+    """Labels of the rows and of the columns of a pandas or xarray object."""
+    rows, columns = getattr(value, "index", None), getattr(value, "columns", None)
     dims = _dims(value)
-    if dims and dims[0] in value.coords:
-        labels = np.asarray(value.coords[dims[0]].values)
-        return _as_text(labels) if labels.dtype == object else labels
-    return None
+    if rows is None or callable(rows) or not hasattr(rows, "to_numpy"):
+        rows = value.coords[dims[0]].values if dims and dims[0] in value.coords else None
+    else:
+        rows = rows.to_numpy()
+    if columns is None and len(dims) == 2 and dims[1] in value.coords:
+        columns = value.coords[dims[1]].values
+    if columns is not None and not callable(columns):
+        columns = tuple(map(column_label, columns)) or None
+    else:
+        columns = None
+    return Marks(None if rows is None else np.asarray(rows), columns)
 
 
-def _as_text(labels: np.ndarray) -> np.ndarray:
-    """Labels of any kind as text, which any file keeps.
+def storable(labels: np.ndarray | None) -> np.ndarray | None:
+    """Labels that any file keeps: objects of any kind as text.
 
     Raises
     ------
     InputError
         `row-labels`: two labels that read alike.
     """
+    if labels is None or labels.dtype != object:
+        return labels
     texts: dict[str, Any] = {}
     for label in labels:
         text = str(label)
@@ -65,28 +78,6 @@ def column_label(label: Any) -> str:
     if isinstance(label, tuple):
         return f"({', '.join(map(column_label, label))})"
     return str(label)
-
-
-def column_names(value: Any, name: str) -> tuple[str, ...] | None:
-    """Names of the columns of a frame or a labelled array, as text.
-
-    Raises
-    ------
-    InputError
-        `columns-mismatch`: a name stands twice.
-    """
-    labels: Any = getattr(value, "columns", None)
-    dims = _dims(value)
-    if labels is None and len(dims) == 2 and dims[1] in value.coords:
-        labels = value.coords[dims[1]].values
-    if labels is None or callable(labels):
-        return None
-    names = tuple(map(column_label, labels))
-    twice = sorted(label for label, count in Counter(names).items() if count > 1)
-    if twice:
-        msg = f"'{name}' has two columns '{twice[0]}'. Rename or drop one of them."
-        raise InputError(msg, code="columns-mismatch")
-    return names or None
 
 
 def only_counted(names: Sequence[str]) -> bool:
@@ -121,50 +112,7 @@ def column_order(
     return [names.index(label) for label in fitted]
 
 
-def columns_ordered(value: Any, fitted: tuple[str, ...] | None, name: str) -> Any:
-    """A frame or labelled array with its columns in the fitted order."""
-    order = column_order(column_names(value, name), fitted, name)
-    if order is None:
-        return value
-    return value.iloc[:, order] if hasattr(value, "iloc") else value[:, order]
-
-
-def lined_up(
-    values: Mapping[str, Any],
-    labels: np.ndarray | None,
-    rows: int,
-    reference: str,
-    *,
-    may_order: bool = True,
-) -> dict[str, Any]:
-    """Values by name, with labelled ones in the order of the rows that `labels` name.
-
-    Values without labels, or of another number of rows, stay as they are. Where the input
-    `reference` has no labels, the labelled values must agree with one another, and with `labels`
-    where these are those of other values (`may_order` is false).
-
-    Raises
-    ------
-    InputError
-        `row-labels`: labels that are not those of the rows, or that stand twice in another order.
-    """
-    known = may_order and labels is not None
-    lined = dict(values)
-    for name, value in values.items():
-        own = row_labels(value) if _length(value) == rows else None
-        if own is None:
-            continue
-        if labels is None:
-            reference, labels = name, own
-        order = _row_order(own, labels, name, reference)
-        if order is not None and not known:
-            raise _other_labels(name, reference, "in another order")
-        if order is not None:
-            lined[name] = value.iloc[order] if hasattr(value, "iloc") else value[order]
-    return lined
-
-
-def _row_order(own: np.ndarray, labels: np.ndarray, name: str, named: str) -> np.ndarray | None:
+def row_order(own: np.ndarray, labels: np.ndarray, name: str, named: str) -> np.ndarray | None:
     """Where the rows `labels` are in `own`; None where they are in order already."""
     if _are_equal(own, labels):
         return None
@@ -172,11 +120,11 @@ def _row_order(own: np.ndarray, labels: np.ndarray, name: str, named: str) -> np
     order = index.get_indexer_for(wanted)
     if (order < 0).any():
         is_alike = index.inferred_type == wanted.inferred_type
-        raise _other_labels(name, named, "that differ" if is_alike else "of another kind")
+        raise other_labels(name, named, "that differ" if is_alike else "of another kind")
     if not (index.is_unique and wanted.is_unique):
         is_same = index.value_counts().to_dict() == wanted.value_counts().to_dict()
         how = "in another order, some of them twice" if is_same else "that differ"
-        raise _other_labels(name, named, how)
+        raise other_labels(name, named, how)
     return np.asarray(order)
 
 
@@ -194,7 +142,8 @@ def _are_equal(own: np.ndarray, labels: np.ndarray) -> bool:
     return np.array_equal(own, labels, equal_nan=may_miss)
 
 
-def _other_labels(name: str, named: str, how: str) -> InputError:
+def other_labels(name: str, named: str, how: str) -> InputError:
+    """The error of values whose rows are called otherwise."""
     msg = (
         f"'{name}' and '{named}' have row labels {how}, so it is not known which values belong "
         f"together. Give both the same index, or pass {name}.to_numpy() if their order is right."
@@ -205,8 +154,3 @@ def _other_labels(name: str, named: str, how: str) -> InputError:
 def _dims(value: Any) -> tuple[Any, ...]:
     """Dimensions of a DataArray; none of anything else."""
     return tuple(value.dims) if hasattr(value, "coords") and hasattr(value, "variable") else ()
-
-
-def _length(value: Any) -> int | None:
-    shape: Any = getattr(value, "shape", None)
-    return int(shape[0]) if shape and isinstance(shape[0], int) else None

@@ -11,8 +11,7 @@ import jax
 import numpy as np
 
 from aimz.data.checks import check_positive
-from aimz.data.containers import as_array
-from aimz.data.labels import column_names, lined_up, row_labels
+from aimz.data.containers import lined_up, value_of, values_of
 from aimz.errors import InputError
 from aimz.programs import as_key
 
@@ -47,11 +46,12 @@ class ArrayDataset:
     def __init__(self, *, to_jax: bool = False, **arrays: Any) -> None:
         self.to_jax = to_jax
         first = next(iter(arrays), "")
-        leading: Any = arrays.get(first)
-        rows = len(leading) if np.ndim(leading) else 0
-        lined = lined_up(arrays, row_labels(leading), rows, first)
-        self.arrays = {name: as_array(value, name) for name, value in lined.items()}
-        found = {name: column_names(value, name) for name, value in arrays.items()}
+        values = values_of(arrays)
+        leading = values.get(first) or value_of(None, first)
+        rows = len(leading.given) if np.ndim(leading.given) else 0
+        lined = lined_up(values, leading.labels, rows, first)
+        self.arrays = {name: value.array for name, value in lined.items()}
+        found = {name: value.columns for name, value in values.items()}
         self.columns = {name: names for name, names in found.items() if names is not None}
         lengths = {n: len(v) if v.ndim else None for n, v in self.arrays.items()}
         if not lengths:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.data import as_array, check_exact, column_label, column_names, lined_up, row_labels
+from aimz.data import Value, as_array, check_exact, column_label, is_given, lined_up
 from aimz.errors import InputError, nearest
 from aimz.kernel import KernelSpec
 from aimz.sampling import applied
@@ -21,25 +21,26 @@ _EXACT, _LOST = 2.0**24, 1e-3
 
 @dataclass(frozen=True)
 class Natural:
-    """The inputs that scenarios start from, as they were given; `defaults` are the kernel's.
+    """The inputs that scenarios start from.
 
-    `columns` names those of a primary input that does not name its own.
+    `starts` are what the kernel's arguments are where no scenario sets them, as the call gives them
+    or the kernel does. `columns` names those of a primary input that does not name its own.
     """
 
-    values: Mapping[str, Any]
+    values: Mapping[str, Value]
     primary: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    starts: Mapping[str, Any] = field(default_factory=dict)
     columns: Sequence[str] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the columns of the primary input."""
-        return column_names(self.values.get(self.primary), self.primary) or tuple(self.columns)
+        return self.values[self.primary].columns or tuple(self.columns)
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """Names of the other inputs."""
-        return tuple(n for n, v in self.values.items() if n != self.primary and v is not None)
+        return tuple(n for n in self.values if n != self.primary and is_given(self.values, n))
 
     def has(self, name: object) -> bool:
         """Whether something of the rows has this name."""
@@ -54,9 +55,9 @@ class Natural:
             `column-unknown`.
         """
         if name in self.arguments:
-            return self.values[name]
+            return self.values[name].given
         if name in self.names:
-            return column_of(self.values[self.primary], self.names.index(name))
+            return column_of(self.values[self.primary].given, self.names.index(name))
         msg = f"{option}='{name}' is no argument and no column of '{self.primary}'. "
         msg += nearest(name, [*self.arguments, *self.names])
         raise InputError(msg, code="column-unknown")
@@ -169,7 +170,7 @@ def split_scenario(
         if name in sites:
             set_sites[name] = value
         elif name in arguments:
-            natural_value = natural.values.get(name, natural.defaults.get(name))
+            natural_value = natural.starts.get(name)
             replaced[name] = applied(value, natural_value, name) if callable(value) else value
         elif column_label(name) in natural.names:
             set_columns[column_label(name)] = value
@@ -210,7 +211,7 @@ def check_resolved(splits: Mapping[Any, Split], natural: Natural) -> None:
     if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
         return
     for name in dict.fromkeys(name for split in splits.values() for name in split.arguments):
-        start = natural.values.get(name, natural.defaults.get(name))
+        start = natural.starts.get(name)
         values = [_numbers(split.arguments.get(name, start), name) for split in splits.values()]
         for other in values[1:]:
             _check_difference(name, values[0], other)
@@ -254,22 +255,22 @@ def column_of(value: Any, place: int) -> Any:
 def _with_columns(natural: Natural, columns: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The primary input with some columns set, and what these are set to."""
     primary = natural.primary
-    X = natural.values[primary]
-    table = as_array(X, primary)
+    start = natural.values[primary]
+    X, table = start.given, start.array
     made = _promoted(np.asarray(table), table.dtype)
     values: dict[str, Any] = {}
     for label, setting in columns.items():
         place = natural.names.index(label)
         value = applied(setting, column_of(X, place), label) if callable(setting) else setting
-        value = lined_up({label: value}, row_labels(X), len(made), primary)[label]
-        array = np.asarray(as_array(value, label))
+        lined = lined_up({label: value}, start.labels, len(made), primary)[label]
+        array = np.asarray(lined.array)
         check_exact(array, label)
         if array.shape not in ((), (len(made),)):
             msg = f"Column '{label}' is set to shape {array.shape}. Pass one value, or one per row."
             raise InputError(msg, code="rows-mismatch")
         made = _promoted(made, array.dtype)
         made[:, place] = array
-        values[label] = value
+        values[label] = lined.given
     return _in_container(X, made), values
 
 

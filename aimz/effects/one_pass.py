@@ -127,10 +127,8 @@ def _begun(question: Question, rows: Rows, scenarios: Scenarios, seen: Support |
     total = _draws(scenarios)
     reduction = Reduction(rows.weights, rows.groups, max(1, len(rows.labels)), total)
     asked = question.row_summary
-    overlap = overlap_of(scenarios, rows, seen)
-    if overlap is not None and scenarios.natural.stream is None:
-        overlap.judge_all(scenarios.natural.arguments.rows)
-    return _Pass(reduction, None if asked is None else RowSummary(asked, total), overlap)
+    summary = None if asked is None else RowSummary(asked, total)
+    return _Pass(reduction, summary, overlap_of(scenarios, rows, seen))
 
 
 def _draws(scenarios: Scenarios) -> int:
@@ -155,7 +153,7 @@ def _run(
 
     def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
         first_draw = tile.chains.start * plan.draws + tile.draws.start
-        if running.overlap is not None and first.stream is not None and not first_draw:
+        if running.overlap is not None and not first.source.is_whole and not first_draw:
             running.overlap.judge(row_tile)
         if worlds is not None:
             values = worlds(row_tile, tile, device)

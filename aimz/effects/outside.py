@@ -70,11 +70,6 @@ class Overlap:
     rows: Rows
     _found: dict[Any, dict[int, tuple[Outside, ...]]] = field(default_factory=dict)
 
-    def judge_all(self, rows: int) -> None:
-        """Judge rows that are in memory, a large piece at a time."""
-        for first in range(0, rows, _PIECE):
-            self.judge(RowTile(slice(first, min(first + _PIECE, rows)), {}))
-
     def judge(self, row_tile: RowTile) -> None:
         """Judge the rows of a tile in every scenario."""
         asked: Any = slice(None)
@@ -129,6 +124,8 @@ def _without_later_steps(
 def overlap_of(scenarios: Scenarios, rows: Rows, seen: Support | None) -> Overlap | None:
     """What the rows of scenarios are judged by; None where there is nothing.
 
+    Rows that are at hand are judged at once, a large piece at a time; others when they are read.
+
     Parameters
     ----------
     scenarios : Scenarios
@@ -145,11 +142,17 @@ def overlap_of(scenarios: Scenarios, rows: Rows, seen: Support | None) -> Overla
         supports.append(seen)
     treatments = {score.treatment for support in supports for score in support.scores}
     changed = frozenset[str]().union(*(world.changed for world in worlds.values())) - treatments
-    if changed and factual.stream is None:
+    if changed and factual.source.is_whole:
         scored = _scored_here(factual, worlds, changed)
         supports += [scored] if scored.scores else []
     natural = _World(scenarios.own.call, {}, frozenset())
-    return Overlap(tuple(supports), worlds, natural, rows) if supports else None
+    if not supports:
+        return None
+    overlap = Overlap(tuple(supports), worlds, natural, rows)
+    if factual.source.is_whole:
+        for row_tile in factual.source.tiles(_PIECE):
+            overlap.judge(row_tile)
+    return overlap
 
 
 def _scored_here(
@@ -191,6 +194,5 @@ def _world(name: str, scenarios: Scenarios) -> _World:
 
 def _has(seen: Support, world: _World) -> bool:
     """Whether a scenario has the arguments that a fit has seen."""
-    stream = world.call.stream
-    there = set(world.call.block.row_inputs) | set(stream.names if stream is not None else ())
-    return set(seen.arguments) <= there | set(world.values)
+    there = world.call.block.row_inputs.keys() | world.call.source.names
+    return set(seen.arguments) <= there | world.values.keys()

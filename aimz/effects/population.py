@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aimz.data import as_array, as_labels, check_container, column_names
+from aimz.data import as_array, value_of
 from aimz.effects.changes import Natural, column_of
 from aimz.effects.question import Question
 from aimz.errors import InputError
@@ -152,13 +152,12 @@ def _groups(by: Any, natural: Natural, rows: int) -> tuple[np.ndarray, pd.Index]
 
 def _grouping(by: Any, natural: Natural, rows: int) -> list[tuple[str, Any]]:
     """What rows are grouped by: one thing, names in a list, or the columns of a frame."""
-    check_container(by, "by")
     are_names = [natural.has(name) for name in by] if isinstance(by, list | tuple) else []
     if are_names and (
         all(are_names) or (any(are_names) and len(by) != rows)
-    ):  # an unknown one is refused
+    ):  # an unare_names one is refused
         return [(name, name) for name in by]
-    names = column_names(by, "by") if np.ndim(by) == 2 else None
+    names = value_of(by, "by").columns if len(getattr(by, "shape", ())) == 2 else None
     if names is not None:
         return [(name, column_of(by, place)) for place, name in enumerate(names)]
     if isinstance(by, np.ndarray) and by.ndim == 2:
@@ -169,7 +168,7 @@ def _grouping(by: Any, natural: Natural, rows: int) -> list[tuple[str, Any]]:
 def _named_values(wanted: Any, natural: Natural, rows: int, option: str) -> np.ndarray:
     """One value per row: as given, of an argument, or of a column of the primary input."""
     named = natural.by_name(wanted, option) if isinstance(wanted, str) else wanted
-    values = as_labels(named, option)
+    values = value_of(named, option).as_labels()
     if isinstance(wanted, str) and values.ndim == 0:
         values = np.broadcast_to(values, (rows,))
     if values.shape != (rows,):

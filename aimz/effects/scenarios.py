@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from aimz.data import as_array, as_jax_sees, check_exact, column_names, columns_ordered
+from aimz.data import Value, check_exact, value_of, values_of
 from aimz.effects.changes import Natural, Split, check_resolved, split_scenario
 from aimz.effects.counterfactual import Replays
 from aimz.effects.question import Question
@@ -44,7 +44,7 @@ class Scenarios:
     """Prepared scenarios by name, the first the reference, and outcomes kept where they hold.
 
     `natural` are the inputs that no scenario has changed, `own` is the world of these, `primary`
-    the name of the first of them, and `values` these inputs as they were given, labelled ones in
+    the name of the first of them, and `values` these inputs as they were read, labelled ones in
     the order of the rows. `mediator` draws the mediator under the reference, for the last scenario,
     which keeps it. `arms` has for each scenario the rows in which it is what was, where that is
     asked, `outcome` what was observed, where it is not `absent`: for each observed site with such
@@ -69,7 +69,7 @@ class Scenarios:
 def scenarios_of(
     request: Request,
     question: Question,
-    natural: Mapping[str, Any],
+    natural: Mapping[str, Value],
     changes: Mapping[str, Mapping[str, Any]],
     key_of: Callable[[Given], jax.Array],
 ) -> Scenarios:
@@ -129,20 +129,19 @@ def _prepared(
     """What a scenario changes, and the scenario."""
     arguments = read_signature(request.kernel, *request.names).names
     sites = [s.name for s in factual.spec.sites if s.kind not in ("param", "factor")]
-    if factual.stream is not None:
+    if not factual.source.is_whole:
         _check_by_piece(name, change, factual, request.names[0], set(arguments) - set(sites))
     split = split_scenario(change, start, arguments, sites)
-    split = replace(split, arguments=_columns_lined(split.arguments, factual))
+    values = _lined(split.arguments, factual, request.names[0])
     asked = replace(request, intervention=split.sites, condition=split.condition)
-    if factual.stream is not None:
-        split = replace(split, arguments=_lined(split.arguments, factual, request.names[0]))
-    replaced = {n: _over_rows(name, value, factual, n) for n, value in split.arguments.items()}
+    split = replace(split, arguments={n: value.given for n, value in values.items()})
+    replaced = {n: _over_rows(name, value, factual) for n, value in values.items()}
     its_inputs = _given(name, asked, factual, start.values, replaced)
     if its_inputs.spec.coupled != factual.spec.coupled:
         msg = f"Scenario '{name}' makes rows interact, or not, unlike what is natural: no noise "
         raise InputError(msg + "is shared then. Predict each by itself.", code="unpaired")
     now = changed_rows(factual, its_inputs)
-    if factual.stream is not None:
+    if not factual.source.is_whole:
         now |= {n: np.array(True) for n in split.arguments.keys() - now.keys()}
     static = factual.arguments.static.keys() | its_inputs.arguments.static.keys()
     notes: tuple[Note, ...] = ()
@@ -155,42 +154,35 @@ def _prepared(
         static=origin.static | frozenset(now.keys() & static),
     )
     ready = prepare(asked, its_inputs, moved, key)
-    if factual.stream is not None:
+    if not factual.source.is_whole:
         _check_latents(name, factual, request, now)
-        of_rows = factual.spec.row_inputs & split.arguments.keys()
-        replaced_rows = {n: split.arguments[n] for n in of_rows}
-        ready = replace(ready, call=_by_piece(ready.call, its_inputs, replaced_rows))
+        ready = replace(ready, call=_by_piece(ready.call, factual, its_inputs, values))
     replays = question.rung == "counterfactual"  # what data hold otherwise
     own_notes = tuple(n for n in ready.notes if not (replays and n.code == "blocked-by-data"))
     return split, replace(ready, notes=(*notes, *own_notes))
 
 
-def _start(request: Request, factual: Given, values: Mapping[str, Any]) -> Natural:
+def _start(request: Request, factual: Given, values: Mapping[str, Value]) -> Natural:
     """What scenarios start from."""
     primary = request.names[0]
     defaults = read_signature(request.kernel, *request.names).defaults
+    starts = {**defaults, **{n: value.given for n, value in values.items()}}
     columns = request.fitted.known.columns.get(primary, ())
-    return Natural(values, primary, defaults, () if factual.stream is not None else columns)
-
-
-def _columns_lined(values: Mapping[str, Any], factual: Given) -> dict[str, Any]:
-    """Frames with their columns in the order of the natural ones."""
-    names = factual.arguments.columns
-    return {n: columns_ordered(value, names.get(n), n) for n, value in values.items()}
+    return Natural(values, primary, starts, columns if factual.source.is_whole else ())
 
 
 def _given(
     name: object,
     request: Request,
     factual: Given,
-    natural: Mapping[str, Any],
-    replaced: Mapping[str, Any],
+    natural: Mapping[str, Value],
+    replaced: Mapping[str, Value],
 ) -> Given:
     """The inputs of a scenario, on the same rows."""
-    if factual.stream is not None:
+    if not factual.source.is_whole:
         return as_head_of(request, factual, natural, replaced)
     primary = request.names[0]
-    rows = len(replaced.get(primary, natural[primary]))
+    rows = len(replaced.get(primary, natural[primary]).given)
     if rows != factual.rows:
         msg = f"Scenario '{name}' has {rows} rows, but there are {factual.rows}. Keep them."
         raise InputError(msg, code="rows-mismatch")
@@ -233,9 +225,13 @@ def _check_by_piece(
             raise InputError(msg, code="rows-mismatch")
 
 
-def _lined(values: Mapping[str, Any], factual: Given, primary: str) -> dict[str, Any]:
-    """Values of rows in the order of the rows that are read."""
-    of_rows = {n: v for n, v in values.items() if n in factual.spec.row_inputs and np.ndim(v)}
+def _lined(given: Mapping[str, Any], factual: Given, primary: str) -> dict[str, Value]:
+    """Values with columns in the order of the natural ones, and rows in that of those read."""
+    columns = factual.arguments.columns
+    values = {n: v.in_columns(columns.get(n)) for n, v in values_of(given).items()}
+    if factual.source.is_whole:  # their rows are lined up with the natural ones
+        return values
+    of_rows = {n: v for n, v in values.items() if n in factual.spec.row_inputs and np.ndim(v.given)}
     return {**values, **factual.arguments.lined(of_rows, primary)}
 
 
@@ -252,10 +248,13 @@ def _check_latents(name: object, factual: Given, request: Request, now: Mapping[
             raise InputError(msg, code="rows-lazy")
 
 
-def _by_piece(call: Call, its_inputs: Given, replaced: Mapping[str, Any]) -> Call:
+def _by_piece(call: Call, factual: Given, its_inputs: Given, values: Mapping[str, Value]) -> Call:
     """A call that puts a scenario's values in place of those that are read."""
-    single = {n: its_inputs.arguments.arrays[n] for n, v in replaced.items() if np.ndim(v) == 0}
-    rows = {n: as_jax_sees(as_array(v, n), n) for n, v in replaced.items() if n not in single}
+    of_rows = {n: v for n, v in values.items() if n in factual.spec.row_inputs}
+    single = {
+        n: its_inputs.arguments.arrays[n] for n, v in of_rows.items() if np.ndim(v.given) == 0
+    }
+    rows = {n: v.seen for n, v in of_rows.items() if n not in single}
     block = call.block._replace(row_inputs={**call.block.row_inputs, **single})
     return replace(call, block=block, replaced={**dict.fromkeys(single), **rows})
 
@@ -264,7 +263,7 @@ def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
     """Scenarios with another at the end: the last one, with the mediator of the first."""
     spec = scenarios.natural.spec
     first, last = (list(scenarios.prepared.values())[n] for n in (0, -1))
-    if scenarios.natural.stream is not None:
+    if not scenarios.natural.source.is_whole:
         msg = (
             f"'{scenarios.primary}' is read by the piece, and mediation needs its rows. Load them."
         )
@@ -295,18 +294,20 @@ def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
     return replace(scenarios, prepared={**scenarios.prepared, CROSSED: crossed}, mediator=drawn)
 
 
-def _over_rows(scenario: str, value: Any, factual: Given, name: str) -> Any:
+def _over_rows(scenario: str, value: Value, factual: Given) -> Value:
     """One value for an argument of rows, a number or one row, spread over them."""
+    name = value.name
     natural: Any = factual.arguments.arrays.get(name)
     if name not in factual.spec.row_inputs or isinstance(natural, dict):
         return value
-    if np.ndim(value) == 0:
-        as_array(value, name)  # refuses text and dates
-    shape, one_row = np.shape(value), np.shape(natural)[1:]
+    if np.ndim(value.given) == 0:
+        _ = value.array  # refuses text and dates
+    shape, one_row = np.shape(value.given), np.shape(natural)[1:]
     if shape == () or (one_row and shape in (one_row, (1, *one_row))):
-        check_exact(value, name)
-        return _spread(value, factual.arguments.rows, np.asarray(natural))
-    if shape[1:] != one_row and column_names(value, name) is None:
+        check_exact(value.given, name)
+        spread = _spread(value.given, factual.arguments.rows, np.asarray(natural))
+        return value_of(spread, name)
+    if shape[1:] != one_row and value.columns is None:
         msg = (
             f"Scenario '{scenario}' sets '{name}' to an array of shape {shape}, but the rows have "
             f"shape {(factual.arguments.rows, *one_row)}. Pass that shape, one row, or a number."

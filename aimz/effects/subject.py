@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data import as_array, check_outcome
+from aimz.data import Value, check_outcome, is_given
 from aimz.effects.counterfactual import replays_of
 from aimz.effects.estimands import Arms
 from aimz.effects.population import Rows, in_arm, rows_of
@@ -19,7 +19,7 @@ __all__ = ["about"]
 
 
 def about(
-    question: Question, scenarios: Scenarios, options: Mapping[str, Any]
+    question: Question, scenarios: Scenarios, options: Mapping[str, Value]
 ) -> tuple[Rows, Scenarios]:
     """Which rows count, and where a scenario is what was.
 
@@ -32,8 +32,8 @@ def about(
     """
     primary, factual = scenarios.primary, scenarios.natural
     needs_outcome = question.population == "finite" or question.rung == "counterfactual"
-    of_rows = any(options[name] is not None for name in ("by", "weights"))
-    if factual.stream is not None and (needs_outcome or (factual.rows is None and of_rows)):
+    of_rows = any(is_given(options, name) for name in ("by", "weights"))
+    if not factual.source.is_whole and (needs_outcome or (factual.rows is None and of_rows)):
         msg = (
             f"'{primary}' is read by the piece, and this question needs something of all rows at "
             "once. Load them."
@@ -51,7 +51,7 @@ def about(
             )
             raise InputError(msg, code="rows-lazy")
         changes = {n: c.settings(primary) for n, c in scenarios.changes.items()}
-        arms = in_arm(lined["treatment"], natural, rows, changes)
+        arms = in_arm(lined["treatment"].given, natural, rows, changes)
         if question.population == "finite" and not np.any(list(arms.values())):
             msg = (
                 "population='finite' keeps what was observed, but nobody had any of the scenarios. "
@@ -75,9 +75,8 @@ def about(
         plan = replays_of(question.site, *worlds, reached, made.outcome, made.absent)
         made = replace(made, replays=plan)
     counts = _who_counts(question, made)
-    chosen = rows_of(
-        question, rows, natural, treated=counts, by=lined["by"], weights=lined["weights"]
-    )
+    by, weights = lined["by"].given, lined["weights"].given
+    chosen = rows_of(question, rows, natural, treated=counts, by=by, weights=weights)
     return chosen, made
 
 
@@ -113,20 +112,20 @@ def _arms_of(question: Question, scenarios: Scenarios, old: np.ndarray, new: np.
 
 
 def _outcome(
-    question: Question, scenarios: Scenarios, y: Any
+    question: Question, scenarios: Scenarios, y: Value
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """What was observed, one per row, and where sites have nothing: missing, or masked."""
     spec = scenarios.natural.spec
     is_replayed = question.rung == "counterfactual"
     what = "rung='counterfactual'" if is_replayed else "population='finite'"
-    if y is None:
+    if y.given is None:
         msg = f"{what} keeps observed outcomes: pass y=, one per row."
         raise InputError(msg, code="outcome-missing")
     if not is_replayed and question.site != spec.output:
         msg = f"{what} compares '{spec.output}' with y=. Leave site= out."
         raise InputError(msg, code="rows-mismatch")
     output = spec[spec.output]
-    values = np.asarray(as_array(y, "y"))
+    values = np.asarray(y.array)
     there = check_outcome(values, "mask", "y")
     if there is not None and is_replayed and carries_outcome(spec):
         msg = (

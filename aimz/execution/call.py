@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from aimz.arrays import Array
-from aimz.data import RowTile, Stream
+from aimz.data import RowTile, Source
 from aimz.errors import AimzError
 from aimz.execution.plan import WIDE, Plan, length_of, num_draws, widened_block
 from aimz.kernel import follows_rows
@@ -42,7 +42,7 @@ Program = Callable[[Task, Block], Found]
 class Call:
     """One result to be computed: a pure program, its task, and the arrays of its block.
 
-    Row arguments are in the block, or come by the piece from the stream; `replaced` has values of
+    Row arguments are in the block, or come with the tiles of the source; `replaced` has values of
     rows, (row, ...), that take the place of those read, or None where the block has one for all.
     """
 
@@ -50,7 +50,7 @@ class Call:
     group: str
     task: Task
     block: Block
-    stream: Stream | None = None
+    source: Source
     observed: np.ndarray | None = None  # outcomes to keep beside the draws, (row, ...)
     replaced: Mapping[str, Any] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ class Call:
     def arrays(self, row_tile: RowTile) -> dict[str, Any]:
         """Arrays of a tile's rows, by argument."""
         rows, row_inputs = row_tile.rows, self.block.row_inputs
-        if self.stream is None:
+        if self.source.is_whole:
             numbers = self.block.kept
             index = rows if numbers is None else numbers[rows]
             held: dict[str, Any] = jax.tree.map(lambda v: np.asarray(v)[index], row_inputs)
@@ -91,12 +91,10 @@ class Ready:
 
 def compile_call(call: Call, plan: Plan) -> Ready:
     """Compile the program of one tile."""
-    rows = call.block.row_inputs
-    if call.stream is not None:
-        rows = {n: v[:1] for n, v in call.stream.head.items()}
+    first = RowTile(slice(0, 1), {n: v[:1] for n, v in call.source.head.items()})
     tile = Tile(0, slice(0, 1), slice(0, 1), slice(0, 1))
     block = shared_block(call.block, tile, plan)
-    block = with_rows(block, call, RowTile(slice(0, 1), rows), plan)
+    block = with_rows(block, call, first, plan)
     if _in_pairs(call, plan):
         shapes = jax.tree.map(_as_jax_types, block)
         with TRACE_LOCK:

@@ -124,9 +124,12 @@ def _joint_call(calls: Mapping[str, Call], form: _Form) -> _JointCall:
     parts = []
     for name, call in calls.items():
         values = {field: getattr(call.block, field) for field in _SHARED}
-        if call.stream is not None:  # what is not replaced is what is read
-            read = dict.fromkeys(call.task.spec.row_inputs & call.stream.names, np.zeros(0))
-            values["row_inputs"] = {**values["row_inputs"], **read, **_replaced(call)}
+        replaced = {
+            n: call.block.row_inputs[n] if v is None else v for n, v in call.replaced.items()
+        }
+        # Of what comes with the tiles, what is not replaced is what is read.
+        read = dict.fromkeys(call.task.spec.row_inputs & call.source.names, np.zeros(0))
+        values["row_inputs"] = {**values["row_inputs"], **read, **replaced}
         places = {
             field: {n: _place(fields[field], n, v) for n, v in by_name.items()}
             for field, by_name in values.items()
@@ -146,16 +149,9 @@ def _joint_call(calls: Mapping[str, Call], form: _Form) -> _JointCall:
         first.group,
         task,
         first.block._replace(**fields),
-        first.stream,
+        first.source,
         parts=tuple(parts),
     )
-
-
-def _replaced(call: Call) -> dict[str, Any]:
-    return {
-        name: call.block.row_inputs[name] if value is None else value
-        for name, value in call.replaced.items()
-    }
 
 
 def _place(joint: dict[str, Any], name: str, value: Array) -> str:

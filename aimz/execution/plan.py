@@ -54,12 +54,6 @@ class Plan:
     whole: bool
     asked: np.ndarray | None = field(default=None, compare=False, repr=False)
 
-    def row_slices(self) -> Iterator[slice]:
-        """Rows of each tile, in order."""
-        rows = self.rows or 0
-        for first in range(0, rows, self.tile_rows):
-            yield slice(first, min(first + self.tile_rows, rows))
-
     def tiles(self, row_tile: RowTile) -> Iterator[Tile]:
         """Tiles of some rows, one for each block of draws."""
         blocks = list(self._draw_blocks())

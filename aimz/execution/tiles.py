@@ -9,7 +9,7 @@ A few threads take one tile after another: each computes it on its device, copie
 to the sink, so that the three overlap and no more tiles are in memory than there are threads.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -170,16 +170,7 @@ def each_tile(
         rows += done
         on_rows(done)
 
-    items = (
-        (row_tile, tile) for row_tile in _row_tiles(call, plan) for tile in plan.tiles(row_tile)
-    )
+    row_tiles = call.source.tiles(plan.tile_rows)
+    items = ((row_tile, tile) for row_tile in row_tiles for tile in plan.tiles(row_tile))
     run_in_threads(items, work_on, count, threads=num_threads(devices))
     return rows
-
-
-def _row_tiles(call: Call, plan: Plan) -> Iterator[RowTile]:
-    if call.stream is not None:
-        yield from call.stream.tiles(plan.tile_rows)
-        return
-    for rows in plan.row_slices():
-        yield RowTile(rows, call.block.row_inputs)

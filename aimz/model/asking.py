@@ -7,12 +7,13 @@ from typing import Any
 
 import xarray as xr
 
+from aimz.data import Value, numbers_of
 from aimz.effects import Effect, Question, Rows, Scenarios, about, effect_of, scenarios_of
 from aimz.errors import InputError, Note
 from aimz.kernel import read_signature
 from aimz.model.setup import Setup
 from aimz.options import progress_bar
-from aimz.prediction import Request, Use, row_numbers
+from aimz.prediction import Request, Use
 from aimz.results import check_labels
 
 __all__ = ["Asked", "answered", "arguments_of", "asked", "trees_or_arguments"]
@@ -32,9 +33,9 @@ def asked(
     setup: Setup,
     request: Request,
     question: Question,
-    natural: Mapping[str, Any],
+    natural: Mapping[str, Value],
     changes: Mapping[str, Mapping[str, Any]],
-    options: Mapping[str, Any],
+    options: Mapping[str, Value],
 ) -> tuple[Asked, tuple[Note, ...]]:
     """Prepare scenarios, and say which rows count; `options` are those of `aimz.effects.about`."""
     scenarios = scenarios_of(
@@ -118,7 +119,7 @@ def trees_or_arguments(
             msg = f"args_baseline lacks '{primary}'. Pass all arguments of predict."
             raise InputError(msg, code="argument-missing")
         rows = given[0].get(primary, given[0].get("X"))
-        shared["rng_key"] = setup.key(None, Use.PREDICT, *row_numbers(rows, primary))
+        shared["rng_key"] = setup.key(None, Use.PREDICT, *numbers_of(rows, primary))
     return [
         {**shared, **_with_rows(arguments or {}, primary)} if tree is None else tree
         for tree, arguments in pairs

@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from aimz.choices import check_switches
-from aimz.data import check_names, materialised
+from aimz.data import check_names, values_of
 from aimz.effects import Effect, changes_of, question_of
 from aimz.errors import InputError, Note, NotFittedError
 from aimz.inference import Fit, Settings, check_settings
@@ -1016,8 +1016,8 @@ class ImpactModel(Routed, Portable):
         given = {**locals()}
         arguments = asking.arguments_of(self._setup, type(self).effect, given, kwargs)
         y = kwargs.get(self.param_output) if y is None else y
-        options = materialised({"treatment": treatment, "by": by, "weights": weights, "y": y})
-        natural = materialised(self._setup.arguments(self.effect, arguments, X))
+        options = values_of({"treatment": treatment, "by": by, "weights": weights, "y": y})
+        natural = values_of(self._setup.arguments(self.effect, arguments, X))
         changes = changes_of(baseline, intervention, scenarios)
         site = self.param_output if site is None else site
         question = question_of(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from aimz.data import as_array, check_positive, lined_up, row_labels
+from aimz.data import check_positive, lined_up, value_of
 from aimz.errors import InputError, Note
 from aimz.inference import Fit
 from aimz.kernel import KernelSpec
@@ -141,7 +141,7 @@ def inputs_of(setup: Setup, fitted: Fitted, arguments: Mapping[str, Any]) -> Giv
 
 def constants_of(setup: Setup, inputs: Given, attrs: dict[str, Any]) -> dict[str, xr.Dataset]:
     """The group of a call's arguments; none of rows that are read by the piece."""
-    if inputs.stream is not None:
+    if not inputs.source.is_whole:
         return {}
     arguments = inputs.arguments
     schema = setup.schema(1, 0, arguments.labels)
@@ -165,8 +165,8 @@ def groups_of_the_prior(tree: xr.DataTree, spec: KernelSpec) -> dict[str, xr.Dat
 
 def row_weights(labelled: Mapping[str, Any], X: RowsLike, rows: int, primary: str) -> np.ndarray:
     """One weight for each row of a score; `labelled` are the outcomes and the `sample_weight`."""
-    lined = lined_up(labelled, row_labels(X), rows, primary)
-    weights = np.asarray(as_array(lined["sample_weight"], "sample_weight"), np.float64)
+    lined = lined_up(labelled, value_of(X, primary).labels, rows, primary)
+    weights = np.asarray(lined["sample_weight"].array, np.float64)
     if weights.shape != (rows,) or not weights.sum() > 0 or weights.min() < 0:
         msg = (
             f"sample_weight of shape {weights.shape} is not one weight >= 0, some above, for "

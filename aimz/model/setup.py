@@ -12,6 +12,7 @@ from numpyro.infer import MCMC, SVI
 from sklearn.base import BaseEstimator
 
 from aimz.choices import shown
+from aimz.data import Source
 from aimz.errors import InputError
 from aimz.inference import NUTS, Engine, Fit, as_engine
 from aimz.kernel import read_signature, unknown_argument
@@ -28,7 +29,7 @@ type Inference = str | NUTS | SVI | MCMC | Engine
 type KeyLike = int | np.integer | jax.Array
 type PathLike = str | bytes | os.PathLike[str]
 # A container of rows, or what gives batches of named arrays.
-type RowsLike = ArrayLike | Iterable[Mapping[str, ArrayLike]]
+type RowsLike = ArrayLike | Iterable[Mapping[str, ArrayLike]] | Source
 
 
 class _UnknownError(InputError, TypeError):

@@ -4,7 +4,7 @@ from aimz.prediction.continuation import carries_outcome
 from aimz.prediction.delivery import Result, carry_out, precision_notes
 from aimz.prediction.fitted import check_same_data, fitted_on, support_seen
 from aimz.prediction.groups import check_new_groups
-from aimz.prediction.inputs import Given, as_head_of, gather, problem_of, row_numbers
+from aimz.prediction.inputs import Given, as_head_of, gather, problem_of
 from aimz.prediction.interventions import as_site, observed_sites, sites_to_return
 from aimz.prediction.origin import changed_rows, check_fitted_rows, origin_of
 from aimz.prediction.pairing import concerns, difference, leads
@@ -40,7 +40,6 @@ __all__ = [
     "prepare",
     "presence_in",
     "problem_of",
-    "row_numbers",
     "row_scores",
     "rows_that_count",
     "sites_to_return",

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from aimz.arrays import Array
-from aimz.data import Arguments, as_array, index_of, row_hashes
+from aimz.data import Arguments, Value, index_of, row_hashes
 from aimz.errors import InputError, Note, OutputWarning
 from aimz.inference import Problem
 from aimz.kernel import KernelSpec
@@ -63,18 +63,18 @@ def among_the_fitted(request: Request, arguments: Arguments) -> np.ndarray | Non
     return None
 
 
-def as_fitted(request: Request, arguments: Mapping[str, Any]) -> frozenset[str]:
+def as_fitted(request: Request, arguments: Mapping[str, Value]) -> frozenset[str]:
     """Arguments as long as the fitted rows, unlike those of the call, which are the fitted ones."""
     fitted, (primary, _) = request.fitted, request.names
-    if fitted.problem is None or len(arguments[primary]) == fitted.rows:
+    if fitted.problem is None or len(arguments[primary].given) == fitted.rows:
         return frozenset()
     then = fitted.problem.inputs.arrays
     return frozenset(
         name
         for name in arguments.keys() & then.keys() - set(request.names)
-        if np.shape(arguments[name]) == np.shape(then[name])
-        and np.ndim(arguments[name])
-        and np.array_equal(as_array(arguments[name], name), then[name])
+        if np.shape(arguments[name].given) == np.shape(then[name])
+        and np.ndim(arguments[name].given)
+        and np.array_equal(arguments[name].array, then[name])
     )
 
 

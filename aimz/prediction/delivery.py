@@ -115,8 +115,8 @@ def _sink_of(request: Request, scratch: Scratch, identity: Callable[[], Mapping[
 
 def _identity(prepared: Prepared, ready: Ready, variables: Sequence[Variable]) -> Mapping[str, str]:
     """Digests of everything that a result follows from, by what a user would call it."""
-    block, stream = prepared.call.block, prepared.call.stream
-    rows = (stream.head, stream.count) if stream else (block.row_inputs, prepared.plan.rows)
+    block, source = prepared.call.block, prepared.call.source
+    rows = ({**block.row_inputs, **source.head}, prepared.plan.rows)
     parts = {
         "kernel": ready.run.identity,
         "posterior": (block.posterior, block.row_posterior, block.params, block.redraw),

@@ -5,7 +5,7 @@ that belong to rows find theirs again.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,28 +17,25 @@ from aimz import programs
 from aimz.data import (
     MISSING,
     Arguments,
+    AtHand,
     Known,
+    Source,
     Stream,
-    as_array,
-    as_jax_sees,
+    Value,
     bind,
+    check_exact,
     check_finite,
     check_outcome,
     check_row_shape,
     check_weights,
-    column_names,
-    column_order,
-    columns_ordered,
-    is_lazy,
+    is_given,
     load,
-    materialised,
     only_counted,
     open_stream,
     rounded_by_cast,
-    rounding_refused,
     row_fingerprint,
     row_hashes,
-    row_labels,
+    values_of,
 )
 from aimz.errors import AimzError, InputError, Note, OutputWarning
 from aimz.inference import Problem
@@ -62,7 +59,7 @@ from aimz.prediction.interventions import rows_set
 from aimz.prediction.request import Request
 from aimz.prediction.settings import settings_of
 
-__all__ = ["Given", "as_head_of", "gather", "inspected", "problem_of", "row_numbers"]
+__all__ = ["Given", "as_head_of", "gather", "inspected", "problem_of"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class Given:
     spec: KernelSpec
     primary: Any
     settings: tuple[Mapping[str, Any], Mapping[str, Any]]
-    stream: Stream | None = None
+    source: Source
     observed: np.ndarray | None = None
     notes: tuple[Note, ...] = ()
     missing: bool = False  # whether outcomes that are data may be missing
@@ -92,14 +89,13 @@ class Given:
     @property
     def rows(self) -> int | None:
         """Number of rows; None while it is not known."""
-        return self.stream.count if self.stream else self.arguments.rows
+        return self.source.count
 
     @property
     def key_numbers(self) -> tuple[int, ...]:
         """Numbers that stand for the rows in a key: all of them, or their head and count."""
-        if self.stream is None:
-            return (self.fingerprint,)
-        return (self.fingerprint, self.stream.count or 0)
+        whole = (self.fingerprint,)
+        return whole if self.source.is_whole else (*whole, self.source.count or 0)
 
 
 def inspected(
@@ -117,13 +113,14 @@ def inspected(
     found out before, and is added to. A kernel that cannot compute with floating-point outcomes
     gets whole ones as codes, if it `may_code` them.
     """
-    if given.get(names[0]) is None:
+    values = values_of(given)
+    always = tuple(n for n in names if n in values and values[n].given is not None)
+    if names[0] not in always:
         msg = f"'{names[0]}' is None: there are no rows. Pass one row per observation."
         raise InputError(msg, code="no-rows")
-    always = tuple(name for name in names if given.get(name) is not None)
 
     def bound(by_row: frozenset[str]) -> tuple[Arguments, Inputs]:
-        arguments = _bound(kernel, names, given, known, by_row)
+        arguments = _bound(kernel, names, values, known, by_row)
         arrays, static = dict(arguments.arrays), dict(arguments.static)
         return arguments, Inputs(arrays, static, arguments.rows, always, known.spread)
 
@@ -136,7 +133,7 @@ def inspected(
         codes = _codes(arguments.arrays.get(names[1])) if may_code else None
         if codes is not None:
             with contextlib.suppress(TypeError, ValueError):
-                return inspected(kernel, names, {**given, names[1]: codes}, known, specs)
+                return inspected(kernel, names, {**values, names[1]: codes}, known, specs)
         meant = misread(error, arguments, names)
         if meant is None and not isinstance(error, AimzError):
             meant = in_words(error, inputs, names)
@@ -146,7 +143,7 @@ def inspected(
     _check_static_numbers(kernel, inputs)
     _check_row_shapes(arguments, known, spec)
     fresh = spec.row_inputs - known.row_inputs - set(always)
-    if any(row_labels(given[name]) is not None for name in fresh):
+    if any(values[name].labels is not None for name in fresh):
         arguments, inputs = bound(spec.row_inputs)  # only the kernel tells a table from rows
     return arguments, inputs, spec
 
@@ -185,23 +182,24 @@ def _check_static_numbers(kernel: Callable[..., Any], inputs: Inputs) -> None:
 
         given = program_of(value)
         if given == program_of(int(rounded)) and given != program_of(int(rounded) // 2):
-            raise rounding_refused(name, value, rounded)
+            check_exact(value, name)
 
 
 def _bound(
     kernel: Callable[..., Any],
     names: tuple[str, str],
-    given: Mapping[str, Any],
+    values: Mapping[str, Value],
     known: Known,
     by_row: frozenset[str],
 ) -> Arguments:
     signature = read_signature(kernel, *names)
+    always = tuple(n for n in names if n in values and values[n].given is not None)
     return bind(
-        {n: v for n, v in given.items() if n != names[1] or v is not None},
+        {n: v for n, v in values.items() if n != names[1] or n in always},
         names=signature.names,
         required=signature.required,
         known=known,
-        always_rows=tuple(name for name in names if given.get(name) is not None),
+        always_rows=always,
         by_row=by_row,
     )
 
@@ -231,29 +229,28 @@ def gather(
         `batch-names`, and what `bind`, `check_finite` and `open_stream` raise.
     """
     primary = request.names[0]
-    given, columns = _in_fitted_order(request, materialised(given))
-    columns_known = request.fitted.known.columns
-    stream = open_stream(
-        given, primary, batch_size=request.to.batch_size, whole=whole, columns=columns_known
-    )
+    values, known = values_of(given), request.fitted.known
+    size = request.to.batch_size
+    stream = open_stream(values, primary, batch_size=size, whole=whole, known=known)
     if stream is None:
-        return _in_memory(request, given, natural)
-    columns = {**columns, **stream.columns}
-    arguments, spec, notes = _read_head(request, given, stream)
-    arguments = replace(arguments, columns={**columns, **arguments.columns})
+        return _in_memory(request, values, natural)
+    arguments, spec, notes = _read_head(request, values, stream)
+    arguments = replace(arguments, columns={**stream.columns, **arguments.columns})
     if spec.coupled:
-        loaded = _in_memory(request, {**given, **stream.load()}, labels=stream.labels)
-        return replace(loaded, arguments=replace(loaded.arguments, labels=stream.labels))
+        whole_rows = values | values_of(stream.load())
+        loaded = _in_memory(request, whole_rows, labels=stream.labels)
+        arguments = replace(loaded.arguments, labels=stream.labels)
+        return replace(loaded, arguments=arguments, source=AtHand(arguments.rows, stream.labels))
     strays = stream.names - spec.row_inputs - set(request.names)
-    if strays and is_lazy(given[primary]):
-        return gather(request, given, whole=whole | strays)
-    _check_by_piece(given, request.names, spec, stream)
+    if strays and stream.is_array:
+        return gather(request, values, whole=whole | strays)
+    _check_by_piece(values, request.names, spec, stream)
     if stream.count is None:
         draws = request.fit.draws if request.in_sample else {}
-        values = {**(request.intervention or {}), **(request.condition or {})}
-        stream.count = rows_set(spec, draws, values)
+        settings = {**(request.intervention or {}), **(request.condition or {})}
+        stream.count = rows_set(spec, draws, settings)
     count = stream.count or arguments.rows
-    stream.check = _tile_check(request, arguments, spec, stream)
+    stream.check = _tile_check(request, arguments, spec)
     labels = stream.labels
     arguments = replace(arguments, rows=count, labels=labels, reference=labels)
     return Given(
@@ -268,20 +265,20 @@ def gather(
 
 
 def as_head_of(
-    request: Request, own: Given, natural: Mapping[str, Any], replaced: Mapping[str, Any]
+    request: Request, own: Given, natural: Mapping[str, Value], replaced: Mapping[str, Value]
 ) -> Given:
     """The inputs of a streamed call with some arguments replaced, as the head of rows shows them.
 
     Values of rows are cut to the head; the stream stays as it is.
     """
-    stream = own.stream
-    assert stream is not None  # noqa: S101  # of streamed calls
-    rows = len(stream.head[stream.primary])
-    apart = {n: v for n, v in natural.items() if n not in stream.names}
+    read = own.source.head
+    rows = len(read[request.names[0]])
+    apart = {n: v for n, v in natural.items() if n not in read}
     by_row = own.spec.row_inputs
-    cut = {n: v[:rows] if n in by_row and np.ndim(v) else v for n, v in replaced.items()}
+    cut = {n: v.given for n, v in replaced.items()}
+    cut = {n: v[:rows] if n in by_row and np.ndim(v) else v for n, v in cut.items()}
     plain = replace(request, intervention=None, condition=None)
-    head = _in_memory(plain, {**apart, **stream.head, **cut})
+    head = _in_memory(plain, values_of({**apart, **read, **cut}))
     arguments = replace(
         head.arguments,
         rows=own.arguments.rows,
@@ -291,18 +288,6 @@ def as_head_of(
     spec = head.spec.at_rows(own.spec.rows)
     settings = settings_of(request, arguments, spec)
     return replace(own, arguments=arguments, spec=spec, settings=settings)
-
-
-def row_numbers(value: Any, primary: str) -> tuple[int, ...]:
-    """Numbers that stand for the rows of an input, in memory or read by the piece."""
-    if isinstance(value, Iterator):
-        msg = f"'{primary}' can be read once only, so its key is not known before. Pass rng_key=."
-        raise InputError(msg, code="rng-key")
-    given = materialised({primary: value})
-    stream = open_stream(given, primary, batch_size=None, whole=frozenset())
-    if stream is None:
-        return (row_fingerprint(as_jax_sees(as_array(given[primary], primary), primary)),)
-    return (row_fingerprint(stream.head[primary]), stream.count or 0)
 
 
 def problem_of(
@@ -326,11 +311,11 @@ def problem_of(
         `outcome-missing`, `missing-outcomes`, and what `bind` and the checks of values raise.
     """
     primary, output = names
-    given = load(materialised(given), primary)
-    if given[output] is None:
+    values = load(given, primary)
+    if not is_given(values, output):
         msg = f"Fitting needs outcomes: '{output}' is None. Pass one per row."
         raise InputError(msg, code="outcome-missing")
-    arguments, inputs, spec = inspected(kernel, names, given, known or Known())
+    arguments, inputs, spec = inspected(kernel, names, values, known or Known())
     check_finite({n: v for n, v in arguments.arrays.items() if n != output}, arguments.columns)
     check_lookups(spec.lookups, arguments.arrays)
     there = check_outcome(arguments.arrays[output], missing, output)
@@ -357,36 +342,20 @@ def _left_out(presence: Presence) -> tuple[Note, ...]:
     return tuple(notes)
 
 
-def _check_outcome_given(request: Request, given: Mapping[str, Any]) -> None:
+def _check_outcome_given(request: Request, values: Mapping[str, Value]) -> None:
     """Refuse a log density of outcomes that nobody has observed."""
     output = request.names[1]
-    if request.conditions and given.get(output) is None:
+    if request.conditions and not is_given(values, output):
         msg = f"A log-likelihood needs outcomes: '{output}' is None. Pass one per row."
         raise InputError(msg, code="outcome-missing")
 
 
-def _in_fitted_order(
-    request: Request, given: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], Mapping[str, tuple[str, ...]]]:
-    """The call's arguments, with the columns of a lazy xarray input in the fitted order."""
-    primary = request.names[0]
-    value = given[primary]
-    names = column_names(value, primary) if is_lazy(value) else None
-    if names is None:
-        return given, {}
-    order = column_order(names, request.fitted.known.names(primary, names), primary)
-    if order is not None:
-        given = {**given, primary: value.isel({value.dims[1]: order})}
-        names = tuple(names[place] for place in order)
-    return given, {primary: names}
-
-
 def _read_head(
-    request: Request, given: Mapping[str, Any], stream: Stream
+    request: Request, values: Mapping[str, Value], stream: Stream
 ) -> tuple[Arguments, KernelSpec, tuple[Note, ...]]:
     """Arguments and structure of a call as the first rows of a stream show them."""
     primary, output = request.names
-    head = {**given, **stream.head}
+    head = {**values, **values_of(stream.head)}
     _check_outcome_given(request, head)
     if not request.conditions:
         head.pop(output, None)
@@ -400,7 +369,7 @@ def _read_head(
             may_code=False,
         )
     except (TypeError, ValueError) as error:
-        others = sorted(n for n in given.keys() - stream.names if np.ndim(given[n]))
+        others = sorted(n for n in values.keys() - stream.names if np.ndim(values[n].given))
         if isinstance(error, AimzError) or not others:
             raise
         msg = (
@@ -438,7 +407,7 @@ def _check_values(
 
 
 def _tile_check(
-    request: Request, arguments: Arguments, spec: KernelSpec, stream: Stream
+    request: Request, arguments: Arguments, spec: KernelSpec
 ) -> Callable[[Mapping[str, Any], int], None]:
     """What the rows of every tile must keep to, as the head has: finite, and within tables."""
     by_row = spec.row_inputs | set(request.names)
@@ -450,7 +419,7 @@ def _tile_check(
         may_lack = request.names[1] if request.missing == "mask" else ""
         finite = {n: np.where(np.isnan(v), 0, v) for n, v in read.items() if n == may_lack}
         check_finite({**read, **finite}, arguments.columns, first)
-        count = len(rows[stream.primary])
+        count = len(rows[request.names[0]])
         for name in fitted.keys() & rows.keys():
             if not np.array_equal(row_hashes(rows[name]), fitted[name][first : first + count]):
                 raise _not_fitted(name)
@@ -480,11 +449,11 @@ def _not_fitted(name: str) -> InputError:
 
 
 def _check_by_piece(
-    given: Mapping[str, Any], names: tuple[str, str], spec: KernelSpec, stream: Stream
+    values: Mapping[str, Value], names: tuple[str, str], spec: KernelSpec, stream: Stream
 ) -> None:
     """Refuse row arguments that are not read with the rows, or that are but do not belong there."""
     primary, output = names
-    named = {name for name, value in given.items() if value is not None}
+    named = {name for name in values if is_given(values, name)}
     strays = sorted(stream.names - spec.row_inputs - set(names))
     if strays:
         msg = (
@@ -493,7 +462,7 @@ def _check_by_piece(
         )
         raise InputError(msg, code="batch-names")
     apart = (spec.row_inputs | {output}) - stream.names
-    for name in sorted(name for name in apart & named if np.ndim(given[name])):
+    for name in sorted(name for name in apart & named if np.ndim(values[name].given)):
         msg = f"'{primary}' is read by the piece, so '{name}' must be: name it in the batches."
         raise InputError(msg, code="batch-names")
     if output in stream.names:
@@ -502,13 +471,13 @@ def _check_by_piece(
 
 def _in_memory(
     request: Request,
-    given: Mapping[str, Any],
+    values: Mapping[str, Value],
     natural: Given | None = None,
     labels: np.ndarray | None = None,
 ) -> Given:
     primary, output = request.names
-    _check_outcome_given(request, given)
-    named = {n: v for n, v in given.items() if n != output or request.conditions}
+    _check_outcome_given(request, values)
+    named = {n: v for n, v in values.items() if n != output or request.conditions}
     places, arguments = _rejoined(request, named, natural, labels)
     own = {**arguments.arrays, **arguments.static} if arguments else named
     bound, inputs, spec = inspected(
@@ -523,12 +492,10 @@ def _in_memory(
     check_outcome_rows(spec, arguments, request.names, is_fitted=request.fitted.spec is not None)
     presence = _check_values(request, inputs, spec, arguments.columns)
     check_lookups(spec.lookups, arguments.arrays, way_out="new_groups='prior' to draw new groups")
-    outcome = given.get(output)
-    if outcome is not None:
-        fitted_names = request.fitted.known.names(output, column_names(outcome, output))
-        outcome = columns_ordered(outcome, fitted_names, output)
-        outcome = arguments.lined({output: outcome}, primary)[output]
-        outcome = np.asarray(as_jax_sees(as_array(outcome, output), output))
+    outcome, kept = None, values.get(output)
+    if kept is not None and kept.given is not None:
+        kept = kept.in_columns(request.fitted.known.names(output, kept.columns))
+        outcome = arguments.lined({output: kept}, primary)[output].seen
         _check_outcomes(outcome, spec, arguments.rows)
     notes = _notes(request, arguments)
     if places is None and natural is None:
@@ -538,6 +505,7 @@ def _in_memory(
         spec,
         arguments.arrays[primary],
         settings_of(request, arguments, spec),
+        AtHand(arguments.rows, arguments.labels),
         observed=outcome if output in spec else None,
         notes=(*(_left_out(presence) if presence else ()), *notes),
         missing=presence is not None,
@@ -548,7 +516,7 @@ def _in_memory(
 
 def _rejoined(
     request: Request,
-    given: Mapping[str, Any],
+    values: Mapping[str, Value],
     natural: Given | None,
     labels: np.ndarray | None,
 ) -> tuple[np.ndarray | None, Arguments | None]:
@@ -557,11 +525,11 @@ def _rejoined(
     `labels` are those of rows that were read by the piece.
     """
     fitted = request.fitted
-    if fitted.spec is None or not fitted.spec.coupled or given.get(request.names[0]) is None:
+    if fitted.spec is None or not fitted.spec.coupled or not is_given(values, request.names[0]):
         return None, None
-    by_row = fitted.spec.row_inputs - as_fitted(request, given)
+    by_row = fitted.spec.row_inputs - as_fitted(request, values)
     known = replace(fitted.known, row_inputs=by_row)
-    own = _bound(request.kernel, request.names, given, known, by_row)
+    own = _bound(request.kernel, request.names, values, known, by_row)
     own = own if labels is None else replace(own, labels=labels)
     places = among_the_fitted(request, own) if natural is None else natural.kept
     if places is None:

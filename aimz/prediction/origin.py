@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz.data import AtHand
 from aimz.errors import InputError
 from aimz.execution import Call
 from aimz.prediction.alongside import differ, found, own_labels
@@ -35,10 +36,11 @@ def _origin_of(request: Request, given: Given) -> Origin:
         return Origin(by_hand=True, labels=labels, draw_labels=fitted.draw_labels)
     observed = frozenset(s.name for s in fitted.spec.sites if s.kind == "observed")
     if given.kept is not None:
-        given = replace(given, arguments=replace(given.arguments, rows=given.spec.rows))
+        arguments = replace(given.arguments, rows=given.spec.rows)
+        given = replace(given, arguments=arguments, source=AtHand(arguments.rows))
     now = argument_hashes(given.arguments, fitted.spec, names, request.kernel)
-    if given.stream is not None:  # its own rows are compared while they are read
-        now = {n: v for n, v in now.items() if n not in given.stream.names}
+    if not given.source.is_whole:  # its own rows are compared while they are read
+        now = {n: v for n, v in now.items() if n not in given.source.names}
         origin = Origin(given.rows in (None, fitted.rows), observed=observed)
         return replace(origin, **_changes(fitted, now, None, given))
     rows: np.ndarray | None = None
@@ -101,7 +103,7 @@ def changed_rows(natural: Given, scenario: Given) -> dict[str, np.ndarray]:
             differs = other.reshape(len(other), -1).any(axis=1)
         else:
             differs = np.array(fingerprint_values(old) != fingerprint_values(value))
-        if natural.stream is not None:  # the head does not speak for each row
+        if not natural.source.is_whole:  # the head does not speak for each row
             differs = np.array(differs.any())
         if differs.any():
             changed[name] = differs
@@ -113,10 +115,9 @@ def changed_rows(natural: Given, scenario: Given) -> dict[str, np.ndarray]:
 
 def check_fitted_rows(fitted: Fitted, call: Call) -> None:
     """Refuse a stream that was not the fitted rows, where latents of these have been reused."""
-    stream = call.stream
-    if stream is None or fitted.spec is None or not call.block.row_posterior:
+    if call.source.is_whole or fitted.spec is None or not call.block.row_posterior:
         return
-    if (stream.seen, stream.fingerprint()) != (fitted.rows, fitted.fingerprint):
+    if call.source.has_read() != (fitted.rows, fitted.fingerprint):
         site = next(iter(call.block.row_posterior))
         msg = (
             f"Site '{site}' has one value per fitted row, and these were other rows. Pass the "

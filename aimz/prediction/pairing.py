@@ -34,14 +34,13 @@ _SETTINGS = "intervention and condition"
 def leads(given: Given, prepared: Prepared, fitted: Fitted) -> str:
     """For each argument of a prediction a number for its values, and where a change leads; JSON."""
     task, block = prepared.call.task, prepared.call.block
-    read = given.stream.names if given.stream is not None else frozenset[str]()
     output = task.spec.output
     targets = {output} if output in task.sites else set(task.sites)
     fixed = {*task.do, *task.condition}
     held = {*block.posterior, *block.row_posterior}
     ways = {_SETTINGS: {"value": _settings(prepared), "leads": ""}}
     for name, value in given.arguments.arrays.items():
-        if name in read or name == output:
+        if name in given.source.names or name == output:
             continue
         way = _way(task.spec, name, targets, fixed, held)
         # A fit has compared the call with its own data: nothing else is left unsaid.

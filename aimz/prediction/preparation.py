@@ -43,7 +43,7 @@ class Prepared:
 
 def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> Prepared:
     """Turn a request on some rows, and where these come from, into a call."""
-    arguments, spec, stream = given.arguments, given.spec, given.stream
+    arguments, spec, source = given.arguments, given.spec, given.source
     kernel = given.kernel or request.kernel
     if given.kept is not None:
         check_settings(spec, {**given.settings[0], **given.settings[1]})
@@ -87,11 +87,10 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
         num_draws=request.chains * request.draws,
         kept=given.kept,
     )
-    if stream is not None:
-        read_whole = {n: v for n, v in block.row_inputs.items() if n not in stream.names}
-        block = block._replace(row_inputs=read_whole)
+    read_whole = {n: v for n, v in block.row_inputs.items() if n not in source.names}
+    block = block._replace(row_inputs=read_whole)
     plan = plan_tiles(spec, given.rows, request.chains, request.draws)
-    call = Call(request.program, request.group, task, block, stream, given.observed)
+    call = Call(request.program, request.group, task, block, source, given.observed)
     return Prepared(call, plan, (int(words[0]), int(words[1])), notes, reuse.redrawn)
 
 

@@ -129,7 +129,7 @@ def presence_in(call: Call, sites: tuple[str, ...]) -> dict[str, np.ndarray]:
     )
     task = replace(call.task, sites=sites, results=density_spec(call.task.spec))
     call = replace(call, program=presence_block, task=task, block=block)
-    plan = plan_tiles(task.spec, None if call.stream else len(block.rows), 1, count)
+    plan = plan_tiles(task.spec, call.source.count, 1, count)
     run = TileRun(call, compile_call(call, plan), plan)
     by_tile: dict[int, dict[str, np.ndarray]] = {}
 
@@ -159,7 +159,7 @@ def rows_that_count(call: Call, densities: xr.Dataset, row_dim: str) -> np.ndarr
     sites = tuple(n for n in spec.data_sites if follows_rows(results[n]))
     if not sites or not (call.task.missing or any(spec[n].masked for n in sites)):
         return None
-    if call.stream is not None:
+    if not call.source.is_whole:
         first = densities.isel(chain=0, draw=0).to_array()
         others = [dim for dim in first.dims if dim != row_dim]
         presence = {"": np.asarray(first.notnull().any(others))}

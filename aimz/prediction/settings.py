@@ -50,8 +50,8 @@ def _lined(value: Any, name: str, arguments: Arguments, primary: str) -> Any:
     """A value with its rows in front, in the order of the call's."""
     if arguments.labels is not None and 0 < len(np.atleast_1d(value)) < arguments.rows:
         first = arguments.labels[: len(np.atleast_1d(value))]  # a history ends before the rows do
-        return lined_up({name: value}, first, len(first), primary)[name]
-    return arguments.lined({name: value}, primary)[name]
+        return lined_up({name: value}, first, len(first), primary)[name].given
+    return arguments.lined({name: value}, primary)[name].given
 
 
 def _turned(
@@ -83,7 +83,7 @@ def _turned(
     front = value
     if place:
         front = value.T if hasattr(value, "iloc") else value.transpose(value.dims[place], ...)
-    lined = as_array(arguments.lined({name: front}, primary)[name], name)
+    lined = arguments.lined({name: front}, primary)[name].array
     return np.moveaxis(np.asarray(lined), 0, axis)
 
 

@@ -164,8 +164,8 @@ def check_named(draws: object) -> None:
 
 def first_outcome(call: Call) -> np.ndarray | None:
     """Outcomes that are kept beside the draws, or the head of them."""
-    if call.observed is not None or call.stream is None:
+    if call.observed is not None:
         return call.observed
     output = call.task.spec.output
-    outcome: np.ndarray | None = call.stream.head.get(output)
+    outcome: np.ndarray | None = call.source.head.get(output)
     return outcome if output in call.task.spec else None

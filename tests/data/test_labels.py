@@ -213,12 +213,26 @@ def test_a_loader_must_give_what_it_says(kind):
         return len(stream.load()["X"])
 
     if kind in HONEST:
-        assert len(load({"X": HONEST[kind]}, "X")["X"]) == 5
+        assert len(load({"X": HONEST[kind]}, "X")["X"].array) == 5
         return
     for reads in (read, lambda: load({"X": LIARS[kind]}, "X")):
         with pytest.raises(InputError) as raised:
             reads()
         assert raised.value.code in ("loader-length", "rows-mismatch")
+
+
+def test_columns_beside_rows_that_are_not_in_memory_are_put_in_the_fitted_order(tmp_path):
+    rows = np.memmap(tmp_path / "rows", np.float32, "w+", shape=ROWS.shape)
+    rows[:] = ROWS
+    beside = pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], columns=["u", "v"])
+    known = Known(columns={"Z": ("v", "u")})
+    given = {"X": rows, "Z": beside}
+    stream: Any = open_stream(given, "X", batch_size=None, whole=frozenset(), known=known)
+    np.testing.assert_array_equal(stream.load()["Z"], beside[["v", "u"]])
+    assert stream.columns == {"Z": ("v", "u")}
+    given = {"X": rows, "Z": beside.rename(columns={"v": "w"})}
+    with pytest.raises(InputError, match="no column 'v'"):
+        open_stream(given, "X", batch_size=None, whole=frozenset(), known=known)
 
 
 def test_a_data_set_keeps_the_names_and_the_labels_of_what_it_holds():
@@ -230,6 +244,6 @@ def test_a_data_set_keeps_the_names_and_the_labels_of_what_it_holds():
         "X",
         batch_size=None,
         whole=frozenset(),
-        columns={"X": ("v", "u")},
+        known=Known(columns={"X": ("v", "u")}),
     )
     np.testing.assert_array_equal(stream.load()["X"], ROWS[:, ::-1])

@@ -1,4 +1,4 @@
-"""Engines and sinks of the library, and made-up ones, keep the contracts that it publishes."""
+"""Engines, sinks and sources of the library, and made-up ones, keep the published contracts."""
 
 from dataclasses import replace
 
@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from aimz.data import RowTile, Stream
 from aimz.inference import Fit, MCMCEngine, SVIEngine, as_engine
 from aimz.store import MemorySink, ZarrSink
-from aimz.testing import EngineContract, SinkContract
+from aimz.testing import EngineContract, SinkContract, SourceContract
 
 
 class TestSVI(EngineContract):
@@ -120,6 +121,49 @@ class TestMadeUpSink(SinkContract):
         return DictSink()
 
 
+class TestStream(SourceContract):
+    def make_source(self):
+        rows = self.rows()
+        parts = ({n: v[first : first + 3] for n, v in rows.items()} for first in range(0, 11, 3))
+        return Stream(parts, "X", count=11)
+
+
+class ListSource:
+    """A made-up source: rows in a list."""
+
+    is_whole = False
+
+    def __init__(self, arrays):
+        self.rows = [dict(zip(arrays, row, strict=True)) for row in zip(*arrays.values())]
+        self.names, self.head = frozenset(arrays), self.some(slice(0, 2))
+        self.count, self.labels = len(self.rows), np.array([f"r{n}" for n in range(11)])
+        self.seen = 0
+
+    def some(self, rows):
+        return {name: np.stack([row[name] for row in self.rows[rows]]) for name in self.rows[0]}
+
+    def tiles(self, size):
+        for first in range(0, self.count, size):
+            rows = slice(first, min(first + size, self.count))
+            self.seen = rows.stop
+            yield RowTile(rows, self.some(rows), str(self.rows[rows]))
+
+    def has_read(self):
+        return self.seen, 0
+
+
+class TestMadeUpSource(SourceContract):
+    def make_source(self):
+        return ListSource(self.rows())
+
+
+class HastySource(ListSource):
+    """One that breaks the contract: the last rows, fewer than a tile, are left out."""
+
+    def tiles(self, size):
+        return (tile for tile in super().tiles(size) if tile.rows.stop - tile.rows.start == size)
+
+
 class LazyEngine(ConjugateEngine):
     """One that breaks the contract: more draws are the old ones."""
 
@@ -137,14 +181,18 @@ class UnplacedSink(DictSink):
             self.arrays[key][..., : array.shape[-1]] = array
 
 
+IN_ORDER = "test_tiles_are_the_rows_in_order"
+
+
 @pytest.mark.parametrize(
     ("contract", "maker", "made", "test"),
     [
-        (EngineContract, "make_engine", LazyEngine, "test_more_draws_are_new_ones"),
-        (SinkContract, "make_sink", UnplacedSink, "test_tiles_come_in_any_order"),
+        (EngineContract, "make_engine", lambda _: LazyEngine(), "test_more_draws_are_new_ones"),
+        (SinkContract, "make_sink", lambda _: UnplacedSink(), "test_tiles_come_in_any_order"),
+        (SourceContract, "make_source", lambda own: HastySource(own.rows()), IN_ORDER),
     ],
 )
 def test_a_contract_finds_what_breaks_it(contract, maker, made, test):
-    broken = type("Broken", (contract,), {maker: lambda self: made()})()
+    broken = type("Broken", (contract,), {maker: lambda self: made(self)})()
     with pytest.raises(AssertionError):
         getattr(broken, test)()

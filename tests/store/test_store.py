@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import zarr
 
 import aimz
-from aimz import ImpactModel, OutputWarning, StoreError
+from aimz import FitWarning, ImpactModel, OutputWarning, StoreError
 from aimz.store import ZarrSink, manifest, zarr_sink
 from aimz.utils.data import ArrayDataset, ArrayLoader
 from tests.support.store_worker import DRAWS, TILES, batches, linear, make_model, make_rows
@@ -724,6 +726,25 @@ def test_kills_at_random_times_change_nothing(seed, model, X, tmp_path, undistur
     assert [bits(aimz.open(path)) for path in done] == [expected] * len(done)
     assert bits(tree) == expected
     assert all(path.suffix != SUFFIX for path in tmp_path.iterdir())
+
+
+def test_a_stream_with_another_value_of_all_rows_does_not_resume(X, tmp_path):
+    def dosed(X, d, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        numpyro.sample("y", dist.Normal(b * d + X[:, 0], 1.0), obs=y)
+
+    some = {"X": X[:20], "y": X[:20, 1], "d": np.arange(20.0)}
+    model = ImpactModel(dosed, num_samples=2)
+    with pytest.warns(FitWarning, match="still falling"):
+        model.fit(**some, num_steps=2, progress=False)
+
+    def call(dose: float, **to: Any) -> Any:
+        return model.predict(batches(X), d=dose, rng_key=1, progress=False, **to)
+
+    assert crash(lambda: call(0.0, output_dir=tmp_path), "write", 4)
+    with pytest.warns(OutputWarning, match="inputs"):
+        tree = call(5.0, output_dir=tmp_path)
+    assert bits(tree) == bits(call(5.0, store="memory"))
 
 
 def test_a_loader_resumes(model, X, tmp_path):

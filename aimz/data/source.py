@@ -1,8 +1,9 @@
-"""Rows that are read by the piece: loaders, memory maps, dask, zarr and xarray arrays.
+"""Where the rows of a call are: at hand, in the arrays of the call, or read by the piece.
 
-A `Stream` is a sequence of named batches, re-cut into tiles as it is read, once and in order. Its
-head, the first rows, stands for the whole wherever only the structure of the data matters. The
-number of rows may be unknown until the end.
+By the piece come the rows of loaders, memory maps, dask, zarr and xarray arrays. A `Stream` is a
+sequence of named batches, re-cut into tiles as it is read, once and in order. Its head, the first
+rows, stands for the whole wherever only the structure of the data matters. The number of rows may
+be unknown until the end.
 """
 
 import hashlib
@@ -10,17 +11,27 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
-from aimz.data.containers import as_array, as_jax_sees
-from aimz.data.fingerprints import canonical_rows
-from aimz.data.labels import column_names, columns_ordered, lined_up, row_labels
+from aimz.data.arguments import Known
+from aimz.data.containers import Value, is_given, lined_up, values_of
+from aimz.data.fingerprints import canonical_rows, row_fingerprint
+from aimz.data.labels import column_order, storable
 from aimz.errors import InputError
 
-__all__ = ["HEAD_ROWS", "RowTile", "Stream", "is_lazy", "load", "materialised", "open_stream"]
+__all__ = [
+    "HEAD_ROWS",
+    "AtHand",
+    "RowTile",
+    "Source",
+    "Stream",
+    "load",
+    "numbers_of",
+    "open_stream",
+]
 
 
 #: Rows of the head of a stream.
@@ -35,8 +46,62 @@ class RowTile:
     """Some consecutive rows: their numbers, their arrays, and a digest of these."""
 
     rows: slice
-    arrays: Batch
+    arrays: Mapping[str, Any]
     digest: str = ""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Rows in order, a tile at a time.
+
+    What is known before they are read is `count`, None where it is not, their `labels`, and the
+    `head`: the first of them, which stand for the structure of all.
+    """
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the call holds the arrays of all rows, so that the tiles only number them."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Arguments that come with the tiles."""
+
+    @property
+    def head(self) -> Mapping[str, Any]:
+        """Arrays of the first rows by argument, as the tiles have them."""
+
+    @property
+    def count(self) -> int | None:
+        """How many rows there are."""
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """What the rows are called."""
+
+    def tiles(self, size: int) -> Iterator[RowTile]:
+        """Tiles of `size` rows, the last one perhaps shorter."""
+
+    def has_read(self) -> tuple[int, int] | None:
+        """How many rows have been read, and a number for their values; None where none are."""
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """Rows whose arrays the call holds."""
+
+    count: int
+    labels: np.ndarray | None = None
+    is_whole: bool = True
+    names: frozenset[str] = frozenset()
+    head: Mapping[str, Any] = field(default_factory=dict)
+
+    def tiles(self, size: int) -> Iterator[RowTile]:
+        """Numbers of the rows."""
+        for first in range(0, self.count, size):
+            yield RowTile(slice(first, min(first + size, self.count)), {})
+
+    def has_read(self) -> None:
+        """Nothing is read."""
 
 
 @dataclass
@@ -55,6 +120,8 @@ class Stream:
         Labels of the rows.
     columns : dict
         Names of columns that the fit has seen; those of the batches are added.
+    is_array : bool
+        Whether the rows are those of an array, which can be read from the start again.
     check : callable, optional
         Looks at the arrays of a tile and the number of its first row, and raises.
     """
@@ -64,6 +131,7 @@ class Stream:
     count: int | None = None
     labels: np.ndarray | None = None
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    is_array: bool = False
     check: Callable[[Batch, int], None] | None = None
     head: Batch = field(init=False)
     seen: int = field(init=False, default=0)
@@ -82,6 +150,11 @@ class Stream:
             raise InputError(msg, code="no-rows")
         self.head = next(_recut(iter(taken), HEAD_ROWS))
         self.batches = itertools.chain(taken, checked)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the call holds all rows: it holds none of these."""
+        return False
 
     @property
     def names(self) -> frozenset[str]:
@@ -116,14 +189,13 @@ class Stream:
 
     def load(self) -> Batch:
         """All rows, in memory."""
-        tiles = [tile.arrays for tile in self.tiles(HEAD_ROWS)]
-        return _joined(tiles)
+        return _joined([dict(tile.arrays) for tile in self.tiles(HEAD_ROWS)])
 
-    def fingerprint(self) -> int:
-        """Fingerprint of all rows of the primary input, once they have been read."""
+    def has_read(self) -> tuple[int, int]:
+        """How many rows have been read, and the fingerprint of their primary input."""
         digest = self._digest.copy()
         digest.update(str((self.seen, *np.shape(self.head[self.primary])[1:])).encode())
-        return int.from_bytes(digest.digest(), "little")
+        return self.seen, int.from_bytes(digest.digest(), "little")
 
 
 def open_stream(
@@ -132,7 +204,7 @@ def open_stream(
     *,
     batch_size: int | None,
     whole: frozenset[str],
-    columns: Mapping[str, tuple[str, ...]] | None = None,
+    known: Known | None = None,
 ) -> Stream | None:
     """The row arguments of a call as a stream, or None where the primary input is in memory.
 
@@ -146,75 +218,123 @@ def open_stream(
         Rows to read at a time from an array that is not in memory.
     whole : frozenset of str
         Arguments that have as many values as there are rows and yet go whole.
-    columns : mapping, optional
-        Names of columns that the fit has seen, in its order.
+    known : Known, optional
+        What the fit has seen of the arguments: columns are put in its order.
 
     Raises
     ------
     InputError
         `loader-shuffled`, `batch-names`, `rows-mismatch`, `not-numeric`.
     """
-    value = given[primary]
+    values, known = values_of(given), known or Known()
+    value = values[primary].given
+    if isinstance(value, Source):
+        return _of_source(value, primary, values, known)
     if _is_batches(value):
-        if _shuffles(value):
-            msg = (
-                f"'{primary}' is a loader that shuffles: its rows come in another order than the "
-                "data's. Make it with shuffle=False."
-            )
-            raise InputError(msg, code="loader-shuffled")
-        known = dict(columns or {})
-        stream = Stream(_read(value, primary), primary, count=_row_count(value), columns=known)
-        _check_once(stream.names - {primary}, given)
-        return stream
-    if not is_lazy(value):
-        return None
+        return _of_loader(value, primary, values, known)
+    return _of_array(values, primary, batch_size, whole, known) if _is_lazy(value) else None
+
+
+def _of_loader(loader: Any, primary: str, values: Mapping[str, Value], known: Known) -> Stream:
+    """The rows of a loader, or of another iterable of batches."""
+    if _shuffles(loader):
+        msg = (
+            f"'{primary}' is a loader that shuffles: its rows come in another order than the "
+            "data's. Make it with shuffle=False."
+        )
+        raise InputError(msg, code="loader-shuffled")
+    columns = dict(known.columns)
+    stream = Stream(_read(loader, primary), primary, count=_row_count(loader), columns=columns)
+    _check_once(stream.names - {primary}, values)
+    return stream
+
+
+def _of_array(
+    values: Mapping[str, Value],
+    primary: str,
+    batch_size: int | None,
+    whole: frozenset[str],
+    known: Known,
+) -> Stream:
+    """The rows of an array that is not in memory, and the values of rows beside it."""
+    value, names = _in_fitted_order(values[primary], known)
+    columns = {} if names is None else {primary: names}
     rows = value.shape[0] if value.ndim else 0
     if rows != rows:  # noqa: PLR0124  # dask says nan where it does not know
-        return Stream(({primary: part} for part in _blocks(value)), primary)
-    cut = {name: v for name, v in given.items() if name not in whole and _leads_with(v, rows)}
-    others = {name: v for name, v in cut.items() if name != primary}
-    cut |= lined_up(others, row_labels(value), rows, primary)
+        return Stream(({primary: part} for part in _blocks(value)), primary, columns=columns)
+    labels, cut = values[primary].labels, {primary: value}
+    others = {n: v for n, v in values.items() if n != primary and n not in whole}
+    others = {
+        n: v.in_columns(known.names(n, v.columns))
+        for n, v in others.items()
+        if _leads_with(v.given, rows)
+    }
+    cut |= {n: v.given for n, v in lined_up(others, labels, rows, primary).items()}
     step = batch_size or _step(value)
     batches = (
         {name: _part(v, start, start + step) for name, v in cut.items()}
         for start in range(0, rows, step)
     )
-    return Stream(batches, primary, rows, row_labels(value))
+    return Stream(batches, primary, rows, labels, columns, is_array=True)
 
 
-def load(given: Mapping[str, Any], primary: str) -> dict[str, Any]:
+def _of_source(source: Source, primary: str, values: Mapping[str, Value], known: Known) -> Stream:
+    """The rows of a source of the user's, checked as those of a loader are."""
+    labels = None if source.labels is None else storable(np.asarray(source.labels))
+    if labels is not None and len(labels) != source.count:
+        msg = f"The source of '{primary}' has {source.count} rows but {len(labels)} labels of rows."
+        raise InputError(f"{msg} Give each row one, or none.", code="rows-mismatch")
+    columns = dict(known.columns)
+    stream = Stream(_batches_of(source), primary, source.count, labels, columns)
+    _check_once(stream.names - {primary}, values)
+    return stream
+
+
+def _batches_of(source: Source) -> Iterator[Batch]:
+    return (dict(tile.arrays) for tile in source.tiles(HEAD_ROWS))
+
+
+def _in_fitted_order(value: Value, known: Known) -> tuple[Any, tuple[str, ...] | None]:
+    """A lazy array with its columns in the fitted order, and their names."""
+    names, array = value.columns, value.given
+    order = column_order(names, known.names(value.name, names), value.name)
+    if names is None or order is None:
+        return array, names
+    return array.isel({array.dims[1]: order}), tuple(names[place] for place in order)
+
+
+def numbers_of(given: Any, primary: str) -> tuple[int, ...]:
+    """Numbers that stand for the rows of an input: for all of them, or for their head and count."""
+    if isinstance(given, Iterator):
+        msg = f"'{primary}' can be read once only, so its key is not known before. Pass rng_key=."
+        raise InputError(msg, code="rng-key")
+    values = values_of({primary: given})
+    stream = open_stream(values, primary, batch_size=None, whole=frozenset())
+    if stream is None:
+        return (row_fingerprint(values[primary].seen),)
+    return (row_fingerprint(stream.head[primary]), stream.count or 0)
+
+
+def load(given: Mapping[str, Any], primary: str) -> dict[str, Value]:
     """The arguments of a call, with all the arrays of a loader in place of the loader."""
-    value = given[primary]
-    if not _is_batches(value):
-        return dict(given)
+    values = values_of(given)
+    value = values[primary].given
+    is_source = isinstance(value, Source)
+    if not (is_source or _is_batches(value)):
+        return values
     columns: dict[str, tuple[str, ...]] = {}
-    parts = list(_checked(_read(value, primary), primary, columns))
+    batches = _batches_of(value) if is_source else _read(value, primary)
+    parts = list(_checked(batches, primary, columns))
     if not parts:
         msg = f"'{primary}' gives no batches: there are no rows. Pass at least one."
         raise InputError(msg, code="no-rows")
-    _check_once(parts[0].keys() - {primary}, given)
+    _check_once(parts[0].keys() - {primary}, values)
     joined: dict[str, Any] = dict(_joined(parts))
     named = {n: pd.DataFrame(joined[n], columns=list(names)) for n, names in columns.items()}
-    return {**given, **joined, **named}
+    return {**values, **values_of({**joined, **named})}
 
 
-def materialised(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments in memory: frames of Dask, which do not know their rows, and tables of Arrow."""
-    return {name: _as_frame(value) for name, value in given.items()}
-
-
-def _as_frame(value: Any) -> Any:
-    if hasattr(value, "npartitions") and _is_frame(value):
-        return value.compute()
-    is_arrow = hasattr(value, "column_names") and hasattr(value, "to_pandas")
-    return value.to_pandas() if is_arrow else value
-
-
-def _is_frame(value: Any) -> bool:
-    return hasattr(value, "compute") and hasattr(value, "index")
-
-
-def is_lazy(value: Any) -> bool:
+def _is_lazy(value: Any) -> bool:
     """Whether a value is an array that is not in memory."""
     if isinstance(value, np.memmap):
         return True
@@ -239,10 +359,10 @@ def _is_batches(value: Any) -> bool:
     )
 
 
-def _check_once(names: Collection[str], given: Mapping[str, Any]) -> None:
+def _check_once(names: Collection[str], values: Mapping[str, Value]) -> None:
     """Refuse arguments that the batches name and the call names too."""
     for name in sorted(names):
-        if given.get(name) is not None:
+        if is_given(values, name):
             msg = f"'{name}' is passed by name and is in the batches too. Keep one of them."
             raise InputError(msg, code="batch-names")
 
@@ -339,8 +459,7 @@ def _checked(
                 f"'{primary}' among them."
             )
             raise InputError(msg, code="batch-names")
-        lined = _lined_batch(batch, primary, columns)
-        arrays = {name: as_jax_sees(as_array(v, name), name) for name, v in lined.items()}
+        arrays = {n: v.seen for n, v in _lined_batch(batch, primary, columns).items()}
         first = first or arrays
         _check_batch(number, arrays, first)
         if _length(arrays):
@@ -349,16 +468,15 @@ def _checked(
 
 def _lined_batch(
     batch: Mapping[str, Any], primary: str, columns: dict[str, tuple[str, ...]]
-) -> dict[str, Any]:
+) -> dict[str, Value]:
     """A batch with its rows in the order of the primary input, and its columns in the fitted."""
-    count = np.shape(batch[primary])[:1]
-    others = {name: v for name, v in batch.items() if name != primary}
-    labels = row_labels(batch[primary])
-    lined = {primary: batch[primary], **lined_up(others, labels, count[0] if count else 0, primary)}
+    values = values_of(batch)
+    first = values.pop(primary)
+    count = np.shape(first.given)[:1]
+    lined = {primary: first, **lined_up(values, first.labels, count[0] if count else 0, primary)}
     for name, value in lined.items():
-        names = column_names(value, name)
-        if names is not None:
-            lined[name] = columns_ordered(value, columns.setdefault(name, names), name)
+        if value.columns is not None:
+            lined[name] = value.in_columns(columns.setdefault(name, value.columns))
     return lined
 
 
@@ -427,7 +545,7 @@ def _leads_with(value: Any, rows: int) -> bool:
 
 def _part(value: Any, start: int, stop: int) -> Any:
     part = value.iloc[start:stop] if hasattr(value, "iloc") else value[start:stop]
-    return np.asarray(part) if is_lazy(value) else part
+    return np.asarray(part) if _is_lazy(value) else part
 
 
 def _blocks(value: Any) -> Iterator[np.ndarray]:
