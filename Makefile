@@ -44,10 +44,11 @@ docs: $(READY)  ## run every example of the README, the docs and the docstrings
 	$(PY) -m pytest tests/pages/test_docs.py
 	$(PY) -m pytest --doctest-modules aimz
 
-bench: $(READY)  ## time prediction against the published package, and measure memory and imports (an hour)
+bench: $(READY)  ## time prediction against the published package, and measure memory, imports and many sites (an hour)
 	$(PY) bench/predict.py
 	$(PY) bench/memory.py
 	$(PY) bench/import_time.py
+	$(PY) bench/many_sites.py
 
 calibrate: $(READY)  ## simulation-based calibration of posteriors (some minutes)
 	$(PY) -m tests.calibration
