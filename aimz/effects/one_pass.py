@@ -5,7 +5,7 @@ effect on each row is asked for.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -120,7 +120,8 @@ def effect_of(
         row_summary=row_table(done.summary, shape, row_dim, done.rows),
         scenarios=scenarios.compared,
     )
-    return effect, (*notes, *done.notes, *_soundness_notes(done))
+    compared_averages = [averages[n] for n in names]
+    return effect, (*notes, *done.notes, *_last_notes(done, scenarios, compared_averages))
 
 
 def _begun(question: Question, rows: Rows, scenarios: Scenarios, seen: Support | None) -> _Pass:
@@ -285,15 +286,42 @@ def _note_soundness(running: _Pass, tile: Tile, replayed: Replayed) -> None:
     running.unsound[tile.rows.start] = before | unsound
 
 
-def _soundness_notes(running: _Pass) -> tuple[Note, ...]:
-    rows = sum(int(flags.sum()) for flags in running.unsound.values())
+def _last_notes(
+    done: _Pass, scenarios: Scenarios, averages: Sequence[np.ndarray]
+) -> tuple[Note, ...]:
+    """What is said of rows whose noise is lost, and of scenarios that are the same."""
+    changed = {n for split in scenarios.changes.values() for n in split.arguments}
+    unmoved: tuple[Note, ...] = ()
+    if changed - scenarios.natural.arguments.arrays.keys():
+        unmoved = _unmoved_notes(scenarios, averages)
+    rows = sum(int(flags.sum()) for flags in done.unsound.values())
     if not rows:
-        return ()
+        return unmoved
     text = (
         f"In {rows:,} of {running.rows:,} rows what was observed is so improbable under some draws "
         "that it says nothing of the noise. Check the outcomes, or the fit."
     )
-    return (Note(OutputWarning, text, "noise-lost"),)
+    return (Note(OutputWarning, text, "noise-lost"), *unmoved)
+
+
+def _unmoved_notes(scenarios: Scenarios, averages: Sequence[np.ndarray]) -> tuple[Note, ...]:
+    """What is said of arguments that are not traced, may lead anywhere, and led nowhere."""
+    changed = {name for split in scenarios.changes.values() for name in split.names}
+    traced = changed & scenarios.natural.arguments.arrays.keys()
+    is_set = any(split.sites or split.condition for split in scenarios.changes.values())
+    if (
+        not changed
+        or traced
+        or is_set
+        or not all(np.array_equal(averages[0], own) for own in averages)
+    ):
+        return ()
+    text = (
+        f"The scenarios differ in '{min(changed)}' and agree in every draw: no path leads to what "
+        "is compared, or only through latents that keep their posterior draws. Set such a latent, "
+        "or fit with each value."
+    )
+    return (Note(OutputWarning, text, "no-effect"),)
 
 
 # ------------------------------------------------------------------ rows

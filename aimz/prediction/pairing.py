@@ -5,7 +5,7 @@ would meet on its way to what was asked for. So two results can be compared long
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = ["concerns", "difference", "leads", "why_unpaired"]
 
 
 _NOWHERE, _GLOBAL, _POOLED, _KEPT = "nowhere", "global", "pooled", "kept "
+_ANYWHERE = "anywhere"  # of what is not traced
 # What a call sets, among its arguments.
 _SETTINGS = "intervention and condition"
 
@@ -47,7 +48,7 @@ def leads(given: Given, prepared: Prepared, fitted: Fitted) -> str:
         way = way if way == _NOWHERE or fitted.spec is None else ""
         ways[name] = {"value": _number(value), "leads": way}
     for name, value in given.arguments.static.items():  # may lead anywhere
-        ways[name] = {"value": fingerprint_values(value), "leads": ""}
+        ways[name] = {"value": fingerprint_values(value), "leads": _ANYWHERE}
     return json.dumps(ways)
 
 
@@ -90,10 +91,11 @@ def concerns(baseline: xr.DataTree, intervention: xr.DataTree) -> tuple[Note, ..
     """
     unpaired = why_unpaired(baseline, intervention)
     notes = [Note(OutputWarning, unpaired, "unpaired")] if unpaired else []
-    if not unpaired:
-        notes += _on_the_way(*(_leads_of(tree) for tree in (baseline, intervention)))
     group = shared_group(baseline, intervention)
     first, second = (tree[group].data_vars for tree in (baseline, intervention))
+    if not unpaired:
+        one, other = (_leads_of(tree) for tree in (baseline, intervention))
+        notes += [*_on_the_way(one, other), *_unmoved(one, other, first, second)]
     for name in first.keys() & second.keys():
         if shared_measure(second[name], first[name]) == "category":
             text = (
@@ -103,6 +105,27 @@ def concerns(baseline: xr.DataTree, intervention: xr.DataTree) -> tuple[Note, ..
             )
             notes.append(Note(OutputWarning, text, "categories-subtracted"))
     return tuple(notes)
+
+
+def _unmoved(
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
+    baseline: Mapping[Hashable, xr.DataArray],
+    intervention: Mapping[Hashable, xr.DataArray],
+) -> list[Note]:
+    """What is said of arguments that are not traced, may lead anywhere, and led nowhere."""
+    both = first.keys() & second.keys()
+    differ = sorted(n for n in both if first[n]["value"] != second[n]["value"])
+    if not differ or any(first[n]["leads"] != _ANYWHERE for n in differ):
+        return []
+    if not all(baseline[n].equals(intervention[n]) for n in baseline.keys() & intervention.keys()):
+        return []
+    text = (
+        f"The scenarios differ in '{differ[0]}' and agree in every draw: no path leads to what is "
+        "compared, or only through latents that keep their posterior draws. Set such a latent, or "
+        "fit with each value."
+    )
+    return [Note(OutputWarning, text, "no-effect")]
 
 
 def _leads_of(tree: xr.DataTree) -> dict[str, Any]:

@@ -171,3 +171,26 @@ def test_codes_of_unordered_categories_warn_where_they_are_subtracted(tmp_path):
         with pytest.warns(OutputWarning, match="'y' is a category .* im.effect") as told:
             im.estimate_effect(trees[0], other)
         assert told[0].message.code == "categories-subtracted"
+
+
+def of_a_mode(X, mode, y=None):
+    """An argument that is not traced, which says what a prior is, and with "steep" also more."""
+    b = numpyro.sample("b", dist.Normal(5.0 if mode == "high" else 0.0, 1.0))
+    slope = 1.0 if mode == "steep" else 0.0
+    with numpyro.plate("rows", len(X)):
+        numpyro.sample("y", dist.Normal(b + slope, 1.0), obs=y)
+
+
+@WAYS
+def test_a_word_that_changes_nothing_is_told(way):
+    im = ImpactModel(of_a_mode).set_posterior_sample({"b": np.ones(5)})
+    low, high, steep = ({"X": X, "mode": m, "rng_key": 1} for m in ("low", "high", "steep"))
+
+    with pytest.warns(OutputWarning, match="differ in 'mode' and agree in every draw") as told:
+        way(im, low, high)
+    assert told[0].message.code == "no-effect"
+    with pytest.warns(OutputWarning, match="differ in 'mode' and agree in every draw"):
+        im.effect(X, {"mode": "low"}, {"mode": "high"}, mode="low", progress=False)
+    assert way(im, low, steep).posterior_predictive["y"].values.mean() == pytest.approx(1.0)
+    moved = im.effect(X, {"mode": "low"}, {"mode": "steep"}, mode="low", progress=False)
+    assert float(moved.draws.mean()) == pytest.approx(1.0)
