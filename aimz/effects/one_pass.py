@@ -298,7 +298,7 @@ def _last_notes(
     if not rows:
         return unmoved
     text = (
-        f"In {rows:,} of {running.rows:,} rows what was observed is so improbable under some draws "
+        f"In {rows:,} of {done.rows:,} rows what was observed is so improbable under some draws "
         "that it says nothing of the noise. Check the outcomes, or the fit."
     )
     return (Note(OutputWarning, text, "noise-lost"), *unmoved)
