@@ -19,7 +19,7 @@ from aimz.effects.changes import Split
 from aimz.errors import InputError
 from aimz.execution import Call, Plan, TileRun, compile_call
 from aimz.families import Evidence, Law, Noise, abduce, coupling_of, replay
-from aimz.kernel import KernelSpec, follows_rows
+from aimz.kernel import KernelSpec
 from aimz.prediction import Prepared
 from aimz.sampling import Task, evidence_block, law_block, predict_block
 from aimz.store import Tile
@@ -97,7 +97,7 @@ def replays_of(
     """
     spec = natural.call.task.spec
     output = spec.output
-    if output not in spec or spec[output].kind != "observed" or not follows_rows(spec[output]):
+    if output not in spec or spec[output].kind != "observed" or not spec[output].follows_rows:
         msg = f"'{output}' is not drawn row by row from a distribution, so no noise is behind it."
         raise InputError(msg, code="counterfactual-site")
     draws = {n for n in natural.call.block.row_posterior if n not in natural.redrawn}
@@ -134,7 +134,7 @@ def replays_of(
 
 def _check_sites(spec: KernelSpec, names: list[str], settled: set[str]) -> None:
     for name in names:
-        if not follows_rows(spec[name]):
+        if not spec[name].follows_rows:
             msg = (
                 f"Site '{name}' is not one value per row: its size follows the rows otherwise, so "
                 "its noise cannot be replayed row by row. Ask for rung='intervention'."
@@ -168,7 +168,7 @@ def _blanks(spec: KernelSpec, names: list[str], total: int) -> dict[str, np.ndar
     """Places for values that a tile brings with it."""
     blanks = {}
     for name in names:
-        shape = np.delete(spec[name].shape, spec[name].row_axis or 0)
+        shape = np.delete(spec[name].shape, spec[name].axis)
         dtype = np.dtype(spec[name].dtype)  # noise of large values is small
         blank = np.zeros((), np.float64 if dtype == np.float32 else dtype)
         blanks[name] = np.broadcast_to(blank, (total, spec.rows, *map(int, shape)))

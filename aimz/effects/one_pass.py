@@ -39,7 +39,7 @@ from aimz.execution import Call, JointRun, Plan, TileRun, compile_call, each_til
 from aimz.kernel import SiteSpec
 from aimz.overlap import Support
 from aimz.prediction import precision_notes
-from aimz.results import Schema, row_dimension
+from aimz.results import Schema
 from aimz.sampling import Task, population_block
 from aimz.store import Tile
 
@@ -89,7 +89,7 @@ def effect_of(
     if by_row:
         rows = _each_row(rows, scenarios, schema)
     done = _run(question, scenarios, _begun(question, rows, scenarios, seen), on_rows)
-    row_dim = row_dimension(scenarios.natural.spec)
+    row_dim = scenarios.natural.spec.row_dim
     support: xr.Dataset | None = None
     notes: tuple[Note, ...] = ()
     if done.overlap is not None:

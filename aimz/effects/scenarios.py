@@ -18,7 +18,7 @@ from aimz.effects.question import Question
 from aimz.effects.wording import Compared, in_words
 from aimz.errors import InputError, Note, OutputWarning, nearest
 from aimz.execution import Call
-from aimz.kernel import follows_rows, read_signature
+from aimz.kernel import read_signature
 from aimz.prediction import (
     Given,
     Origin,
@@ -86,7 +86,7 @@ def scenarios_of(
     request = replace(request, seen_specs={})
     factual = gather(request, natural)
     (site,) = request.sites(factual.spec)
-    if not follows_rows(factual.spec[site]):
+    if not factual.spec[site].follows_rows:
         msg = (
             f"Site '{site}' has no value per row, so there is nothing to average. Ask for a site "
             "of rows, or compare the posterior itself."
@@ -272,9 +272,9 @@ def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
         msg = "Mediation compares two scenarios. Pass baseline= and intervention=."
         raise InputError(msg, code="scenario-incomplete")
     below = mediator in spec and site in spec.descendants({mediator})
-    if not below or not follows_rows(spec[mediator]):
+    if not below or not spec[mediator].follows_rows:
         valid = [
-            s.name for s in spec.sites if follows_rows(s) and site in spec.descendants({s.name})
+            s.name for s in spec.sites if s.follows_rows and site in spec.descendants({s.name})
         ]
         msg = f"mediator='{mediator}' is no site of rows that '{site}' depends on. "
         raise InputError(msg + nearest(mediator, valid), code="mediator-unknown")
@@ -283,7 +283,7 @@ def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
         raise InputError(msg, code="mediator-given")
     call, plan = last.call, last.plan
     shape = list(spec[mediator].shape)
-    rows = shape.pop(spec[mediator].row_axis or 0)
+    rows = shape.pop(spec[mediator].axis)
     held = np.zeros((), spec[mediator].dtype)
     held = np.broadcast_to(held, (plan.chains * plan.draws, rows, *shape))
     block = call.block._replace(row_posterior={**call.block.row_posterior, mediator: held})

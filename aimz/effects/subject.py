@@ -138,7 +138,7 @@ def _outcome(
     values = as_site(output, values)
     shape = (
         scenarios.natural.rows,
-        *np.delete(output.shape, output.row_axis or 0).astype(int).tolist(),
+        *np.delete(output.shape, output.axis).astype(int).tolist(),
     )
     if values.shape != shape:
         msg = f"y= has shape {values.shape}, but '{spec.output}' is {shape}. Pass one per row."

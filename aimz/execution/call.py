@@ -15,7 +15,6 @@ from aimz.arrays import Array
 from aimz.data import RowTile, Source
 from aimz.errors import AimzError
 from aimz.execution.plan import WIDE, Plan, length_of, num_draws, widened_block
-from aimz.kernel import follows_rows
 from aimz.programs import TRACE_LOCK, Bound, compile_program, forget_traces
 from aimz.sampling import Block, Found, Task, predict_block, predict_pairs
 from aimz.store import Tile
@@ -202,7 +201,7 @@ def _in_pairs(call: Call, plan: Plan) -> bool:
         return False
     sites = [call.task.results[name] for name in call.task.sites]
     return plan.tile_rows * plan.tile_draws >= PAIRED_VALUES and all(
-        is_binary(call, site.name) and follows_rows(site) and len(site.shape) == 1 for site in sites
+        is_binary(call, site.name) and site.follows_rows and len(site.shape) == 1 for site in sites
     )
 
 

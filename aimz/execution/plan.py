@@ -10,7 +10,7 @@ import numpy as np
 
 from aimz.arrays import Array
 from aimz.data import RowTile
-from aimz.kernel import KernelSpec, follows_rows
+from aimz.kernel import KernelSpec
 from aimz.sampling import (
     Block,
     evidence_block,
@@ -78,7 +78,7 @@ def plan_tiles(spec: KernelSpec, rows: int | None, chains: int, draws: int) -> P
     1024
     """
     per_row = 4 * sum(
-        math.prod(site.shape) // max(spec.rows, 1) for site in spec.sites if follows_rows(site)
+        math.prod(site.shape) // max(spec.rows, 1) for site in spec.sites if site.follows_rows
     )
     per_row, total = max(per_row, 4), chains * draws
     if spec.coupled:

@@ -23,7 +23,6 @@ from aimz.execution.call import Call, Ready, outcomes_of, precision_of, with_row
 from aimz.execution.plan import Plan, length_of, num_draws
 from aimz.execution.threads import Shared, devices_in_use, num_threads, run_in_threads
 from aimz.families import Faults, fault_of
-from aimz.kernel import follows_rows
 from aimz.sampling import Found
 from aimz.store import Sink, Tile, Variable
 
@@ -91,7 +90,7 @@ class TileRun:
         if self.ready.in_pairs:
             results = {n: np.asarray(v).view(bool) for n, v in results.items()}
         rows, draws = length_of(tile.rows), num_draws(tile)
-        owned = {name: follows_rows(self.call.task.results[name]) for name in results}
+        owned = {name: self.call.task.results[name].follows_rows for name in results}
 
         def cut(value: Array, *, by_row: bool) -> np.ndarray:
             return np.asarray(value)[:rows, :draws] if by_row else np.asarray(value)[:draws]

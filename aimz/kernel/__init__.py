@@ -5,7 +5,7 @@ from aimz.kernel.inspection import inspect
 from aimz.kernel.lookups import check_lookups, coded_columns, known_outputs, needed_sizes
 from aimz.kernel.misfits import check_outcome_rows, in_words, misread
 from aimz.kernel.signature import kernel_signature, read_signature, unknown_argument
-from aimz.kernel.spec import KernelSpec, SiteSpec, follows_rows
+from aimz.kernel.spec import KernelSpec, SiteSpec
 from aimz.kernel.spot_check import foresight
 from aimz.kernel.statements import Inputs, drawable, read, row_plates, spread_sites, stand_ins
 
@@ -20,7 +20,6 @@ __all__ = [
     "coded_columns",
     "drawable",
     "enter",
-    "follows_rows",
     "foresight",
     "in_words",
     "inspect",

@@ -18,7 +18,7 @@ from aimz.kernel.lookups import Lookup
 from aimz.kernel.row_flow import Found, Verdict
 from aimz.kernel.statements import Reading, Statement, is_masked
 
-__all__ = ["KernelSpec", "SiteSpec", "follows_rows", "spec_of"]
+__all__ = ["KernelSpec", "SiteSpec", "spec_of"]
 
 
 # Families whose support says truly which values they can take (that of a mixture does not).
@@ -117,6 +117,11 @@ class SiteSpec:
     def follows_rows(self) -> bool:
         """Whether one axis of the value follows the rows one by one."""
         return self.rows in ("leading", "scan") and self.row_axis is not None
+
+    @property
+    def axis(self) -> int:
+        """Axis of its value in which the rows are, of one that follows them."""
+        return self.row_axis or 0
 
     @property
     def is_angle(self) -> bool:
@@ -248,6 +253,16 @@ class KernelSpec:
             for name in self.data_sites
             if name == self.output or self[name].kind == "factor" or self[name].rows != "none"
         )
+
+    @property
+    def row_dim(self) -> str:
+        """Name of the row dimension: the output's plate over rows, else `obs`."""
+        ordered = sorted(self.sites, key=lambda site: site.name != self.output)
+        for site in ordered:
+            if site.follows_rows and site.dims[site.axis]:
+                # A tree takes no '/' (modules name sites `net/kernel`).
+                return str(site.dims[site.axis]).replace("/", ".")
+        return "obs"
 
     @property
     def observed_arguments(self) -> frozenset[str]:
@@ -477,8 +492,3 @@ def _is_traced(leaf: object) -> bool:
 def _is_scaled(statement: Statement) -> bool:
     scale = statement.scale
     return scale is not None and not (isinstance(scale, int | float) and scale == 1)
-
-
-def follows_rows(site: SiteSpec) -> bool:
-    """Whether a site's value is cut with the rows."""
-    return site.follows_rows

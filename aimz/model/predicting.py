@@ -33,7 +33,7 @@ from aimz.prediction import (
     sites_to_return,
     without_rows,
 )
-from aimz.results import check_labels, constant_dataset, row_dimension
+from aimz.results import check_labels, constant_dataset
 from aimz.sampling import log_likelihood_block, predict_block, score_block
 from aimz.store import Scratch
 
@@ -77,7 +77,7 @@ def delivered(setup: Setup, call: Planned, scratch: Scratch) -> tuple[xr.DataTre
     attrs["redrawn"] = list(prepared.redrawn)
     if request.use is Use.PREDICT:
         attrs["arguments"] = leads(inputs, prepared, fitted)
-    attrs["row_dim"] = row_dim = row_dimension(prepared.call.task.results)
+    attrs["row_dim"] = row_dim = prepared.call.task.results.row_dim
     schema = setup.schema(request.chains, request.draws, inputs.arguments.labels)
     check_labels(inputs.spec, schema)
     groups = groups_of(setup, request.fit, fitted, attrs) if request.fit.draws else {}

@@ -47,7 +47,7 @@ def carries_outcome(spec: KernelSpec) -> bool:
 
 def first_axis(site: SiteSpec) -> int:
     """The axis along which a history goes: the steps of a scan, or the rows."""
-    return 0 if site.rows == "scan" else site.row_axis or 0
+    return 0 if site.rows == "scan" else site.axis
 
 
 def ends_early(shape: tuple[int, ...], whole: tuple[int, ...], axis: int) -> bool:

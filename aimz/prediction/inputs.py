@@ -45,7 +45,6 @@ from aimz.kernel import (
     check_lookups,
     check_outcome_rows,
     drawable,
-    follows_rows,
     in_words,
     inspect,
     misread,
@@ -557,13 +556,13 @@ def _check_outcomes(outcomes: np.ndarray, spec: KernelSpec, rows: int) -> None:
         return
     site = spec[spec.output]
     shape = list(site.shape)
-    if follows_rows(site):
-        shape[site.row_axis or 0] = rows
-    if not follows_rows(site) or np.moveaxis(outcomes, 0, site.row_axis or 0).shape != (*shape,):
+    if site.follows_rows:
+        shape[site.axis] = rows
+    if not site.follows_rows or np.moveaxis(outcomes, 0, site.axis).shape != (*shape,):
         msg = (
             f"'{site.name}' has shape {outcomes.shape}, but the site has shape {(*shape,)}. Pass "
             "one outcome per row, of the site's shape."
-            if follows_rows(site)
+            if site.follows_rows
             else f"Site '{site.name}' has shape {(*shape,)}, not a value for each of {rows} rows: "
             "its densities are no row's. Observe every row in the kernel; give the first ones a "
             "law of their own, or a mask."

@@ -18,7 +18,7 @@ from aimz.arrays import Array
 from aimz.choices import names_of
 from aimz.data import as_array, as_jax_sees, check_finite
 from aimz.errors import InputError, nearest
-from aimz.kernel import KernelSpec, SiteSpec, follows_rows
+from aimz.kernel import KernelSpec, SiteSpec
 from aimz.prediction.continuation import ends_early, first_axis, is_history
 from aimz.sampling import check_range
 
@@ -73,17 +73,17 @@ def scenario_of(
             _check_not_in_scan(spec, site)
             if site.rows == "scan":
                 check_range(value, site)
-            if site.rows == "scan" or (follows_rows(site) and not spec.coupled):
+            if site.rows == "scan" or (site.follows_rows and not spec.coupled):
                 _check_row_by_row(site, value)
             continue
         may_end = name in observed and spec.coupled
         array = _site_value(site, value, may_end=may_end)
         _check_inside(site, array, with_edge=name in do)
-        if may_end or (follows_rows(site) and array.ndim):
+        if may_end or (site.follows_rows and array.ndim):
             ends = may_end and is_history(site, array.shape)
             array = array if ends else np.broadcast_to(array, site.shape)
-        if follows_rows(site) and array.ndim:
-            row_values[name] = np.moveaxis(array, site.row_axis or 0, 0)
+        if site.follows_rows and array.ndim:
+            row_values[name] = np.moveaxis(array, site.axis, 0)
         else:
             values[name] = array
     functions = {name: value for name, value in do.items() if callable(value)}
@@ -147,11 +147,11 @@ def rows_set(spec: KernelSpec, draws: Mapping[str, Any], settings: Mapping[str, 
     """Number of rows that draws of per-row latents, or values set row by row, belong to."""
     for values, leading in ((draws, 2), (settings, 0)):
         for name, value in values.items():
-            if name not in spec or callable(value) or not follows_rows(spec[name]):
+            if name not in spec or callable(value) or not spec[name].follows_rows:
                 continue
             shape = np.shape(value)
             if len(shape) == leading + len(spec[name].shape):
-                return int(shape[leading + (spec[name].row_axis or 0)])
+                return int(shape[leading + (spec[name].axis)])
     return None
 
 
@@ -211,7 +211,7 @@ def _site_value(site: SiteSpec, value: Any, *, may_end: bool) -> np.ndarray:
         fits = False
     is_single = len(shape) == 1 and array.shape == (1,) != shape
     is_square = array.ndim > 0 and shape == 2 * array.shape and bool((array != array[0]).any())
-    fits = fits and not (follows_rows(site) and (is_single or is_square))
+    fits = fits and not (site.follows_rows and (is_single or is_square))
     if not fits and not (may_end and ends_early(array.shape, shape, first_axis(site))):
         msg = (
             f"The value for site '{site.name}' has shape {array.shape}, but the site has shape "

@@ -13,7 +13,7 @@ from aimz.arrays import Array
 from aimz.data import Arguments, row_fingerprint
 from aimz.errors import Note, OutputWarning, PerformanceWarning
 from aimz.execution import Call, Plan, plan_tiles
-from aimz.kernel import Inputs, follows_rows, foresight, spread_sites
+from aimz.kernel import Inputs, foresight, spread_sites
 from aimz.prediction.alongside import check_by_row, check_settings
 from aimz.prediction.continuation import carries_outcome
 from aimz.prediction.groups import groups_kept
@@ -129,8 +129,8 @@ def make_block(
     posterior, row_posterior = {}, {}
     for name, value in reuse.draws.items():
         flat = np.reshape(np.asarray(value), (-1, *np.shape(value)[2:]))
-        if name in spec and follows_rows(spec[name]):
-            row_posterior[name] = np.moveaxis(flat, 1 + (spec[name].row_axis or 0), 1)
+        if name in spec and spec[name].follows_rows:
+            row_posterior[name] = np.moveaxis(flat, 1 + (spec[name].axis), 1)
         else:
             posterior[name] = jnp.asarray(flat)
     rows = {n: v for n, v in arguments.arrays.items() if n in spec.row_inputs}

@@ -64,7 +64,7 @@ class Fitted:
         site = self.spec[name]
         if np.shape(fit.draws[name])[2:] != tuple(site.shape):
             return False
-        draw_labels = labels.get(name, {}).get(2 + (site.row_axis or 0))
+        draw_labels = labels.get(name, {}).get(2 + (site.axis))
         fitted = np.arange(self.rows) if self.labels is None else self.labels
         return draw_labels is None or site.row_axis is None or np.array_equal(draw_labels, fitted)
 

@@ -9,7 +9,7 @@ import numpy as np
 from aimz.arrays import Array
 from aimz.errors import InputError, Note, OutputWarning
 from aimz.inference import Fit
-from aimz.kernel import KernelSpec, SiteSpec, follows_rows
+from aimz.kernel import KernelSpec, SiteSpec
 from aimz.prediction.continuation import (
     check_history,
     cut_where_changed,
@@ -185,7 +185,7 @@ def _check_foresight(
 
 def _of_rows(site: SiteSpec, value: Array, origin: Origin, *, coupled: bool) -> Any:
     """Draws of a latent of rows for the rows of a call; where rows interact, only as they were."""
-    axis = 2 + (site.row_axis or 0)
+    axis = 2 + (site.axis)
     rows, is_known = origin.rows, origin.is_known
     labels_then = origin.draw_labels.get(site.name, {}).get(axis)
     if origin.by_hand and labels_then is not None and origin.labels is not None:
@@ -194,7 +194,7 @@ def _of_rows(site: SiteSpec, value: Array, origin: Origin, *, coupled: bool) -> 
         rows, is_known = np.array(numbers), min(numbers) >= 0 and len(places) == len(labels_then)
     if coupled and rows is not None:
         is_known = np.array_equal(rows, np.arange(np.shape(value)[axis]))
-    if not is_known or (rows is not None and not follows_rows(site)):
+    if not is_known or (rows is not None and not site.follows_rows):
         msg = (
             f"Site '{site.name}' has one value per fitted row, and these are other rows. Pass "
             "the fitted rows, or predict with in_sample=False to draw it anew."
@@ -221,7 +221,7 @@ def _changed_rows(
         check_carried(spec, argument, held, "is not the fitted one")
         every = np.broadcast_to(rows, (spec.rows,))
         for name in reached & reused.keys():
-            apart = follows_rows(spec[name]) and not spec.coupled
+            apart = spec[name].follows_rows and not spec.coupled
             keeps = apart or is_path(spec[name])
             where = every if keeps else np.full(spec.rows, every.any())
             redraw[name] = redraw.get(name, np.zeros(spec.rows, bool)) | where

@@ -15,7 +15,6 @@ import xarray as xr
 from aimz.data import RowTile
 from aimz.errors import InputError, Note
 from aimz.execution import Call, TileRun, compile_call, each_tile, plan_tiles
-from aimz.kernel import follows_rows
 from aimz.prediction.delivery import precision_notes
 from aimz.prediction.preparation import Prepared
 from aimz.sampling import DENSITY, WEIGHT, density_spec, presence_block, scored
@@ -156,7 +155,7 @@ def rows_that_count(call: Call, densities: xr.Dataset, row_dim: str) -> np.ndarr
         `nothing-observed`: none does.
     """
     spec, results = call.task.spec, density_spec(call.task.spec)
-    sites = tuple(n for n in spec.data_sites if follows_rows(results[n]))
+    sites = tuple(n for n in spec.data_sites if results[n].follows_rows)
     if not sites or not (call.task.missing or any(spec[n].masked for n in sites)):
         return None
     if not call.source.is_whole:

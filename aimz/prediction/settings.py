@@ -11,10 +11,9 @@ import numpy as np
 
 from aimz.data import Arguments, as_array, lined_up
 from aimz.errors import InputError
-from aimz.kernel import KernelSpec, SiteSpec, follows_rows
+from aimz.kernel import KernelSpec, SiteSpec
 from aimz.prediction.continuation import ends_early, first_axis
 from aimz.prediction.request import Request
-from aimz.results import row_dimension
 
 __all__ = ["settings_of"]
 
@@ -32,9 +31,9 @@ def settings_of(
     primary = request.names[0]
 
     def as_site_has(name: str, value: Any, *, may_end: bool) -> Any:
-        if name not in spec or not follows_rows(spec[name]) or callable(value):
+        if name not in spec or not spec[name].follows_rows or callable(value):
             return value
-        value = _with_all_axes(value, spec[name], row_dimension(spec))
+        value = _with_all_axes(value, spec[name], spec.row_dim)
         if not spec[name].row_axis:
             return _lined(value, name, arguments, primary)
         return _turned(value, spec, name, arguments, primary, may_end=may_end)
@@ -64,7 +63,7 @@ def _turned(
     may_end: bool,
 ) -> Any:
     """A value of a site whose rows do not lead, with its axes in the order of the site's."""
-    site, axis = spec[name], spec[name].row_axis or 0
+    site, axis = spec[name], spec[name].axis
     array: np.ndarray = np.asarray(as_array(value, name))
     place = _named_place(value, spec, arguments)
     if place is None:
@@ -73,7 +72,7 @@ def _turned(
             msg = (
                 f"The axes of the value for site '{name}' of shape {array.shape} may be in either "
                 "order. Name them: xarray.DataArray(value, dims=...), where that of the rows is "
-                f"'{row_dimension(spec)}'."
+                f"'{spec.row_dim}'."
             )
             raise InputError(msg, code="site-shape")
         place, array = next(iter(ways.items()), (None, array))
@@ -91,7 +90,7 @@ def _with_all_axes(value: Any, site: SiteSpec, rows: str) -> Any:
     """A DataArray whose dimensions are those of a site, with those that it lacks of size 1."""
     dims = tuple(getattr(value, "dims", ()))
     site_dims = [dim or f"{site.name}_dim_{axis}" for axis, dim in enumerate(site.dims)]
-    site_dims[site.row_axis or 0] = rows
+    site_dims[site.axis] = rows
     lacks = [dim for dim in site_dims if dim not in dims]
     is_named = bool(dims) and all(dim in site_dims for dim in dims)
     return value.expand_dims(lacks).transpose(*site_dims) if is_named else value
@@ -99,7 +98,7 @@ def _with_all_axes(value: Any, site: SiteSpec, rows: str) -> Any:
 
 def _named_place(value: Any, spec: KernelSpec, arguments: Arguments) -> int | None:
     """The axis that names or labels say is that of the rows; None where they do not tell."""
-    dims, rows = tuple(getattr(value, "dims", ())), row_dimension(spec)
+    dims, rows = tuple(getattr(value, "dims", ())), spec.row_dim
     if rows in dims:
         return dims.index(rows)
     if arguments.labels is None or not hasattr(value, "columns"):
@@ -111,7 +110,7 @@ def _named_place(value: Any, spec: KernelSpec, arguments: Arguments) -> int | No
 
 def _ways(array: np.ndarray, site: SiteSpec, *, may_end: bool) -> dict[int | None, np.ndarray]:
     """What a value may be, as the site's axes are, by its axis of rows (None: it has none)."""
-    axis, rank = site.row_axis or 0, len(site.shape)
+    axis, rank = site.axis, len(site.shape)
     if array.ndim == rank:
         ways: dict[int | None, np.ndarray] = {axis: array, 0: np.moveaxis(array, 0, axis)}
     else:

@@ -27,7 +27,6 @@ from aimz.results.schema import (
     Schema,
     check_labels,
     constant_dataset,
-    row_dimension,
     site_dims,
     tree_of,
 )
@@ -50,7 +49,6 @@ __all__ = [
     "layout_of",
     "less",
     "observed_layout",
-    "row_dimension",
     "shared_group",
     "shared_measure",
     "site_dims",

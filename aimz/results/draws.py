@@ -11,7 +11,7 @@ from aimz.errors import InputError
 from aimz.kernel import KernelSpec
 from aimz.results.differences import shared_group
 from aimz.results.layout import check_named
-from aimz.results.schema import Schema, as_variable, coords_of, row_dimension, site_dims
+from aimz.results.schema import Schema, as_variable, coords_of, site_dims
 
 __all__ = ["as_draws", "draw_count", "draw_labels", "draws_dataset", "flat_arrays", "flat_draws"]
 
@@ -27,7 +27,7 @@ def draws_dataset(
 ) -> xr.Dataset:
     """Dataset of posterior draws, each (chain, draw, ...)."""
     variables, lengths = {}, {"chain": schema.chains, "draw": schema.draws}
-    row_dim = row_dimension(spec) if spec is not None else "obs"
+    row_dim = spec.row_dim if spec is not None else "obs"
     for name, value in draws.items():
         array = np.asarray(value).view()
         array.flags.writeable = False  # the draws of the model itself

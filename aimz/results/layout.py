@@ -12,8 +12,8 @@ import xarray as xr
 from aimz.choices import shown
 from aimz.errors import InputError
 from aimz.execution import Call, Plan, Ready
-from aimz.kernel import KernelSpec, SiteSpec, follows_rows
-from aimz.results.schema import Schema, as_variable, coords_of, row_dimension, site_dims
+from aimz.kernel import KernelSpec, SiteSpec
+from aimz.results.schema import Schema, as_variable, coords_of, site_dims
 from aimz.store import Variable
 
 __all__ = [
@@ -29,15 +29,15 @@ __all__ = [
 def layout_of(call: Call, ready: Ready, plan: Plan, schema: Schema) -> tuple[Variable, ...]:
     """Variables of a result, from the shapes, (row, draw, ...) or (draw, ...), of one tile."""
     task = call.task
-    row_dim = row_dimension(task.results)
+    row_dim = task.results.row_dim
     made = []
     for name, value in ready.shapes.items():
         site = task.results[name]
-        has_rows = follows_rows(site)
-        row_axis = 2 + (site.row_axis or 0) if has_rows else None
+        has_rows = site.follows_rows
+        row_axis = 2 + (site.axis) if has_rows else None
         own = list(value.shape[2:] if has_rows else value.shape[1:])
         if has_rows:
-            own.insert(site.row_axis or 0, plan.rows or 0)
+            own.insert(site.axis, plan.rows or 0)
         full = plan.tile_draws == plan.chains * plan.draws
         cut = [plan.chains, plan.draws] if full else [1, plan.tile_draws]
         chunks = [*cut, *own]
@@ -64,7 +64,7 @@ def observed_layout(call: Call, outcomes: np.ndarray, plan: Plan, schema: Schema
     """Variable of the outcomes that are kept beside the draws, given all or some, (row, ...)."""
     task = call.task
     site = task.spec[task.spec.output]
-    axis = site.row_axis or 0
+    axis = site.axis
     own = list(outcomes.shape[1:])
     own.insert(axis, plan.rows or 0)
     chunks = list(own)
@@ -73,7 +73,7 @@ def observed_layout(call: Call, outcomes: np.ndarray, plan: Plan, schema: Schema
         group="observed_data",
         name=as_variable(site.name),
         site=site.name,
-        dims=tuple(site_dims(site, len(own), schema, row_dimension(task.spec))),
+        dims=tuple(site_dims(site, len(own), schema, task.spec.row_dim)),
         shape=tuple(own),
         chunks=tuple(chunks),
         dtype=outcomes.dtype,
@@ -137,7 +137,7 @@ def labelled_groups(
     variables: Sequence[Variable], schema: Schema, spec: KernelSpec, rows: int
 ) -> dict[str, xr.Dataset]:
     """Groups with the coordinates of their variables, and nothing else yet."""
-    row_dim = row_dimension(spec)
+    row_dim = spec.row_dim
     lengths: dict[str, dict[str, int]] = {}
     for variable in variables:
         sizes = list(variable.shape)

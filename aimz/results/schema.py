@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from aimz.errors import InputError, nearest
-from aimz.kernel import KernelSpec, SiteSpec, follows_rows
+from aimz.kernel import KernelSpec, SiteSpec
 
 __all__ = [
     "Schema",
@@ -16,7 +16,6 @@ __all__ = [
     "check_labels",
     "constant_dataset",
     "coords_of",
-    "row_dimension",
     "site_dims",
     "tree_of",
 ]
@@ -46,7 +45,7 @@ def check_labels(spec: KernelSpec, schema: Schema) -> None:
     """
     sites = [site for site in spec.sites if site.kind != "factor"]
     _check_dims(spec, schema)
-    row_dim = row_dimension(spec)
+    row_dim = spec.row_dim
     sizes: dict[str, int | None] = dict.fromkeys(("chain", "draw", "obs", "category", row_dim))
     for site in sites:
         dims = site_dims(site, len(site.shape), schema, row_dim)
@@ -87,7 +86,7 @@ def constant_dataset(
     variables: dict[str, Any] = {}
     lengths: dict[str, int] = {}
     labels: dict[str, Any] = {}
-    row_dim = row_dimension(spec)
+    row_dim = spec.row_dim
     for name, value in arrays.items():
         if isinstance(value, Mapping):
             continue
@@ -116,30 +115,21 @@ def as_variable(name: str) -> str:
     return name.replace("/", ".")
 
 
-def row_dimension(spec: KernelSpec) -> str:
-    """Name of the row dimension: the output's plate over rows, else `obs`."""
-    ordered = sorted(spec.sites, key=lambda site: site.name != spec.output)
-    for site in ordered:
-        if follows_rows(site) and site.dims[site.row_axis or 0]:
-            return as_variable(str(site.dims[site.row_axis or 0]))
-    return "obs"
-
-
 def site_dims(site: SiteSpec, rank: int, schema: Schema, row_dim: str) -> list[str]:
     """Names of the dimensions of a site's value: as the user named them, plates, or numbers."""
     if site.name in schema.dims:
         named = list(schema.dims[site.name])
         if len(named) == rank:
             return named
-        if follows_rows(site) and len(named) == rank - 1:
-            axis = site.row_axis or 0
+        if site.follows_rows and len(named) == rank - 1:
+            axis = site.axis
             return [*named[:axis], row_dim, *named[axis:]]
         msg = f"dims names {len(named)} dimensions of site '{site.name}', which has {rank}."
         raise InputError(msg, code="dims-conflict")
     dims = []
     for axis in range(rank):
         plate = site.dims[axis] if axis < len(site.dims) else None
-        if follows_rows(site) and axis == site.row_axis:
+        if site.follows_rows and axis == site.row_axis:
             dims.append(row_dim)
         else:
             dims.append(as_variable(plate or f"{site.name}_dim_{axis}"))

@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 from aimz.arrays import Array
 from aimz.errors import InputError
 from aimz.families import Mark, base_distribution, is_inside
-from aimz.kernel import Inside, Step, enter, follows_rows, leave
+from aimz.kernel import Inside, Step, enter, leave
 from aimz.outcomes import completed
 from aimz.programs import NO_ROW, as_stock_key, draw_words, pair_words, site_key
 from aimz.sampling.block import Block, Task, row_axis
@@ -200,7 +200,7 @@ class Answer(Inside):
         if name not in self.needed:
             one = drawn_if_possible(one)
         self.drawn[name] = None
-        if not follows_rows(site) or site.rows == "scan":
+        if not site.follows_rows or site.rows == "scan":
             return one(msg["fn"], site_key(self.words, name, self.place), shape, name)
         if not self.task.spec.coupled:
             key = site_key(self.words, name, self.rows)

@@ -91,7 +91,7 @@ def move(value: jax.Array, source: int, target: int) -> jax.Array:
 
 def row_axis(spec: KernelSpec, name: str) -> int:
     """Axis of the rows in a site's values."""
-    return spec[name].row_axis or 0
+    return spec[name].axis
 
 
 def with_row_axis(spec: KernelSpec, values: dict[str, Any]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def draw_rows(
     if family is None or shape:
         return one(fn, key(NO_ROW), shape, site.name)
     batch = fn.batch_shape + fn.event_shape[: fn.event_dim - base.event_dim]
-    axis = site.row_axis or 0
+    axis = site.axis
     from_right = len(batch) - axis
     parameters, axes = _row_parameters(base, family, from_right)
     batch_of_row = batch[:axis] + batch[axis + 1 :]

@@ -34,7 +34,7 @@ from aimz.families import (
     mean_of,
     mean_of_known,
 )
-from aimz.kernel import SiteSpec, follows_rows, row_plates
+from aimz.kernel import SiteSpec, row_plates
 from aimz.outcomes import densities_of
 from aimz.programs import Draw, draw_words, site_key
 from aimz.sampling.answer import Answer
@@ -100,7 +100,7 @@ def scored(task: Task) -> Task:
     """
     spec = task.spec
     for name in spec.row_data_sites:
-        if not follows_rows(task.results[name]):
+        if not task.results[name].follows_rows:
             msg = f"Site '{name}' has no log density per row, so there is no score of a row."
             raise InputError(msg, code="rows-joint")
     parts = [DENSITY]
@@ -177,7 +177,7 @@ def run_block(task: Task, block: Block, read: _Read) -> Found:
     """
     run = partial(_draw_whole if task.spec.coupled else _draw_by_row, task, read)
     axes = mapped("draws", "posterior", "row_posterior")
-    outs = {name: 1 if follows_rows(task.results[name]) else 0 for name in task.sites}
+    outs = {name: 1 if task.results[name].follows_rows else 0 for name in task.sites}
     if not isinstance(block.draws, Draw):
         block = block._replace(draws=Draw.numbered(block.draws))
     last: Any = -1
@@ -189,7 +189,7 @@ def run_block(task: Task, block: Block, read: _Read) -> Found:
 
 def _draw_by_row(task: Task, read: _Read, block: Block) -> Found:
     """One draw of rows that do not interact: one row at a time, vectorised."""
-    owned = {name for name in task.sites if follows_rows(task.results[name])}
+    owned = {name for name in task.sites if task.results[name].follows_rows}
 
     def one_row(block: Block) -> tuple[Found, Found]:
         single = block._replace(
@@ -203,7 +203,7 @@ def _draw_by_row(task: Task, read: _Read, block: Block) -> Found:
         for name in sorted(owned):
             squeeze = partial(jnp.squeeze, axis=row_axis(task.results, name))
             rows[name] = jax.tree.map(squeeze, values.pop(name))
-        for name in [name for name in faults if follows_rows(task.spec[name])]:
+        for name in [name for name in faults if task.spec[name].follows_rows]:
             row_faults[name] = jax.tree.map(lambda leaf: leaf.reshape(()), faults.pop(name))
         return Found(rows, row_faults), Found(values, faults)
 
@@ -221,7 +221,7 @@ def _draw_whole(task: Task, read: _Read, block: Block) -> Found:
     )
     trace, answer = _trace(task, read, natural, len(block.rows))
     values = read(task, natural, trace)
-    for name in values.keys() & {n for n in task.sites if follows_rows(task.results[n])}:
+    for name in values.keys() & {n for n in task.sites if task.results[n].follows_rows}:
         first = partial(move, source=row_axis(task.results, name), target=0)
         values[name] = jax.tree.map(first, values[name])
         if block.kept is not None:
@@ -274,7 +274,7 @@ def _site_faults(
                 marks.append(Mark("log density", ~(density < jnp.inf), density))
         elif name in answer.drawn:
             options = {"where": answer.drawn[name], "is_drawn": True}
-        axis = row_axis(task.spec, name) if follows_rows(task.spec[name]) else None
+        axis = row_axis(task.spec, name) if task.spec[name].follows_rows else None
         fn = site["fn"] if site["type"] == "sample" else dist.Delta(site["value"])
         faults[name] = faults_of(fn, jnp.shape(site["value"]), axis, marks=marks, **options)
     return {name: of_site for name, of_site in faults.items() if of_site is not None}

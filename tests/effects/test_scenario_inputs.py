@@ -221,7 +221,13 @@ def site_of_counts(X, y=None):
 
 
 @pytest.mark.filterwarnings("ignore:The posterior holds no draws")
-@pytest.mark.parametrize("change", [{"count": lambda v: v * 10**7}, {"flag": lambda v: v - 2**40}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": lambda v: v * 10**7},
+        pytest.param({"flag": lambda v: v - 2**40}, marks=pytest.mark.slow),
+    ],
+)
 def test_functions_of_sites_of_counts_do_not_overflow(change):
     im = ImpactModel(site_of_counts).set_posterior_sample({"rate": np.full(2, 300.0)})
     for call in (

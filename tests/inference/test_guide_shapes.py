@@ -84,6 +84,7 @@ def generalised(family, rows, slopes):
     return kernel, X, y * 1.0 if y.dtype == float else y.astype(np.int32)
 
 
+@pytest.mark.slow
 def test_a_regression_of_many_slopes_is_as_normal_as_it_is():
     assert verdict(*linear(100, 10)) == "good"
 

@@ -54,7 +54,7 @@ ESTIMATORS: dict[str, tuple[Any, np.ndarray, str]] = {
 }
 
 
-SLOW = ("kernel of a module", "classifier")
+SLOW = ("kernel of a module", "kernel of a function", "classifier")
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,9 @@ def write(how: str, model: ImpactModel, path: Path) -> None:
 WAYS = ["pickle", "cloudpickle", "joblib", "archive"]
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=pytest.mark.slow) if how == "pickle" else how for how in WAYS]
+)
 def test_a_saved_model_predicts_bit_for_bit(how, model, X, tmp_path):
     write(how, model, tmp_path / "model")
     again = read(how, str(tmp_path / "model"))

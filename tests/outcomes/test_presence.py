@@ -456,7 +456,9 @@ def pair_densities(kernel: Callable[..., Any]) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("kernel", [bivariate, rows_last, of_the_logarithm])
+@pytest.mark.parametrize(
+    "kernel", [pytest.param(bivariate, marks=pytest.mark.slow), rows_last, of_the_logarithm]
+)
 def test_a_score_of_vectors_with_holes_is_that_of_what_is_there(kernel):
     exact = log_mean(pair_densities(kernel))[_PAIRS.any(1)].mean()
     assert model(kernel).score(X, PAIR_Y, missing="mask") == pytest.approx(exact, abs=1e-5)

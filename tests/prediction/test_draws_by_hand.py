@@ -45,6 +45,7 @@ def mean(im, X, **options):
     return tree.posterior_predictive["y"].values.mean(axis=(0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::aimz.FitWarning")
 def test_a_thinned_posterior_knows_the_rows_and_columns_of_its_fit(fitted):
     im, X = thinned(fitted), frame()

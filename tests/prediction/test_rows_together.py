@@ -183,7 +183,15 @@ def test_every_order_and_part_of_a_walk(order):
     np.testing.assert_allclose(score, (logsumexp(want, axis=0) - np.log(DRAWS)).mean(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[5], CASES[6]], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            CASES[n], marks=pytest.mark.slow if CASES[n].name == "areas" else (), id=CASES[n].name
+        )
+        for n in (0, 2, 5, 6)
+    ],
+)
 def test_other_rows_and_rows_that_are_only_counted_are_refused(case):
     im, X, _ = remembering(case)
 
@@ -194,7 +202,7 @@ def test_other_rows_and_rows_that_are_only_counted_are_refused(case):
     assert {other.value.code, counted.value.code} == {"rows-not-fitted"}
 
 
-@pytest.mark.parametrize("order", [[3, 0, 1], [11, 4]])
+@pytest.mark.parametrize("order", [[3, 0, 1], pytest.param([11, 4], marks=pytest.mark.slow)])
 def test_a_matrix_of_the_rows_asked_for_is_the_fitted_one(order):
     case = CASES[2]
     im, X, _ = remembering(case)

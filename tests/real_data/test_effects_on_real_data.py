@@ -170,6 +170,7 @@ def test_training_raised_earnings_as_the_experiment_found(experiment):
     assert float(got.support.fraction.max()) <= 0.1  # none, in fact: who was trained was drawn
 
 
+@pytest.mark.slow
 def test_people_who_are_unlike_the_trained_are_outside_the_support_of_training(experiment):
     im, X, t = experiment
     others, _, _ = earnings(cps_mixtape.load_pandas().data)

@@ -62,6 +62,7 @@ def test_writing_to_the_posterior_never_changes_it():
     assert set(im.posterior) == {"b", "sigma"}
 
 
+@pytest.mark.slow
 def test_more_draws_of_chains_are_flat(chains):
     draws = chains.sample(num_samples=20, return_datatree=False)
     assert {name: value.shape for name, value in draws.items()} == {"b": (40,), "sigma": (40,)}

@@ -197,6 +197,7 @@ def test_picture_of_a_fitted_model_is_drawn(inference):
     assert "ImpactModel" in im._repr_html_()
 
 
+@pytest.mark.slow
 def test_fitted_clone_is_a_new_model_bit_for_bit(dose):
     X, y, t, _ = dose
     used = quick().fit(X[:30], y[:30], t=t[:30], progress=False)
