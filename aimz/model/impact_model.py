@@ -26,11 +26,13 @@ from aimz.model.fitting import Data
 from aimz.model.metadata_routing import Routed
 from aimz.model.notes import SAID_ONCE, show
 from aimz.model.setup import Inference, Kernel, KeyLike, PathLike, RowsLike, Setup, check_parameters
+from aimz.options import progress_bar
 from aimz.prediction import (
     Delivery,
     Fitted,
     Request,
     Use,
+    carry_out,
     check_fitted_rows,
     check_new_groups,
     concerns,
@@ -1234,9 +1236,12 @@ class ImpactModel(Routed, Portable):
         import_dask()
         call = predicting.planned(self._setup, request, arguments)
         self._say(call.prepared.notes)
-        tree, notes = predicting.delivered(self._setup, call, self._scratch())
+        result, scratch = predicting.labelled(self._setup, call), self._scratch()
+        bars: Any = {"desc": request.method, "unit": "row", "shown": request.to.progress}
+        with progress_bar(call.inputs.rows, **bars) as bar:
+            tree, notes = carry_out(call.prepared, result, request, scratch, bar.update)
         self._say(notes)
-        return tree
+        return predicting.of_rows_that_count(call, tree)
 
     def _say(self, notes: Sequence[Note]) -> None:
         """Show notes, without those that are said once of a fit, and have been."""

@@ -1,6 +1,6 @@
 """Predictions, densities and scores: one road from a request to a tree with labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +8,11 @@ import numpy as np
 import xarray as xr
 
 from aimz.data import check_positive, lined_up, value_of
-from aimz.errors import InputError, Note
+from aimz.errors import InputError
 from aimz.inference import Fit
 from aimz.kernel import KernelSpec
 from aimz.model.account import attributes_of, groups_of
 from aimz.model.setup import RowsLike, Setup
-from aimz.options import progress_bar
 from aimz.prediction import (
     Delivery,
     Fitted,
@@ -22,7 +21,6 @@ from aimz.prediction import (
     Request,
     Result,
     Use,
-    carry_out,
     check_fitted_rows,
     gather,
     leads,
@@ -35,15 +33,15 @@ from aimz.prediction import (
 )
 from aimz.results import check_labels, constant_dataset
 from aimz.sampling import log_likelihood_block, predict_block, score_block
-from aimz.store import Scratch
 
 __all__ = [
     "Planned",
     "constants_of",
-    "delivered",
     "density_request",
     "groups_of_the_prior",
     "inputs_of",
+    "labelled",
+    "of_rows_that_count",
     "planned",
     "prior_request",
     "prior_sites",
@@ -67,8 +65,8 @@ def planned(setup: Setup, request: Request, arguments: Mapping[str, Any]) -> Pla
     return Planned(request, inputs, prepare(request, inputs, origin_of(request, inputs), key))
 
 
-def delivered(setup: Setup, call: Planned, scratch: Scratch) -> tuple[xr.DataTree, Sequence[Note]]:
-    """Run a call into its sink; temporary stores go below `scratch`."""
+def labelled(setup: Setup, call: Planned) -> Result:
+    """What the result of a call carries beside its draws."""
     request, inputs, prepared = call.request, call.inputs, call.prepared
     fitted = request.fitted
     attrs = attributes_of(setup.kernel, fitted, request.group)
@@ -77,19 +75,23 @@ def delivered(setup: Setup, call: Planned, scratch: Scratch) -> tuple[xr.DataTre
     attrs["redrawn"] = list(prepared.redrawn)
     if request.use is Use.PREDICT:
         attrs["arguments"] = leads(inputs, prepared, fitted)
-    attrs["row_dim"] = row_dim = prepared.call.task.results.row_dim
+    attrs["row_dim"] = prepared.call.task.results.row_dim
     schema = setup.schema(request.chains, request.draws, inputs.arguments.labels)
     check_labels(inputs.spec, schema)
     groups = groups_of(setup, request.fit, fitted, attrs) if request.fit.draws else {}
-    result = Result(schema, groups, attrs, lambda: check_fitted_rows(fitted, prepared.call))
-    options: Any = {"desc": request.method, "unit": "row", "shown": request.to.progress}
-    with progress_bar(inputs.rows, **options) as bar:
-        tree, notes = carry_out(prepared, result, request, scratch, bar.update)
-    if request.conditions:
-        counts = rows_that_count(prepared.call, tree[request.group].to_dataset(), row_dim)
-        if counts is not None:
-            tree = without_rows(tree, counts, row_dim, (request.group, "observed_data"))
-    return tree, notes
+    return Result(schema, groups, attrs, lambda: check_fitted_rows(fitted, prepared.call))
+
+
+def of_rows_that_count(call: Planned, tree: xr.DataTree) -> xr.DataTree:
+    """The result without rows that do not count, where it is about densities."""
+    request, task = call.request, call.prepared.call
+    if not request.conditions:
+        return tree
+    row_dim = task.task.results.row_dim
+    counts = rows_that_count(task, tree[request.group].to_dataset(), row_dim)
+    if counts is None:
+        return tree
+    return without_rows(tree, counts, row_dim, (request.group, "observed_data"))
 
 
 def prior_request(setup: Setup, fitted: Fitted | None, draws: int, **options: Any) -> Request:

@@ -281,3 +281,23 @@ def test_a_guide_is_right_at_any_scale(unit, size):
     sd = np.sqrt(squares / 98 * np.diag(np.linalg.inv(X.T @ X)))
     assert np.all(np.abs(im.posterior["b"].mean(axis=0) - mean) < 0.3 * sd)
     np.testing.assert_allclose(im.posterior["b"].std(axis=0), sd, rtol=0.15)
+
+
+@pytest.mark.parametrize(("events", "spread"), [(7, "bad: k-hat"), (400, "good")])
+def test_rare_events_are_said_where_common_ones_are_fine(events, spread):
+    """With 7 events of 2,000 a normal guide's sds are a seventh too small, and k-hat above 1."""
+
+    def kernel(X, y=None):
+        a = numpyro.sample("a", dist.Normal(0.0, 10.0))
+        b = numpyro.sample("b", dist.Normal(0.0, 10.0))
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Bernoulli(logits=a + b * X[:, 0]), obs=y)
+
+    t = (np.arange(2000) % 2).astype(np.float32)
+    y = np.zeros(2000, np.int32)
+    y[np.r_[np.flatnonzero(t)[: events * 5 // 7], np.flatnonzero(t == 0)[: events * 2 // 7]]] = 1
+    im = ImpactModel(kernel, inference="svi")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        im.fit(t[:, None], y, progress=False)
+    assert im.diagnostics_["verdict"] == spread

@@ -196,8 +196,9 @@ def test_two_writers_in_one_directory_leave_two_results(X, undisturbed, tmp_path
 def start_worker(directory: Path, seconds: float) -> "subprocess.Popen[str]":
     """A process that predicts a stream which takes its time, and says when it has begun."""
     code = f"""
-import sys, time
+import signal, sys, time
 from tests.support.store_worker import make_model, make_rows
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests
 X = make_rows({ROWS})
 def batches():
     for first in range(0, len(X), 1024):

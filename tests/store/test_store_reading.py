@@ -239,16 +239,17 @@ def test_truth_values_take_a_bit_each():
 
 
 @pytest.mark.parametrize("value", [300, -5, 70_000])
-def test_a_site_that_a_function_sets_beyond_its_support_is_not_narrowed(value):
+def test_a_site_that_a_function_sets_beyond_its_support_is_refused(value):
     model = ImpactModel(trials).set_posterior_sample({"a": np.zeros(3, np.float32)})
-    tree = model.predict(
-        np.zeros((20, 1), np.float32),
-        intervention={"m": lambda m: 0 * m + value},
-        return_sites=["m", "y"],
-        in_sample=False,
-        progress=False,
-    )
-    assert np.all(tree.predictions["m"].values == value)
+    with pytest.raises(InputError, match=f"'m' gives {value} in row 0") as caught:
+        model.predict(
+            np.zeros((20, 1), np.float32),
+            intervention={"m": lambda m: 0 * m + value},
+            return_sites=["m", "y"],
+            in_sample=False,
+            progress=False,
+        )
+    assert caught.value.code == "site-support"
 
 
 @pytest.mark.parametrize("how", ["condition", "intervention"])
