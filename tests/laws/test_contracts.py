@@ -18,6 +18,7 @@ class TestSVI(EngineContract):
         return SVIEngine(self.kernel)
 
 
+@pytest.mark.slow
 class TestAuto(EngineContract):
     def make_engine(self):
         return as_engine("auto", self.kernel)

@@ -464,7 +464,14 @@ def test_a_score_of_vectors_with_holes_is_that_of_what_is_there(kernel):
     assert model(kernel).score(X, PAIR_Y, missing="mask") == pytest.approx(exact, abs=1e-5)
 
 
-@pytest.mark.parametrize("kernel", [bivariate, two_columns, rows_last, of_the_logarithm])
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        bivariate,
+        *(pytest.param(kernel, marks=pytest.mark.slow) for kernel in (two_columns, rows_last)),
+        of_the_logarithm,
+    ],
+)
 def test_a_fit_of_vectors_with_holes_sees_what_is_there(kernel):
     problem, _ = problem_of(kernel, ("X", "y"), {"X": X, "y": PAIR_Y}, None, "mask")
 

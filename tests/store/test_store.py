@@ -728,6 +728,7 @@ def test_kills_at_random_times_change_nothing(seed, model, X, tmp_path, undistur
     assert all(path.suffix != SUFFIX for path in tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_stream_with_another_value_of_all_rows_does_not_resume(X, tmp_path):
     def dosed(X, d, y=None):
         b = numpyro.sample("b", dist.Normal())
