@@ -1241,7 +1241,7 @@ class ImpactModel(Routed, Portable):
         with progress_bar(call.inputs.rows, **bars) as bar:
             tree, notes = carry_out(call.prepared, result, request, scratch, bar.update)
         self._say(notes)
-        return predicting.of_rows_that_count(call, tree)
+        return predicting.of_rows_that_count(call, tree) if request.conditions else tree
 
     def _say(self, notes: Sequence[Note]) -> None:
         """Show notes, without those that are said once of a fit, and have been."""

@@ -83,10 +83,8 @@ def labelled(setup: Setup, call: Planned) -> Result:
 
 
 def of_rows_that_count(call: Planned, tree: xr.DataTree) -> xr.DataTree:
-    """The result without rows that do not count, where it is about densities."""
+    """A result of densities without the rows that do not count."""
     request, task = call.request, call.prepared.call
-    if not request.conditions:
-        return tree
     row_dim = task.task.results.row_dim
     counts = rows_that_count(task, tree[request.group].to_dataset(), row_dim)
     if counts is None:
