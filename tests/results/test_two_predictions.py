@@ -119,6 +119,17 @@ def test_predictions_of_two_models_are_unpaired():
         im.estimate_effect(first, refitted.predict_on_batch(X, dose=np.ones(4)))
 
 
+def test_posteriors_that_only_begin_alike_are_unpaired():
+    trees: list[Any] = [
+        ImpactModel(plain)
+        .set_posterior_sample({"b": np.linspace(0.0, end, 5)})
+        .predict_on_batch(X, dose=np.ones(4), rng_key=1)
+        for end in (1.0, 2.0)
+    ]
+    with pytest.warns(OutputWarning, match="two posteriors of one kernel"):
+        ImpactModel(plain).estimate_effect(*trees)
+
+
 @pytest.mark.parametrize("wrong", [np.zeros(4), {"y": np.zeros(4)}])
 def test_only_trees_are_outputs(wrong):
     im = ImpactModel(plain).set_posterior_sample({"b": np.ones(5)})
