@@ -19,8 +19,8 @@ import numpy as np
 
 from aimz.capture.comparison import Comparison
 from aimz.capture.definitions import register_source
-from aimz.capture.names import is_installed
 from aimz.capture.writer import STORED, NotCapturedError, Writer
+from aimz.reads import is_installed
 
 __all__ = ["Captured", "captured", "run_code"]
 

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from aimz.arrays import Array
-from aimz.capture.definitions import globals_read, is_alike
-from aimz.capture.names import GONE, is_of_library
+from aimz.capture.definitions import is_alike
+from aimz.capture.names import GONE
+from aimz.reads import globals_read, is_of_library
 
 __all__ = ["Comparison"]
 

@@ -28,8 +28,6 @@ __all__ = [
     "class_definition",
     "class_scope",
     "definition_of",
-    "globals_read",
-    "imports_inside",
     "is_alike",
     "register_source",
     "span_of",
@@ -226,32 +224,6 @@ class _Changed(ast.NodeTransformer):
 def span_of(node: Any) -> Span:
     """Where a node begins and ends."""
     return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
-
-
-def globals_read(code: types.CodeType) -> set[str]:
-    """Names that a function, and the functions inside it, look up in their module."""
-    read = {"LOAD_GLOBAL", "LOAD_NAME"}
-    names = {
-        str(instruction.argval)
-        for instruction in dis.get_instructions(code)
-        if instruction.opname in read
-    }
-    return names.union(*(globals_read(c) for c in code.co_consts if isinstance(c, types.CodeType)))
-
-
-def imports_inside(code: types.CodeType) -> set[str]:
-    """Modules that a function imports when it runs; a relative one begins with a dot."""
-    names: set[str] = set()
-    level = 0
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "IMPORT_NAME":
-            names.add("." * level + str(instruction.argval))
-        if instruction.opname in ("LOAD_CONST", "LOAD_SMALL_INT") and isinstance(
-            instruction.argval, int
-        ):
-            level = instruction.argval
-    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
-    return names.union(*(imports_inside(c) for c in inner))
 
 
 def is_alike(one: types.CodeType, other: types.CodeType) -> bool:

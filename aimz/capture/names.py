@@ -3,19 +3,13 @@
 import functools
 import importlib
 import sys
-import sysconfig
-from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
-__all__ = ["GONE", "exact_path", "import_path", "is_installed", "is_of_library", "reached"]
+__all__ = ["GONE", "exact_path", "import_path", "reached"]
 
 
 GONE: Any = object()
-_LIBRARY = tuple(
-    Path(sysconfig.get_path(name)).resolve()
-    for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
 
 
 def exact_path(value: object) -> tuple[str, str] | None:
@@ -52,22 +46,3 @@ def import_path(value: object) -> tuple[str, str] | None:
 def reached(module: ModuleType, name: str) -> Any:
     """What a dotted name means in a module."""
     return functools.reduce(getattr, name.split("."), module)
-
-
-def is_of_library(function: FunctionType) -> bool:
-    """Whether the code of a function is an installed package's, and not the user's."""
-    file = Path(function.__code__.co_filename)
-    return file.is_absolute() and any(
-        file.resolve().is_relative_to(directory) for directory in _LIBRARY
-    )
-
-
-def is_installed(module: str) -> bool:
-    """Whether a module comes with Python or with a package, and not from the user's directory."""
-    loaded = sys.modules.get(module)
-    file = getattr(loaded, "__file__", None)
-    if file is None:
-        return True
-    if module.split(".", maxsplit=1)[0] == "aimz":
-        return True
-    return any(Path(file).resolve().is_relative_to(directory) for directory in _LIBRARY)

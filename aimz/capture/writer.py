@@ -25,11 +25,10 @@ from aimz.capture.definitions import (
     class_definition,
     class_scope,
     definition_of,
-    globals_read,
-    imports_inside,
     span_of,
 )
-from aimz.capture.names import import_path, is_installed, is_of_library
+from aimz.capture.names import import_path
+from aimz.reads import globals_read, imports_inside, is_installed, is_of_library
 
 __all__ = ["DATA", "STORED", "NotCapturedError", "Writer"]
 

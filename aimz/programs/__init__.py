@@ -22,6 +22,7 @@ from aimz.programs.tracing import (
     shared_traces,
     trace,
 )
+from aimz.programs.versions import unversioned, version_of
 
 __all__ = [
     "NO_ROW",
@@ -44,4 +45,6 @@ __all__ = [
     "shared_traces",
     "site_key",
     "trace",
+    "unversioned",
+    "version_of",
 ]

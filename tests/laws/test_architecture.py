@@ -21,7 +21,18 @@ PACKAGE = ROOT / "aimz"
 # Along the road of the data: a wing imports from those before it, through their faces only.
 WINGS = (
     *("_version", "errors", "options", "choices", "arrays"),  # the ground
-    *("programs", "families", "capture", "overlap", "plots", "data", "kernel", "outcomes", "store"),
+    *(
+        "reads",
+        "programs",
+        "families",
+        "capture",
+        "overlap",
+        "plots",
+        "data",
+        "kernel",
+        "outcomes",
+        "store",
+    ),
     *("inference", "sampling", "execution", "results", "prediction", "effects", "model"),
     *("sklearn", "mlflow", "testing", "utils"),
 )
