@@ -137,6 +137,8 @@ def _prepared(
     split = replace(split, arguments={n: value.given for n, value in values.items()})
     replaced = {n: _over_rows(name, value, factual) for n, value in values.items()}
     its_inputs = _given(name, asked, factual, start.values, replaced)
+    if factual.spec.measured:
+        _check_measured(name, split, question, factual, its_inputs)
     if its_inputs.spec.coupled != factual.spec.coupled:
         msg = f"Scenario '{name}' makes rows interact, or not, unlike what is natural: no noise "
         raise InputError(msg + "is shared then. Predict each by itself.", code="unpaired")
@@ -356,6 +358,28 @@ def _statistic_notes(name: str, change: Split, factual: Given) -> tuple[Note, ..
         "and pass the result."
     )
     return (Note(OutputWarning, text, "rows-statistic"),)
+
+
+def _check_measured(
+    name: str, change: Split, question: Question, factual: Given, its_inputs: Given
+) -> None:
+    """Refuse a change of what the kernel sets against its own mean or the like: they cancel."""
+    spec = factual.spec
+    for source, column in sorted(spec.measured, key=str):
+        is_set = source in change.sites and spec[source].follows_rows
+        pair = [g.arguments.arrays.get(source) for g in (factual, its_inputs)]
+        if source in change.arguments and not any(part is None for part in pair):
+            then, now = (np.asarray(part) for part in pair)
+            if column is not None:
+                then, now = then[:, column], now[:, column]
+            is_set = not np.array_equal(then, now)
+        if is_set and question.site in spec.descendants(change.sites, arguments=change.arguments):
+            msg = (
+                f"Scenario '{name}' changes '{source}', which the kernel sets against a statistic "
+                "of it over the rows, as in x - x.mean(): it changes along, and cancels the "
+                "change. Pass the statistic as an argument."
+            )
+            raise InputError(msg, code="statistic-cancels")
 
 
 def _blocked_notes(

@@ -163,6 +163,9 @@ class KernelSpec:
         Why, in a sentence; "" when separable.
     pooled : frozenset of str
         Arguments and sites of which the kernel computes a statistic over the rows, such as a mean.
+    measured : frozenset of (str, int or None)
+        Those that it sets against a statistic of themselves, as in `x - x.mean()`; each with the
+        column, None where columns are not told apart.
     widest : int
         Elements of the largest array that the kernel computes, such as a covariance over rows.
     in_priors : bool
@@ -194,6 +197,7 @@ class KernelSpec:
     coupled: bool
     reason: str = ""
     pooled: frozenset[str] = frozenset()
+    measured: frozenset[tuple[str, int | None]] = frozenset()
     in_priors: bool = False
     widest: int = field(default=0, compare=False, repr=False)
     version: str = field(default="", compare=False, repr=False)
@@ -339,6 +343,7 @@ def spec_of(
         reason=verdict.reason,
         in_priors=verdict.in_priors,
         pooled=verdict.pooled & (set(arguments) | verdict.sites.keys()),
+        measured=verdict.measured,
         widest=_widest(reading.program.jaxpr) if verdict.reason else 0,
     )
 

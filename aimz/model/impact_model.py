@@ -1001,7 +1001,7 @@ class ImpactModel(Routed, Portable):
         InputError
             `scenario-incomplete`, `scenario-unknown`, `option-unknown`, `option-ambiguous`,
             `treatment-unknown`, `no-mean`, `ratio-undefined`, `rung-mismatch`, `family-unknown`,
-            `rows-lazy`, and as in `predict`.
+            `rows-lazy`, `statistic-cancels`, and as in `predict`.
 
         Warns
         -----

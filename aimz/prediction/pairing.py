@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from aimz.data import row_fingerprint
-from aimz.errors import Note, OutputWarning
+from aimz.errors import InputError, Note, OutputWarning
 from aimz.execution import run_in_threads
 from aimz.kernel import KernelSpec
 from aimz.prediction.inputs import Given
@@ -27,6 +27,7 @@ __all__ = ["concerns", "difference", "leads", "why_unpaired"]
 
 
 _NOWHERE, _GLOBAL, _POOLED, _KEPT = "nowhere", "global", "pooled", "kept "
+_MEASURED = "measured"  # what is set against a statistic of itself
 _ANYWHERE = "anywhere"  # of what is not traced
 # What a call sets, among its arguments.
 _SETTINGS = "intervention and condition"
@@ -39,7 +40,7 @@ def leads(given: Given, prepared: Prepared, fitted: Fitted) -> str:
     targets = {output} if output in task.sites else set(task.sites)
     fixed = {*task.do, *task.condition}
     held = {*block.posterior, *block.row_posterior}
-    ways = {_SETTINGS: {"value": _settings(prepared), "leads": ""}}
+    ways: dict[str, dict[str, str]] = {_SETTINGS: {"value": _settings(prepared), "leads": ""}}
     for name, value in given.arguments.arrays.items():
         if name in given.source.names or name == output:
             continue
@@ -49,7 +50,26 @@ def leads(given: Given, prepared: Prepared, fitted: Fitted) -> str:
         ways[name] = {"value": _number(value), "leads": way}
     for name, value in given.arguments.static.items():  # may lead anywhere
         ways[name] = {"value": fingerprint_values(value), "leads": _ANYWHERE}
+    if task.spec.measured:
+        for name, number in _measured(given, prepared, targets).items():
+            ways.setdefault(name, {"value": "", "leads": ""})[_MEASURED] = number
     return json.dumps(ways)
+
+
+def _measured(given: Given, prepared: Prepared, targets: set[str]) -> dict[str, str]:
+    """For what the kernel sets against its own statistic, a number for what is set so."""
+    task, block = prepared.call.task, prepared.call.block
+    spec, arrays = task.spec, given.arguments.arrays
+    numbers: dict[str, str] = {}
+    for name, column in sorted(spec.measured, key=str):
+        if name in arrays and targets & spec.descendants(arguments={name}):
+            part = arrays[name] if column is None else np.asarray(arrays[name])[:, column]
+            numbers[name] = numbers.get(name, "") + _number(part)
+        elif name in task.do and targets & spec.descendants({name}):
+            set_to = [{**block.values, **block.row_values}.get(name)]
+            set_to += [id(function) for site, function in task.functions if site == name]
+            numbers[name] = fingerprint_values(set_to)
+    return numbers
 
 
 def _settings(prepared: Prepared) -> str:
@@ -87,14 +107,16 @@ def concerns(baseline: xr.DataTree, intervention: xr.DataTree) -> tuple[Note, ..
     Raises
     ------
     InputError
-        `global-carries`: only a global latent of the posterior carries what they differ in.
+        `global-carries`: only a global latent of the posterior carries what they differ in;
+        `statistic-cancels`: the kernel sets what they differ in against a statistic of itself.
     """
     unpaired = why_unpaired(baseline, intervention)
     notes = [Note(OutputWarning, unpaired, "unpaired")] if unpaired else []
     group = shared_group(baseline, intervention)
     first, second = (tree[group].data_vars for tree in (baseline, intervention))
+    one, other = (_leads_of(tree) for tree in (baseline, intervention))
+    _check_measured(one, other)
     if not unpaired:
-        one, other = (_leads_of(tree) for tree in (baseline, intervention))
         notes += [*_on_the_way(one, other), *_unmoved(one, other, first, second)]
     for name in first.keys() & second.keys():
         if shared_measure(second[name], first[name]) == "category":
@@ -132,6 +154,18 @@ def _leads_of(tree: xr.DataTree) -> dict[str, Any]:
     """What `leads` has written into a result; nothing in one that is older."""
     leads_by_name: dict[str, Any] = json.loads(str(tree.attrs.get("arguments", "{}")))
     return leads_by_name
+
+
+def _check_measured(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Refuse two calls that differ in what the kernel sets against a statistic of itself."""
+    for name in sorted(first.keys() & second.keys()):
+        if first[name].get(_MEASURED) != second[name].get(_MEASURED):
+            msg = (
+                f"The scenarios differ in '{name}', which the kernel sets against a statistic of "
+                "it over the rows, as in x - x.mean(): it changes along, and cancels the change. "
+                "Pass the statistic as an argument."
+            )
+            raise InputError(msg, code="statistic-cancels")
 
 
 def _on_the_way(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Note]:

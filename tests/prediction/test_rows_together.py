@@ -354,7 +354,7 @@ def test_new_rows_of_a_kernel_that_takes_a_statistic_warn(statistic):
     im.predict_on_batch(X)  # the fitted rows
     with pytest.warns(OutputWarning, match="computes a statistic of 'X' over the rows"):
         im.predict_on_batch(X + 1)
-    with pytest.warns(OutputWarning, match="changes 'X', of which the kernel computes a statistic"):
+    with pytest.raises(InputError, match="changes 'X', which the kernel sets against a statistic"):
         im.effect(X, {}, {"X": lambda X: X + 0.01}, progress=False)
 
 

@@ -30,6 +30,7 @@ class Flow:
     fill: bool | int | float | None = None  # every element is this number
     mixed: str = ""  # why rows meet in this value
     sources: frozenset[str] = frozenset()
+    is_given: bool = False  # an argument as it was passed, whose columns are told apart
     parts: tuple["Flow", ...] = field(default=(), repr=False)  # columns of an index array
 
     def is_same(self, axis: int) -> bool:

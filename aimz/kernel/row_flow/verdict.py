@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from aimz.kernel.equations import Equations
 from aimz.kernel.row_flow.rules import Flow
-from aimz.kernel.row_flow.walk import follow, following, pooled_in, whole
+from aimz.kernel.row_flow.sources import argument, column, columns_of, measured, pooled, split
+from aimz.kernel.row_flow.walk import follow, following, whole
 from aimz.kernel.statements import Reading, Statement
 
 __all__ = ["Found", "Verdict", "follows", "judge"]
 
 
-_ARGUMENT = "argument "  # before the name of an argument, which a site may have too
+_MOST_COLUMNS = 64  # of an argument whose columns are told apart
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Verdict:
     """Sites, and which arguments and plates are rows; `reason` is "" when rows keep apart.
 
     `pooled` names the arguments and sites of which the kernel computes a statistic over the rows,
-    and `in_priors` says that rows meet in the priors of latents that belong to none, if at all.
+    `measured` those that it sets against one of themselves, by column where these are told apart
+    (else None), and `in_priors` says that rows meet in the priors of latents that belong to none,
+    if at all.
     """
 
     sites: dict[str, Found]
@@ -48,6 +51,7 @@ class Verdict:
     row_plates: frozenset[str]
     reason: str
     pooled: frozenset[str] = frozenset()
+    measured: frozenset[tuple[str, int | None]] = frozenset()
     in_priors: bool = False
 
 
@@ -105,19 +109,22 @@ def judge(
         for name, site in here.statements.items()
     }
     priors = {n for n, s in here.statements.items() if _is_global_latent(s, places[n][0])}
+    read = _read({name: by_role for name, by_role in roles.items() if name not in priors})
     return Verdict(
         sites,
         cut,
         plates,
         next((reason for reason in reasons.values() if reason), ""),
-        _pooled({name: by_role for name, by_role in roles.items() if name not in priors}),
+        pooled(read),
+        _measured(read),
         not any(reason for name, reason in reasons.items() if name not in priors),
     )
 
 
 def _observed(roles: Mapping[str, Flow]) -> frozenset[str]:
     """Arguments that what a site observes is made of."""
-    return _split(*(flow for role, flow in roles.items() if role == "observation"))[1]
+    flow = roles.get("observation")
+    return frozenset() if flow is None else split(flow.sources)[1]
 
 
 def _is_global_latent(site: Statement, rows: str) -> bool:
@@ -125,11 +132,17 @@ def _is_global_latent(site: Statement, rows: str) -> bool:
     return is_latent and rows == "none"
 
 
-def _pooled(roles: Mapping[str, Mapping[str, Flow]]) -> frozenset[str]:
-    """Arguments and sites of which a statistic over the rows goes into what sites are made of."""
+def _read(roles: Mapping[str, Mapping[str, Flow]]) -> frozenset[str]:
+    """Sources of what sites are made of; how a density reads its own parameters is no matter."""
     read = (f for by_role in roles.values() for role, f in by_role.items() if role != "density")
-    names = (name for flow in read for name in pooled_in(flow.sources))
-    return frozenset(name.removeprefix(_ARGUMENT) for name in names)
+    return frozenset[str]().union(*(flow.sources for flow in read))
+
+
+def _measured(sources: frozenset[str]) -> frozenset[tuple[str, int | None]]:
+    """Arguments and sites that are set against a statistic of themselves, by column."""
+    found = measured(sources)
+    names = frozenset[str]().union(*split(found))
+    return frozenset((n, k) for n in names for k in columns_of(n, found) or (None,))
 
 
 def _place(here: Statement, there: Statement, rows: int, probe: int) -> tuple[str, int | None]:
@@ -185,11 +198,11 @@ def _given(
     for (kind, name), aval in zip(traced.inputs, traced.program.in_avals, strict=True):
         shape = tuple(aval.shape)
         rows, axis = places.get(name, ("none", None)) if kind == "site" else ("none", None)
-        source = f"{_ARGUMENT}{name}"
+        source = argument(name)
         if kind == "argument" and name in squares:
             yield Flow(shape, mixed=f"'{name}' joins rows", sources=frozenset({source}))
         elif kind == "argument":
-            yield following(shape, 0, source) if name in cut else whole(shape, source)
+            yield _argument(name, shape) if name in cut else whole(shape, source)
         elif rows in ("sized", "scan"):
             yield Flow(shape, mixed=f"'{name}' holds several rows", sources=frozenset({name}))
         elif axis is not None:
@@ -198,16 +211,17 @@ def _given(
             yield whole(shape, *([name] if name else []))
 
 
+def _argument(name: str, shape: tuple[int, ...]) -> Flow:
+    """An argument of rows, whose columns are told apart where they are few."""
+    numbers = range(shape[1]) if len(shape) == 2 and shape[1] <= _MOST_COLUMNS else ()
+    columns = [column(name, number) for number in numbers]
+    return following(shape, 0, argument(name), *columns, is_given=bool(columns))
+
+
 def _sources(roles: Mapping[str, Flow]) -> tuple[frozenset[str], frozenset[str]]:
     """Sites and arguments that a site reads; its own value and what it observes do not count."""
-    return _split(*(f for role, f in roles.items() if role not in ("density", "observation")))
-
-
-def _split(*flows: Flow) -> tuple[frozenset[str], frozenset[str]]:
-    """Sites and arguments, which may share a name, that values are made of."""
-    sources = frozenset[str]().union(*(flow.sources for flow in flows))
-    arguments = {name for name in sources if name.startswith(_ARGUMENT)}
-    return sources - arguments, frozenset(name.removeprefix(_ARGUMENT) for name in arguments)
+    read = (f.sources for r, f in roles.items() if r not in ("density", "observation"))
+    return split(frozenset[str]().union(*read))
 
 
 def _is_broadcast(site: Statement, rows: int, roles: Mapping[str, Flow]) -> bool:

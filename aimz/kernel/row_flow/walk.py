@@ -9,7 +9,7 @@ A value is one of: *whole* (no row in it), *following* (`axis` is the row axis),
 loop over the rows: it belongs to the row at hand) or *mixed* (several rows meet in it).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +21,9 @@ from jax.typing import ArrayLike
 
 from aimz.kernel.row_flow.indexing import INDEXING
 from aimz.kernel.row_flow.rules import OWN, RULES, Equation, Flow, Mixes, Pools, join_like
+from aimz.kernel.row_flow.sources import measured_tags, pooled_tags, without_columns
 
-__all__ = ["constant", "follow", "following", "pooled_in", "whole"]
+__all__ = ["constant", "follow", "following", "whole"]
 
 
 _RULES = RULES | INDEXING
@@ -43,7 +44,9 @@ _CALLS = frozenset(
         "xla_metadata_call",
     }
 )
-_POOLED = "pooled "  # before the name of a source of which a statistic over rows is taken
+# How a value is measured by another, and what leaves an argument as it was passed.
+_AGAINST = frozenset({"sub", "div", "lt", "le", "gt", "ge"})
+_SAME = frozenset({"convert_element_type", "copy"})
 _PROGRAMS = ("jaxpr", "call_jaxpr", "fun_jaxpr", "expanded")
 
 
@@ -52,9 +55,9 @@ def whole(shape: tuple[int, ...], *sources: str) -> Flow:
     return Flow(tuple(shape), sources=frozenset(sources))
 
 
-def following(shape: tuple[int, ...], axis: int, *sources: str) -> Flow:
+def following(shape: tuple[int, ...], axis: int, *sources: str, is_given: bool = False) -> Flow:
     """A value that has one row along each index of `axis`."""
-    return Flow(tuple(shape), axis, sources=frozenset(sources))
+    return Flow(tuple(shape), axis, sources=frozenset(sources), is_given=is_given)
 
 
 def constant(value: ArrayLike) -> Flow:
@@ -123,6 +126,8 @@ def _equation(equation: core.JaxprEqn, flows: list[Flow]) -> list[Flow]:
     inner = _called(eqn, flows)
     if inner is not None:
         return follow(*inner)
+    if name == "slice" and flows[0].is_given and flows[0].axis == 0:
+        flows = [_of_columns(eqn, flows[0])]
     has_own = any(flow.axis == OWN for flow in flows)
     if name in _CONTROL and not has_own:
         return _CONTROL[name](eqn, flows)
@@ -134,12 +139,17 @@ def _equation(equation: core.JaxprEqn, flows: list[Flow]) -> list[Flow]:
     else:
         outputs = _ruled(eqn, flows)
     sources = frozenset[str]().union(*(flow.sources for flow in flows))
-    return [replace(flow, sources=sources | flow.sources) for flow in outputs]
+    if name in _AGAINST:
+        one, other = (flow.sources for flow in flows)
+        sources |= measured_tags(one, other) | measured_tags(other, one)
+    is_given = name in _SAME and flows[0].is_given
+    return [replace(flow, sources=sources | flow.sources, is_given=is_given) for flow in outputs]
 
 
-def pooled_in(sources: Iterable[str]) -> frozenset[str]:
-    """Names of the sources of which a statistic over the rows is taken on the way."""
-    return frozenset(s.removeprefix(_POOLED) for s in sources if s.startswith(_POOLED))
+def _of_columns(eqn: Equation, flow: Flow) -> Flow:
+    """What a slice reads of an argument's columns."""
+    kept = range(eqn.params["start_indices"][1], eqn.params["limit_indices"][1])
+    return replace(flow, sources=without_columns(flow.sources, kept))
 
 
 def _mixed_before(name: str, flows: Sequence[Flow]) -> str:
@@ -182,9 +192,10 @@ def _ruled(eqn: Equation, flows: Sequence[Flow]) -> list[Flow]:
         if rule is not None:
             return rule(eqn, flows)
     except Mixes as meeting:
-        of_rows = [flow.sources for flow in flows if flow.axis is not None]
-        pooled = frozenset[str]().union(*of_rows) if isinstance(meeting, Pools) else ()
-        tags = frozenset(_POOLED + name for name in pooled if not name.startswith(_POOLED))
+        of_rows = frozenset[str]().union(*(f.sources for f in flows if f.axis is not None))
+        tags = pooled_tags(of_rows) if isinstance(meeting, Pools) else frozenset[str]()
+        if eqn.primitive.name == "sort":  # a rank is one's place among all
+            tags |= measured_tags(of_rows, tags)
         return [replace(flow, sources=tags) for flow in _all(eqn, mixed=str(meeting))]
     if any(flow.axis is not None for flow in flows):
         return _all(eqn, mixed=f"what '{eqn.primitive.name}' does to rows is not known")
