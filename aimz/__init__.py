@@ -3,6 +3,9 @@
 A user brings a *kernel*, a plain NumPyro model function, and gets an estimator: `ImpactModel`.
 """
 
+from typing import TYPE_CHECKING, Any
+
+from aimz import errors as _errors
 from aimz._version import __version__
 from aimz.errors import (
     AimzError,
@@ -10,7 +13,6 @@ from aimz.errors import (
     FitWarning,
     InputError,
     KernelValidationError,
-    NotFittedError,
     OutputWarning,
     PerformanceWarning,
     StoreError,
@@ -20,6 +22,9 @@ from aimz.model import ImpactModel
 from aimz.options import set_options
 from aimz.store import open_result as open  # noqa: A004  # read as aimz.open
 from aimz.store import verify
+
+if TYPE_CHECKING:
+    from aimz.errors import NotFittedError
 
 __all__ = [
     "AimzError",
@@ -38,3 +43,15 @@ __all__ = [
     "set_options",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`NotFittedError` is made when somebody asks for it, since scikit-learn is loaded for it."""
+    if name == "NotFittedError":
+        return _errors.NotFittedError
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,10 +6,12 @@ consequence: `FitWarning` (do not trust the fit), `OutputWarning` (not what you 
 """
 
 import difflib
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from sklearn.exceptions import NotFittedError as _SklearnNotFittedError
+from aimz.libraries import sklearn
 
 __all__ = [
     "AimzError",
@@ -44,10 +46,6 @@ class InputError(AimzError, ValueError):
 
 class KernelValidationError(AimzError, ValueError):
     """The kernel itself cannot be used as it is written."""
-
-
-class NotFittedError(AimzError, _SklearnNotFittedError):  # type: ignore[misc]  # no stubs
-    """The model has no posterior yet; also scikit-learn's `NotFittedError`."""
 
 
 class ProcessError(AimzError, RuntimeError):
@@ -92,6 +90,28 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 def _rebuild(kind: type, message: str, code: str) -> object:
     return kind(message, code=code)
+
+
+if TYPE_CHECKING:
+
+    class NotFittedError(AimzError, ValueError, AttributeError):
+        """The model has no posterior yet; also scikit-learn's `NotFittedError`."""
+
+
+_MAKING = threading.Lock()
+
+
+def __getattr__(name: str) -> Any:
+    """`NotFittedError` inherits from scikit-learn's, which is loaded when somebody asks for it."""
+    if name != "NotFittedError":
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    with _MAKING:  # one class, however many threads ask
+        if name not in globals():
+            bases = (AimzError, sklearn.exceptions.NotFittedError)
+            about = "The model has no posterior yet; also scikit-learn's `NotFittedError`."
+            globals()[name] = type(name, bases, {"__module__": __name__, "__doc__": about})
+    return globals()[name]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -44,7 +44,7 @@ class _Own:
     coords: dict[str, list[str]] = field(default_factory=dict)
 
 
-class _Impact(Portable):
+class _Impact(Portable, BaseEstimator):  # type: ignore[misc]  # no stubs
     """What both estimators share: parameters, the model inside, its expectations and draws."""
 
     model_: ImpactModel

@@ -3,6 +3,8 @@
 A `Value` is asked for all of this in place of the container.
 """
 
+from __future__ import annotations
+
 import datetime
 import math
 from collections import Counter
@@ -14,10 +16,10 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 
 from aimz.data.labels import Marks, column_order, marks_of, other_labels, row_order, storable
 from aimz.errors import InputError
+from aimz.libraries import pd
 
 __all__ = [
     "Value",
@@ -39,8 +41,7 @@ __all__ = [
 
 _JAX = (jnp.integer, jnp.floating)
 _WHOLE = (bool, int, np.bool_, np.integer)
-_TIMES = (datetime.date, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period)
-_NOT_NUMBERS: dict[str, tuple[type, ...]] = {"text": (str, bytes), "dates or times": _TIMES}
+_TIMES = (datetime.date, datetime.timedelta, np.datetime64, np.timedelta64)
 _ENCODE = "Encode it as numbers before you pass it."
 _DAYS = "Pass numbers, such as days since the first one."
 # A cast to 32 bits may blur numbers from this size on by at most so much of their range.
@@ -84,7 +85,7 @@ class Value:
         return names
 
     @cached_property
-    def array(self) -> "np.ndarray | jax.Array":
+    def array(self) -> np.ndarray | jax.Array:
         """The numbers, in a dtype that holds them."""
         return as_array(self.given, self.name)
 
@@ -100,7 +101,7 @@ class Value:
         """What it holds as labels, of any kind."""
         return as_labels(self.given, self.name)
 
-    def in_rows(self, order: np.ndarray) -> "Value":
+    def in_rows(self, order: np.ndarray) -> Value:
         """The same with its rows in another order."""
         rows, columns = self.marks
         value = self.given.iloc[order] if hasattr(self.given, "iloc") else self.given[order]
@@ -108,7 +109,7 @@ class Value:
             self, given=value, marks=Marks(None if rows is None else rows[order], columns)
         )
 
-    def in_columns(self, fitted: tuple[str, ...] | None) -> "Value":
+    def in_columns(self, fitted: tuple[str, ...] | None) -> Value:
         """The same with its columns in the fitted order.
 
         Raises
@@ -428,9 +429,10 @@ def _from_objects(array: np.ndarray, name: str, value: Any) -> np.ndarray:
 
 def _number_of(item: Any) -> float | str:
     """A number, or in words what it is instead."""
-    for words, types in _NOT_NUMBERS.items():
-        if isinstance(item, types):
-            return words
+    if isinstance(item, str | bytes):
+        return "text"
+    if isinstance(item, (*_TIMES, pd.Period)):
+        return "dates or times"
     try:
         return float(item)
     except (TypeError, ValueError):

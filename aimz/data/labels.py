@@ -5,13 +5,15 @@ another order are put in the fitted one, rows of a Series in another order than 
 input are put in its order, and labels that differ are refused.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from aimz.errors import InputError, nearest
+from aimz.libraries import pd
 
 __all__ = [
     "Marks",

@@ -6,6 +6,8 @@ rows, stands for the whole wherever only the structure of the data matters. The 
 be unknown until the end.
 """
 
+from __future__ import annotations
+
 import hashlib
 import itertools
 import math
@@ -14,13 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import pandas as pd
 
 from aimz.data.arguments import Known
 from aimz.data.containers import Value, is_given, lined_up, values_of
 from aimz.data.fingerprints import canonical_rows, row_fingerprint
 from aimz.data.labels import column_order, storable
 from aimz.errors import InputError
+from aimz.libraries import pd
 
 __all__ = [
     "HEAD_ROWS",

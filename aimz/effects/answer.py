@@ -1,12 +1,12 @@
 """Sums of one pass, turned to the answer: contrasts, labels and attributes."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from aimz.effects.probabilities import EVENT
 from aimz.effects.question import Question
@@ -14,6 +14,7 @@ from aimz.effects.reduction import RowSummary
 from aimz.effects.scenarios import Scenarios
 from aimz.errors import InputError
 from aimz.kernel import SiteSpec
+from aimz.libraries import pd, xr
 from aimz.results import Schema, site_dims
 
 __all__ = [
@@ -66,7 +67,7 @@ def derived(question: Question, averages: Mapping[Any, np.ndarray]) -> np.ndarra
 
 
 def answer_of(
-    question: Question, averages: Mapping[Any, np.ndarray], names: list[Any], shape: "AnswerShape"
+    question: Question, averages: Mapping[Any, np.ndarray], names: list[Any], shape: AnswerShape
 ) -> xr.DataArray:
     """Averages of one pass, as the labelled answer to a question."""
     if question.meaning.is_joint:

@@ -4,6 +4,8 @@ Scenarios share the key, the draws and the tiles. Nothing of size rows x draws i
 effect on each row is asked for.
 """
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,8 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from aimz.data import RowTile
 from aimz.effects.answer import (
@@ -37,6 +37,7 @@ from aimz.effects.scenarios import CROSSED, Scenarios
 from aimz.errors import InputError, Note, OutputWarning
 from aimz.execution import Call, JointRun, Plan, TileRun, compile_call, each_tile, num_draws
 from aimz.kernel import SiteSpec
+from aimz.libraries import pd, xr
 from aimz.overlap import Support
 from aimz.prediction import precision_notes
 from aimz.results import Schema

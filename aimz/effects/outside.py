@@ -5,13 +5,13 @@ hand, is scored on the rows of the call, of which nothing else is asked: whateve
 no data of a fit.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from aimz.data import RowTile
 from aimz.effects.population import Rows
@@ -19,6 +19,7 @@ from aimz.effects.scenarios import Scenarios
 from aimz.errors import Note, OutputWarning
 from aimz.execution import Call
 from aimz.kernel import coded_columns
+from aimz.libraries import pd, xr
 from aimz.overlap import Outside, Support, merged, outside, scores_of, sentence
 from aimz.prediction import Given
 

@@ -6,6 +6,8 @@ line for each number. All intervals are those of `Effect.summary`. The title say
 in a reader's words, and the small caption which question that is.
 """
 
+from __future__ import annotations
+
 import datetime
 import itertools
 import math
@@ -15,11 +17,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from aimz.effects.question import Question
 from aimz.effects.wording import Compared, labels_of, share_text
+from aimz.libraries import pd, xr
 from aimz.plots import (
     CAPTION,
     COLOURS,
@@ -96,7 +97,7 @@ class _Cells:
     facts: tuple[str, ...]
     times: np.ndarray | None = None
 
-    def taken(self, lines: Sequence[int] | np.ndarray) -> "_Cells":
+    def taken(self, lines: Sequence[int] | np.ndarray) -> _Cells:
         """The lines at some places."""
         return replace(
             self,
@@ -106,7 +107,7 @@ class _Cells:
             lines=tuple(self.lines[place] for place in lines),
         )
 
-    def as_lines(self) -> "_Cells":
+    def as_lines(self) -> _Cells:
         """One series, with a line for each number."""
         pairs = itertools.product(self.series, self.lines)
         return replace(
@@ -123,10 +124,10 @@ class _Cells:
 def plot_effect(
     effect: _Answer,
     *,
-    ax: "Axes | None" = None,
+    ax: Axes | None = None,
     ci_prob: float | None = None,
     ci_kind: str | None = None,
-) -> "Axes":
+) -> Axes:
     """Draw an effect in the picture that suits it; `Effect.plot` is its public form."""
     check_matplotlib()
     prob, kind = interval_of(ci_prob, ci_kind)
@@ -250,7 +251,7 @@ def _forest_of(cells: _Cells, *, is_sorted: bool) -> _Cells:
 
 
 # ------------------------------------------------------------------ pictures
-def _draw_density(ax: "Axes", effect: _Answer, cells: _Cells) -> None:
+def _draw_density(ax: Axes, effect: _Answer, cells: _Cells) -> None:
     import arviz as az
 
     draws = effect.draws.squeeze([dim for dim in effect.draws.dims if dim not in _SAMPLE])
@@ -277,7 +278,7 @@ def _draw_density(ax: "Axes", effect: _Answer, cells: _Cells) -> None:
     ax.set_xlabel(_what(effect.question), fontsize=PLAIN, parse_math=False)
 
 
-def _write_chance(ax: "Axes", effect: _Answer, mean: float, bounds: tuple[float, float]) -> None:
+def _write_chance(ax: Axes, effect: _Answer, mean: float, bounds: tuple[float, float]) -> None:
     """The mean, its interval and the chance of an effect in its direction, away from the null."""
     null = effect.question.null
     low, high = map(number_text, bounds)
@@ -308,7 +309,7 @@ def _write_chance(ax: "Axes", effect: _Answer, mean: float, bounds: tuple[float,
     )
 
 
-def _draw_forest(ax: "Axes", question: Question, cells: _Cells) -> "list[Line2D]":
+def _draw_forest(ax: Axes, question: Question, cells: _Cells) -> list[Line2D]:
     points: list[Line2D] = []
     count, kinds = len(cells.lines), len(cells.series)
     lines = np.arange(count, dtype=float)
@@ -341,7 +342,7 @@ def _forest_height(cells: _Cells) -> float:
     return 1.4 + pitch * max(2, len(cells.lines))
 
 
-def _draw_curves(ax: "Axes", effect: _Answer, cells: _Cells, doses: np.ndarray) -> "list[Line2D]":
+def _draw_curves(ax: Axes, effect: _Answer, cells: _Cells, doses: np.ndarray) -> list[Line2D]:
     question, order = effect.question, np.argsort(doses)
 
     def along(values: np.ndarray) -> np.ndarray:
@@ -362,7 +363,7 @@ def _draw_curves(ax: "Axes", effect: _Answer, cells: _Cells, doses: np.ndarray) 
     return curves
 
 
-def _draw_paths(ax: "Axes", question: Question, cells: _Cells, times: np.ndarray) -> "list[Line2D]":
+def _draw_paths(ax: Axes, question: Question, cells: _Cells, times: np.ndarray) -> list[Line2D]:
     from matplotlib import dates
 
     order = np.argsort(times)
@@ -381,8 +382,8 @@ def _draw_paths(ax: "Axes", question: Question, cells: _Cells, times: np.ndarray
 
 
 def _draw_bands(
-    ax: "Axes", x: np.ndarray, means: np.ndarray, bounds: np.ndarray, inner: np.ndarray | None
-) -> "list[Line2D]":
+    ax: Axes, x: np.ndarray, means: np.ndarray, bounds: np.ndarray, inner: np.ndarray | None
+) -> list[Line2D]:
     """Curves (curve, x) with bands (curve, (low, high), x) around them."""
     curves: list[Line2D] = []
     fades = 0.6 if len(means) > 1 else 1.0
@@ -397,7 +398,7 @@ def _draw_bands(
     return curves
 
 
-def _finish_curves(ax: "Axes", question: Question, cells: _Cells) -> None:
+def _finish_curves(ax: Axes, question: Question, cells: _Cells) -> None:
     _draw_null(ax.axhline, question.null)
     scale = _scale(ax.yaxis, ax.set_yscale, question, cells)
     ax.tick_params(labelsize=PLAIN)
@@ -410,9 +411,7 @@ def _draw_null(line: Callable[..., Any], null: float | None) -> None:
     line(null, color=GREY, ls=(0, (4, 3)), lw=1.0, zorder=1, label="_null")
 
 
-def _scale(
-    axis: "Axis", set_scale: Callable[[str], None], question: Question, cells: _Cells
-) -> str:
+def _scale(axis: Axis, set_scale: Callable[[str], None], question: Question, cells: _Cells) -> str:
     """Make an axis of ratios logarithmic where they differ much; what its label says of it."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -436,7 +435,7 @@ def _what(question: Question) -> str:
     return f"{question.wording} ({question.comparison.replace('_', ' ')})"
 
 
-def _write_words(ax: "Axes", title: str, caption: Iterable[Sequence[str]], *, is_own: bool) -> None:
+def _write_words(ax: Axes, title: str, caption: Iterable[Sequence[str]], *, is_own: bool) -> None:
     """Write the title above the picture and the caption below it, and fit labels to its size."""
     from matplotlib.figure import Figure
 

@@ -1,16 +1,18 @@
 """Whose effect it is: rows, arms, weights and groups."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from aimz.data import as_array, value_of
 from aimz.effects.changes import Natural, column_of
 from aimz.effects.question import Question
 from aimz.errors import InputError
+from aimz.libraries import pd
 
 __all__ = ["Rows", "in_arm", "rows_of"]
 

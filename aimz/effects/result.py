@@ -1,5 +1,7 @@
 """The answer to a question about effects: its draws, a table, sentences and a picture."""
 
+from __future__ import annotations
+
 import html
 import itertools
 from collections.abc import Mapping
@@ -7,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 from numpy.typing import DTypeLike
 
 from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
 from aimz.effects.wording import Compared, labels_of, share_text
 from aimz.errors import InputError
+from aimz.libraries import pd, xr
 from aimz.plots import label_text
 
 if TYPE_CHECKING:
@@ -151,10 +152,10 @@ class Effect:
     def plot(
         self,
         *,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         ci_prob: float | None = None,
         ci_kind: str | None = None,
-    ) -> "Axes":
+    ) -> Axes:
         """Draw the effect: a density, a forest, or a curve against the dose or over time.
 
         One number is drawn as the density of its draws. Three or more scenarios whose names are

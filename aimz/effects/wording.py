@@ -1,14 +1,15 @@
 """What was compared, in a reader's words: one record that text, tables, pictures and runs read."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
-import pandas as pd
-import xarray as xr
 
+from aimz.libraries import pd, xr
 from aimz.plots import scalar_text
 
 __all__ = ["Compared", "in_words", "labels_of", "share_text"]

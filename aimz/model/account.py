@@ -1,18 +1,20 @@
 """What a model says of itself: attributes of results, and the account that MLflow logs."""
 
+from __future__ import annotations
+
 import datetime
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
+from aimz import errors
 from aimz._version import __version__
 from aimz.capture import kept_account
 from aimz.data import only_counted
-from aimz.errors import NotFittedError
 from aimz.inference import Fit
 from aimz.kernel import KernelSpec, SiteSpec
+from aimz.libraries import xr
 from aimz.model.setup import Inference, Kernel, Setup
 from aimz.prediction import Fitted
 from aimz.results import draws_dataset, tree_of
@@ -87,7 +89,7 @@ def spec_of(fitted: Fitted) -> KernelSpec:
     """Structure of the kernel as the fit saw it."""
     if fitted.spec is None:
         msg = "The posterior was set by hand, so no data has shown the kernel's structure yet."
-        raise NotFittedError(msg, code="no-spec")
+        raise errors.NotFittedError(msg, code="no-spec")
     return fitted.spec
 
 

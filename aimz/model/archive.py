@@ -8,6 +8,8 @@ them. The state of an engine, from which a fit goes on, is kept where it consist
 the records that are listed here.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
@@ -22,7 +24,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from numpyro.infer.hmc import HMCState
 from numpyro.infer.hmc_util import HMCAdaptState
 from numpyro.infer.svi import SVIState
@@ -33,6 +34,7 @@ from aimz.data import Known
 from aimz.errors import InputError, StoreError
 from aimz.inference import ChainRecord, Fit, SVIRecord
 from aimz.kernel import KernelSpec, SiteSpec
+from aimz.libraries import optax
 from aimz.model.setup import PathLike
 from aimz.overlap import Score, Support
 from aimz.prediction import Fitted
@@ -46,11 +48,6 @@ _JSON, _ARRAYS = "model.json", "arrays.npz"
 _SEAL = "sha256"  # digest of the document itself
 # Records that an archive may name, and fields that stay out of it.
 _FITS = (Fit, Fitted, KernelSpec, Known, Score, SiteSpec, Support)
-_STATES = (
-    *(SVIRecord, SVIState, ChainRecord, HMCState, HMCAdaptState),
-    *(optax.InjectStatefulHyperparamsState, optax.ScaleByAdamState, optax.EmptyState),
-)
-_RECORDS: dict[str, Any] = {cls.__name__: cls for cls in (*_FITS, *_STATES)}
 _LEFT_OUT = {"problem", "notes", "support", "lookups"}
 _COLLECTIONS: dict[str, Any] = {"list": list, "tuple": tuple, "set": frozenset}
 _KEY_KINDS = ("threefry2x32", "rbg", "unsafe_rbg")
@@ -201,6 +198,12 @@ def _digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
+def _states() -> tuple[type, ...]:
+    """States of engines that an archive may name."""
+    states = (optax.InjectStatefulHyperparamsState, optax.ScaleByAdamState, optax.EmptyState)
+    return (SVIRecord, SVIState, ChainRecord, HMCState, HMCAdaptState, *states)
+
+
 def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """A value as JSON; arrays go to `arrays` and leave their name."""
     if isinstance(value, str | bool | int | float) or value is None:
@@ -211,7 +214,7 @@ def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"dtype": value.str}
     if isinstance(value, Mapping):
         return {"dict": [[_encoded(k, arrays), _encoded(v, arrays)] for k, v in value.items()]}
-    if type(value) in (*_FITS, *_STATES):
+    if type(value) in (*_FITS, *_states()):
         return {"record": type(value).__name__, "fields": _encoded_fields(value, arrays)}
     for kind, make in _COLLECTIONS.items():
         if type(value) is make:
@@ -221,7 +224,7 @@ def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _encoded_fields(value: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    fields = value._asdict() if type(value) in _STATES else dict(vars(value))
+    fields = value._asdict() if type(value) in _states() else dict(vars(value))
     state = {"state": _encoded_state(fields.pop("state"), arrays)} if "state" in fields else {}
     kept = {n: _encoded(v, arrays) for n, v in fields.items() if n not in _LEFT_OUT}
     return {**kept, **state}
@@ -272,6 +275,7 @@ def _decoded(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         return jax.random.wrap_key_data(words, impl=content)
     if kind == "record":
         fields = {n: _decoded(v, arrays) for n, v in dict(more)["fields"].items()}
-        return _RECORDS[content](**fields)
+        records: dict[str, Any] = {cls.__name__: cls for cls in (*_FITS, *_states())}
+        return records[content](**fields)
     msg = f"there is no '{kind}'"
     raise ValueError(msg)

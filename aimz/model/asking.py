@@ -1,16 +1,17 @@
 """Questions about scenarios: what `effect` and `estimate_effect` are asked, and how they answer."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import xarray as xr
-
 from aimz.data import Value, numbers_of
 from aimz.effects import Effect, Question, Rows, Scenarios, about, effect_of, scenarios_of
 from aimz.errors import InputError, Note
 from aimz.kernel import read_signature
+from aimz.libraries import xr
 from aimz.model.setup import Setup
 from aimz.options import progress_bar
 from aimz.prediction import Request, Use

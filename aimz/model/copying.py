@@ -5,18 +5,20 @@ optimiser. Neither is scikit-learn's to take apart, and pickle knows functions b
 are one parameter each and are shared by clones, and a pickle holds by value what has no name.
 """
 
+from __future__ import annotations
+
 import copy
 import functools
+import inspect
 import pickle
 import types
 from collections.abc import Mapping
 from typing import Any, Self
 
-from joblib import wrap_non_picklable_objects
 from numpyro.infer import SVI
-from sklearn.base import BaseEstimator, clone
 
 from aimz.errors import InputError
+from aimz.libraries import joblib, sklearn
 
 __all__ = ["Portable"]
 
@@ -29,14 +31,55 @@ if not hasattr(SVI, "__sklearn_clone__"):
     SVI.__sklearn_clone__ = lambda self: self
 
 
-class Portable(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
-    """An estimator whose kernel and inference object are taken as they are."""
+def _of_estimators(name: str) -> Any:
+    """A method of scikit-learn's `BaseEstimator`, which is loaded when the method is called."""
+
+    def method(self: Portable, *args: Any, **kwargs: Any) -> Any:
+        return getattr(sklearn.base.BaseEstimator, name)(self, *args, **kwargs)
+
+    return method
+
+
+class Portable:
+    """An estimator whose kernel and inference object are taken as they are.
+
+    It follows scikit-learn's protocol, which asks for methods and no base class: to inherit from
+    `BaseEstimator` would load scikit-learn and pandas where nobody uses them.
+    """
+
+    _metadata_request: Any
+
+    __sklearn_tags__ = _of_estimators("__sklearn_tags__")
+    _get_params_html = _of_estimators("_get_params_html")
+    _get_fitted_attr_html = _of_estimators("_get_fitted_attr_html")
+    _html_repr = _of_estimators("_html_repr")
+    _repr_html_inner = _of_estimators("_repr_html_inner")
+    _repr_mimebundle_ = _of_estimators("_repr_mimebundle_")
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        parameters = list(inspect.signature(cls).parameters.values())
+        return sorted(p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002
         """Constructor parameters; an inference object is one parameter, not many."""
         del deep  # NumPyro's SVI has a get_params of its own, which is not scikit-learn's
-        params: dict[str, Any] = super().get_params(deep=False)
-        return params
+        return {name: getattr(self, name) for name in self._get_param_names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Replace constructor parameters."""
+        sklearn.base.BaseEstimator.set_params(self, **params)
+        return self
+
+    @property
+    def _repr_html_(self) -> Any:
+        return sklearn.base.BaseEstimator._repr_html_.fget(self)  # its own property
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        changed = [(n, repr(v)) for n, v in self.get_params().items()]
+        shown = ", ".join(f"{n}={v}" for n, v in changed if v != repr(defaults[n].default))
+        return f"{type(self).__name__}({shown})"
 
     def __sklearn_clone__(self) -> Self:
         params = self.get_params()
@@ -48,13 +91,13 @@ class Portable(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stub
         return model
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
+        state = dict(vars(self))
         parts = {name: state.pop(name) for name in _PARTS}
         return {**state, **_packed(parts)}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         kept = dict(state)
-        super().__setstate__({**kept, **kept.pop(_BY_VALUE, {})})
+        vars(self).update({**kept, **kept.pop(_BY_VALUE, {})})
 
 
 class _ByValue:
@@ -82,7 +125,7 @@ def _is_numpyro(inference: Any) -> bool:
 
 def _cloned(value: Any) -> Any:
     # A partial of a function is as immutable as the function, and may be the kernel of an engine.
-    return value if isinstance(value, functools.partial) else clone(value, safe=False)
+    return value if isinstance(value, functools.partial) else sklearn.clone(value, safe=False)
 
 
 def _packed(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,11 +139,11 @@ def _packed(parts: Mapping[str, Any]) -> dict[str, Any]:
     plain = _pickled(parts)
     if isinstance(plain, bytes) and b"__main__" not in plain and b"__mp_main__" not in plain:
         return dict(parts)
-    packed = _pickled(wrap_non_picklable_objects(dict(parts), keep_wrapper=False))
+    packed = _pickled(joblib.wrap_non_picklable_objects(dict(parts), keep_wrapper=False))
     if isinstance(packed, bytes):
         return {_BY_VALUE: _ByValue(packed)}
     for name, value in parts.items():
-        error = _pickled(wrap_non_picklable_objects({name: value}, keep_wrapper=False))
+        error = _pickled(joblib.wrap_non_picklable_objects({name: value}, keep_wrapper=False))
         if not isinstance(error, bytes):
             kind = "" if isinstance(value, types.FunctionType) else f" ({type(value).__name__})"
             msg = (

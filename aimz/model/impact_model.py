@@ -4,6 +4,8 @@ State is the constructor's parameters, one frozen `Fitted` record, and a directo
 results. Examples share the names that the docstring of the class begins with.
 """
 
+from __future__ import annotations
+
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,15 +13,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike
 
+from aimz import errors
 from aimz.choices import check_switches
 from aimz.data import check_names, values_of
 from aimz.effects import Effect, changes_of, question_of
-from aimz.errors import InputError, Note, NotFittedError
+from aimz.errors import InputError, Note
 from aimz.inference import Fit, Settings, check_settings
 from aimz.kernel import KernelSpec, read_signature
+from aimz.libraries import xr
 from aimz.model import account, asking, fitting, predicting, saving
 from aimz.model.copying import Portable
 from aimz.model.fitting import Data
@@ -48,7 +51,7 @@ __all__ = ["ImpactModel"]
 
 
 # Models that have temporary results.
-_MODELS: "weakref.WeakSet[ImpactModel]" = weakref.WeakSet()
+_MODELS: weakref.WeakSet[ImpactModel] = weakref.WeakSet()
 _IN_MEMORY: dict[str, Any] = {"store": "memory", "progress": False}
 
 
@@ -1225,10 +1228,10 @@ class ImpactModel(Routed, Portable):
     def _trained(self, *, with_draws: bool = False) -> Fitted:
         if self._fitted is None:
             msg = "This model has no posterior. Call fit, or set_posterior_sample, first."
-            raise NotFittedError(msg, code="not-fitted")
+            raise errors.NotFittedError(msg, code="not-fitted")
         if with_draws and not (self._fitted.fit.draws or self._fitted.fit.attrs):
             msg = "This model was trained by steps and holds no draws yet. Call sample first."
-            raise NotFittedError(msg, code="no-draws")
+            raise errors.NotFittedError(msg, code="no-draws")
         return self._fitted
 
     def _streamed(self, request: Request, arguments: dict[str, Any]) -> xr.DataTree:

@@ -10,12 +10,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Self
 
-import sklearn
-from sklearn.utils.metadata_routing import UNCHANGED, MetadataRequest
-
 from aimz.data import check_names
 from aimz.errors import InputError
 from aimz.kernel import read_signature
+from aimz.libraries import sklearn
 
 __all__ = ["Routed", "keywords_of"]
 
@@ -54,7 +52,9 @@ class Routed:
         {'dose': None, 'sample_weight': None, 'missing': None}
         """
         stored = getattr(self, "_metadata_request", None)
-        requests = MetadataRequest(owner=type(self).__name__)  # not self: clones would keep it
+        requests = sklearn.utils.metadata_routing.MetadataRequest(
+            owner=type(self).__name__
+        )  # not self: clones would keep it
         for method in _METHODS:
             own = {} if stored is None else getattr(stored, method).requests
             for name in self._routable(method):
@@ -116,7 +116,7 @@ class Routed:
         check_names(requests, self._routable(method), what="argument")
         routing = self.get_metadata_routing()
         for name, alias in requests.items():
-            if alias == UNCHANGED:
+            if alias == sklearn.utils.metadata_routing.UNCHANGED:
                 continue
             try:
                 getattr(routing, method).add_request(param=name, alias=alias)

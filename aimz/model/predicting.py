@@ -1,16 +1,18 @@
 """Predictions, densities and scores: one road from a request to a tree with labels."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from aimz.data import check_positive, lined_up, value_of
 from aimz.errors import InputError
 from aimz.inference import Fit
 from aimz.kernel import KernelSpec
+from aimz.libraries import xr
 from aimz.model.account import attributes_of, groups_of
 from aimz.model.setup import RowsLike, Setup
 from aimz.prediction import (

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 from numpyro.infer import MCMC, SVI
-from sklearn.base import BaseEstimator
 
 from aimz.choices import shown
 from aimz.data import Source
 from aimz.errors import InputError
 from aimz.inference import NUTS, Engine, Fit, as_engine
 from aimz.kernel import read_signature, unknown_argument
+from aimz.model.copying import Portable
 from aimz.model.metadata_routing import keywords_of
 from aimz.prediction import Fitted, Request, Use
 from aimz.programs import as_key, derived_key
@@ -36,7 +36,7 @@ class _UnknownError(InputError, TypeError):
     """A parameter that there is not; a TypeError too, as Python's own."""
 
 
-def check_parameters(unknown: Iterable[str], model: type[BaseEstimator]) -> None:
+def check_parameters(unknown: Iterable[str], model: type[Portable]) -> None:
     """Refuse parameters that the constructor of a model does not have."""
     for name in unknown:
         valid = model._get_param_names()  # noqa: SLF001  # as scikit-learn's own

@@ -1,10 +1,13 @@
 """Numbers and labels in print."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
+
+from aimz.libraries import pd
 
 __all__ = ["label_text", "label_texts", "number_text", "plain_item", "scalar_text", "short_number"]
 

@@ -6,17 +6,19 @@ set runs, with the call's values in the place of the fitted ones, and the rows a
 returned. Rows are recognised by label and value together.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from aimz.arrays import Array
 from aimz.data import Arguments, Value, index_of, row_hashes
 from aimz.errors import InputError, Note, OutputWarning
 from aimz.inference import Problem
 from aimz.kernel import KernelSpec
+from aimz.libraries import pd
 from aimz.prediction.request import Request, Use
 
 __all__ = [

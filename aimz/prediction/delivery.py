@@ -3,17 +3,19 @@
 `prepare` is pure: it returns the call, its plan and its notes. `carry_out` runs it into a sink.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpyro
-import xarray as xr
 
 from aimz._version import __version__
 from aimz.errors import Note, OutputWarning
 from aimz.execution import Ready, TileRun, compile_call, run_tiles
+from aimz.libraries import xr
 from aimz.prediction.preparation import Prepared
 from aimz.prediction.request import Request
 from aimz.programs import fingerprint_values

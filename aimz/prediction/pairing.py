@@ -4,17 +4,19 @@ Each result carries a number for every argument of its call, and what a change o
 would meet on its way to what was asked for. So two results can be compared long after the calls.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from aimz.data import row_fingerprint
 from aimz.errors import InputError, Note, OutputWarning
 from aimz.execution import run_in_threads
 from aimz.kernel import KernelSpec
+from aimz.libraries import xr
 from aimz.prediction.inputs import Given
 from aimz.prediction.interventions import global_carries
 from aimz.prediction.preparation import Prepared

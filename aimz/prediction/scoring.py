@@ -4,17 +4,19 @@ A row counts if some of its data are there and no mask of the kernel leaves them
 size rows x draws is held.
 """
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
-import xarray as xr
 
 from aimz.data import RowTile
 from aimz.errors import InputError, Note
 from aimz.execution import Call, TileRun, compile_call, each_tile, plan_tiles
+from aimz.libraries import xr
 from aimz.prediction.delivery import precision_notes
 from aimz.prediction.preparation import Prepared
 from aimz.sampling import DENSITY, WEIGHT, density_spec, presence_block, scored

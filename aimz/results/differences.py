@@ -1,13 +1,15 @@
 """The difference of two results, draw by draw, in memory or from store to store."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 
 import numpy as np
-import xarray as xr
 
 from aimz.errors import InputError
 from aimz.families import turn
+from aimz.libraries import xr
 from aimz.results.schema import tree_of
 from aimz.store import Tile, Variable
 

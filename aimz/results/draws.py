@@ -1,14 +1,16 @@
 """Posterior draws in and out: flat arrays, arrays by chain, and datasets with labels."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from aimz.data import as_array, check_finite, check_positive
 from aimz.errors import InputError
 from aimz.kernel import KernelSpec
+from aimz.libraries import xr
 from aimz.results.differences import shared_group
 from aimz.results.layout import check_named
 from aimz.results.schema import Schema, as_variable, coords_of, site_dims

@@ -4,15 +4,17 @@ Leading dimensions are `chain` and `draw`; rows carry the input's labels; the ot
 their plates, by `dims=`, or as `<site>_dim_<i>`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import xarray as xr
 
 from aimz.choices import shown
 from aimz.errors import InputError
 from aimz.execution import Call, Plan, Ready
 from aimz.kernel import KernelSpec, SiteSpec
+from aimz.libraries import xr
 from aimz.results.schema import Schema, as_variable, coords_of, site_dims
 from aimz.store import Variable
 

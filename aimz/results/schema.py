@@ -1,14 +1,16 @@
 """Dimensions, coordinates and attributes of results, as ArviZ expects them."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from aimz.errors import InputError, nearest
 from aimz.kernel import KernelSpec, SiteSpec
+from aimz.libraries import xr
 
 __all__ = [
     "Schema",

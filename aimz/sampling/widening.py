@@ -5,6 +5,8 @@ polars and JAX alike. So a function gets its value in 64 bits, in the container 
 runs where JAX computes in 64 bits too. What it returns is checked as any other input is.
 """
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import sys
@@ -14,12 +16,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jax.typing import ArrayLike
 
 from aimz.data import as_array
 from aimz.errors import InputError
 from aimz.kernel import SiteSpec
+from aimz.libraries import pd
 
 __all__ = ["answered", "applied", "check_range", "in_place_of", "widened"]
 

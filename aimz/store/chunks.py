@@ -1,19 +1,15 @@
 """Chunks of arrays on disk: how they are cut, packed, written and checked."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
-import numcodecs
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec
-from zarr.codecs.numcodecs import PackBits
-from zarr.errors import ChunkNotFoundError
-from zarr.storage import LocalStore
 
 from aimz.errors import InputError
+from aimz.libraries import google_crc32c, numcodecs, zarr
 from aimz.store.sink import Groups, Variable
 
 __all__ = [
@@ -31,7 +27,6 @@ __all__ = [
 LONGEST_NAME = 200
 #: Rows that an array of unknown length starts with, in tiles.
 FIRST_TILES = 64
-_PACK_BITS = numcodecs.PackBits()
 
 
 def array_in(root: Any, variable: Variable, finished: Mapping[int, str]) -> Any:
@@ -45,6 +40,7 @@ def array_in(root: Any, variable: Variable, finished: Mapping[int, str]) -> Any:
         axis = variable.row_axis or 0
         shape[axis] = FIRST_TILES * variable.chunks[axis]
     kind = variable.stored.kind
+    packed = (zarr.codecs.numcodecs.PackBits(),) if kind == "b" else ()
     attributes = variable.attrs
     if variable.stored != variable.dtype:
         attributes["site_dtype"] = str(variable.dtype)
@@ -54,8 +50,8 @@ def array_in(root: Any, variable: Variable, finished: Mapping[int, str]) -> Any:
         chunks=tuple(max(1, size) for size in variable.chunks),
         dtype=variable.stored,
         fill_value=np.nan if kind == "f" else 0,
-        filters=(TransposeCodec(order=variable.order), *((PackBits(),) if kind == "b" else ())),
-        serializer=BytesCodec(),
+        filters=(zarr.codecs.TransposeCodec(order=variable.order), *packed),
+        serializer=zarr.codecs.BytesCodec(),
         compressors=compressors(variable.stored),
         dimension_names=variable.dims,
         attributes=attributes,
@@ -67,13 +63,15 @@ def array_in(root: Any, variable: Variable, finished: Mapping[int, str]) -> Any:
 def compressors(dtype: np.dtype[Any]) -> tuple[Any, ...]:
     """A checksum; integers and times are packed first, where floats would not shrink."""
     packed = (
-        (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),) if dtype.kind in "iumM" else ()
+        (zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),)
+        if dtype.kind in "iumM"
+        else ()
     )
-    return (*packed, Crc32cCodec())
+    return (*packed, zarr.codecs.Crc32cCodec())
 
 
 def write_chunk(
-    store: LocalStore,
+    store: zarr.storage.LocalStore,
     array: zarr.Array[Any],
     variable: Variable,
     place: tuple[slice, ...],
@@ -82,7 +80,7 @@ def write_chunk(
     """Write a whole chunk as Zarr does, in this thread: its event loop is one for all writers."""
     ordered = np.ascontiguousarray(values.transpose(variable.order))
     if variable.stored.kind == "b":
-        data = np.asarray(_PACK_BITS.encode(ordered))
+        data = np.asarray(numcodecs.PackBits().encode(ordered))
     else:
         data = ordered.astype(ordered.dtype.newbyteorder("<"), copy=False).reshape(-1)
     path = chunk_path(store, array, place)
@@ -96,7 +94,9 @@ def write_chunk(
         file.write(google_crc32c.value(data).to_bytes(4, "little"))
 
 
-def chunk_path(store: LocalStore, array: zarr.Array[Any], place: tuple[slice, ...]) -> Path:
+def chunk_path(
+    store: zarr.storage.LocalStore, array: zarr.Array[Any], place: tuple[slice, ...]
+) -> Path:
     """File of the chunk that holds a tile."""
     index = tuple(part.start // size for part, size in zip(place, array.chunks, strict=True))
     path: Path = store.root / array.path / array.metadata.encode_chunk_key(index)
@@ -138,6 +138,6 @@ def is_sound(array: zarr.Array[Any], place: tuple[slice, ...] | None) -> bool:
         return False
     try:
         array.with_config({"read_missing_chunks": False})[place]
-    except (ChunkNotFoundError, ValueError, RuntimeError, OSError):
+    except (zarr.errors.ChunkNotFoundError, ValueError, RuntimeError, OSError):
         return False
     return True

@@ -1,5 +1,7 @@
 """The manifest of a stored result: what is sealed when the last tile is there."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
@@ -8,10 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import zarr
-from zarr.storage import LocalStore
-
 from aimz.errors import StoreError
+from aimz.libraries import zarr
 from aimz.programs import TRACE_LOCK
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def seal(
-    store: LocalStore,
+    store: zarr.storage.LocalStore,
     attrs: Mapping[str, Any],
     identity: Mapping[str, str],
     finished: Mapping[int, str],
@@ -77,11 +77,11 @@ def differences_of(earlier: Mapping[str, str] | None, now: Mapping[str, str]) ->
     return [name for name in now if earlier.get(name) != now[name]]
 
 
-def _bytes(store: LocalStore, key: str) -> bytes:
+def _bytes(store: zarr.storage.LocalStore, key: str) -> bytes:
     return (store.root / key).read_bytes()
 
 
-def set_bytes(store: LocalStore, key: str, value: bytes) -> None:
+def set_bytes(store: zarr.storage.LocalStore, key: str, value: bytes) -> None:
     """Write a document whole or not at all."""
     path = store.root / key
     partial = path.with_name(f".{path.name}.partial")

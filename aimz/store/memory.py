@@ -1,5 +1,7 @@
 """Results in memory."""
 
+from __future__ import annotations
+
 import gc
 import math
 import weakref
@@ -9,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
+from aimz.libraries import xr
 from aimz.store.sink import Groups, Key, Tile, Variable
 
 __all__ = ["MemorySink"]
@@ -19,7 +21,7 @@ __all__ = ["MemorySink"]
 #: A result of this size first frees earlier ones that nobody uses.
 LARGE_BYTES = 256 * 2**20
 # The memory of large results that may still be in use.
-_LARGE: "list[weakref.ref[Any]]" = []
+_LARGE: list[weakref.ref[Any]] = []
 
 
 @dataclass

@@ -5,6 +5,8 @@ a checksum. A chunk that is missing or damaged, or a store that has gone, is an 
 read, never a number.
 """
 
+from __future__ import annotations
+
 import contextlib
 import importlib.util
 import itertools
@@ -13,18 +15,13 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
-import zarr
-from xarray.backends import BackendArray
-from xarray.core import indexing
-from zarr.storage import LocalStore
 
 from aimz.errors import StoreError
+from aimz.libraries import xr, zarr
 from aimz.store.directories import local_path
 from aimz.store.manifest import MANIFEST, Damage, checked_manifest, damaged_documents
 
@@ -89,7 +86,7 @@ def open_tree(root: Path, owner: object = None) -> xr.DataTree:
         `store-damaged`.
     """
     # The setting is one of the process: arrays take it with them when they are opened.
-    store: Any = LocalStore(root, read_only=True)
+    store: Any = zarr.storage.LocalStore(root, read_only=True)
     try:
         with _OPENING, zarr.config.set({"array.read_missing_chunks": False}):
             times: Any = xr.coders.CFDatetimeCoder(time_unit="us")
@@ -143,53 +140,19 @@ def verify(path: str | os.PathLike[str]) -> list[Damage]:
     manifest = checked_manifest(root)
     found = list(damaged_documents(root, manifest))
     broken = {damage.key.removesuffix("/zarr.json") for damage in found}
-    group = zarr.open_group(LocalStore(root, read_only=True), mode="r", use_consolidated=True)
+    group = zarr.open_group(
+        zarr.storage.LocalStore(root, read_only=True), mode="r", use_consolidated=True
+    )
     for name, node in sorted(group.members(max_depth=None)):
         if isinstance(node, zarr.Array) and name not in broken:
             found.extend(_damaged_chunks(name, node))
     return found
 
 
-@dataclass
-class _Guarded(BackendArray):
-    """An array on disk, in the dtype of its site, whose failures say what to do."""
-
-    variable: xr.Variable
-    dtype: np.dtype
-    root: Path
-    key: str
-    owner: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.variable.shape
-
-    def __getitem__(self, key: Any) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Guarded":
-        return self  # it never changes, and a copy keeps the same directory alive
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "owner": None}  # another process does not own our directories
-
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        try:
-            values: np.ndarray = self.variable[key].to_numpy()
-        except Exception as error:  # whatever a store and its codecs may raise
-            what = "is damaged" if self.root.exists() else "has been removed"
-            raise StoreError(
-                f"'{self.key}' cannot be read: the result at {self.root} {what}. "
-                "aimz.verify lists what is wrong; compute the result again.",
-                code="store-damaged" if self.root.exists() else "store-missing",
-            ) from error
-        return values.astype(self.dtype, copy=False)
-
-
 def _guarded(group: xr.Dataset, root: Path, owner: object) -> xr.Dataset:
     """A group whose arrays check what they read and keep their directory alive."""
+    from aimz.store.guarded import GuardedArray  # xarray's class is its base
+
     variables = {}
     for name, variable in group.variables.items():
         if name in group.coords:
@@ -199,8 +162,8 @@ def _guarded(group: xr.Dataset, root: Path, owner: object) -> xr.Dataset:
             continue
         attrs = dict(variable.attrs)
         dtype = np.dtype(attrs.pop("site_dtype", variable.dtype))
-        array = _Guarded(variable, dtype, root, str(name), owner)
-        data = indexing.LazilyIndexedArray(array)
+        array = GuardedArray(variable, dtype, root, str(name), owner)
+        data = xr.core.indexing.LazilyIndexedArray(array)
         variables[name] = xr.Variable(variable.dims, data, attrs, variable.encoding)
     return group.assign(variables)
 

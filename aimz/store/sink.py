@@ -4,13 +4,16 @@ A sink has `begin`, `write`, `commit` and `abort`. Nothing exists until `commit`
 twice is harmless, and a sink that resumes an earlier run knows the tiles that it already `has`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import xarray as xr
+
+from aimz.libraries import xr
 
 __all__ = ["Groups", "Key", "Sink", "Tile", "Variable"]
 

@@ -7,6 +7,8 @@ things and that nobody is writing, and goes on with it. Every chunk carries a cr
 every chunk is written.
 """
 
+from __future__ import annotations
+
 import contextlib
 import datetime
 import functools
@@ -22,11 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
-import zarr
-from zarr.storage import LocalStore
 
 from aimz.errors import Note, OutputWarning, StoreError
+from aimz.libraries import xr, zarr
 from aimz.store.chunks import array_in, check_dtype, chunk_path, compressors, is_sound, write_chunk
 from aimz.store.manifest import (
     FORMAT_VERSION,
@@ -184,8 +184,8 @@ class ZarrSink:
         return self.directory / self._name
 
     @property
-    def _store(self) -> LocalStore:
-        return LocalStore(self._path)
+    def _store(self) -> zarr.storage.LocalStore:
+        return zarr.storage.LocalStore(self._path)
 
     def _is_in_place(self) -> bool:
         """Whether the directory is still the one that this sink has made or taken over."""
@@ -229,7 +229,9 @@ class ZarrSink:
             "node_type": "group",
             "attributes": {MANIFEST: json.dumps(manifest)},
         }
-        set_bytes(LocalStore(path or self._path), "zarr.json", json.dumps(document).encode())
+        set_bytes(
+            zarr.storage.LocalStore(path or self._path), "zarr.json", json.dumps(document).encode()
+        )
         self._recorded = time.monotonic()
 
     def _take_over(self) -> bool:
@@ -281,7 +283,7 @@ def temporary_sink(scratch: Scratch, method: str) -> ZarrSink:
     return ZarrSink(own.path, method, {}, own)
 
 
-def _write_group(store: LocalStore, name: str, group: xr.Dataset) -> None:
+def _write_group(store: zarr.storage.LocalStore, name: str, group: xr.Dataset) -> None:
     """Write labels, attributes and small variables of a group."""
     for key, variable in group.variables.items():
         if variable.dtype.kind == "M":

@@ -208,7 +208,7 @@ def test_a_loaded_model_goes_on_where_the_saved_one_stopped(model, X, tmp_path):
     got = again.sample(num_samples=20, return_datatree=False, **data)
     for name, draws in expected.items():
         np.testing.assert_array_equal(got[name], draws, err_msg=name)
-    settings = {"num_steps": 10, "progress": False}
+    settings: dict[str, Any] = {"num_steps": 10, "progress": False}
     fits = [
         im.set_params(warm_start=True).fit_on_batch(**data, **settings)
         for im in (ImpactModel.load(tmp_path / "model", kernel), copy.deepcopy(model))

@@ -1,11 +1,12 @@
 """What a variational fit works on: guide, loss and optimiser, and the record that it leaves."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
-import optax
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.optim import optax_to_numpyro
@@ -15,6 +16,7 @@ from aimz.inference.binding import kernel_for, raw_sites, take_rows, version_of
 from aimz.inference.engine import Problem
 from aimz.inference.normal import WhitenedNormal
 from aimz.inference.svi.guides import private_svi
+from aimz.libraries import optax
 
 __all__ = ["STEP_RATE", "SVIRecord", "Task", "empty_guide"]
 
