@@ -87,10 +87,12 @@ def row_arguments(problem: Problem) -> frozenset[str]:
 def take_rows(problem: Problem, arrays: dict[str, Any], index: Array) -> dict[str, Any]:
     """The arguments of a batch: row arguments at `index`, the others whole."""
     cut = row_arguments(problem)
-    return {
-        name: jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], value) if name in cut else value
-        for name, value in arrays.items()
-    }
+    at_hand = isinstance(index, np.ndarray)  # NumPy takes a part without moving the whole
+
+    def take(leaf: Array) -> Any:
+        return leaf[index] if at_hand and isinstance(leaf, np.ndarray) else jnp.asarray(leaf)[index]
+
+    return {n: jax.tree.map(take, v) if n in cut else v for n, v in arrays.items()}
 
 
 def kernel_for(problem: Problem, rows: int) -> Callable[..., Any]:
@@ -113,10 +115,11 @@ def row_factors(problem: Problem, rows: int) -> dict[str, float] | None:
         return {}
     plates = {m["name"]: m["args"][0] for m in raw_sites(problem) if m["type"] == "plate"}
     of_rows = {site.name: site for site in outcome_sites(problem) if site.rows == "leading"}
-    whole = _scales(problem, np.arange(total))
+    whole = _scales(problem, total)((0, total))
+    scales_of = _scales(problem, rows)
     factors: dict[str, float] = {}
     for first in (0, total - rows):
-        batch = _scales(problem, np.arange(first, first + rows))
+        batch = scales_of((first, first + rows))
         for name, after in batch.items():
             site = of_rows.get(name)
             before = whole[name] if site is None else _at_rows(whole[name], site, first, rows)
@@ -133,10 +136,12 @@ def row_factors(problem: Problem, rows: int) -> dict[str, float] | None:
     return factors
 
 
-def _scales(problem: Problem, index: np.ndarray) -> dict[str, np.ndarray]:
-    """The kernel's own scale of each of its sample sites, for some rows."""
-    arrays = take_rows(problem, problem.inputs.arrays, index)
-    resized = row_plates(problem.kernel, problem.spec.row_plates, len(index))
+def _scales(problem: Problem, rows: int) -> Callable[[tuple[int, int]], dict[str, np.ndarray]]:
+    """The kernel's own scale of each of its sample sites, for a stretch of so many rows.
+
+    Only scales that depend on values of the arguments need these.
+    """
+    resized = row_plates(problem.kernel, problem.spec.row_plates, rows)
     plain: dict[str, Any] = {}
 
     def look(arrays: dict[str, Any]) -> dict[str, Any]:
@@ -148,10 +153,23 @@ def _scales(problem: Problem, index: np.ndarray) -> dict[str, np.ndarray]:
         plain.update({n: 1.0 if v is None else v for n, v in scales.items()})
         return {n: v for n, v in scales.items() if isinstance(v, jax.Array)}
 
+    def stretch(first: int, last: int) -> dict[str, Any]:
+        cut = row_arguments(problem)
+        arrays = problem.inputs.arrays
+        return {
+            name: jax.tree.map(lambda leaf: leaf[first:last], value) if name in cut else value
+            for name, value in arrays.items()
+        }
+
     with TRACE_LOCK:
-        shapes = jax.eval_shape(look, arrays)
-    computed = compile_program(look, arrays)(arrays) if shapes else {}
-    return {n: np.asarray(computed.get(n, v), np.float64) for n, v in plain.items()}
+        shapes = jax.eval_shape(look, stretch(0, rows))
+
+    def scales(place: tuple[int, int]) -> dict[str, np.ndarray]:
+        arrays = stretch(*place)
+        computed = compile_program(look, arrays)(arrays) if shapes else {}
+        return {n: np.asarray(computed.get(n, v), np.float64) for n, v in plain.items()}
+
+    return scales
 
 
 def _at_rows(scale: np.ndarray, site: SiteSpec, first: int, rows: int) -> np.ndarray:

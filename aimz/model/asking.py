@@ -14,7 +14,7 @@ from aimz.kernel import read_signature
 from aimz.libraries import xr
 from aimz.model.setup import Setup
 from aimz.options import progress_bar
-from aimz.prediction import Request, Use
+from aimz.prediction import Request, Use, located
 from aimz.results import check_labels
 
 __all__ = ["Asked", "answered", "arguments_of", "asked", "trees_or_arguments"]
@@ -54,20 +54,22 @@ def asked(
 def answered(setup: Setup, asked: Asked) -> tuple[Effect, tuple[Note, ...]]:
     """Run the scenarios in one pass over the rows."""
     request, scenarios = asked.request, asked.scenarios
-    natural, fitted = scenarios.natural, request.fitted
+    natural = scenarios.natural
+    seen, lost = located(request.fitted)
     schema = setup.schema(request.chains, request.draws, natural.arguments.labels)
     check_labels(natural.spec, schema)
     shown = request.to.progress
     with progress_bar(natural.rows, desc="effect", unit="row", shown=shown) as bar:
-        return effect_of(
+        effect, notes = effect_of(
             asked.question,
             asked.rows,
             scenarios,
             schema,
             request.fit.attrs,
-            fitted.seen,
+            seen,
             bar.update,
         )
+    return effect, (*lost, *notes)
 
 
 def arguments_of(

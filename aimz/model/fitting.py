@@ -19,7 +19,7 @@ from aimz.inference import (
     more_draws,
 )
 from aimz.model.setup import KeyLike, Setup
-from aimz.prediction import Fitted, Use, check_same_data, fitted_on, problem_of, support_seen
+from aimz.prediction import Fitted, Use, check_same_data, fitted_on, problem_of
 from aimz.results import check_labels
 
 __all__ = ["Data", "fit", "more", "numpyro_object", "showing", "step", "variational"]
@@ -48,8 +48,7 @@ def fit(
     known = None if before is None or state is None else before.known
     problem, arguments = _problem(setup, data, known)
     done = engine.fit(setup.key(rng_key, Use.FIT), problem, settings, state=state)
-    fitted = replace(fitted_on(problem, arguments, done), seen=support_seen(problem, arguments))
-    return fitted, (*problem.notes, *done.notes)
+    return fitted_on(problem, arguments, done), (*problem.notes, *done.notes)
 
 
 def step(

@@ -40,6 +40,7 @@ from aimz.prediction import (
     check_new_groups,
     concerns,
     difference,
+    located,
     row_scores,
     sites_to_return,
 )
@@ -1191,7 +1192,9 @@ class ImpactModel(Routed, Portable):
         state.pop("_told", None)
         state.pop("_temporary", None)  # a copy elsewhere does not own these files
         if state.get("_fitted") is not None:
-            state["_fitted"] = replace(state["_fitted"], problem=None)
+            seen, notes = located(state["_fitted"])
+            state["_fitted"] = replace(state["_fitted"], seen=seen, problem=None)
+            show(notes)
         return state
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -1,6 +1,7 @@
 """Models to files and back: settings as plain values, and what is said where these fall short."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from aimz.inference import AbsentEngine
 from aimz.model.account import described, kernel_name
 from aimz.model.archive import read_archive, write_archive
 from aimz.model.setup import Inference, Kernel, PathLike
-from aimz.prediction import Fitted
+from aimz.prediction import Fitted, located
 from aimz.store import local_path
 
 __all__ = ["read_model", "write_model"]
@@ -24,14 +25,15 @@ def write_model(path: PathLike, settings: Mapping[str, Any], fitted: Fitted) -> 
     if not isinstance(inference, str):
         plain["inference"] = {"object": described(inference)}
     code = kept(kernel)
-    write_archive(path, plain, fitted, code)
+    seen, lost = located(fitted)
+    write_archive(path, plain, replace(fitted, seen=seen), code)
     if not code.absent:
-        return ()
+        return lost
     text = (
         f"The kernel is not in the saved model, because of {code.absent:.120}. Pass it to load, or "
         "move it to a module that can be imported."
     )
-    return (Note(OutputWarning, text, "kernel-not-kept"),)
+    return (*lost, Note(OutputWarning, text, "kernel-not-kept"))
 
 
 def read_model(

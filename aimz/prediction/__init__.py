@@ -2,7 +2,7 @@
 
 from aimz.prediction.continuation import carries_outcome
 from aimz.prediction.delivery import Result, carry_out, precision_notes
-from aimz.prediction.fitted import check_same_data, fitted_on, support_seen
+from aimz.prediction.fitted import check_same_data, fitted_on, located
 from aimz.prediction.groups import check_new_groups
 from aimz.prediction.inputs import Given, as_head_of, gather, problem_of
 from aimz.prediction.interventions import as_site, observed_sites, sites_to_return
@@ -34,6 +34,7 @@ __all__ = [
     "fitted_on",
     "gather",
     "leads",
+    "located",
     "observed_sites",
     "origin_of",
     "precision_notes",
@@ -43,6 +44,5 @@ __all__ = [
     "row_scores",
     "rows_that_count",
     "sites_to_return",
-    "support_seen",
     "without_rows",
 ]

@@ -1,6 +1,6 @@
 """What a fit remembers of its data, no rows, and how the rows of later calls are found in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,24 +8,33 @@ import numpy as np
 
 from aimz.arrays import Array
 from aimz.data import Arguments, Known, row_fingerprint, row_hashes
-from aimz.errors import InputError
+from aimz.errors import InputError, Note, OutputWarning
 from aimz.inference import Fit, Problem
 from aimz.kernel import KernelSpec, coded_columns, read_signature
 from aimz.overlap import Support, support_of
-from aimz.prediction.request import Fitted
+from aimz.prediction.request import Fitted, LateSupport
 from aimz.programs import fingerprint_values
 
-__all__ = ["argument_hashes", "check_same_data", "fitted_on", "support_seen"]
+__all__ = ["argument_hashes", "check_same_data", "fitted_on", "located"]
 
 
-def support_seen(problem: Problem, arguments: Arguments) -> Support:
-    """Where the rows of a fit lie, in the arguments that no site observes."""
-    inputs, spec = problem.inputs, problem.spec
-    by_row = (spec.row_inputs | set(inputs.always_rows)) & inputs.arrays.keys()
-    arrays = {n: inputs.arrays[n] for n in inputs.arrays if n in by_row}
-    plain = {n: np.asarray(v) for n, v in arrays.items() if not isinstance(v, dict)}
-    codes = coded_columns(spec.lookups, arguments.arrays)
-    return support_of(plain, arguments.columns, leave_out=spec.observed_arguments, codes=codes)
+def located(fitted: Fitted) -> tuple[Support | None, tuple[Note, ...]]:
+    """Where the rows of a fit lie, if that can still be found out, and what to tell the user."""
+    late = fitted.seen
+    if not isinstance(late, LateSupport):
+        return late, ()
+    if late.found is None:
+        for name, value in late.arrays.items():
+            if not np.array_equal(_hashed(value, like=late.hashes[name]), late.hashes[name]):
+                text = (
+                    f"'{name}' has been changed in place since the fit, so where the fitted rows "
+                    "lie is not known. Fit again, or pass fit a copy."
+                )
+                return None, (Note(OutputWarning, text, "support-lost"),)
+        late.found = support_of(
+            late.arrays, late.columns, leave_out=late.leave_out, codes=late.codes
+        )
+    return late.found, ()
 
 
 def fitted_on(problem: Problem, arguments: Arguments, fit: Fit, steps: int = 0) -> Fitted:
@@ -34,6 +43,7 @@ def fitted_on(problem: Problem, arguments: Arguments, fit: Fit, steps: int = 0) 
     names = (inputs.always_rows[0], spec.output)
     by_row = (spec.row_inputs | {names[0]}) & inputs.arrays.keys() - {names[1]}
     shapes = {name: tuple(np.shape(inputs.arrays[name])[1:]) for name in by_row}
+    hashes = _data_hashes(problem, arguments)
     return Fitted(
         fit=fit,
         spec=spec,
@@ -42,9 +52,10 @@ def fitted_on(problem: Problem, arguments: Arguments, fit: Fit, steps: int = 0) 
         known=Known(
             frozenset(spec.row_inputs), arguments.columns, shapes, spec.spread, spec.inner_steps
         ),
-        hashes=_data_hashes(problem, arguments),
+        hashes=hashes,
         labels=arguments.labels if _has_rows(spec) else None,
         steps=steps,
+        seen=None if steps else _late_support(problem, arguments, hashes),  # a step sees its rows
         problem=problem,
     )
 
@@ -93,6 +104,20 @@ def check_same_data(fitted: Fitted, problem: Problem, arguments: Arguments) -> N
         raise InputError(msg, code="data-differ")
 
 
+def _late_support(
+    problem: Problem, arguments: Arguments, hashes: Mapping[str, np.ndarray]
+) -> LateSupport:
+    """Where the rows of a fit lie, in the arguments that no site observes; not yet found."""
+    inputs, spec = problem.inputs, problem.spec
+    by_row = (spec.row_inputs | set(inputs.always_rows)) & inputs.arrays.keys()
+    arrays = {n: inputs.arrays[n] for n in inputs.arrays if n in by_row}
+    plain = {n: np.asarray(v) for n, v in arrays.items() if not isinstance(v, dict)}
+    used = {n: v for n, v in plain.items() if n not in spec.observed_arguments}
+    codes = coded_columns(spec.lookups, arguments.arrays)
+    were = {n: hashes[n] for n in used}
+    return LateSupport(used, arguments.columns, spec.observed_arguments, codes, were)
+
+
 def _data_hashes(problem: Problem, arguments: Arguments) -> dict[str, np.ndarray]:
     """Numbers that stand for all that a fit sees, the outcome and the weights included."""
     names = (problem.inputs.always_rows[0], problem.spec.output)
@@ -103,6 +128,11 @@ def _data_hashes(problem: Problem, arguments: Arguments) -> dict[str, np.ndarray
 
 def _hash(value: Array) -> np.ndarray:
     return np.array(int(fingerprint_values(value)[:16], 16), np.uint64)
+
+
+def _hashed(value: Array, *, like: np.ndarray) -> np.ndarray:
+    """What stands for an argument, or for each of its rows."""
+    return row_hashes(value) if like.ndim else _hash(value)
 
 
 def _has_rows(spec: KernelSpec) -> bool:

@@ -16,7 +16,7 @@ from aimz.overlap import Support
 from aimz.sampling import log_likelihood_block, score_block
 from aimz.store import Sink, as_directory
 
-__all__ = ["Delivery", "Fitted", "Origin", "Request", "Use"]
+__all__ = ["Delivery", "Fitted", "LateSupport", "Origin", "Request", "Use"]
 
 
 class Use(enum.IntEnum):
@@ -27,6 +27,21 @@ class Use(enum.IntEnum):
     SAMPLE = 2
     PREDICT = 3
     PRIOR = 4
+
+
+@dataclass
+class LateSupport:
+    """Where the rows of a fit lie, to be found when that is first asked: it costs as much as a fit.
+
+    The arrays may be the user's own: `hashes` say what they were.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    columns: Mapping[str, tuple[str, ...]]
+    leave_out: frozenset[str]
+    codes: Mapping[str, Any]
+    hashes: Mapping[str, np.ndarray]
+    found: Support | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +57,7 @@ class Fitted:
     hashes: Mapping[str, np.ndarray] = field(default_factory=dict)  # of each argument, or its rows
     labels: np.ndarray | None = None
     steps: int = 0
-    seen: Support | None = None  # where the rows of the fit lie
+    seen: Support | LateSupport | None = None  # where the rows of the fit lie: ask `located`
     problem: Problem | None = None  # in this process only: never saved
     by_hand: bool = False  # whether the draws were made elsewhere
 

@@ -1,5 +1,7 @@
 """Rows of scenarios outside the data: flags, shares and warnings of effects."""
 
+import pickle
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,9 @@ import pandas as pd
 import pytest
 
 from aimz import ImpactModel, OutputWarning
+from aimz.inference import Fit
+from aimz.overlap import support_of
+from aimz.prediction import fitted as fitted_module
 
 RNG = np.random.default_rng(0)
 ROWS = 400
@@ -167,3 +172,91 @@ def test_only_rows_that_are_asked_about_are_judged(by_hand, data):
         got = ask(by_hand, X, {"t": 0}, {"t": 1}, t=apart, estimand="att")
     assert len(caught) == 1  # what the treated had is no question
     assert not got.support.outside.values[:, apart == 0].any()
+
+
+class Fixed:
+    """An engine that learns nothing: what a fit remembers of its rows is not its business."""
+
+    name = "fixed"
+
+    def fit(self, rng_key, problem, settings, *, state=None):
+        return Fit(self.draw(rng_key, problem, None, 20))
+
+    def draw(self, rng_key, problem, fit, num_samples):
+        return {"b": np.ones((1, num_samples, 4))}
+
+
+@pytest.fixture
+def own(data) -> Any:
+    """A model, and the arrays of its fit, which may be changed."""
+    X, t, y = (value.copy() for value in data)
+    return ImpactModel(linear, inference=Fixed()).fit(X, y, t=t, progress=False), X, t
+
+
+def shares(im: ImpactModel, X: Any, t: Any) -> Any:
+    return ask(im, X, {"t": 0}, {"t": 1}, t=t).support.fraction.values.tolist()
+
+
+def saved(im: ImpactModel, path: Any) -> ImpactModel:
+    im.save(path / "model")
+    loaded: ImpactModel = ImpactModel.load(path / "model", kernel=linear)
+    return loaded
+
+
+def pickled(im: ImpactModel, path: Any) -> ImpactModel:
+    copied: ImpactModel = pickle.loads(pickle.dumps(im))
+    return copied
+
+
+def same(im: ImpactModel, path: Any) -> ImpactModel:
+    return im
+
+
+@pytest.fixture
+def beyond(data) -> Any:
+    X = data[0].copy()
+    X[: ROWS // 4, 1] = 9.0
+    return X
+
+
+@pytest.mark.filterwarnings("ignore:Scenario")
+@pytest.mark.parametrize("travel", [same, saved, pickled])
+def test_where_rows_lie_is_found_when_it_is_asked_and_travels(
+    travel, own, beyond, tmp_path, monkeypatch
+):
+    im, X, t = own
+    found = []
+
+    def finding(*args, **options):
+        found.append(1)
+        return support_of(*args, **options)
+
+    monkeypatch.setattr(fitted_module, "support_of", finding)
+    im.predict_on_batch(X, t=t)
+    assert not found
+    im = travel(im, tmp_path)
+    assert shares(im, beyond, t) == [0.25, 0.25]
+    assert shares(im, X, t) == [0.0, 0.0]
+    assert len(found) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Scenario")
+def test_rows_that_change_after_the_question_are_judged_as_they_were(own, beyond):
+    im, X, t = own
+    was = X.copy()
+    assert shares(im, was, t) == [0.0, 0.0]
+    X[:] = beyond
+    assert shares(im, beyond, t) == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["X", "t"])
+@pytest.mark.parametrize("travel", [same, saved, pickled])
+def test_rows_that_changed_before_the_question_are_no_measure(number, travel, own, data, tmp_path):
+    im, *arrays = own
+    arrays[number][:2] = 0.5
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        im = travel(im, tmp_path)
+        got = ask(im, data[0], {"X": lambda X: X}, {"X": lambda X: X + 99.0}, t=data[1])
+    assert [warning.message.code for warning in caught] == ["support-lost"]
+    assert got.support is None

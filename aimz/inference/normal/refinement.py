@@ -58,7 +58,7 @@ def _normal_of(
     """Centre and scale of the normal with this slope, and whether it is near the standard one."""
     half = jax.random.normal(key, (max(2 * dim, _LEAST_PAIRS), dim), dtype)
     noise = jnp.concatenate([half, -half])
-    slopes = lax.map(slope, noise, batch_size=4)
+    slopes = lax.map(slope, noise, batch_size=8)
     mean = slopes.mean(axis=0)
     precision = -jnp.linalg.solve(noise.T @ noise, noise.T @ (slopes - mean))
     precision = 0.5 * (precision + precision.T)

@@ -13,8 +13,8 @@ minibatches a window is at least one epoch, up to 2,000 steps.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
@@ -47,13 +47,17 @@ SETTLED_NATS = 0.01
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done at each step and when it ends. `steps` None: until the loss has settled."""
+    """What is done at each step and when it ends. `steps` None: until the loss has settled.
+
+    `factors` say how often a batch counts its rows, by site.
+    """
 
     rows: int
     batch: int
     steps: int | None
     shuffle: bool
     notes: tuple[Note, ...] = ()
+    factors: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
@@ -84,9 +88,10 @@ def plan_fit(problem: Problem, settings: Settings) -> Plan:
         batch = rows if rows <= WHOLE_ROWS else BATCH_ROWS
     else:
         batch = min(asked, rows)
-    if batch < rows and row_factors(problem, batch) is None:
+    factors = row_factors(problem, batch)
+    if factors is None:
         reason = "The kernel scales its sites by what follows the size of a batch."
-        batch = rows
+        batch, factors = rows, {}
     notes: list[Note] = []
     if reason and asked is not None and asked < rows and not settings.whole:
         message = f"{reason} All {rows} rows are fitted at once; batch_size={asked} is not used."
@@ -96,7 +101,7 @@ def plan_fit(problem: Problem, settings: Settings) -> Plan:
         steps = WHOLE_STEPS
     if steps is None and settings.epochs is not None:
         steps = math.ceil(settings.epochs * rows / batch)
-    return Plan(rows, batch, steps, settings.shuffle, tuple(notes))
+    return Plan(rows, batch, steps, settings.shuffle, tuple(notes), factors)
 
 
 def batches(plan: Plan, rng_key: jax.Array) -> Iterator[np.ndarray]:

@@ -28,7 +28,6 @@ from aimz.inference.binding import (
     initial_variables,
     marginal_of,
     moving_supports,
-    row_factors,
     why_whole,
 )
 from aimz.inference.density import energy_of
@@ -125,7 +124,7 @@ class SVIEngine:
             **judged.attrs,
             "batch_size": plan.batch,
             "interrupted": course.interrupted,
-            "notes": _account(problem, plan, absent),
+            "notes": _account(plan, absent),
         }
         notes = (*plan.notes, *bad)
         return Fit(
@@ -265,7 +264,7 @@ def _begin(rng_key: jax.Array, task: Task, rows: int) -> SVIRecord:
         svi = task.svi(rows, place)
         return svi.init(setup_key, init_params=values or None, **task.kwargs(arrays, index))
 
-    arguments = (setup_key, place, values, problem.inputs.arrays)
+    arguments = (setup_key, place, values, task.arrays)
     state = compile_program(begin, *arguments, version=task.version)(*arguments)
     return SVIRecord(state, setup_key, place, 0, informed, rival)
 
@@ -317,9 +316,8 @@ def _refined(rng_key: jax.Array, task: Task, record: SVIRecord) -> SVIRecord:
 
         return svi.guide.refined(jax.grad(log_density), params, key)
 
-    weights = None if problem.weights is None else jnp.asarray(problem.weights)
     fixed = (record.setup_key, record.start)
-    arguments = (rng_key, params, fixed, problem.inputs.arrays, weights)
+    arguments = (rng_key, params, fixed, task.arrays, task.weights)
     better = compile_program(refine, *arguments, version=task.version)(*arguments)
     return record._replace(svi=record.svi._replace(optim_state=(count, (better, inner))))
 
@@ -376,8 +374,7 @@ def _finish(
         return finished
 
     fixed = (record.setup_key, record.start)
-    weights = None if problem.weights is None else jnp.asarray(problem.weights)
-    arguments = (rng_key, record.svi, fixed, problem.inputs.arrays, weights)
+    arguments = (rng_key, record.svi, fixed, task.arrays, task.weights)
     finished: dict[str, Any] = dict(
         compile_program(finish, *arguments, version=task.version)(*arguments)
     )
@@ -433,13 +430,14 @@ def _with_points(judged: health.Health, draws: Draws) -> health.Health:
     return health.Health(judged.attrs | {"verdict": "bad: no-intervals"}, (*judged.notes, note))
 
 
-def _account(problem: Problem, plan: Plan, absent: str) -> list[str]:
+def _account(plan: Plan, absent: str) -> list[str]:
     """What was done on the user's behalf, and what was not, in sentences."""
     said = []
     if absent.endswith("rows"):
         said.append(f"The guide's shape was not looked at: there are {absent}.")
-    counted = {} if plan.is_whole else row_factors(problem, plan.batch) or {}
     said += [
-        f"Each batch counts the rows of {n} {f:g} times." for n, f in counted.items() if f != 1.0
+        f"Each batch counts the rows of {n} {f:g} times."
+        for n, f in plan.factors.items()
+        if f != 1.0
     ]
     return said

@@ -9,7 +9,7 @@ import numpy as np
 from numpyro.infer.svi import SVIState
 
 from aimz.arrays import Array
-from aimz.inference.binding import RowScale, row_factors
+from aimz.inference.binding import RowScale
 from aimz.inference.engine import Course
 from aimz.inference.svi.course import Phase, Plan
 from aimz.inference.svi.task import SVIRecord, Task
@@ -25,7 +25,6 @@ _STEPPED: Cache[Any, tuple[Callable[..., Any], Any, Any]] = Cache(_MAX_STEP_PROG
 
 def _chunk_program(task: Task, plan: Plan) -> Callable[..., Any]:
     """The function of arrays that takes a chunk of steps; inactive steps change nothing."""
-    factors = row_factors(task.problem, plan.batch) or {}
 
     def chunk(
         state: SVIState,
@@ -42,7 +41,7 @@ def _chunk_program(task: Task, plan: Plan) -> Callable[..., Any]:
             state, total = carry
             batch = task.kwargs(arrays, rows)
             row_weights = weights if weights is None or rows is None else weights[rows]
-            with RowScale(task.problem, factors, row_weights):
+            with RowScale(task.problem, plan.factors, row_weights):
                 state, loss = svi.update(state, **batch)
             params = svi.optim.get_params(state.optim_state)
             return (state, jax.tree.map(jnp.add, total, params)), loss
@@ -61,8 +60,6 @@ def advance_by_chunks(
     task: Task, plan: Plan, record: SVIRecord, compile_chunk: Callable[..., Any]
 ) -> Callable[[Course, np.ndarray | None, np.ndarray, Phase], np.ndarray]:
     """The function that moves a course on by a chunk of steps and returns their losses."""
-    arrays = jax.tree.map(jnp.asarray, task.problem.inputs.arrays)
-    weights = None if task.problem.weights is None else jnp.asarray(task.problem.weights)
     chunk = _chunk_program(task, plan)
     program: list[Callable[..., Any]] = []
 
@@ -70,7 +67,14 @@ def advance_by_chunks(
         course: Course, index: np.ndarray | None, active: np.ndarray, phase: Phase
     ) -> np.ndarray:
         state = course.state if phase.rate is None else _with_rate(course.state, phase.rate)
-        arguments = (state, (record.setup_key, record.start), arrays, weights, index, active)
+        arguments = (
+            state,
+            (record.setup_key, record.start),
+            task.arrays,
+            task.weights,
+            index,
+            active,
+        )
         if not program:
             program.append(compile_chunk(task, chunk, *arguments))
         (course.state, total), losses = program[0](*arguments)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.optim import optax_to_numpyro
@@ -54,6 +55,18 @@ class Task:
         guide = None if self.given is None else self.given.guide
         guides = () if guide is None or isinstance(guide, AutoGuide) else (guide,)
         return version_of(self.problem, *guides)
+
+    @cached_property
+    def arrays(self) -> dict[str, Any]:
+        """The kernel's arguments where it computes: all programs of a fit read the same."""
+        arrays: dict[str, Any] = jax.tree.map(jnp.asarray, dict(self.problem.inputs.arrays))
+        return arrays
+
+    @cached_property
+    def weights(self) -> jax.Array | None:
+        """The weights of the rows, likewise."""
+        weights = self.problem.weights
+        return None if weights is None else jnp.asarray(weights)
 
     @property
     def is_mutable(self) -> bool:
