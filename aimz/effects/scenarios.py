@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -71,9 +70,9 @@ def scenarios_of(
     question: Question,
     natural: Mapping[str, Value],
     changes: Mapping[str, Mapping[str, Any]],
-    key_of: Callable[[Given], jax.Array],
+    words_of: Callable[[Given], np.ndarray],
 ) -> Scenarios:
-    """Scenarios on some rows, prepared with one key.
+    """Scenarios on some rows, prepared with the words of one key.
 
     A latent of rows is drawn anew where an argument differs from the natural one.
 
@@ -101,17 +100,17 @@ def scenarios_of(
         raise InputError(msg, code="rows-together")
     of_rows = {n: v for n, v in natural.items() if n in factual.spec.row_inputs - {primary}}
     natural = {**natural, **factual.arguments.lined(of_rows, primary)}
-    origin, key = origin_of(request, factual), key_of(factual)
+    origin, words = origin_of(request, factual), words_of(factual)
     if question.mediator is not None:  # drawn in every scenario: that is the question
         origin = replace(origin, observed=origin.observed | {question.mediator})
     prepared, splits = {}, {}
     start = _start(request, factual, natural)
     for name, change in changes.items():
         splits[name], prepared[name] = _prepared(
-            name, change, question, request, factual, start, origin, key
+            name, change, question, request, factual, start, origin, words
         )
     check_resolved(splits, start)
-    world = prepare(request, factual, origin, key)
+    world = prepare(request, factual, origin, words)
     made = Scenarios(primary, factual, start, prepared, world, splits, in_words(changes))
     return made if question.mediator is None else _mediated(made, question.mediator, site)
 
@@ -124,7 +123,7 @@ def _prepared(
     factual: Given,
     start: Natural,
     origin: Origin,
-    key: jax.Array,
+    words: np.ndarray,
 ) -> tuple[Split, Prepared]:
     """What a scenario changes, and the scenario."""
     arguments = read_signature(request.kernel, *request.names).names
@@ -155,7 +154,7 @@ def _prepared(
         changed={**origin.changed, **now},
         static=origin.static | frozenset(now.keys() & static),
     )
-    ready = prepare(asked, its_inputs, moved, key)
+    ready = prepare(asked, its_inputs, moved, words)
     if not factual.source.is_whole:
         _check_latents(name, factual, request, now)
         ready = replace(ready, call=_by_piece(ready.call, factual, its_inputs, values))

@@ -54,6 +54,12 @@ class Plan:
     whole: bool
     asked: np.ndarray | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def is_single(self) -> bool:
+        """Whether all of it is one tile."""
+        is_one_of_rows = self.rows is not None and self.rows <= self.tile_rows
+        return is_one_of_rows and self.tile_draws == self.chains * self.draws
+
     def tiles(self, row_tile: RowTile) -> Iterator[Tile]:
         """Tiles of some rows, one for each block of draws."""
         blocks = list(self._draw_blocks())

@@ -45,18 +45,27 @@ def run_tiles(
     keys = {variable.site: variable for variable in variables if variable.has_draws}
     observed = next((variable for variable in variables if not variable.has_draws), None)
 
-    def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
-        if sink.has(tile):
-            return
+    def put(row_tile: RowTile, tile: Tile, computed: Mapping[str, Any]) -> None:
         values = {}
-        for name, value in compute(row_tile, tile, device).items():
+        for name, value in computed.items():
             variable = keys[name]
             values[variable.key] = variable.arrange(value, tile)
         if observed is not None:
             values[observed.key] = observed.arrange(outcomes_of(call, row_tile), tile)
         sink.write(tile, values)
 
-    return each_tile(call, plan, work, on_rows)
+    def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
+        if not sink.has(tile):
+            put(row_tile, tile, compute(row_tile, tile, device))
+
+    if not plan.is_single:
+        return each_tile(call, plan, work, on_rows)
+    (row_tile,) = call.source.tiles(plan.tile_rows)
+    (tile,) = plan.tiles(row_tile)
+    if not sink.has(tile):  # here: a thread would cost more than it gains
+        put(row_tile, tile, compute(row_tile, tile, devices_in_use()[0]))
+    on_rows(length_of(tile.rows))
+    return length_of(tile.rows)
 
 
 class TileRun:

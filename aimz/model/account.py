@@ -17,6 +17,7 @@ from aimz.kernel import KernelSpec, SiteSpec
 from aimz.libraries import xr
 from aimz.model.setup import Inference, Kernel, Setup
 from aimz.prediction import Fitted
+from aimz.programs import Cache
 from aimz.results import draws_dataset, tree_of
 
 __all__ = [
@@ -30,6 +31,10 @@ __all__ = [
     "posterior_tree",
     "spec_of",
 ]
+
+
+# Draws with labels, of each fit: copied into every result, with what they hold shared.
+_GROUPS: Cache[str, dict[str, xr.Dataset]] = Cache(limit=64)
 
 
 def account_of(setup: Setup, fitted: Fitted | None) -> dict[str, Any]:
@@ -71,12 +76,16 @@ def groups_of(
 ) -> dict[str, xr.Dataset]:
     """What every tree carries of a fit: its draws, and what the sampler says of each."""
     schema = setup.schema(*setup.counts(fit), fitted.labels)
-    own = {**attrs, "group": "posterior"}
-    groups = {"posterior": draws_dataset(fit.draws, schema, fitted.spec, own)}
-    if fit.stats:
-        own = {**attrs, "group": "sample_stats"}
-        groups["sample_stats"] = draws_dataset(fit.stats, schema, None, own)
-    return groups
+
+    def make() -> dict[str, xr.Dataset]:
+        groups = {"posterior": draws_dataset(fit.draws, schema, fitted.spec, {})}
+        if fit.stats:
+            groups["sample_stats"] = draws_dataset(fit.stats, schema, None, {})
+        return groups
+
+    is_own = fit is fitted.fit and not schema.coords and not schema.dims
+    groups = _GROUPS.of_owner(fitted, "groups", make) if is_own else make()
+    return {name: group.assign_attrs({**attrs, "group": name}) for name, group in groups.items()}
 
 
 def posterior_tree(setup: Setup, fit: Fit, fitted: Fitted) -> xr.DataTree:

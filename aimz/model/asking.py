@@ -44,7 +44,7 @@ def asked(
         question,
         natural,
         changes,
-        lambda inputs: setup.key(request.rng_key, request.use, *inputs.key_numbers),
+        lambda inputs: setup.words(request.rng_key, request.use, *inputs.key_numbers),
     )
     rows, scenarios = about(question, scenarios, options)
     notes = dict.fromkeys(note for one in scenarios.prepared.values() for note in one.notes)

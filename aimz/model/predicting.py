@@ -63,8 +63,8 @@ class Planned:
 def planned(setup: Setup, request: Request, arguments: Mapping[str, Any]) -> Planned:
     """Gather the inputs of a request and prepare it."""
     inputs = gather(request, arguments)
-    key = setup.key(request.rng_key, request.use, *inputs.key_numbers)
-    return Planned(request, inputs, prepare(request, inputs, origin_of(request, inputs), key))
+    words = setup.words(request.rng_key, request.use, *inputs.key_numbers)
+    return Planned(request, inputs, prepare(request, inputs, origin_of(request, inputs), words))
 
 
 def labelled(setup: Setup, call: Planned) -> Result:

@@ -18,7 +18,7 @@ from aimz.kernel import read_signature, unknown_argument
 from aimz.model.copying import Portable
 from aimz.model.metadata_routing import keywords_of
 from aimz.prediction import Fitted, Request, Use
-from aimz.programs import as_key, derived_key
+from aimz.programs import as_key, call_words, derived_key
 from aimz.results import Schema, draw_count
 
 __all__ = ["Inference", "Kernel", "KeyLike", "PathLike", "RowsLike", "Setup", "check_parameters"]
@@ -66,6 +66,12 @@ class Setup:
         if rng_key is not None:
             return as_key(rng_key)
         return derived_key(as_key(self.rng_key), use, *numbers)
+
+    def words(self, rng_key: KeyLike | None, use: Use, *numbers: int) -> np.ndarray:
+        """The words of a call with the key of one use."""
+        if rng_key is not None:
+            return call_words(rng_key)
+        return call_words(self.rng_key, use, *numbers)
 
     def arguments(
         self, method: Callable[..., Any], named: Mapping[str, Any], *positional: Any

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aimz.arrays import Array
-from aimz.data import Arguments, row_fingerprint
+from aimz.data import row_fingerprint
 from aimz.errors import Note, OutputWarning, PerformanceWarning
 from aimz.execution import Call, Plan, plan_tiles
 from aimz.kernel import Inputs, foresight, spread_sites
@@ -20,11 +20,15 @@ from aimz.prediction.groups import groups_kept
 from aimz.prediction.inputs import Given
 from aimz.prediction.interventions import Scenario, scenario_of
 from aimz.prediction.request import Origin, Request, Use
-from aimz.prediction.reuse import Reuse, reused_draws
-from aimz.programs import call_words
+from aimz.prediction.reuse import reused_draws
+from aimz.programs import Cache
 from aimz.sampling import Block, Task, density_spec
 
-__all__ = ["Prepared", "make_block", "prepare"]
+__all__ = ["Prepared", "prepare"]
+
+
+#: Values of the largest posterior that stays where programs read it.
+_LASTING = 2**24
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,93 @@ class Prepared:
     redrawn: tuple[str, ...] = ()
 
 
-def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> Prepared:
+@dataclass(frozen=True)
+class _Standing:
+    """What no value of a call's arguments changes: what is computed, and of which draws."""
+
+    task: Task
+    posterior: Mapping[str, Any]
+    row_posterior: Mapping[str, Any]
+    redraw: Mapping[str, np.ndarray]
+    redrawn: tuple[str, ...]
+    notes: tuple[Note, ...]
+
+
+# Of each fit, by all that a `_Standing` follows from; it keeps alive what its name tells apart by
+# address.
+_STANDING: Cache[tuple[Any, ...], _Standing] = Cache(limit=256)
+# Draws of each fit where programs read them, by site, dtype and JAX's settings.
+_PLACED: Cache[tuple[Any, ...], Any] = Cache(limit=1024)
+
+
+def prepare(request: Request, given: Given, origin: Origin, words: np.ndarray) -> Prepared:
     """Turn a request on some rows, and where these come from, into a call."""
     arguments, spec, source = given.arguments, given.spec, given.source
-    kernel = given.kernel or request.kernel
     if given.kept is not None:
         check_settings(spec, {**given.settings[0], **given.settings[1]})
         check_by_row(request.sites(spec), density_spec(spec) if request.conditions else spec)
     scenario = scenario_of(spec, *given.settings)
+    standing = _standing_of(request, given, origin, scenario)
+    notes = (*given.notes, *standing.notes, *_history_notes(request, given, scenario))
+    if spec.coupled:
+        text = f"Rows are predicted together, not in tiles: {spec.reason}"
+        notes = (*notes, Note(PerformanceWarning, text, "rows-coupled"))
+    rows = spec.row_inputs - source.names
+    block = Block(
+        words=words,
+        draws=np.arange(request.chains * request.draws, dtype=np.uint32),
+        rows=np.arange(spec.rows, dtype=np.uint32),
+        inputs={n: v for n, v in arguments.arrays.items() if n not in spec.row_inputs},
+        row_inputs={n: v for n, v in arguments.arrays.items() if n in rows},
+        params=dict(request.fit.params),
+        posterior=dict(standing.posterior),
+        row_posterior=dict(standing.row_posterior),
+        values=dict(scenario.values),
+        row_values=dict(scenario.row_values),
+        redraw=dict(standing.redraw),
+        kept=given.kept,
+    )
+    plan = plan_tiles(spec, given.rows, request.chains, request.draws)
+    call = Call(request.program, request.group, standing.task, block, source, given.observed)
+    return Prepared(call, plan, (int(words[0]), int(words[1])), notes, standing.redrawn)
+
+
+def _standing_of(request: Request, given: Given, origin: Origin, scenario: Scenario) -> _Standing:
+    """What of a call stands while values change; known from an earlier call, where there was one.
+
+    Its name has all that it follows from: the fit, the kernel and what is known of it, what is
+    asked, what is set and where arguments have changed. Draws that belong to rows depend on values.
+    """
+    spec, sites = given.spec, request.sites(given.spec)
+
+    def make() -> _Standing:
+        return _stand(request, given, origin, scenario, sites)
+
+    draws = request.fit.draws
+    if (
+        not _lasts(request)
+        or spec.coupled
+        or given.kept is not None
+        or any(name in spec and spec[name].belongs_to_rows for name in draws)
+    ):
+        return make()
+    config: Any = jax.config
+    static = tuple((name, type(v), v) for name, v in given.arguments.static.items())
+    name = (
+        (id(spec), id(given.kernel or request.kernel), request.names[0], static, given.missing),
+        (request.conditions, sites, request.in_sample, request.new_groups),
+        (scenario.do, scenario.condition, *((n, id(f)) for n, f in scenario.functions.items())),
+        (origin.elsewhere, origin.observed, frozenset(origin.changed)),
+        (config.jax_enable_x64, config.jax_default_device),
+    )
+    return _STANDING.of_owner(request.fitted, name, make)
+
+
+def _stand(
+    request: Request, given: Given, origin: Origin, scenario: Scenario, sites: tuple[str, ...]
+) -> _Standing:
+    arguments, spec = given.arguments, given.spec
+    kernel = given.kernel or request.kernel
     inputs = Inputs(dict(arguments.arrays), dict(arguments.static), spec.rows)
     reuse = reused_draws(
         spec,
@@ -60,38 +143,52 @@ def prepare(request: Request, given: Given, origin: Origin, key: jax.Array) -> P
         grows=request.new_groups,
     )
     groups = () if request.in_sample or request.new_groups else groups_kept(spec, reuse.draws)
-    notes = (*given.notes, *reuse.notes, *groups, *_history_notes(request, given, scenario))
-    if spec.coupled:
-        text = f"Rows are predicted together, not in tiles: {spec.reason}"
-        notes = (*notes, Note(PerformanceWarning, text, "rows-coupled"))
     task = Task(
         spread_sites(kernel, spec.spread, request.names[0]),
         spec,
         density_spec(spec) if request.conditions else spec,
         dict(arguments.static),
-        request.sites(spec),
+        sites,
         scenario.do,
         scenario.condition,
         tuple(scenario.functions.items()),
         missing=given.missing,
         unchecked=reuse.unchecked,
     )
-    words = call_words(key)
-    block = make_block(
-        task,
-        arguments,
-        scenario,
-        reuse,
-        request.fit.params,
-        words=words,
-        num_draws=request.chains * request.draws,
-        kept=given.kept,
-    )
-    read_whole = {n: v for n, v in block.row_inputs.items() if n not in source.names}
-    block = block._replace(row_inputs=read_whole)
-    plan = plan_tiles(spec, given.rows, request.chains, request.draws)
-    call = Call(request.program, request.group, task, block, source, given.observed)
-    return Prepared(call, plan, (int(words[0]), int(words[1])), notes, reuse.redrawn)
+    posterior, row_posterior = {}, {}
+    for name, value in reuse.draws.items():
+        if name in spec and spec[name].follows_rows:
+            row_posterior[name] = np.moveaxis(_flat(value), 1 + (spec[name].axis), 1)
+        else:
+            posterior[name] = _placed(request, name, value)
+    notes = (*reuse.notes, *groups)
+    return _Standing(task, posterior, row_posterior, reuse.redraw, reuse.redrawn, notes)
+
+
+def _flat(draws: Array) -> np.ndarray:
+    """Draws of all chains, one after another."""
+    return np.reshape(np.asarray(draws), (-1, *np.shape(draws)[2:]))
+
+
+def _placed(request: Request, name: str, draws: Array) -> jax.Array:
+    """Draws of the fit, in the dtype of their site, where programs read them."""
+
+    def make() -> jax.Array:
+        return jnp.asarray(_flat(draws))
+
+    if not _lasts(request):
+        return make()
+    config: Any = jax.config
+    place = (name, np.asarray(draws).dtype, config.jax_enable_x64, config.jax_default_device)
+    placed: jax.Array = _PLACED.of_owner(request.fit, place, make)
+    return placed
+
+
+def _lasts(request: Request) -> bool:
+    """Whether draws are those of the fit, and few enough to be kept where programs read them."""
+    draws = request.fit.draws
+    is_of_fit = request.fit is request.fitted.fit and request.use is Use.PREDICT
+    return is_of_fit and sum(map(np.size, draws.values())) <= _LASTING
 
 
 def _history_notes(request: Request, given: Given, scenario: Scenario) -> tuple[Note, ...]:
@@ -111,41 +208,3 @@ def _history_notes(request: Request, given: Given, scenario: Scenario) -> tuple[
         "outcomes that are known."
     )
     return (Note(OutputWarning, text, "history-missing"),)
-
-
-def make_block(
-    task: Task,
-    arguments: Arguments,
-    scenario: Scenario,
-    reuse: Reuse,
-    params: Mapping[str, Any],
-    *,
-    words: Array,
-    num_draws: int,
-    kept: np.ndarray | None = None,
-) -> Block:
-    """All the arrays of one result, rows and draws complete."""
-    spec = task.spec
-    posterior, row_posterior = {}, {}
-    for name, value in reuse.draws.items():
-        flat = np.reshape(np.asarray(value), (-1, *np.shape(value)[2:]))
-        if name in spec and spec[name].follows_rows:
-            row_posterior[name] = np.moveaxis(flat, 1 + (spec[name].axis), 1)
-        else:
-            posterior[name] = jnp.asarray(flat)
-    rows = {n: v for n, v in arguments.arrays.items() if n in spec.row_inputs}
-    whole = {n: v for n, v in arguments.arrays.items() if n not in spec.row_inputs}
-    return Block(
-        words=words,
-        draws=np.arange(num_draws, dtype=np.uint32),
-        rows=np.arange(task.spec.rows, dtype=np.uint32),
-        inputs=whole,
-        row_inputs=rows,
-        params=dict(params),
-        posterior=posterior,
-        row_posterior=row_posterior,
-        values=dict(scenario.values),
-        row_values=dict(scenario.row_values),
-        redraw=dict(reuse.redraw),
-        kept=kept,
-    )

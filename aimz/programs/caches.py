@@ -1,6 +1,7 @@
 """Bounded caches of what is dear to make again, all in one register."""
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -31,8 +32,9 @@ class Cache[Key: Hashable, Value]:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.made = limit, 0
-        self._values: OrderedDict[Key, Value] = OrderedDict()
-        self._lock = threading.Lock()
+        self._values: OrderedDict[Any, Value] = OrderedDict()
+        self._owners: set[int] = set()
+        self._lock = threading.RLock()  # an owner may go while this thread holds it
         _ALL.append(self)
 
     def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
@@ -49,6 +51,25 @@ class Cache[Key: Hashable, Value]:
             while len(self._values) > self.limit:
                 self._values.popitem(last=False)
         return value
+
+    def of_owner(self, owner: object, key: Key, make: Callable[[], Value]) -> Value:
+        """The value of this name among those of one object; it must not hold the object.
+
+        Objects are told apart by identity, and what is kept of one goes when it does.
+        """
+        number = id(owner)
+        with self._lock:
+            if number not in self._owners:
+                self._owners.add(number)
+                weakref.finalize(owner, self._forget, number).atexit = False
+        return self.get_or_make((number, key), make)  # type: ignore[arg-type]  # a name of its own
+
+    def _forget(self, number: int) -> None:
+        """Drop what is kept of an object that is no more."""
+        with self._lock:
+            self._owners.discard(number)
+            for key in [key for key in self._values if key[0] == number]:
+                del self._values[key]
 
     def __len__(self) -> int:
         return len(self._values)

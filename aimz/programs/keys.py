@@ -25,6 +25,7 @@ from jax.typing import ArrayLike
 
 from aimz.arrays import Array
 from aimz.errors import InputError
+from aimz.programs.caches import Cache
 
 __all__ = [
     "NO_ROW",
@@ -47,6 +48,8 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 # Keep the counters of bits, folded keys and split keys apart, and what halves take whole.
 _FOLD, _SPLIT, _HALF = np.uint32(0x9E3779B9), np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
+# Words of seeds: what JAX makes of one depends on these settings too.
+_SEEDS: Cache[tuple[Any, ...], bytes] = Cache(limit=256)
 
 
 class Draw(NamedTuple):
@@ -91,16 +94,36 @@ def as_key(rng_key: Any) -> jax.Array:
 
 def derived_key(rng_key: jax.Array, *numbers: int) -> jax.Array:
     """A key of its own for each tuple of numbers; hashed, so that nothing is compiled."""
-    return jax.random.wrap_key_data(jnp.asarray(_hashed(rng_key, *numbers)), impl="threefry2x32")
+    return jax.random.wrap_key_data(
+        jnp.asarray(_hashed(_words_of(rng_key), *numbers)), impl="threefry2x32"
+    )
 
 
-def call_words(rng_key: jax.Array) -> np.ndarray:
-    """Two words of one call, from its JAX key."""
-    return _hashed(rng_key)
+def call_words(rng_key: int | np.integer | jax.Array, *numbers: int) -> np.ndarray:
+    """Two words of one call, from its key, or from the one that `derived_key` makes with numbers.
+
+    >>> key = derived_key(as_key(0), 3)
+    >>> bool((call_words(0, 3) == call_words(key)).all())
+    True
+    """
+    words = _words_of(rng_key)
+    return _hashed(_hashed(words, *numbers).tobytes() if numbers else words)
 
 
-def _hashed(rng_key: jax.Array, *numbers: int) -> np.ndarray:
-    words = np.asarray(jax.random.key_data(rng_key)).tobytes()
+def _words_of(rng_key: int | np.integer | jax.Array) -> bytes:
+    """All words of a key, or of the key that JAX makes of a seed."""
+
+    def make() -> bytes:
+        return np.asarray(jax.random.key_data(as_key(rng_key))).tobytes()
+
+    if not isinstance(rng_key, int | np.integer):
+        return make()
+    config: Any = jax.config
+    settings = config.jax_enable_x64, config.jax_default_prng_impl, config.jax_random_seed_offset
+    return _SEEDS.get_or_make((type(rng_key), int(rng_key), *settings), make)
+
+
+def _hashed(words: bytes, *numbers: int) -> np.ndarray:
     digest = hashlib.blake2b(words, digest_size=8)
     digest.update(repr(tuple(map(int, numbers))).encode())
     return np.frombuffer(digest.digest(), "<u4")

@@ -13,7 +13,7 @@ from aimz.kernel import KernelSpec
 from aimz.libraries import xr
 from aimz.results.differences import shared_group
 from aimz.results.layout import check_named
-from aimz.results.schema import Schema, as_variable, coords_of, site_dims
+from aimz.results.schema import Schema, as_variable, indexed, site_dims
 
 __all__ = ["as_draws", "draw_count", "draw_labels", "draws_dataset", "flat_arrays", "flat_draws"]
 
@@ -42,7 +42,7 @@ def draws_dataset(
         dims = ["chain", "draw", *dims]
         variables[as_variable(name)] = (dims, array, {"site": name})
         lengths.update(zip(dims, array.shape, strict=True))
-    return xr.Dataset(variables, coords=coords_of(lengths, schema, row_dim), attrs=dict(attrs))
+    return xr.Dataset(variables, coords=indexed(lengths, schema, row_dim), attrs=dict(attrs))
 
 
 def as_draws(

@@ -15,7 +15,7 @@ from aimz.errors import InputError
 from aimz.execution import Call, Plan, Ready
 from aimz.kernel import KernelSpec, SiteSpec
 from aimz.libraries import xr
-from aimz.results.schema import Schema, as_variable, coords_of, site_dims
+from aimz.results.schema import Schema, as_variable, indexed, site_dims
 from aimz.store import Variable
 
 __all__ = [
@@ -146,10 +146,7 @@ def labelled_groups(
         if variable.row_axis is not None:
             sizes[variable.row_axis] = rows
         lengths.setdefault(variable.group, {}).update(zip(variable.dims, sizes, strict=True))
-    return {
-        group: xr.Dataset(coords=coords_of(sizes, schema, row_dim))
-        for group, sizes in lengths.items()
-    }
+    return {group: indexed(sizes, schema, row_dim).to_dataset() for group, sizes in lengths.items()}
 
 
 def check_named(draws: object) -> None:

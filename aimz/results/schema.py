@@ -11,6 +11,7 @@ import numpy as np
 from aimz.errors import InputError, nearest
 from aimz.kernel import KernelSpec, SiteSpec
 from aimz.libraries import xr
+from aimz.programs import Cache
 
 __all__ = [
     "Schema",
@@ -18,6 +19,7 @@ __all__ = [
     "check_labels",
     "constant_dataset",
     "coords_of",
+    "indexed",
     "site_dims",
     "tree_of",
 ]
@@ -45,6 +47,8 @@ def check_labels(spec: KernelSpec, schema: Schema) -> None:
     InputError
         `labels-unknown`; `dims-conflict`: labels of another number than there are.
     """
+    if not schema.coords and not schema.dims:
+        return
     sites = [site for site in spec.sites if site.kind != "factor"]
     _check_dims(spec, schema)
     row_dim = spec.row_dim
@@ -136,6 +140,23 @@ def site_dims(site: SiteSpec, rank: int, schema: Schema, row_dim: str) -> list[s
         else:
             dims.append(as_variable(plate or f"{site.name}_dim_{axis}"))
     return dims
+
+
+# Coordinates that only count, with their indexes, by the lengths of their dimensions.
+_COUNTED: Cache[tuple[tuple[str, int], ...], xr.Coordinates] = Cache(limit=64)
+_MOST_COUNTED = 2**14
+
+
+def indexed(lengths: Mapping[str, int], schema: Schema, row_dim: str) -> xr.Coordinates:
+    """Coordinates of some dimensions, and their indexes."""
+
+    def make() -> xr.Coordinates:
+        return xr.Coordinates(coords_of(lengths, schema, row_dim))
+
+    has_labels = schema.coords or (schema.labels is not None and row_dim in lengths)
+    if has_labels or max(lengths.values(), default=0) > _MOST_COUNTED:
+        return make()
+    return _COUNTED.get_or_make(tuple(lengths.items()), make)
 
 
 def coords_of(lengths: Mapping[str, int], schema: Schema, row_dim: str) -> dict[str, Any]:

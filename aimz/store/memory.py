@@ -64,11 +64,12 @@ class MemorySink:
         for key, pieces in self.pieces.items():
             ordered = [pieces[start] for start in sorted(pieces)]
             self.arrays[key] = np.concatenate(ordered, axis=self.variables[key].row_axis)
-        filled = {name: group.copy() for name, group in groups.items()}
+        made: dict[str, dict[Any, Any]] = {}
         for (group, name), variable in self.variables.items():
-            values = self.arrays[group, name]
-            filled[group][name] = (variable.dims, values, variable.attrs)
-        tree = xr.DataTree.from_dict({f"/{name}": group for name, group in filled.items()})
+            values = (variable.dims, self.arrays[group, name], variable.attrs)
+            made.setdefault(group, {})[name] = values
+        filled = {f"/{name}": _with(group, made.get(name, {})) for name, group in groups.items()}
+        tree = xr.DataTree.from_dict(filled)
         tree.attrs.update(attrs)
         return tree
 
@@ -85,6 +86,13 @@ class MemorySink:
         pieces = self.pieces[variable.key]
         piece = pieces.setdefault(tile.rows.start, _empty(shape, variable))
         piece[(*place[:axis], slice(0, count), *place[axis + 1 :])] = array
+
+
+def _with(group: xr.Dataset, variables: Mapping[Any, Any]) -> xr.Dataset:
+    """A group with more variables."""
+    if not variables:
+        return group
+    return xr.Dataset({**group.data_vars, **variables}, coords=group.coords, attrs=group.attrs)
 
 
 def _empty(shape: tuple[int, ...], variable: Variable) -> np.ndarray:
