@@ -78,7 +78,7 @@ def arguments_of(
     options: Mapping[str, Any],
     arguments: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The kernel's arguments of an `effect`, with those whose names are options of it.
+    """The kernel's arguments of a method, with those whose names are options of it.
 
     `options` are what the method was called with, by name, and `arguments` its further keywords.
     An option that may be meant for the kernel is refused.
@@ -94,12 +94,12 @@ def arguments_of(
         is_missing = name in signature.required and name not in arguments
         if is_missing or (name != "inputs" and options[name] is not own[name].default):
             msg = (
-                f"'{name}' is an option of effect and an argument of the kernel. Pass the "
-                f"kernel's as inputs={{'{name}': ...}}."
+                f"'{name}' is an option of {method.__name__} and an argument of the kernel. Pass "
+                f"the kernel's as inputs={{'{name}': ...}}."
             )
             raise InputError(msg, code="option-ambiguous")
     for name in arguments.keys() & inputs.keys():
-        msg = f"effect has got '{name}' as an argument and in inputs=. Pass it once."
+        msg = f"{method.__name__} has got '{name}' as an argument and in inputs=. Pass it once."
         raise InputError(msg, code="argument-twice")
     return {**arguments, **inputs}
 

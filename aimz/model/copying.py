@@ -19,6 +19,7 @@ from numpyro.infer import SVI
 
 from aimz.errors import InputError
 from aimz.libraries import joblib, sklearn
+from aimz.prediction import Fitted
 
 __all__ = ["Portable"]
 
@@ -47,6 +48,7 @@ class Portable:
     `BaseEstimator` would load scikit-learn and pandas where nobody uses them.
     """
 
+    _fitted: Fitted | None
     _metadata_request: Any
 
     __sklearn_tags__ = _of_estimators("__sklearn_tags__")
@@ -89,6 +91,18 @@ class Portable:
         if hasattr(self, "_metadata_request"):
             model._metadata_request = copy.deepcopy(self._metadata_request)  # noqa: SLF001  # its own class
         return model
+
+    def __copy__(self) -> Self:
+        # Fits work on private copies and the fitted record is frozen: both may be shared.
+        copied = type(self)(**self.get_params())
+        copied._fitted = self._fitted  # noqa: SLF001  # its own class
+        if hasattr(self, "_metadata_request"):
+            copied._metadata_request = copy.deepcopy(self._metadata_request)  # noqa: SLF001  # as above
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        del memo
+        return self.__copy__()
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(vars(self))

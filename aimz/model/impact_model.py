@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,7 +23,7 @@ from aimz.errors import InputError, Note
 from aimz.inference import Fit, Settings, check_settings
 from aimz.kernel import KernelSpec, read_signature
 from aimz.libraries import xr
-from aimz.model import account, asking, fitting, predicting, saving
+from aimz.model import account, asking, criticising, fitting, predicting, saving
 from aimz.model.copying import Portable
 from aimz.model.fitting import Data
 from aimz.model.metadata_routing import Routed
@@ -36,17 +36,18 @@ from aimz.prediction import (
     Request,
     Use,
     carry_out,
-    check_fitted_rows,
     check_new_groups,
     concerns,
     difference,
     located,
-    row_scores,
     sites_to_return,
 )
 from aimz.results import as_draws, draw_labels, flat_arrays, flat_draws, tree_of
 from aimz.sampling import expectation_block, predict_block
 from aimz.store import Scratch, Sink, import_dask
+
+if TYPE_CHECKING:
+    from arviz_stats import ELPDDataLOO
 
 __all__ = ["ImpactModel"]
 
@@ -772,21 +773,85 @@ class ImpactModel(Routed, Portable):
         >>> round(im.score(X, y, t=t), 4)
         -0.9189
         """
-        request = predicting.density_request(
-            self._setup, self._trained(with_draws=True), "score", missing, Delivery(**_IN_MEMORY)
-        )
-        call = predicting.planned(
-            self._setup, request, self._setup.arguments(self.score, kwargs, X, y)
-        )
+        data = Data(self._setup.arguments(self.score, kwargs, X, y), missing=missing)
+        fitted = self._trained(with_draws=True)
+        call = criticising.prepared_for(self._setup, fitted, "score", data)
         self._say(call.prepared.notes)
-        scores = row_scores(call.prepared, lambda _: None)
-        self._say(scores.notes)
-        check_fitted_rows(request.fitted, call.prepared.call)
-        if sample_weight is None:
-            return scores.mean()
         labelled = {self.param_output: y, "sample_weight": sample_weight}
-        rows = len(scores.densities)
-        return scores.mean(predicting.row_weights(labelled, X, rows, self.param_input))
+        score, notes = criticising.score_of(self._setup, call, X, labelled)
+        self._say(notes)
+        return score
+
+    def loo(
+        self,
+        X: RowsLike,
+        y: ArrayLike | None = None,
+        *,
+        site: str | None = None,
+        pointwise: bool = True,
+        missing: str = "raise",
+        inputs: Mapping[str, Any] | None = None,
+        progress: bool = True,
+        **kwargs: Any,
+    ) -> ELPDDataLOO:
+        """Log predictive density of each fitted row when it is left out of the posterior.
+
+        No row is fitted again: draws are weighted by Pareto-smoothed importance sampling (Vehtari
+        et al., 2024), in one pass that keeps no matrix of densities. `arviz.compare` takes it.
+
+        Parameters
+        ----------
+        X, y : array-like
+            The rows of the fit and their outcomes, as in `log_likelihood`.
+        site : str, optional
+            The observed site whose values are left out, where there are several.
+        pointwise : bool
+            Keep `elpd_i` and `pareto_k` of each value, with the labels of the rows.
+        missing : {"raise", "mask"}
+            As in `log_likelihood`: values that do not count are not left out.
+        inputs : mapping, optional
+            Arguments of the kernel whose names are options here.
+        progress, **kwargs
+            As in `predict`.
+
+        Returns
+        -------
+        arviz.ELPDDataLOO
+            The sum `elpd` in nats, its standard error `se`, the effective number of parameters `p`,
+            and Pareto k, to be trusted up to `good_k`.
+
+        Raises
+        ------
+        InputError
+            `site-unknown`, `rows-joint`, `draws-few`, `nothing-observed`, `option-ambiguous`, and
+            as in `log_likelihood`.
+
+        Warns
+        -----
+        OutputWarning
+            `pareto-k`, `loo-other-rows`, `loo-given-others`, `loo-weighted`.
+
+        See Also
+        --------
+        score : Density of rows that the fit has not seen.
+
+        Examples
+        --------
+        >>> draws = np.random.default_rng(0).normal(2.0, 0.2, size=400)
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": draws})
+        >>> loo = im.loo(X, y, t=t, progress=False)
+        >>> round(loo.elpd, 1), loo.elpd_i.sizes
+        (-46..., Frozen({'obs': 50}))
+        """
+        named = asking.arguments_of(self._setup, type(self).loo, {**locals()}, kwargs)
+        check_switches(pointwise=pointwise)
+        data = Data(self._setup.arguments(self.loo, named, X, y), missing=missing)
+        fitted = self._trained(with_draws=True)
+        call = criticising.prepared_for(self._setup, fitted, "loo", data, progress=progress)
+        self._say(call.prepared.notes)
+        record, notes = criticising.left_out(self._setup, call, site)
+        self._say(notes)
+        return record if pointwise else criticising.summed(record)
 
     def to_datatree(
         self,
@@ -1196,18 +1261,6 @@ class ImpactModel(Routed, Portable):
             state["_fitted"] = replace(state["_fitted"], seen=seen, problem=None)
             show(notes)
         return state
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        del memo
-        return self.__copy__()
-
-    def __copy__(self) -> Self:
-        # Fits work on private copies and the fitted record is frozen: both may be shared.
-        copied = type(self)(**self.get_params())
-        copied._fitted = self._fitted  # noqa: SLF001  # its own class
-        if hasattr(self, "_metadata_request"):
-            copied._metadata_request = self.get_metadata_routing()  # noqa: SLF001  # as above
-        return copied
 
     # ---------------------------------------------------------------- private
 

@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from aimz.data import check_positive, lined_up, value_of
-from aimz.errors import InputError
+from aimz.data import check_positive
 from aimz.inference import Fit
 from aimz.kernel import KernelSpec
 from aimz.libraries import xr
 from aimz.model.account import attributes_of, groups_of
-from aimz.model.setup import RowsLike, Setup
+from aimz.model.setup import Setup
 from aimz.prediction import (
     Delivery,
     Fitted,
@@ -47,7 +44,6 @@ __all__ = [
     "planned",
     "prior_request",
     "prior_sites",
-    "row_weights",
 ]
 
 
@@ -163,16 +159,3 @@ def groups_of_the_prior(tree: xr.DataTree, spec: KernelSpec) -> dict[str, xr.Dat
     outcomes = [name for name, value in prior.items() if value.attrs["site"] in observed]
     latent = prior.drop_vars(outcomes).assign_attrs(group="prior")
     return {"prior": latent, "prior_predictive": prior[outcomes]}
-
-
-def row_weights(labelled: Mapping[str, Any], X: RowsLike, rows: int, primary: str) -> np.ndarray:
-    """One weight for each row of a score; `labelled` are the outcomes and the `sample_weight`."""
-    lined = lined_up(labelled, value_of(X, primary).labels, rows, primary)
-    weights = np.asarray(lined["sample_weight"].array, np.float64)
-    if weights.shape != (rows,) or not weights.sum() > 0 or weights.min() < 0:
-        msg = (
-            f"sample_weight of shape {weights.shape} is not one weight >= 0, some above, for "
-            f"each of {rows} rows. Pass one per row."
-        )
-        raise InputError(msg, code="rows-mismatch")
-    return weights

@@ -31,7 +31,8 @@ WINGS = (
         "outcomes",
         "store",
     ),
-    *("inference", "sampling", "execution", "results", "prediction", "effects", "model"),
+    *("inference", "sampling", "execution", "results", "prediction", "effects"),
+    *("criticism", "model"),
     *("sklearn", "mlflow", "testing", "utils"),
 )
 FACADE = "aimz"  # __init__.py gathers names from every wing
