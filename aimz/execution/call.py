@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,6 +14,7 @@ import numpy as np
 from aimz.arrays import Array
 from aimz.data import RowTile, Source
 from aimz.errors import AimzError
+from aimz.execution.parts import WIDE_BYTES, Program, with_less_at_once
 from aimz.execution.plan import WIDE, Plan, length_of, num_draws, widened_block
 from aimz.programs import TRACE_LOCK, Bound, compile_program, forget_traces
 from aimz.sampling import Block, Found, Task, predict_block, predict_pairs
@@ -34,7 +35,6 @@ __all__ = [
 
 #: Values of the smallest tile whose draws are made two and two, if they are 0 and 1.
 PAIRED_VALUES = 2**18
-Program = Callable[[Task, Block], Found]
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,18 @@ def compile_call(call: Call, plan: Plan) -> Ready:
     if _in_pairs(call, plan):
         shapes = jax.tree.map(_as_jax_types, block)
         with TRACE_LOCK:
-            run = compile_program(
-                partial(predict_pairs, call.task), shapes, version=call.task.spec.version
-            )
+            version = call.task.spec.version
+            run = compile_program(partial(predict_pairs, call.task), shapes, version=version)
+            if run.program.widest > WIDE_BYTES:
+                run = with_less_at_once(
+                    run,
+                    predict_pairs,
+                    shapes,
+                    lambda program: compile_program(
+                        partial(program, call.task), shapes, version=version
+                    ),
+                    step=2,
+                )
         full = jax.ShapeDtypeStruct((plan.tile_rows, plan.tile_draws), bool)
         dtypes = {n: np.dtype(call.task.results[n].dtype) for n in run.shapes.values}
         return Ready(run, dict.fromkeys(dtypes, full), dtypes, in_pairs=True)
@@ -119,9 +128,9 @@ def _compiled(call: Call, block: Block, *, is_wide: bool) -> Ready:
     """Compile a program, in double precision or in JAX's own."""
     dtypes: dict[str, np.dtype] = {}
 
-    def narrow(block: Block) -> Found:
+    def narrow(program: Program, block: Block) -> Found:
         task = replace(call.task, is_wide=is_wide)
-        computed = call.program(task, widened_block(block) if is_wide else block)
+        computed = program(task, widened_block(block) if is_wide else block)
         for name, value in computed.values.items():
             if isinstance(value, jax.Array):  # and no record of arrays
                 dtypes[name] = np.dtype(value.dtype)
@@ -130,7 +139,15 @@ def _compiled(call: Call, block: Block, *, is_wide: bool) -> Ready:
 
     with precision_of(is_wide=is_wide), TRACE_LOCK:
         shapes = jax.tree.map(_as_jax_types, block)
-        run = compile_program(narrow, shapes, version=call.task.spec.version)
+        version = call.task.spec.version
+        run = compile_program(partial(narrow, call.program), shapes, version=version)
+        if run.program.widest > WIDE_BYTES:
+            run = with_less_at_once(
+                run,
+                call.program,
+                shapes,
+                lambda program: compile_program(partial(narrow, program), shapes, version=version),
+            )
         if is_wide:
             run.check(shapes)
     return Ready(run, run.shapes.values, dtypes, is_wide=is_wide)

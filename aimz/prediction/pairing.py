@@ -220,9 +220,9 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratc
 
 
 def _of_the_fit(tree: xr.DataTree) -> dict[str, xr.Dataset]:
-    """What a result carries of the fit, in memory."""
+    """What a result carries of the fit."""
     names = tree.children.keys() & {"posterior", "sample_stats"}
-    return {name: tree[name].to_dataset().compute().drop_encoding() for name in sorted(names)}
+    return {name: tree[name].to_dataset().drop_encoding() for name in sorted(names)}
 
 
 def why_unpaired(baseline: xr.DataTree, intervention: xr.DataTree) -> str:

@@ -170,14 +170,15 @@ def _flat(draws: Array) -> np.ndarray:
     return np.reshape(np.asarray(draws), (-1, *np.shape(draws)[2:]))
 
 
-def _placed(request: Request, name: str, draws: Array) -> jax.Array:
-    """Draws of the fit, in the dtype of their site, where programs read them."""
+def _placed(request: Request, name: str, draws: Array) -> Array:
+    """Draws of the fit, in the dtype of their site, and few ones where programs read them."""
 
     def make() -> jax.Array:
         return jnp.asarray(_flat(draws))
 
-    if not _lasts(request):
-        return make()
+    if not _lasts(request):  # as they are: a CPU then needs no copy, where they are aligned
+        flat = _flat(draws)
+        return flat.astype(jax.dtypes.canonicalize_dtype(flat.dtype), copy=False)
     config: Any = jax.config
     place = (name, np.asarray(draws).dtype, config.jax_enable_x64, config.jax_default_device)
     placed: jax.Array = _PLACED.of_owner(request.fit, place, make)

@@ -27,6 +27,7 @@ from aimz.arrays import Array
 from aimz.errors import ProcessError
 from aimz.programs.caches import Cache, clear_caches, forget_holders
 from aimz.programs.fingerprints import add_value, fingerprint, float_literals, is_float_literal
+from aimz.programs.sizes import widest_value
 
 __all__ = [
     "TRACE_LOCK",
@@ -51,7 +52,9 @@ _TRACES = itertools.count(1)
 class _Program:
     run: Any
     jaxpr: Any  # kept alive: the fingerprint may name objects by address
+    widest: int  # bytes of the largest value on the way
     is_sound: bool = False  # it is known to fit together
+    temp_bytes: int | None = None  # of memory beside inputs and results, once somebody asks
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,14 @@ class Bound:
         if not self.program.is_sound:
             self.program.run.lower(self.constants, self.literals, jax.tree.leaves(inputs))
             self.program.is_sound = True
+
+    def temp_bytes(self, *inputs: object) -> int:
+        """Bytes of memory that a run takes beside its inputs and results; compiles the program."""
+        if self.program.temp_bytes is None:
+            lowered = self.program.run.lower(self.constants, self.literals, jax.tree.leaves(inputs))
+            told = lowered.compile().memory_analysis()  # not every backend tells
+            self.program.temp_bytes = int(getattr(told, "temp_size_in_bytes", 0))
+        return self.program.temp_bytes
 
     @property
     def identity(self) -> str:
@@ -201,7 +212,7 @@ def compile_program(fn: Callable[..., Any], *args: object, version: str | None =
     closed, shapes = trace(fn, *args, version=version)
     key = fingerprint(closed)
     _PROCESS.traced += 1
-    program = _PROGRAMS.get_or_make(key, lambda: _Program(_executable(closed.jaxpr), closed.jaxpr))
+    program = _PROGRAMS.get_or_make(key, lambda: _program(closed.jaxpr))
     return Bound(program, key, list(closed.consts), float_literals(closed.jaxpr), shapes)
 
 
@@ -219,6 +230,10 @@ def clear_programs() -> None:
     """Forget every compiled program, and all else that was kept to save time."""
     clear_caches()
     forget_traces()
+
+
+def _program(jaxpr: core.Jaxpr) -> _Program:
+    return _Program(_executable(jaxpr), jaxpr, widest_value(jaxpr))
 
 
 def _executable(jaxpr: core.Jaxpr) -> Callable[..., list[Any]]:

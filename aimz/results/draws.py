@@ -18,6 +18,10 @@ from aimz.results.schema import Schema, as_variable, indexed, site_dims
 __all__ = ["as_draws", "draw_count", "draw_labels", "draws_dataset", "flat_arrays", "flat_draws"]
 
 
+#: Bytes that an array must start at a multiple of, for JAX to take it as it is.
+ALIGNED = 64
+
+
 def draw_count(draws: Mapping[str, Any]) -> tuple[int, int]:
     """Chains and draws per chain of a posterior."""
     chains, draws_per_chain = next(iter(draws.values())).shape[:2]
@@ -118,8 +122,13 @@ def flat_draws(draws: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _as_numbers(name: str, value: xr.DataArray) -> np.ndarray:
-    """Draws as an array of their own, which nobody else can change."""
-    return np.array(as_array(value, name))
+    """Draws as an array of their own, which nobody else can change; a CPU needs no other copy."""
+    array = np.asarray(as_array(value, name))
+    room = np.empty(array.nbytes + ALIGNED, np.uint8)
+    start = -room.ctypes.data % ALIGNED
+    own = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    own[...] = array
+    return own
 
 
 def _by_chain(name: str, value: Any, num_chains: int) -> np.ndarray:

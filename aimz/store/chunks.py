@@ -19,6 +19,7 @@ __all__ = [
     "chunk_path",
     "compressors",
     "is_sound",
+    "packed_chunk",
     "write_chunk",
 ]
 
@@ -78,11 +79,7 @@ def write_chunk(
     values: np.ndarray,
 ) -> None:
     """Write a whole chunk as Zarr does, in this thread: its event loop is one for all writers."""
-    ordered = np.ascontiguousarray(values.transpose(variable.order))
-    if variable.stored.kind == "b":
-        data = np.asarray(numcodecs.PackBits().encode(ordered))
-    else:
-        data = ordered.astype(ordered.dtype.newbyteorder("<"), copy=False).reshape(-1)
+    data = packed_chunk(variable, values)
     path = chunk_path(store, array, place)
     try:
         file = path.open("wb")
@@ -90,8 +87,17 @@ def write_chunk(
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("wb")
     with file:  # torn, it is no finished tile, and its checksum says so
-        file.write(data.data)
-        file.write(google_crc32c.value(data).to_bytes(4, "little"))
+        file.writelines(data)
+
+
+def packed_chunk(variable: Variable, values: np.ndarray) -> tuple[memoryview, bytes]:
+    """What a file of a whole chunk of floating-point numbers or bools holds: values, and a sum."""
+    ordered = np.ascontiguousarray(values.transpose(variable.order))
+    if variable.stored.kind == "b":
+        data = np.asarray(numcodecs.PackBits().encode(ordered))
+    else:
+        data = ordered.astype(ordered.dtype.newbyteorder("<"), copy=False).reshape(-1)
+    return data.data, google_crc32c.value(data).to_bytes(4, "little")
 
 
 def chunk_path(

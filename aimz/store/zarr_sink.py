@@ -18,7 +18,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import numpy as np
 from aimz.errors import Note, OutputWarning, StoreError
 from aimz.libraries import xr, zarr
 from aimz.store.chunks import array_in, check_dtype, chunk_path, compressors, is_sound, write_chunk
+from aimz.store.links import earlier_results, write_large
 from aimz.store.manifest import (
     FORMAT_VERSION,
     MANIFEST,
@@ -150,9 +151,10 @@ class ZarrSink:
                 shape[variable.row_axis or 0] = rows
                 array.resize(tuple(shape))
         placed = {"artifact_path": str(self._final)}
+        earlier = earlier_results(self._places())
         for name, group in groups.items():
             labelled = group.assign_attrs(placed)
-            _write_group(self._store, name, labelled)
+            _write_group(self._store, name, labelled, earlier)
         seal(self._store, {**attrs, **placed}, self.identity, self.finished)
         self._path.rename(self._final)
         try:
@@ -186,6 +188,11 @@ class ZarrSink:
     @property
     def _store(self) -> zarr.storage.LocalStore:
         return zarr.storage.LocalStore(self._path)
+
+    def _places(self) -> Iterable[Path]:
+        """Directories in which results of the same fit are likely."""
+        shared = self.owner.parent if self.owner is not None else None
+        return [self.directory] if shared is None else shared.path.iterdir()
 
     def _is_in_place(self) -> bool:
         """Whether the directory is still the one that this sink has made or taken over."""
@@ -283,8 +290,14 @@ def temporary_sink(scratch: Scratch, method: str) -> ZarrSink:
     return ZarrSink(own.path, method, {}, own)
 
 
-def _write_group(store: zarr.storage.LocalStore, name: str, group: xr.Dataset) -> None:
-    """Write labels, attributes and small variables of a group."""
+def _write_group(
+    store: zarr.storage.LocalStore, name: str, group: xr.Dataset, earlier: Iterable[Path]
+) -> None:
+    """Write labels, attributes and variables of a group; large ones once for several results."""
+    for key in group.variables:  # of an earlier try to commit
+        shutil.rmtree(store.root / name / str(key), ignore_errors=True)
+    root = zarr.open_group(store, mode="r+")
+    group = write_large(store, root, name, group, earlier).compute()
     for key, variable in group.variables.items():
         if variable.dtype.kind == "M":
             group[key].attrs[LABEL_DTYPE] = str(variable.dtype)
@@ -292,8 +305,6 @@ def _write_group(store: zarr.storage.LocalStore, name: str, group: xr.Dataset) -
         str(key): {"compressors": compressors(variable.dtype), "filters": None}
         for key, variable in group.variables.items()
     }
-    for key in group.variables:  # of an earlier try to commit
-        shutil.rmtree(store.root / name / str(key), ignore_errors=True)
     group.to_zarr(
         store,
         group=name,
