@@ -1,15 +1,20 @@
-"""What is known of families of distributions beyond their own code: limits, densities, means."""
+"""What is known of families of distributions beyond their own code: limits, densities, means.
+
+A family is a row of one table (`aimz.families.table`); what is asked of a distribution looks there.
+"""
 
 from aimz.families.angles import is_angular, turn
 from aimz.families.densities import Exact, density_of
-from aimz.families.law import WRAPPERS, Evidence, Law, base_distribution, law_of
+from aimz.families.law import Evidence, Law, base_distribution
 from aimz.families.limits import Faults, Mark, fault_of, faults_of, first_fault, is_inside, takes
 from aimz.families.means import mean_of, mean_of_known
 from aimz.families.noise import Noise, abduce, coupling_of, replay, success_of
+from aimz.families.reading import law_of
+from aimz.families.table import FAMILIES
 from aimz.families.truncated import with_tails
 
 __all__ = [
-    "WRAPPERS",
+    "FAMILIES",
     "Evidence",
     "Exact",
     "Faults",

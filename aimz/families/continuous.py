@@ -1,103 +1,183 @@
 """Continuous families: the place of a value in its law, by tails, and the value at a place."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 from scipy import special
 
 from aimz.families.law import Law, Map, Pair, base_law, wide_parameters
 
-__all__ = ["quantile_of", "tails_of"]
+__all__ = [
+    "BETA",
+    "CAUCHY",
+    "GAMMA",
+    "LAPLACE",
+    "LOGISTIC",
+    "NORMAL",
+    "SOFT_LAPLACE",
+    "STUDENT",
+    "Quantiles",
+    "Standard",
+    "by_standard",
+    "cut",
+]
 
 
-# ------------------------------------------------------------------ continuous quantiles
+@dataclass(frozen=True)
+class Quantiles:
+    """Probabilities of less and of more than a value, and the value that has them."""
 
-# Cumulative distribution and quantile of standard symmetric families.
-_SYMMETRIC: dict[str, tuple[Map, Map]] = {
-    "normal": (special.ndtr, special.ndtri),
-    "logistic": (special.expit, special.logit),
-    "cauchy": (lambda x: np.arctan2(1.0, -x) / np.pi, lambda p: -1.0 / np.tan(np.pi * p)),
-    "laplace": (
-        lambda x: np.where(x < 0, 0.5 * np.exp(-np.abs(x)), 1 - 0.5 * np.exp(-np.abs(x))),
-        lambda p: np.where(p < 0.5, np.log(2 * p), -np.log(2 * (1 - p))),
-    ),
-    "soft-laplace": (
-        lambda x: 2 / np.pi * np.arctan(np.exp(x)),
-        lambda p: np.log(np.tan(0.5 * np.pi * p)),
-    ),
-}
+    tails: Callable[[Law, np.ndarray], Pair]
+    quantile: Callable[[Law, np.ndarray, np.ndarray], np.ndarray]
+    coupling = "quantile"
+
+    def kind(self, _: Law) -> str:
+        """Tail probabilities belong to all continuous families."""
+        return "continuous"
+
+    def noise(
+        self, law: Law, value: np.ndarray, _: np.ndarray
+    ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """Both tails, and where neither is out of digits."""
+        lower, upper = self.tails(law, value)
+        return (lower, upper), (lower > 0) & (upper > 0)
+
+    def value(self, law: Law, parts: tuple[np.ndarray, ...]) -> np.ndarray:
+        """The value with these tails; the smaller of the two has the digits."""
+        return self.quantile(law, *parts)
 
 
-def _standard(law: Law) -> tuple[Map, Map, np.ndarray, np.ndarray]:
-    """Cumulative distribution and quantile of a symmetric law, its location and its scale."""
+# ------------------------------------------------------------------ families
+def _gamma_tails(law: Law, value: np.ndarray) -> Pair:
     wide = wide_parameters(law)
-    if law.family == "student-t":
-        df = wide["df"]
-        cdf, quantile = (lambda x: special.stdtr(df, x)), (lambda p: special.stdtrit(df, p))
-    else:
-        cdf, quantile = _SYMMETRIC[law.family]
-    return cdf, quantile, wide["loc"], wide["scale"]
+    shape, scaled = wide["concentration"], value * wide["rate"]
+    return special.gammainc(shape, scaled), special.gammaincc(shape, scaled)
 
 
-def tails_of(law: Law, value: np.ndarray) -> Pair:
-    """Probabilities of less and of more than a value, under a continuous law."""
-    if law.family == "truncated":
-        return _truncated_tails(law, value)
-    if law.family == "student-t":
-        cdf, _, loc, scale = _standard(law)
-        centred = (value - loc) / scale
-        return cdf(centred), cdf(-centred)
+def _gamma_quantile(law: Law, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     wide = wide_parameters(law)
-    if law.family == "gamma":
-        shape, scaled = wide["concentration"], value * wide["rate"]
-        return special.gammainc(shape, scaled), special.gammaincc(shape, scaled)
+    shape = wide["concentration"]
+    low, high = special.gammaincinv(shape, lower), special.gammainccinv(shape, upper)
+    return np.asarray(np.where(lower < upper, low, high) / wide["rate"])
+
+
+def _beta_tails(law: Law, value: np.ndarray) -> Pair:
+    wide = wide_parameters(law)
     first, second = wide["concentration1"], wide["concentration0"]
     return special.betainc(first, second, value), special.betaincc(first, second, value)
 
 
-def quantile_of(law: Law, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """The value with these tail probabilities; the smaller of the two has the digits."""
-    if law.family == "truncated":
-        return _truncated_quantile(law, lower, upper)
-    is_low = lower < upper
-    if law.family == "student-t":
-        _, quantile, loc, scale = _standard(law)
-        distance = quantile(np.minimum(lower, upper))
-        return np.asarray(loc + scale * np.where(is_low, distance, -distance))
+def _beta_quantile(law: Law, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     wide = wide_parameters(law)
-    if law.family == "gamma":
-        shape = wide["concentration"]
-        scaled = np.where(
-            is_low, special.gammaincinv(shape, lower), special.gammainccinv(shape, upper)
-        )
-        return np.asarray(scaled / wide["rate"])
     first, second = wide["concentration1"], wide["concentration0"]
     low, high = special.betaincinv(first, second, lower), special.betainccinv(first, second, upper)
-    return np.asarray(np.where(is_low, low, high))
+    return np.asarray(np.where(lower < upper, low, high))
 
 
-def _cut(law: Law) -> tuple[Map, Map, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A truncated law mirrored so that its lower limit is below the centre of its base."""
-    cdf, quantile, loc, scale = _standard(base_law(law))
+GAMMA = Quantiles(_gamma_tails, _gamma_quantile)
+BETA = Quantiles(_beta_tails, _beta_quantile)
+
+
+# ------------------------------------------------------------------ symmetric families
+class Standard(NamedTuple):
+    """Cumulative distribution and quantile of a symmetric family at its centre, of unit scale.
+
+    Both take the parameters that are neither location nor scale.
+    """
+
+    cdf: Map
+    quantile: Map
+
+
+NORMAL = Standard(special.ndtr, special.ndtri)
+LOGISTIC = Standard(special.expit, special.logit)
+CAUCHY = Standard(
+    lambda x: np.arctan2(1.0, -x) / np.pi,
+    lambda p: -1.0 / np.tan(np.pi * p),
+)
+LAPLACE = Standard(
+    lambda x: np.where(x < 0, 0.5 * np.exp(-np.abs(x)), 1 - 0.5 * np.exp(-np.abs(x))),
+    lambda p: np.where(p < 0.5, np.log(2 * p), -np.log(2 * (1 - p))),
+)
+SOFT_LAPLACE = Standard(
+    lambda x: 2 / np.pi * np.arctan(np.exp(x)),
+    lambda p: np.log(np.tan(0.5 * np.pi * p)),
+)
+STUDENT = Standard(lambda x, df: special.stdtr(df, x), lambda p, df: special.stdtrit(df, p))
+
+
+class _Placed(NamedTuple):
+    """A symmetric law: in standard units, and back."""
+
+    cdf: Map
+    quantile: Map
+    loc: np.ndarray
+    scale: np.ndarray
+
+
+def _placed(standard: Standard, law: Law) -> _Placed:
+    shapes = wide_parameters(law)
+    loc, scale = shapes.pop("loc"), shapes.pop("scale")
+    return _Placed(
+        lambda x: standard.cdf(x, **shapes), lambda p: standard.quantile(p, **shapes), loc, scale
+    )
+
+
+def by_standard(standard: Standard) -> Quantiles:
+    """Quantiles of a symmetric family."""
+
+    def tails(law: Law, value: np.ndarray) -> Pair:
+        placed = _placed(standard, law)
+        centred = (value - placed.loc) / placed.scale
+        return placed.cdf(centred), placed.cdf(-centred)
+
+    def quantile(law: Law, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+        placed = _placed(standard, law)
+        distance = placed.quantile(np.minimum(lower, upper))
+        away = np.where(lower < upper, distance, -distance)
+        return np.asarray(placed.loc + placed.scale * away)
+
+    return Quantiles(tails, quantile)
+
+
+class _Cut(NamedTuple):
+    """A truncated law in standard units, mirrored: its lower limit is below the centre."""
+
+    low: np.ndarray
+    high: np.ndarray
+    sign: np.ndarray
+
+
+def _limits(law: Law, placed: _Placed) -> _Cut:
     wide = wide_parameters(law)
-    low = (wide.get("low", -np.inf) - loc) / scale
-    high = (wide.get("high", np.inf) - loc) / scale
+    low = (wide.get("low", -np.inf) - placed.loc) / placed.scale
+    high = (wide.get("high", np.inf) - placed.loc) / placed.scale
     sign = np.where(low > 0, -1.0, 1.0)
-    low, high = np.where(sign < 0, -high, low), np.where(sign < 0, -low, high)
-    return cdf, quantile, loc, scale * sign, low, high, sign
+    return _Cut(np.where(sign < 0, -high, low), np.where(sign < 0, -low, high), sign)
 
 
-def _truncated_tails(law: Law, value: np.ndarray) -> Pair:
-    cdf, _, loc, scale, low, high, sign = _cut(law)
-    place = (value - loc) / scale
-    mass = cdf(high) - cdf(low)
-    below = (cdf(place) - cdf(low)) / mass
-    above = np.where(place > 0, cdf(-place) - cdf(-high), cdf(high) - cdf(place)) / mass
-    return np.where(sign > 0, below, above), np.where(sign > 0, above, below)
+def cut(standard: Standard) -> Quantiles:
+    """Quantiles of a symmetric family that is truncated."""
 
+    def tails(law: Law, value: np.ndarray) -> Pair:
+        placed = _placed(standard, base_law(law))
+        low, high, sign = _limits(law, placed)
+        cdf, place = placed.cdf, (value - placed.loc) / (placed.scale * sign)
+        mass = cdf(high) - cdf(low)
+        below = (cdf(place) - cdf(low)) / mass
+        above = np.where(place > 0, cdf(-place) - cdf(-high), cdf(high) - cdf(place)) / mass
+        return np.where(sign > 0, below, above), np.where(sign > 0, above, below)
 
-def _truncated_quantile(law: Law, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    cdf, quantile, loc, scale, low, high, sign = _cut(law)
-    lower, upper = np.where(sign > 0, lower, upper), np.where(sign > 0, upper, lower)
-    mass = cdf(high) - cdf(low)
-    below, above = cdf(low) + lower * mass, cdf(-high) + upper * mass
-    place = np.where(below < 0.5, quantile(below), -quantile(above))
-    return np.asarray(loc + scale * place)
+    def quantile(law: Law, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+        placed = _placed(standard, base_law(law))
+        low, high, sign = _limits(law, placed)
+        cdf = placed.cdf
+        lower, upper = np.where(sign > 0, lower, upper), np.where(sign > 0, upper, lower)
+        mass = cdf(high) - cdf(low)
+        below, above = cdf(low) + lower * mass, cdf(-high) + upper * mass
+        place = np.where(below < 0.5, placed.quantile(below), -placed.quantile(above))
+        return np.asarray(placed.loc + placed.scale * sign * place)
+
+    return Quantiles(tails, quantile)

@@ -1,6 +1,7 @@
 """Discrete families: the interval of noise behind a count or a category, and back."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,76 +9,92 @@ from scipy import special
 
 from aimz.families.law import Law, Pair, base_law, chances, wide_parameters
 
-__all__ = ["interval_noise", "is_discrete", "least_value"]
+__all__ = [
+    "BERNOULLI",
+    "BETA_BINOMIAL",
+    "BINOMIAL",
+    "GEOMETRIC",
+    "NEGATIVE_BINOMIAL",
+    "ORDERED",
+    "POISSON",
+    "UNIFORM",
+    "Counts",
+    "inflated",
+]
 
 
-# ------------------------------------------------------------------ discrete quantiles
-def interval_noise(
-    law: Law, value: np.ndarray, uniform: np.ndarray
-) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """A random point between the tail probabilities of a value and of the one before.
+@dataclass(frozen=True)
+class Counts:
+    """Probabilities of at most a value, and of more, between the least and the greatest value."""
 
-    Returns lower and upper tail probabilities, of which one counts, and which; and soundness.
-    """
-    low, high = _limits(law)
-    is_possible = (value >= low) & (value <= high) & (value == np.floor(value))
-    value = np.where(is_possible, value, low)
-    below, above = _counted(law, value)
-    below_before, above_before = _counted(law, value - 1)
-    is_upper = below_before > 0.5
-    lower = below_before + uniform * (below - below_before)
-    upper = above_before - uniform * (above_before - above)
-    survives = (lower >= below_before) & (lower < below), (upper <= above_before) & (upper > above)
-    is_sound = is_possible & np.where(is_upper, survives[1], survives[0])
-    return (lower, upper, is_upper), is_sound
+    within: Callable[[Law, np.ndarray], Pair]
+    limits: Callable[[Law], tuple[Any, Any]] = lambda _: (0.0, np.inf)
+    coupling = "quantile"
+
+    def kind(self, _: Law) -> str:
+        """Tail probabilities belong to all discrete families."""
+        return "discrete"
+
+    def counted(self, law: Law, value: np.ndarray) -> Pair:
+        """Probabilities of at most any value, and of more."""
+        low, high = self.limits(law)
+        below, above = self.within(law, np.clip(value, low, high))
+        is_before, is_last = value < low, value >= high
+        below = np.where(is_before, 0.0, np.where(is_last, 1.0, below))
+        return below, np.where(is_before, 1.0, np.where(is_last, 0.0, above))
+
+    def noise(
+        self, law: Law, value: np.ndarray, uniform: np.ndarray
+    ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """A random point between the tail probabilities of a value and of the one before.
+
+        Lower and upper tail probabilities, of which one counts, and which; and soundness.
+        """
+        low, high = self.limits(law)
+        is_possible = (value >= low) & (value <= high) & (value == np.floor(value))
+        value = np.where(is_possible, value, low)
+        below, above = self.counted(law, value)
+        below_before, above_before = self.counted(law, value - 1)
+        is_upper = below_before > 0.5
+        lower = below_before + uniform * (below - below_before)
+        upper = above_before - uniform * (above_before - above)
+        by_lower = (lower >= below_before) & (lower < below)
+        by_upper = (upper <= above_before) & (upper > above)
+        return (lower, upper, is_upper), is_possible & np.where(is_upper, by_upper, by_lower)
+
+    def value(self, law: Law, parts: tuple[np.ndarray, ...]) -> np.ndarray:
+        """The least value that covers a point: double a bracket, then halve it."""
+        lower, upper, is_upper = parts
+        low, high = self.limits(law)
+        shape = np.broadcast_shapes(np.shape(low), lower.shape)
+        low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+
+        def covers(value: np.ndarray) -> np.ndarray:
+            below, above = self.counted(law, value)
+            return np.asarray(np.where(is_upper, above < upper, below > lower) | (value >= high))
+
+        before, last = low - 1.0, low.astype(np.float64)
+        step = 1.0
+        while (short := ~covers(last)).any() and step < 2**52:
+            before = np.where(short, last, before)
+            last = np.where(short, np.minimum(low + step, high), last)
+            step *= 2
+        while ((last - before) > 1).any():
+            middle = np.floor((before + last) / 2)
+            is_above = covers(middle)
+            last = np.where(is_above & (middle > before), middle, last)
+            before = np.where(is_above, before, middle)
+        return np.asarray(last)
 
 
-def least_value(law: Law, lower: np.ndarray, upper: np.ndarray, is_upper: np.ndarray) -> np.ndarray:
-    """The least value whose tail probabilities cover a point: double a bracket, then halve it."""
-    low, high = _limits(law)
-    shape = np.broadcast_shapes(np.shape(low), lower.shape)
-    low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
-
-    def covers(value: np.ndarray) -> np.ndarray:
-        below, above = _counted(law, value)
-        return np.asarray(np.where(is_upper, above < upper, below > lower) | (value >= high))
-
-    before, last = low - 1.0, low.astype(np.float64)
-    step = 1.0
-    while (short := ~covers(last)).any() and step < 2**52:
-        before = np.where(short, last, before)
-        last = np.where(short, np.minimum(low + step, high), last)
-        step *= 2
-    while ((last - before) > 1).any():
-        middle = np.floor((before + last) / 2)
-        is_above = covers(middle)
-        last = np.where(is_above & (middle > before), middle, last)
-        before = np.where(is_above, before, middle)
-    return np.asarray(last)
+# ------------------------------------------------------------------ families
+def _up_to_trials(law: Law) -> tuple[Any, Any]:
+    return 0.0, wide_parameters(law)["total_count"]
 
 
-def _counted(law: Law, value: np.ndarray) -> Pair:
-    """Probabilities of at most a value, and of more, under a discrete law."""
-    low, high = _limits(law)
-    inside = np.clip(value, low, high)
-    below, above = _COUNTS[law.family](law, inside)
-    is_before, is_last = value < low, value >= high
-    below = np.where(is_before, 0.0, np.where(is_last, 1.0, below))
-    return below, np.where(is_before, 1.0, np.where(is_last, 0.0, above))
-
-
-def _limits(law: Law) -> tuple[Any, Any]:
-    """Least and greatest value of a discrete law."""
+def _between(law: Law) -> tuple[Any, Any]:
     wide = wide_parameters(law)
-    if law.family == "zero-inflated":
-        return _limits(base_law(law))
-    if law.family == "discrete-uniform":
-        return wide["low"], wide["high"]
-    if law.family == "ordered-logistic":
-        return 0.0, float(wide["cutpoints"].shape[-1])
-    if law.family == "bernoulli":
-        return 0.0, 1.0
-    return 0.0, wide.get("total_count", np.inf)
+    return wide["low"], wide["high"]
 
 
 def _bernoulli(law: Law, value: np.ndarray) -> Pair:
@@ -88,7 +105,7 @@ def _bernoulli(law: Law, value: np.ndarray) -> Pair:
 def _binomial(law: Law, value: np.ndarray) -> Pair:
     wide = wide_parameters(law)
     success, failure = chances(wide)
-    left = np.maximum(wide["total_count"] - value, 1e-300)  # at the end `_counted` knows better
+    left = np.maximum(wide["total_count"] - value, 1e-300)  # at the end `counted` knows better
     above = special.betainc(value + 1, left, success)
     return special.betainc(left, value + 1, failure), above
 
@@ -139,25 +156,22 @@ def _ordered(law: Law, value: np.ndarray) -> Pair:
     return special.expit(cut - wide["predictor"]), special.expit(wide["predictor"] - cut)
 
 
-def _inflated(law: Law, value: np.ndarray) -> Pair:
-    gate, others = chances(wide_parameters(law))
-    below, above = _counted(base_law(law), value)
-    return gate + others * below, others * above
+BERNOULLI = Counts(_bernoulli, lambda _: (0.0, 1.0))
+BETA_BINOMIAL = Counts(_beta_binomial, _up_to_trials)
+BINOMIAL = Counts(_binomial, _up_to_trials)
+GEOMETRIC = Counts(_geometric)
+NEGATIVE_BINOMIAL = Counts(_negative_binomial)
+ORDERED = Counts(_ordered, lambda law: (0.0, float(law.parameters["cutpoints"].shape[-1])))
+POISSON = Counts(_poisson)
+UNIFORM = Counts(_discrete_uniform, _between)
 
 
-_COUNTS: dict[str, Callable[[Law, np.ndarray], Pair]] = {
-    "bernoulli": _bernoulli,
-    "beta-binomial": _beta_binomial,
-    "binomial": _binomial,
-    "discrete-uniform": _discrete_uniform,
-    "geometric": _geometric,
-    "negative-binomial": _negative_binomial,
-    "ordered-logistic": _ordered,
-    "poisson": _poisson,
-    "zero-inflated": _inflated,
-}
+def inflated(base: Counts) -> Counts:
+    """Counts of a family with more zeros."""
 
+    def within(law: Law, value: np.ndarray) -> Pair:
+        gate, others = chances(wide_parameters(law))
+        below, above = base.counted(base_law(law), value)
+        return gate + others * below, others * above
 
-def is_discrete(law: Law) -> bool:
-    """Whether the values of a law are counts or categories."""
-    return law.family in _COUNTS
+    return Counts(within, lambda law: base.limits(base_law(law)))

@@ -2,7 +2,7 @@
 
 A law is a tree of arrays, so that a program can return it like any other value. A transformed
 distribution is a chain: each step is a law whose `base` is what it transforms. What can be done
-with a law is in `aimz.families.noise`, which has the same families.
+with a law is in `aimz.families.noise`; its family is a row of `aimz.families.table`.
 """
 
 from collections.abc import Callable
@@ -11,16 +11,11 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from numpyro.distributions import transforms
 from scipy import special
 
-from aimz.errors import InputError
-
 __all__ = [
-    "WRAPPERS",
     "Evidence",
     "Law",
     "Map",
@@ -28,7 +23,6 @@ __all__ = [
     "base_distribution",
     "base_law",
     "chances",
-    "law_of",
     "wide_parameters",
 ]
 
@@ -63,151 +57,9 @@ class Evidence:
     uniform: Any
 
 
-# Families by type: a name, and the attributes that are its parameters. Of a type, not of its
-# subclasses: these may mean something else.
-_FAMILIES: dict[type, tuple[str, tuple[str, ...]]] = {
-    dist.BernoulliLogits: ("bernoulli", ("logits",)),
-    dist.BernoulliProbs: ("bernoulli", ("probs",)),
-    dist.Beta: ("beta", ("concentration1", "concentration0")),
-    dist.BetaBinomial: ("beta-binomial", ("concentration1", "concentration0", "total_count")),
-    dist.BetaProportion: ("beta", ("concentration1", "concentration0")),
-    dist.BinomialLogits: ("binomial", ("logits", "total_count")),
-    dist.BinomialProbs: ("binomial", ("probs", "total_count")),
-    dist.Cauchy: ("cauchy", ("loc", "scale")),
-    dist.Chi2: ("gamma", ("concentration", "rate")),
-    dist.DiscreteUniform: ("discrete-uniform", ("low", "high")),
-    dist.Exponential: ("exponential", ("rate",)),
-    dist.Gamma: ("gamma", ("concentration", "rate")),
-    dist.GammaPoisson: ("negative-binomial", ("concentration", "rate")),
-    dist.GeometricLogits: ("geometric", ("logits",)),
-    dist.GeometricProbs: ("geometric", ("probs",)),
-    dist.Gompertz: ("gompertz", ("concentration", "rate")),
-    dist.Gumbel: ("gumbel", ("loc", "scale")),
-    dist.HalfCauchy: ("half-cauchy", ("scale",)),
-    dist.HalfNormal: ("half-normal", ("scale",)),
-    dist.Kumaraswamy: ("kumaraswamy", ("concentration1", "concentration0")),
-    dist.Laplace: ("laplace", ("loc", "scale")),
-    dist.Levy: ("levy", ("loc", "scale")),
-    dist.Logistic: ("logistic", ("loc", "scale")),
-    dist.NegativeBinomial2: ("negative-binomial", ("concentration", "rate")),
-    dist.NegativeBinomialLogits: ("negative-binomial", ("concentration", "rate")),
-    dist.NegativeBinomialProbs: ("negative-binomial", ("concentration", "rate")),
-    dist.Normal: ("normal", ("loc", "scale")),
-    dist.Poisson: ("poisson", ("rate",)),
-    dist.SoftLaplace: ("soft-laplace", ("loc", "scale")),
-    dist.StudentT: ("student-t", ("df", "loc", "scale")),
-    dist.Uniform: ("uniform", ("low", "high")),
-    dist.Weibull: ("weibull", ("scale", "concentration")),
-}
-# Parameters with axes of their own at the end, and how many.
-_VECTORS: dict[type, tuple[str, dict[str, int]]] = {
-    dist.CategoricalLogits: ("categorical", {"logits": 1}),
-    dist.CategoricalProbs: ("categorical", {"probs": 1}),
-    dist.MultivariateNormal: ("multivariate-normal", {"loc": 0, "scale_tril": 1}),
-    dist.OrderedLogistic: ("ordered-logistic", {"predictor": 0, "cutpoints": 1}),
-}
-_INFLATED = {
-    dist.ZeroInflatedLogits: "gate_logits",
-    dist.ZeroInflatedPoisson: "gate",
-    dist.ZeroInflatedProbs: "gate",
-}
-_TRUNCATED = {
-    dist.LeftTruncatedDistribution: ("low",),
-    dist.RightTruncatedDistribution: ("high",),
-    dist.TwoSidedTruncatedDistribution: ("low", "high"),
-}
-_STEPS: dict[type, tuple[str, tuple[str, ...]]] = {
-    transforms.AffineTransform: ("affine", ("loc", "scale")),
-    transforms.ExpTransform: ("exp", ()),
-    transforms.PowerTransform: ("power", ("exponent",)),
-    transforms.SigmoidTransform: ("sigmoid", ()),
-    transforms.SoftplusTransform: ("softplus", ()),
-}
-
-
-def law_of(name: str, fn: dist.Distribution, shape: tuple[int, ...]) -> Law:
-    """The law of a site's distribution.
-
-    Parameters
-    ----------
-    name : str
-        Name of the site, for the error.
-    fn : Distribution
-        The distribution, under masks, expansions and event dimensions.
-    shape : tuple of int
-        Shape of the site's value.
-
-    Returns
-    -------
-    Law
-        Family and parameters.
-
-    Raises
-    ------
-    InputError
-        `family-unknown`: the noise behind a value of such a distribution cannot be recovered.
-
-    Examples
-    --------
-    >>> law = law_of("y", dist.LogNormal(0.0, 2.0).expand([3]), (3,))
-    >>> law.family, law.base.family, law.base.parameters["scale"].tolist()
-    ('exp', 'normal', [2.0, 2.0, 2.0])
-    """
-    base = base_distribution(fn)
-    kind = type(base)
-    below: Callable[[Any], Law] = partial(law_of, name, shape=shape)
-    if kind in _FAMILIES:
-        family, names = _FAMILIES[kind]
-        return Law(family, _parameters(base, dict.fromkeys(names, 0), shape))
-    if kind in _VECTORS:
-        family, axes = _VECTORS[kind]
-        return Law(family, _parameters(base, axes, shape))
-    if kind in _INFLATED:
-        gate = _parameters(base, {_INFLATED[kind]: 0}, shape)
-        return Law("zero-inflated", gate, below(base.base_dist))
-    if kind in _TRUNCATED:
-        limits = _parameters(base, dict.fromkeys(_TRUNCATED[kind], 0), shape)
-        return Law("truncated", limits, below(base.base_dist))
-    if isinstance(base, dist.TransformedDistribution):
-        law = below(base.base_dist)
-        for step in base.transforms:
-            law = _step(name, step, shape, law)
-        return law
-    raise _unknown(name, kind)
-
-
-def _step(name: str, step: transforms.Transform, shape: tuple[int, ...], law: Law) -> Law:
-    if isinstance(step, transforms.ComposeTransform):
-        for inner in step.parts:
-            law = _step(name, inner, shape, law)
-        return law
-    if type(step) not in _STEPS:
-        raise _unknown(name, type(step))
-    family, names = _STEPS[type(step)]
-    return Law(family, _parameters(step, dict.fromkeys(names, 0), shape), law)
-
-
-def _parameters(
-    source: dist.Distribution | transforms.Transform, axes: dict[str, int], shape: tuple[int, ...]
-) -> dict[str, Any]:
-    """Attributes in the shape of the value, and axes of their own."""
-    parameters = {}
-    for name, depth in axes.items():
-        value = jnp.asarray(getattr(source, name))
-        parameters[name] = jnp.broadcast_to(value, (*shape, *value.shape[value.ndim - depth :]))
-    return parameters
-
-
-def _unknown(name: str, kind: type) -> InputError:
-    msg = (
-        f"Site '{name}' is drawn from {kind.__name__}, whose noise cannot be recovered from an "
-        "outcome. Ask for rung='intervention', or use a family of the table in docs/effects.md."
-    )
-    return InputError(msg, code="family-unknown")
-
-
+#: Of less, and of more.
 type Pair = tuple[np.ndarray, np.ndarray]
-# ------------------------------------------------------------------ steps and residuals
+#: A function of arrays, its parameters given by name.
 type Map = Callable[..., np.ndarray]
 
 
@@ -234,9 +86,9 @@ def base_law(law: Law) -> Law:
 
 def base_distribution(fn: dist.Distribution) -> Any:
     """The distribution under masks, expansions and event dimensions."""
-    while hasattr(fn, "base_dist") and type(fn).__name__ in WRAPPERS:
+    while hasattr(fn, "base_dist") and type(fn).__name__ in _WRAPPERS:
         fn = fn.base_dist
     return fn
 
 
-WRAPPERS = frozenset({"ExpandedDistribution", "MaskedDistribution", "Independent"})
+_WRAPPERS = frozenset({"ExpandedDistribution", "MaskedDistribution", "Independent"})

@@ -5,7 +5,7 @@ NumPyro does not check parameters that it traces: `Poisson(-1)` draws -1. Checks
 precision (probabilities that add up to 1 + 1e-6), and follow a distribution down to its parts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from numpyro.distributions.distribution import Distribution
 
 from aimz.arrays import Array
 from aimz.families.law import base_distribution
+from aimz.families.table import FAMILIES
 
 __all__ = ["Faults", "Mark", "Point", "fault_of", "faults_of", "first_fault", "is_inside", "takes"]
 
@@ -280,8 +281,9 @@ def _checks(fn: dist.Distribution, *, is_drawn: bool) -> Iterator[tuple[str, Any
             continue
         value = jnp.asarray(value)
         yield name, ~is_inside(constraint, value, slack=_SLACK), _shown(constraint, value)
-    if is_drawn and type(fn) in _REACH:
-        reach = jnp.asarray(_REACH[type(fn)](fn), jnp.result_type(float))
+    reach_of = FAMILIES.of[type(fn)].reach
+    if is_drawn and reach_of is not None:
+        reach = jnp.asarray(reach_of(fn), jnp.result_type(float))
         yield "draws", reach > np.iinfo(jnp.result_type(int)).max, reach
     low, high = held.get("low"), held.get("high")
     if _is_numeric(low) and _is_numeric(high):
@@ -291,32 +293,6 @@ def _checks(fn: dist.Distribution, *, is_drawn: bool) -> Iterator[tuple[str, Any
             if isinstance(one, Distribution):
                 for name, bad, value in _checks(one, is_drawn=is_drawn):
                     yield name, *_reduced(bad, value, one, fn)
-
-
-def _gamma_reach(shape: Array) -> Any:
-    """What a gamma variable of unit rate exceeds with probability exp(-21)."""
-    return shape + jnp.sqrt(42.0 * shape) + 21.0
-
-
-def _compound_reach(fn: dist.Distribution) -> Any:
-    return _gamma_reach(jnp.asarray(fn.concentration)) / fn.rate
-
-
-# Counts without an upper limit: what their draws hardly ever exceed.
-_REACH: dict[type, Callable[[Any], Any]] = {
-    **dict.fromkeys(
-        (
-            dist.GammaPoisson,
-            dist.NegativeBinomial2,
-            dist.NegativeBinomialLogits,
-            dist.NegativeBinomialProbs,
-        ),
-        _compound_reach,
-    ),
-    dist.GeometricLogits: lambda fn: 21.0 / jax.nn.sigmoid(fn.logits),
-    dist.GeometricProbs: lambda fn: 21.0 / jnp.asarray(fn.probs),
-    dist.Poisson: lambda fn: _gamma_reach(jnp.asarray(fn.rate)),
-}
 
 
 def _reduced(

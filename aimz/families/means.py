@@ -6,19 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.special import erf, i0e, i1e
 from numpyro.distributions import transforms
 
 from aimz.arrays import Array
 from aimz.errors import InputError
 from aimz.families.angles import is_angular
 from aimz.families.law import base_distribution
+from aimz.families.table import FAMILIES
 from aimz.families.truncated import cut_normal
 
 __all__ = ["mean_of", "mean_of_known"]
 
 
-_NONE = (dist.Cauchy, dist.HalfCauchy, dist.Levy)
 _CENSORED = (dist.LeftCensoredDistribution, dist.RightCensoredDistribution)
 
 
@@ -77,23 +76,17 @@ def mean_of_known(fn: dist.Distribution, value: Array) -> jax.Array:
 
 def _own_axes(base: dist.Distribution) -> int:
     """Axes that a mean has and a value has not."""
-    is_category = isinstance(base, (dist.CategoricalProbs, dist.CategoricalLogits))
-    return int(is_category or _is_of_angles(base))
+    return int(FAMILIES.above[type(base)].is_of_categories or _is_of_angles(base))
 
 
 def _mean(fn: dist.Distribution) -> jax.Array | None:
     """Mean of a distribution without wrappers; None where it is not known."""
     fn = base_distribution(fn)
-    if isinstance(fn, _NONE):
-        return None
-    if isinstance(fn, dist.CategoricalLogits):
-        return jax.nn.softmax(fn.logits)
-    if isinstance(fn, dist.CategoricalProbs):
-        return jnp.asarray(fn.probs)
+    row = FAMILIES.above[type(fn)]
+    if row.mean is not None:
+        return row.mean(fn)
     if _is_of_angles(fn):
-        return _mean_vector(fn)
-    if isinstance(fn, dist.ProjectedNormal):
-        return _projected_mean(jnp.asarray(fn.concentration))
+        return _mixed_direction(fn)
     if isinstance(fn, _CENSORED):
         return _mean(fn.base_dist)
     if isinstance(fn, dist.IntervalCensoredDistribution):
@@ -115,12 +108,8 @@ def _is_of_angles(fn: dist.Distribution) -> bool:
         return False
 
 
-def _mean_vector(fn: dist.Distribution) -> jax.Array | None:
-    """Mean cosine and sine of an angle: of a von Mises distribution, or of a mixture of some."""
-    if isinstance(fn, dist.VonMises):
-        length = i1e(fn.concentration) / i0e(fn.concentration)
-        angle = jnp.broadcast_to(fn.loc, fn.batch_shape)
-        return length[..., None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
+def _mixed_direction(fn: dist.Distribution) -> jax.Array | None:
+    """Mean cosine and sine of an angle whose distribution is a mixture."""
     if not hasattr(fn, "mixing_distribution"):
         return None
     parts: list[Any] = [
@@ -141,19 +130,3 @@ def _transformed_mean(fn: dist.Distribution) -> jax.Array | None:
             return None
         mean = step(mean)
     return mean
-
-
-def _projected_mean(concentration: jax.Array) -> jax.Array | None:
-    """Mean of a normal vector of unit variance that is projected on a circle or a sphere."""
-    size = jnp.sqrt((concentration**2).sum(axis=-1, keepdims=True))
-    safe = jnp.where(size > 0, size, 1.0)
-    if concentration.shape[-1] == 2:
-        quarter = safe**2 / 4
-        length = jnp.sqrt(jnp.pi / 8) * size * (i0e(quarter) + i1e(quarter))
-    elif concentration.shape[-1] == 3:
-        bulk = (1 - 1 / safe**2) * erf(safe / jnp.sqrt(2.0))
-        whole = bulk + jnp.sqrt(2 / jnp.pi) * jnp.exp(-(safe**2) / 2) / safe
-        length = jnp.where(size < 0.05, 2 / 3 * jnp.sqrt(2 / jnp.pi) * size, whole)
-    else:
-        return None
-    return length * concentration / safe

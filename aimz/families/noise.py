@@ -18,14 +18,15 @@ no digits left is marked: it is not sound.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from aimz.arrays import Array
 from aimz.errors import InputError
-from aimz.families.continuous import quantile_of, tails_of
-from aimz.families.discrete import interval_noise, is_discrete, least_value
+from aimz.families.continuous import cut
+from aimz.families.discrete import Counts, inflated
+from aimz.families.family import Coupling
 from aimz.families.law import Evidence, Law, base_law, chances, wide_parameters
-from aimz.families.residuals import LIMITS, RESIDUALS, STEPS, VECTOR
+from aimz.families.steps import STEPS
+from aimz.families.table import FAMILIES
 
 __all__ = ["Noise", "abduce", "coupling_of", "replay", "success_of"]
 
@@ -49,10 +50,9 @@ class Noise:
 
 def coupling_of(law: Law) -> str:
     """How two laws share noise: "residual", "quantile" or "gumbel-max"."""
-    law = _foot(law)
-    if law.family == "categorical":
-        return "gumbel-max"
-    return "residual" if law.family in RESIDUALS or law.family == VECTOR else "quantile"
+    while law.family in STEPS:
+        law = base_law(law)
+    return _coupling(law).coupling
 
 
 def success_of(law: Law) -> np.ndarray:
@@ -108,82 +108,39 @@ def replay(law: Law, noise: Noise) -> np.ndarray:
     if law.family in STEPS:
         below = replay(base_law(law), noise)
         with np.errstate(all="ignore"):
-            return STEPS[law.family][0](below, **wide_parameters(law))
-    mine = _kind(law)
-    if noise.family != mine:
+            return STEPS[law.family].value_of(below, **wide_parameters(law))
+    coupling = _coupling(law)
+    if noise.family != coupling.kind(law):
         msg = (
-            f"A scenario draws a site from another family ({mine}, not {noise.family}), so that "
-            "the unit's noise means nothing there. Ask for rung='intervention'."
+            f"A scenario draws a site from another family ({coupling.kind(law)}, not "
+            f"{noise.family}), so that the unit's noise means nothing there. Ask for "
+            "rung='intervention'."
         )
         raise InputError(msg, code="family-changed")
     with np.errstate(all="ignore"):
-        if law.family == "categorical":
-            return np.argmax(_logits(law) + noise.parts[0], axis=-1).astype(np.float64)
-        if law.family == VECTOR:
-            wide = wide_parameters(law)
-            spread = np.einsum("...ij,...j->...i", wide["scale_tril"], noise.parts[0])
-            return np.asarray(wide["loc"] + spread)
-        if law.family in RESIDUALS:
-            return np.asarray(RESIDUALS[law.family][1](noise.parts[0], **wide_parameters(law)))
-        if is_discrete(law):
-            return least_value(law, *noise.parts)
-        return quantile_of(law, *noise.parts)
+        return coupling.value(law, noise.parts)
 
 
 def _noise(law: Law, value: np.ndarray, uniform: Array) -> Noise:
     with np.errstate(all="ignore"):
         if law.family in STEPS:
-            return _noise(
-                base_law(law), STEPS[law.family][1](value, **wide_parameters(law)), uniform
-            )
-        kind = _kind(law)
-        if law.family == "categorical":
-            return Noise(kind, *_gumbels(law, value, np.asarray(uniform, np.float64)))
-        if law.family == VECTOR:
-            wide = wide_parameters(law)
-            residual = np.linalg.solve(wide["scale_tril"], (value - wide["loc"])[..., None])[..., 0]
-            return Noise(kind, (residual,), np.isfinite(residual))
-        if law.family in RESIDUALS:
-            residual = RESIDUALS[law.family][0](value, **wide_parameters(law))
-            low, high = LIMITS.get(law.family, (-np.inf, np.inf))
-            is_sound = np.isfinite(residual) & (residual >= low) & (residual <= high)
-            return Noise(kind, (residual,), is_sound)
-        if is_discrete(law):
-            return Noise(kind, *interval_noise(law, value, np.asarray(uniform, np.float64)))
-        lower, upper = tails_of(law, value)
-        return Noise(kind, (lower, upper), (lower > 0) & (upper > 0))
+            source = STEPS[law.family].source_of(value, **wide_parameters(law))
+            return _noise(base_law(law), source, uniform)
+        coupling = _coupling(law)
+        parts, is_sound = coupling.noise(law, value, np.asarray(uniform, np.float64))
+        return Noise(coupling.kind(law), parts, is_sound)
 
 
-def _kind(law: Law) -> str:
-    """Residuals belong to their family, tail probabilities to all."""
-    if law.family in RESIDUALS or law.family in (VECTOR, "categorical"):
-        return law.family
-    return "discrete" if is_discrete(law) else "continuous"
-
-
-# ------------------------------------------------------------------ categories
-def _gumbels(
-    law: Law, value: np.ndarray, uniform: np.ndarray
-) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Gumbel noise of each category, given which of them is the largest."""
-    logits = _logits(law)
-    chosen = np.clip(value, 0, logits.shape[-1] - 1).astype(np.intp)[..., None]
-    free = -np.log(-np.log(uniform))
-    total = special.logsumexp(logits, axis=-1, keepdims=True)
-    top = total + np.take_along_axis(free, chosen, -1)
-    under = -np.logaddexp(-top, -(logits + free)) - logits
-    noise = np.where(np.isfinite(logits), under, free)
-    of_chosen = np.take_along_axis(logits, chosen, -1)
-    np.put_along_axis(noise, chosen, top - of_chosen, -1)
-    is_sound = np.isfinite(of_chosen[..., 0]) & (value == chosen[..., 0])
-    return (noise,), is_sound
-
-
-def _logits(law: Law) -> np.ndarray:
-    wide = wide_parameters(law)
-    return wide["logits"] if "logits" in wide else np.log(wide["probs"])
-
-
-def _foot(law: Law) -> Law:
-    """The law under all steps."""
-    return _foot(base_law(law)) if law.family in STEPS else law
+def _coupling(law: Law) -> Coupling:
+    """How the noise of a law is recovered: as its family says, inflated or truncated."""
+    if law.family == "zero-inflated":
+        counts = _coupling(base_law(law))
+        assert isinstance(counts, Counts)  # noqa: S101  # `law_of` looks
+        return inflated(counts)
+    if law.family == "truncated":
+        standard = FAMILIES.named[base_law(law).family].standard
+        assert standard is not None  # noqa: S101  # NumPyro truncates no others
+        return cut(standard)
+    coupling = FAMILIES.named[law.family].noise
+    assert coupling is not None  # noqa: S101  # `law_of` looks
+    return coupling

@@ -19,20 +19,13 @@ from numpyro import handlers
 from numpyro.infer.reparam import LocScaleReparam, Reparam
 
 from aimz.arrays import Array
+from aimz.families import FAMILIES
 from aimz.inference.engine import Problem
 from aimz.programs import compile_program
 
 __all__ = ["in_standard_units", "spread_by_latents"]
 
 
-# Families that a location and a scale move, and their other parameters.
-_LOC_SCALE: dict[type, tuple[str, ...]] = {
-    dist.Cauchy: (),
-    dist.Gumbel: (),
-    dist.Laplace: (),
-    dist.Normal: (),
-    dist.StudentT: ("df",),
-}
 _SEEDS = 3
 
 
@@ -115,21 +108,11 @@ class _Standardised(Reparam):  # type: ignore[misc]  # NumPyro's classes are unt
 
 def _reparam(fn: dist.Distribution) -> Reparam | None:
     base = _base(fn)
-    if type(base) in _LOC_SCALE:
-        return LocScaleReparam(0.0, shape_params=_LOC_SCALE[type(base)])
-    if type(base) is dist.MultivariateNormal:
-        return _Standardised(_normal_vector)
-    if type(base) is dist.GaussianRandomWalk:
-        return _Standardised(_walk)
-    return None
-
-
-def _normal_vector(base: dist.Distribution, noise: jax.Array) -> Any:
-    return base.loc + jnp.squeeze(base.scale_tril @ noise[..., None], axis=-1)
-
-
-def _walk(base: dist.Distribution, noise: jax.Array) -> Any:
-    return jnp.expand_dims(base.scale, -1) * jnp.cumsum(noise, axis=-1)
+    family = FAMILIES.of[type(base)]
+    if family.shapes is not None:
+        return LocScaleReparam(0.0, shape_params=family.shapes)
+    of_noise = family.vector.of_noise
+    return None if of_noise is None else _Standardised(of_noise)
 
 
 def _shape_parameters(fn: dist.Distribution) -> list[Any]:

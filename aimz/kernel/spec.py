@@ -13,28 +13,12 @@ from jax.extend import core
 from numpyro.distributions import constraints
 
 from aimz.errors import nearest
-from aimz.families import base_distribution, is_angular
+from aimz.families import FAMILIES, base_distribution, is_angular
 from aimz.kernel.lookups import Lookup
 from aimz.kernel.row_flow import Found, Verdict
 from aimz.kernel.statements import Reading, Statement, is_masked
 
 __all__ = ["KernelSpec", "SiteSpec", "spec_of"]
-
-
-# Families whose support says truly which values they can take (that of a mixture does not).
-_BOUNDED = (
-    dist.BernoulliLogits,
-    dist.BernoulliProbs,
-    dist.BetaBinomial,
-    dist.BinomialLogits,
-    dist.BinomialProbs,
-    dist.CategoricalLogits,
-    dist.CategoricalProbs,
-    dist.DiscreteUniform,
-    dist.OrderedLogistic,
-)
-# Without an order: a difference of ordered codes counts the steps between them.
-_UNORDERED = ("CategoricalLogits", "CategoricalProbs")
 
 
 @dataclass(frozen=True)
@@ -131,7 +115,8 @@ class SiteSpec:
     @property
     def categories(self) -> int:
         """Number of categories that have no order; 0 where its values are numbers."""
-        if self.bounds is None or self.law.partition("(")[0] not in _UNORDERED:
+        kind = getattr(dist, self.law.partition("(")[0], object)
+        if self.bounds is None or FAMILIES.of[kind].has_order:
             return 0
         return self.bounds[1] + 1
 
@@ -460,7 +445,7 @@ def _is_discrete(statement: Statement) -> bool:
 
 def _bounds(statement: Statement) -> tuple[int, int] | None:
     base = base_distribution(statement.fn)
-    if type(base) not in _BOUNDED:
+    if not FAMILIES.of[type(base)].is_coded:
         return None
     support = base.support
     if support is constraints.boolean:

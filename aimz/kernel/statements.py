@@ -23,7 +23,7 @@ from numpyro.primitives import _PYRO_STACK, Messenger, plate
 from aimz import programs
 from aimz.arrays import Array
 from aimz.errors import InputError, KernelValidationError
-from aimz.families import WRAPPERS, base_distribution
+from aimz.families import base_distribution
 from aimz.kernel.control_flow import Inside, Step, enter, leave, names_inside
 
 __all__ = [
@@ -131,7 +131,8 @@ class Reading:
 
 def is_masked(fn: Distribution) -> bool:
     """Whether a mask of the kernel may leave out elements of a distribution."""
-    while hasattr(fn, "base_dist") and type(fn).__name__ in WRAPPERS:
+    base = base_distribution(fn)
+    while fn is not base:
         if getattr(fn, "_mask", True) is not True:
             return True
         fn = fn.base_dist

@@ -17,7 +17,7 @@ from numpyro.distributions import constraints
 from aimz import programs
 from aimz.arrays import Array
 from aimz.errors import InputError
-from aimz.families import base_distribution, density_of, is_inside
+from aimz.families import FAMILIES, base_distribution, density_of, is_inside
 from aimz.kernel import Inputs, known_outputs, spread_sites, stand_ins
 from aimz.outcomes.presence import is_there, unmasked
 
@@ -26,10 +26,6 @@ __all__ = ["check_outcomes", "check_reachable"]
 
 #: Draws of the prior that look for a place where outcomes are possible.
 _PRIOR_DRAWS = 64
-# Families whose density has a limit on the border of their support, which is open.
-_EDGED = (dist.Exponential, dist.Gompertz, dist.HalfCauchy, dist.HalfNormal)
-# Families whose density has none there, though their support is closed.
-_EDGELESS = (dist.Beta, dist.Kumaraswamy)
 # Supports that leave nothing out (angles go around), or are not known.
 _FREE = tuple(
     type(getattr(constraints, name)) for name in ("circular", "dependent", "real", "real_vector")
@@ -168,9 +164,10 @@ def _check(
     events = tuple(range(value.ndim - support.event_dim, value.ndim))
     there = there.all(axis=events) if events else there
     inside = np.asarray(is_inside(support, value))
-    if is_fit and not issubclass(family, _EDGED) and not support.is_discrete:
+    edge = FAMILIES.above[family].edge
+    if is_fit and edge is not True and not support.is_discrete:
         inside = inside & np.asarray(support(value) | ~is_inside(support, value))
-        if issubclass(family, _EDGELESS):
+        if edge is False:
             inside = inside & (value > 0) & (value < 1)
     try:
         used = there & np.broadcast_to(mask, inside.shape)

@@ -6,7 +6,6 @@ exactly where the family allows it. What the kernel masks is read from its distr
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.special import gammaln
 from numpyro import handlers
 from numpyro.distributions import transforms
 from numpyro.infer import init_to_feasible
@@ -23,7 +21,7 @@ from numpyro.infer import init_to_feasible
 from aimz.arrays import Array
 from aimz.data import MISSING
 from aimz.errors import InputError
-from aimz.families import density_of
+from aimz.families import FAMILIES, density_of
 from aimz.kernel import Inputs, KernelSpec, SiteSpec
 from aimz.programs import compile_program
 
@@ -93,7 +91,7 @@ def has_parts(fn: dist.Distribution) -> bool:
     if isinstance(fn, dist.TransformedDistribution):
         by_element = all(t.domain.event_dim == t.codomain.event_dim == 0 for t in fn.transforms)
         return by_element and has_parts(fn.base_dist)
-    return type(fn) in _MARGINALS
+    return FAMILIES.of[type(fn)].vector.marginal is not None
 
 
 def part_of(fn: dist.Distribution, there: Array) -> Any:
@@ -143,7 +141,9 @@ def _log_marginal(fn: dist.Distribution, value: Array, there: Array) -> Any:
             value = before
         density = part_of(fn.base_dist, there).log_prob(value)
         return density - jacobian.sum(_last(fn.event_dim))
-    return _MARGINALS[type(fn)](fn, value, there)
+    marginal = FAMILIES.of[type(fn)].vector.marginal
+    assert marginal is not None  # noqa: S101  # `has_parts` has looked
+    return marginal(fn, value, there)
 
 
 def completed(fn: dist.Distribution, there: Array, value: Array, drawn: Array) -> Any:
@@ -160,60 +160,15 @@ def completed(fn: dist.Distribution, there: Array, value: Array, drawn: Array) -
         value, drawn = (functools.reduce(_undo, reversed(fn.transforms), v) for v in (value, drawn))
         whole = completed(fn.base_dist, there, jnp.where(there, value, drawn), drawn)
         return functools.reduce(lambda v, transform: transform(v), fn.transforms, whole)
-    if not isinstance(fn, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
+    given_others = FAMILIES.above[type(fn)].vector.completed
+    if given_others is None:
         whole = there.all(_last(fn.event_dim))
         return jnp.where(jnp.expand_dims(whole, _last(fn.event_dim)), value, drawn)
-    # A draw moves by the regression on what its observed elements are off (Matheron's rule).
-    off = jnp.where(there, value - drawn, 0.0)
-    root = _root(fn, there)
-    weights = jax.scipy.linalg.cho_solve((root, True), off[..., None])
-    moved = drawn + (fn.covariance_matrix @ weights)[..., 0]
-    return jnp.where(there, value, moved)
+    return given_others(fn, there, value, drawn)
 
 
 def _undo(value: Array, transform: transforms.Transform) -> Any:
     return transform.inv(value)
-
-
-def _normal(fn: dist.Distribution, value: Array, there: Array) -> Any:
-    residual = jnp.where(there, value - fn.loc, 0.0)
-    density = dist.MultivariateNormal(scale_tril=_root(fn, there)).log_prob(residual)
-    return density + _absent(there) * 0.5 * math.log(2 * math.pi)
-
-
-def _low_rank_normal(fn: dist.Distribution, value: Array, there: Array) -> Any:
-    # A missing element becomes an independent standard normal one, at its mean.
-    factor = jnp.where(there[..., None], fn.cov_factor, 0.0)
-    spread = jnp.where(there, fn.cov_diag, 1.0)
-    centre = jnp.broadcast_to(fn.loc, there.shape)
-    marginal = dist.LowRankMultivariateNormal(centre, factor, spread)
-    density = marginal.log_prob(jnp.where(there, value, centre))
-    return density + _absent(there) * 0.5 * math.log(2 * math.pi)
-
-
-def _student(fn: dist.Distribution, value: Array, there: Array) -> Any:
-    residual = jnp.where(there, value - fn.loc, 0.0)
-    root = _root(fn, there)
-    white = jax.scipy.linalg.solve_triangular(root, residual[..., None], lower=True)[..., 0]
-    count = there.sum(-1)
-    half = 0.5 * (fn.df + count)
-    volume = jnp.log(jnp.diagonal(root, axis1=-2, axis2=-1)).sum(-1)
-    constant = gammaln(half) - gammaln(0.5 * fn.df) - 0.5 * count * jnp.log(fn.df * math.pi)
-    return constant - volume - half * jnp.log1p((white**2).sum(-1) / fn.df)
-
-
-def _root(fn: dist.Distribution, there: Array) -> jax.Array:
-    """Cholesky factor of a covariance whose missing elements are independent of variance 1."""
-    whole = jnp.broadcast_to(fn.scale_tril, (*there.shape, there.shape[-1]))
-    factor = jnp.where(there[..., None], whole, 0.0)
-    covariance = factor @ jnp.swapaxes(factor, -1, -2)
-    covariance += jnp.where(there, 0.0, 1.0)[..., None] * jnp.eye(there.shape[-1])
-    # Nothing is missing in most rows: the factor that is known loses no digits.
-    return jnp.where(there.all(-1)[..., None, None], whole, jnp.linalg.cholesky(covariance))
-
-
-def _absent(there: Array) -> Any:
-    return (~there).sum(-1)
 
 
 def _last(count: int) -> tuple[int, ...]:
@@ -221,11 +176,6 @@ def _last(count: int) -> tuple[int, ...]:
 
 
 _WRAPPERS = (dist.MaskedDistribution, dist.ExpandedDistribution, dist.Independent)
-_MARGINALS: dict[type, Callable[[Any, Any, Any], Any]] = {
-    dist.MultivariateNormal: _normal,
-    dist.LowRankMultivariateNormal: _low_rank_normal,
-    dist.MultivariateStudentT: _student,
-}
 
 
 def densities_of(

@@ -13,13 +13,12 @@ from numpyro.distributions import constraints
 
 from aimz.arrays import Array
 from aimz.errors import InputError
-from aimz.families import Mark, base_distribution, is_inside
+from aimz.families import FAMILIES, Mark, base_distribution, is_inside
 from aimz.kernel import Inside, Step, enter, leave
 from aimz.outcomes import completed
 from aimz.programs import NO_ROW, as_stock_key, draw_words, pair_words, site_key
 from aimz.sampling.block import Block, Task, row_axis
 from aimz.sampling.drawing import (
-    HALF_A_BLOCK,
     draw,
     draw_rows,
     drawn_if_possible,
@@ -204,7 +203,7 @@ class Answer(Inside):
             return one(msg["fn"], site_key(self.words, name, self.place), shape, name)
         if not self.task.spec.coupled:
             key = site_key(self.words, name, self.rows)
-            if isinstance(base_distribution(msg["fn"]), HALF_A_BLOCK):
+            if FAMILIES.above[type(base_distribution(msg["fn"]))].is_half_block:
                 key = site_key(self.pair, name, self.rows, self.half)
             return one(msg["fn"], key, shape, name)
         keyed = partial(site_key, self.words, name)

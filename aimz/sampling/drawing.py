@@ -12,11 +12,11 @@ import numpyro.distributions as dist
 from jax.typing import ArrayLike
 
 from aimz.errors import InputError
-from aimz.families import base_distribution, with_tails
+from aimz.families import FAMILIES, base_distribution, with_tails
 from aimz.kernel import SiteSpec
 from aimz.programs import NO_ROW, as_stock_key
 
-__all__ = ["HALF_A_BLOCK", "draw", "draw_rows", "drawn_if_possible", "drawn_on", "narrow_draw"]
+__all__ = ["draw", "draw_rows", "drawn_if_possible", "drawn_on", "narrow_draw"]
 
 
 def draw(fn: dist.Distribution, key: jax.Array, shape: tuple[int, ...], name: str) -> Any:
@@ -67,20 +67,6 @@ def drawn_if_possible(one: Callable[..., Any]) -> Callable[..., Any]:
     return stand_in
 
 
-# Families of which draws share their random bits two and two: a value takes half of a block.
-HALF_A_BLOCK = (dist.BernoulliLogits, dist.BernoulliProbs)
-# Families whose array samplers let a row's parameters change its neighbours' draws.
-_NEIGHBOURLY = (
-    dist.BinomialLogits,
-    dist.BinomialProbs,
-    dist.GammaPoisson,
-    dist.MultinomialLogits,
-    dist.MultinomialProbs,
-    dist.Poisson,
-    dist.VonMises,
-)
-
-
 def draw_rows(
     one: Callable[..., Any],
     fn: dist.Distribution,
@@ -91,7 +77,9 @@ def draw_rows(
 ) -> Any:
     """Draw all rows of a site at once, each by its own key where the sampler would mix them."""
     base = base_distribution(fn)
-    family = next((kind for kind in _NEIGHBOURLY if isinstance(base, kind)), None)
+    family = next(
+        (kind for kind in FAMILIES.above[type(base)].by_row if isinstance(base, kind)), None
+    )
     if family is None or shape:
         return one(fn, key(NO_ROW), shape, site.name)
     batch = fn.batch_shape + fn.event_shape[: fn.event_dim - base.event_dim]
@@ -138,17 +126,8 @@ def _settings(
 
 
 def drawn_on(fn: dist.Distribution, value: jax.Array, natural: jax.Array) -> jax.Array:
-    """A draw that begins with a value: what follows is drawn given it.
-
-    A draw of a multivariate normal becomes one given the value by the change that its first part
-    makes to the rest (Matheron's rule).
-    """
-    base, count = base_distribution(fn), value.shape[-1] if value.ndim else 0
-    if isinstance(base, dist.GaussianRandomWalk):
-        natural = natural - natural[..., count - 1 : count] + value[..., -1:]
-    elif isinstance(base, dist.MultivariateNormal):
-        root = base.scale_tril
-        change = (value - natural[..., :count])[..., None]
-        noise = jax.scipy.linalg.solve_triangular(root[..., :count, :count], change, lower=True)
-        natural = natural + (root[..., :, :count] @ noise)[..., 0]
+    """A draw that begins with a value: what follows is drawn given it."""
+    after = FAMILIES.above[type(base_distribution(fn))].vector.after
+    if after is not None:
+        natural = after(base_distribution(fn), value, natural)
     return natural.at[tuple(slice(0, size) for size in value.shape)].set(value)

@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 
 from aimz import ImpactModel
 from aimz.families import density_of
-from aimz.families.tails import log_tail
+from aimz.families.censored import log_tail
 
 
 class Mixed:
