@@ -135,7 +135,7 @@ def _can_hand_over(problem: Problem, settings: Settings) -> bool:
     asks_for_steps = settings.num_steps is not None or settings.epochs is not None
     in_batches = batch is not None and batch < rows and not why_whole(problem)
     latents = problem.spec.latents
-    learns = any(site["type"] in ("param", "mutable") for site in raw_sites(problem))
+    learns = any(site.type in ("param", "mutable") for site in raw_sites(problem))
     return (
         not (asks_for_steps or in_batches)
         and not learns

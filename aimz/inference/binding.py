@@ -6,7 +6,7 @@ the kernel, so that the kernel and the user's guide are called exactly as they w
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,13 @@ from aimz.arrays import Array
 from aimz.errors import InputError, KernelValidationError
 from aimz.families import Exact
 from aimz.inference.engine import Problem
+from aimz.inference.remembered import remembered
 from aimz.kernel import SiteSpec, row_plates
 from aimz.outcomes import filled, is_there, part_of
 from aimz.programs import TRACE_LOCK, compile_program, fingerprint, trace
 
 __all__ = [
+    "RawSite",
     "RowScale",
     "as_seed",
     "check_draws",
@@ -113,7 +115,7 @@ def row_factors(problem: Problem, rows: int) -> dict[str, float] | None:
     total = problem.inputs.rows
     if rows == total:
         return {}
-    plates = {m["name"]: m["args"][0] for m in raw_sites(problem) if m["type"] == "plate"}
+    plates = {m.name: m.args[0] for m in raw_sites(problem) if m.type == "plate"}
     of_rows = {site.name: site for site in outcome_sites(problem) if site.rows == "leading"}
     whole = _scales(problem, total)((0, total))
     scales_of = _scales(problem, rows)
@@ -150,8 +152,9 @@ def _scales(problem: Problem, rows: int) -> Callable[[tuple[int, int]], dict[str
             substituted = handlers.substitute(seeded, substitute_fn=init_to_feasible())
             messages = handlers.trace(substituted).get_trace(**arrays, **problem.inputs.static)
         scales = {n: m["scale"] for n, m in messages.items() if m["type"] == "sample"}
-        plain.update({n: 1.0 if v is None else v for n, v in scales.items()})
-        return {n: v for n, v in scales.items() if isinstance(v, jax.Array)}
+        traced = {n: v for n, v in scales.items() if isinstance(v, jax.Array)}
+        plain.update({n: 1.0 if v is None else v for n, v in scales.items() if n not in traced})
+        return traced
 
     def stretch(first: int, last: int) -> dict[str, Any]:
         cut = row_arguments(problem)
@@ -161,13 +164,16 @@ def _scales(problem: Problem, rows: int) -> Callable[[tuple[int, int]], dict[str
             for name, value in arrays.items()
         }
 
-    with TRACE_LOCK:
-        shapes = jax.eval_shape(look, stretch(0, rows))
+    def make() -> tuple[Any, dict[str, Any]]:
+        with TRACE_LOCK:
+            return jax.eval_shape(look, stretch(0, rows)), plain
+
+    traced, given = remembered(problem, "scales", make, rows)
 
     def scales(place: tuple[int, int]) -> dict[str, np.ndarray]:
         arrays = stretch(*place)
-        computed = compile_program(look, arrays)(arrays) if shapes else {}
-        return {n: np.asarray(computed.get(n, v), np.float64) for n, v in plain.items()}
+        computed = compile_program(look, arrays)(arrays) if traced else {}
+        return {n: np.asarray(v, np.float64) for n, v in {**given, **computed}.items()}
 
     return scales
 
@@ -267,30 +273,47 @@ def initial_variables(problem: Problem, key: jax.Array, arrays: dict[str, Any]) 
     }
 
 
-def raw_sites(problem: Problem) -> list[dict[str, Any]]:
-    """The kernel's messages, traced without computing; their values are not to be used."""
-    sites: list[dict[str, Any]] = []
+class RawSite(NamedTuple):
+    """A message of the kernel: its type and name, the sizes of a plate, if its support moves."""
+
+    type: str
+    name: str
+    args: tuple[Any, ...]
+    moves: bool
+
+
+def raw_sites(problem: Problem) -> list[RawSite]:
+    """The kernel's messages, traced without computing."""
+    sites: list[RawSite] = []
 
     def look(arrays: dict[str, Any]) -> None:
         with handlers.block():
             seeded = handlers.seed(problem.kernel, 0)
             messages = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
-        sites.extend(messages.values())
+        sites.extend(map(_raw_site, messages.values()))
 
-    with TRACE_LOCK:
-        jax.eval_shape(look, problem.inputs.arrays)
-    return sites
+    def make() -> list[RawSite]:
+        with TRACE_LOCK:
+            jax.eval_shape(look, problem.inputs.arrays)
+        return sites
+
+    found: list[RawSite] = remembered(problem, "sites", make)
+    return found
+
+
+def _raw_site(message: dict[str, Any]) -> RawSite:
+    kind = message["type"]
+    latent = kind == "sample" and not message["is_observed"]
+    leaves = jax.tree.leaves(message["fn"].support) if latent else ()
+    moves = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+    args = tuple(message["args"]) if kind == "plate" else ()
+    return RawSite(kind, message["name"], args, moves)
 
 
 def moving_supports(problem: Problem) -> list[str]:
     """Latent sites whose support depends on another latent, e.g. Uniform(0, b)."""
     latents = frozenset(problem.spec.latents)
-    if not any(
-        isinstance(leaf, jax.core.Tracer)
-        for site in raw_sites(problem)
-        if site["type"] == "sample" and site["name"] in latents
-        for leaf in jax.tree.leaves(site["fn"].support)
-    ):
+    if not any(site.moves and site.name in latents for site in raw_sites(problem)):
         return []
 
     def bounds(key: jax.Array, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -317,8 +340,15 @@ def moving_supports(problem: Problem) -> list[str]:
 
 def version_of(problem: Problem, *functions: Callable[..., Any]) -> str:
     """Name of what the kernel, and other functions with sites, compute: constants included."""
+    if not functions:
+        own: str = remembered(problem, "version", lambda: _version_of(problem, problem.kernel))
+        return own
+    return _version_of(problem, problem.kernel, *functions)
+
+
+def _version_of(problem: Problem, *functions: Callable[..., Any]) -> str:
     names = []
-    for fn in (problem.kernel, *functions):
+    for fn in functions:
 
         def look(key: jax.Array, arrays: dict[str, Any], fn: Callable[..., Any] = fn) -> Any:
             with handlers.block():

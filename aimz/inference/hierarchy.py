@@ -21,7 +21,7 @@ from numpyro.infer.reparam import LocScaleReparam, Reparam
 from aimz.arrays import Array
 from aimz.families import FAMILIES
 from aimz.inference.engine import Problem
-from aimz.programs import compile_program
+from aimz.inference.remembered import program_of
 
 __all__ = ["in_standard_units", "spread_by_latents"]
 
@@ -44,7 +44,7 @@ def spread_by_latents(problem: Problem, version: str) -> frozenset[str]:
         return {name: _shape_parameters(sites[name]["fn"]) for name in below if name in sites}
 
     arguments = (jax.random.key(0), problem.inputs.arrays)
-    read = compile_program(shapes, *arguments, version=version)
+    read = program_of(problem, shapes, *arguments, version=version)
     first, *others = (
         jax.tree.map(np.asarray, read(jax.random.key(seed), problem.inputs.arrays))
         for seed in range(_SEEDS)
@@ -69,15 +69,19 @@ def in_standard_units(problem: Problem, names: frozenset[str]) -> Problem:
         is_latent = site["type"] == "sample" and not site["is_observed"]
         return _reparam(site["fn"]) if is_latent and site["name"] in names else None
 
-    kernel: Callable[..., Any] = _ReparamInSteps(problem.kernel, config=reparam_of)
+    kernel = _ReparamInSteps(problem.kernel, config=reparam_of)
+    kernel.reads = problem.kernel, ("standard units", names)
     return replace(problem, kernel=kernel)
 
 
 class _ReparamInSteps(handlers.reparam):  # type: ignore[misc]  # NumPyro's classes are untyped
     """NumPyro's handler, which also stands around the steps of a scan and the branches of a cond.
 
-    When these are done it is too late: what they drew has been used.
+    When these are done it is too late: what they drew has been used. The outermost one says what it
+    follows from (`version_of`).
     """
+
+    reads: tuple[Callable[..., Any], tuple[str, frozenset[str]]]
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "control_flow":

@@ -27,7 +27,8 @@ from aimz.inference.density import energy_of, has_nested_latents, values_of
 from aimz.inference.engine import Draws, Problem
 from aimz.inference.hierarchy import in_standard_units, spread_by_latents
 from aimz.inference.normal import WHITENED_DIM, find_start, set_up_guide
-from aimz.programs import compile_program
+from aimz.inference.remembered import program_of
+from aimz.programs import Bound
 
 __all__ = ["NUTS", "STATS", "ChainRecord", "Plan", "run_chains"]
 
@@ -312,7 +313,7 @@ class _Chains:
                 return jax.vmap(one)(keys, numbers)
 
         arguments = (keys, numbers, self.fixed)
-        states = compile_program(begin, *arguments, version=self.version)(*arguments)
+        states = self._program_of(begin, *arguments)(*arguments)
         energy = np.asarray(states.potential_energy)
         if not np.all(np.isfinite(energy)):
             raise AimzError(
@@ -354,9 +355,15 @@ class _Chains:
         arguments = (states, np.arange(_CHUNK) < count, self.fixed)
         with self.lock:  # groups of chains share one program, traced once
             if self.program is None:
-                self.program = compile_program(chunk, *arguments, version=self.version)
+                self.program = self._program_of(chunk, *arguments)
         states, piece = self.program(*arguments)
         return states, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], piece)
+
+    def _program_of(self, fn: Callable[..., Any], *arguments: object) -> Bound:
+        """A program of this class, which closes over nothing else; a user's sampler has no name."""
+        beside = (self.plan.settings, self.plan.warmup, self.is_careful)
+        named = beside if self.given is None else None
+        return program_of(self.problem, fn, *arguments, version=self.version, beside=named)
 
     def _sampler(self, fixed: tuple[Any, ...]) -> "_Sampler":
         """A private sampler; called inside a trace."""

@@ -15,8 +15,9 @@ from aimz.errors import FitWarning, Note
 from aimz.inference.binding import RowScale, initial_variables, version_of
 from aimz.inference.chains.compiled import STATS, ChainRecord, Plan
 from aimz.inference.engine import Draws, Problem
+from aimz.inference.remembered import program_of
 from aimz.options import wants_progress
-from aimz.programs import TRACE_LOCK, compile_program
+from aimz.programs import TRACE_LOCK
 
 __all__ = ["fixed_params", "is_made_for", "is_plain", "param_notes", "run_object"]
 
@@ -93,9 +94,8 @@ def fixed_params(problem: Problem, key: jax.Array) -> dict[str, Any]:
         return initial_variables(problem, key, arrays)
 
     arguments = (jax.random.fold_in(key, 1), problem.inputs.arrays)
-    values: dict[str, Any] = compile_program(look, *arguments, version=version_of(problem))(
-        *arguments
-    )
+    program = program_of(problem, look, *arguments, version=version_of(problem))
+    values: dict[str, Any] = program(*arguments)
     return values
 
 

@@ -26,7 +26,8 @@ from aimz.inference.density import energy_of
 from aimz.inference.engine import Problem
 from aimz.inference.normal.guide import INIT_RADIUS, WhitenedNormal, weight_sd
 from aimz.inference.normal.search import find_mode, find_normal, plain_start
-from aimz.programs import TRACE_LOCK, compile_program
+from aimz.inference.remembered import program_of, remembered
+from aimz.programs import TRACE_LOCK, Bound
 
 __all__ = ["FULL_RANK_DIM", "WHITENED_DIM", "Start", "find_start", "latent_dim", "set_up_guide"]
 
@@ -99,7 +100,7 @@ def find_start(
         return plain_start(guide._init_latent, full=dim <= FULL_RANK_DIM)
 
     arguments = (setup_key, problem.inputs.arrays)
-    place = compile_program(plain, *arguments, version=version)(*arguments)
+    place = program_of(problem, plain, *arguments, version=version)(*arguments)
     return Start(place, {}, informed=False)
 
 
@@ -134,6 +135,13 @@ def latent_dim(problem: Problem) -> int:
 
 def _sizes(problem: Problem, setup_key: jax.Array) -> tuple[int, int | None]:
     """Latent dimensions, and parameters of the kernel (None: they are a neural network's)."""
+    found: tuple[int, int | None] = remembered(
+        problem, "sizes", lambda: _sizes_found(problem, setup_key)
+    )
+    return found
+
+
+def _sizes_found(problem: Problem, setup_key: jax.Array) -> tuple[int, int | None]:
     sizes: dict[str, int] = {}
 
     def look(key: jax.Array, arrays: dict[str, Any]) -> Any:
@@ -142,7 +150,7 @@ def _sizes(problem: Problem, setup_key: jax.Array) -> tuple[int, int | None]:
 
     with TRACE_LOCK:
         values = jax.eval_shape(look, setup_key, problem.inputs.arrays)
-    mutable = any(site["type"] == "mutable" for site in raw_sites(problem))
+    mutable = any(site.type == "mutable" for site in raw_sites(problem))
     if mutable or not all(hasattr(value, "shape") for value in values.values()):
         return sizes["dim"], None
     return sizes["dim"], sum(int(value.size) for value in values.values())
@@ -206,7 +214,15 @@ def _informed(
     if index is not None:
         arrays = take_rows(problem, arrays, index)
         weights = None if weights is None else weights[index]
-    place, params = _in_double(look, version, setup_key, start_key, arrays, weights)
+    # `search` is one of the two functions of this module, with plain options.
+    options = tuple(sorted(getattr(search, "keywords", {}).items()))
+    counted = None if factors is None else tuple(sorted(factors.items()))
+    beside = (getattr(search, "func", search), options, count, counted)
+
+    def program(*arguments: object) -> Bound:
+        return program_of(problem, look, *arguments, version=version, beside=beside)
+
+    place, params = _in_double(program, setup_key, start_key, arrays, weights)
     return place, params
 
 
@@ -227,15 +243,14 @@ def _flat_params(problem: Problem, key: jax.Array, arrays: dict[str, Any]) -> tu
     return transforms, vector, unpack
 
 
-def _in_double(fn: Callable[..., Any], version: str, *arguments: object) -> Any:
+def _in_double(program: Callable[..., Bound], *arguments: object) -> Any:
     """Run a program in double precision where the kernel allows it, and come back."""
     try:
         with jax.enable_x64(True):
             wide = jax.tree.map(_widen, arguments)
-            program = compile_program(fn, *wide, version=version)
-            results = jax.tree.map(np.asarray, program(*wide))
+            results = jax.tree.map(np.asarray, program(*wide)(*wide))
     except (TypeError, ValueError):  # a kernel that fixes its own dtypes
-        results = compile_program(fn, *arguments, version=version)(*arguments)
+        results = program(*arguments)(*arguments)
     return jax.tree.map(_narrow, results)
 
 

@@ -47,7 +47,7 @@ from aimz.inference.svi.guides import guide_name, is_point, sample_guide
 from aimz.inference.svi.steps import advance_by_chunks, chunk_compiled, step_program
 from aimz.inference.svi.surroundings import log_weights, look_around
 from aimz.inference.svi.task import STEP_RATE, SVIRecord, Task, empty_guide
-from aimz.programs import TRACE_LOCK, as_key, compile_program
+from aimz.programs import TRACE_LOCK, as_key
 
 __all__ = ["SVIEngine", "learned_place"]
 
@@ -265,7 +265,7 @@ def _begin(rng_key: jax.Array, task: Task, rows: int) -> SVIRecord:
         return svi.init(setup_key, init_params=values or None, **task.kwargs(arrays, index))
 
     arguments = (setup_key, place, values, task.arrays)
-    state = compile_program(begin, *arguments, version=task.version)(*arguments)
+    state = task.program(begin, *arguments, beside=(rows,))(*arguments)
     return SVIRecord(state, setup_key, place, 0, informed, rival)
 
 
@@ -318,7 +318,7 @@ def _refined(rng_key: jax.Array, task: Task, record: SVIRecord) -> SVIRecord:
 
     fixed = (record.setup_key, record.start)
     arguments = (rng_key, params, fixed, task.arrays, task.weights)
-    better = compile_program(refine, *arguments, version=task.version)(*arguments)
+    better = task.program(refine, *arguments, beside=())(*arguments)
     return record._replace(svi=record.svi._replace(optim_state=(count, (better, inner))))
 
 
@@ -375,9 +375,8 @@ def _finish(
 
     fixed = (record.setup_key, record.start)
     arguments = (rng_key, record.svi, fixed, task.arrays, task.weights)
-    finished: dict[str, Any] = dict(
-        compile_program(finish, *arguments, version=task.version)(*arguments)
-    )
+    program = task.program(finish, *arguments, beside=(num_samples, weigh))
+    finished: dict[str, Any] = dict(program(*arguments))
     check_draws(latents, finished["draws"], SVIEngine.name)
     finished["draws"] = {name: np.asarray(value)[None] for name, value in finished["draws"].items()}
     for name in finished.keys() & {"log_weights", "sections"}:

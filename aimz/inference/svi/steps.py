@@ -13,7 +13,7 @@ from aimz.inference.binding import RowScale
 from aimz.inference.engine import Course
 from aimz.inference.svi.course import Phase, Plan
 from aimz.inference.svi.task import SVIRecord, Task
-from aimz.programs import Cache, compile_program
+from aimz.programs import Cache
 
 __all__ = ["advance_by_chunks", "chunk_compiled", "step_program"]
 
@@ -76,7 +76,7 @@ def advance_by_chunks(
             active,
         )
         if not program:
-            program.append(compile_chunk(task, chunk, *arguments))
+            program.append(compile_chunk(task, plan, chunk, *arguments))
         (course.state, total), losses = program[0](*arguments)
         if phase.average:
             before = course.total
@@ -87,7 +87,9 @@ def advance_by_chunks(
     return advance
 
 
-def step_program(task: Task, chunk: Callable[..., Any], *arguments: object) -> Callable[..., Any]:
+def step_program(
+    task: Task, plan: Plan, chunk: Callable[..., Any], *arguments: object
+) -> Callable[..., Any]:
     """The program of single steps: only the kernel and the guide are traced to recognise it."""
     shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(arguments)]
     inputs, users = task.problem.inputs, task.given
@@ -103,14 +105,17 @@ def step_program(task: Task, chunk: Callable[..., Any], *arguments: object) -> C
     )
 
     def make() -> tuple[Callable[..., Any], Any, Any]:
-        return chunk_compiled(task, chunk, *arguments), task.problem.kernel, parts
+        return chunk_compiled(task, plan, chunk, *arguments), task.problem.kernel, parts
 
     return _STEPPED.get_or_make(key, make)[0]
 
 
-def chunk_compiled(task: Task, chunk: Callable[..., Any], *arguments: object) -> Callable[..., Any]:
+def chunk_compiled(
+    task: Task, plan: Plan, chunk: Callable[..., Any], *arguments: object
+) -> Callable[..., Any]:
     """A chunk of steps, compiled once."""
-    return compile_program(chunk, *arguments, version=task.version)
+    beside = (plan.batch, tuple(sorted(plan.factors.items())))
+    return task.program(chunk, *arguments, beside=beside)
 
 
 def _with_rate(state: SVIState, rate: float) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,11 +14,13 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.optim import optax_to_numpyro
 
 from aimz.arrays import Array
-from aimz.inference.binding import kernel_for, raw_sites, take_rows, version_of
+from aimz.inference.binding import RawSite, kernel_for, raw_sites, take_rows, version_of
 from aimz.inference.engine import Problem
 from aimz.inference.normal import WhitenedNormal
+from aimz.inference.remembered import program_of
 from aimz.inference.svi.guides import private_svi
 from aimz.libraries import optax
+from aimz.programs import Bound
 
 __all__ = ["STEP_RATE", "SVIRecord", "Task", "empty_guide"]
 
@@ -45,7 +48,7 @@ class Task:
     given: SVI | None
 
     @cached_property
-    def sites(self) -> list[dict[str, Any]]:
+    def sites(self) -> list[RawSite]:
         """The kernel's messages."""
         return raw_sites(self.problem)
 
@@ -68,15 +71,20 @@ class Task:
         weights = self.problem.weights
         return None if weights is None else jnp.asarray(weights)
 
+    def program(self, fn: Callable[..., Any], *args: object, beside: tuple[Hashable, ...]) -> Bound:
+        """The program of a function that closes over the task and `beside`; see `program_of`."""
+        named = beside if self.given is None else None  # a user's objects have no name
+        return program_of(self.problem, fn, *args, version=self.version, beside=named)
+
     @property
     def is_mutable(self) -> bool:
         """Whether the kernel keeps mutable state."""
-        return any(site["type"] == "mutable" for site in self.sites)
+        return any(site.type == "mutable" for site in self.sites)
 
     @property
     def is_subsampled(self) -> bool:
         """Whether a plate of the kernel draws its own rows."""
-        plates = (site["args"] for site in self.sites if site["type"] == "plate")
+        plates = (site.args for site in self.sites if site.type == "plate")
         return any(size is not None and drawn not in (None, size) for size, drawn in plates)
 
     def svi(self, rows: int, start: dict[str, Any] | None) -> SVI:

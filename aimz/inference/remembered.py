@@ -1,0 +1,94 @@
+"""What was found out of a kernel, and the programs of fits, kept while nothing has changed.
+
+A trace of a fit follows from what the kernel reads (its version), its plain arguments, the shapes
+and dtypes of the arrays, what the inspection found, and what the traced function closes over, which
+is passed as `beside`. All of that is the name of what is kept. Nothing is kept of a kernel without
+a version, of a user's own guide or sampler, or where outcomes are missing, whose places are values.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.inference.engine import Problem
+from aimz.programs import Bound, Cache, compile_program, version_of
+
+__all__ = ["program_of", "remembered"]
+
+
+_KEPT: Cache[Hashable, Any] = Cache(256)
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def remembered(
+    problem: Problem, what: str, make: Callable[[], Any], *beside: Hashable, shapes: Any = None
+) -> Any:
+    """What `make` gives, which follows from the kernel, shapes and `beside` alone."""
+    key = _key(problem, what, beside, shapes)
+    if key is None:
+        return make()
+    changed: list[Any] = []
+
+    def made() -> Any:
+        value = make()
+        if _key(problem, what, beside, shapes) != key:  # in another thread, or by the kernel
+            changed.append(value)
+            raise _ChangedError
+        return value
+
+    try:
+        return _KEPT.get_or_make(key, made)
+    except _ChangedError:
+        return changed[0]
+
+
+def program_of(
+    problem: Problem,
+    fn: Callable[..., Any],
+    *args: object,
+    version: str,
+    beside: tuple[Hashable, ...] | None = (),
+) -> Bound:
+    """The program of a function of a fit; traced only where what it follows from has changed.
+
+    `beside` is what it closes over apart from the problem; None where that has no name.
+    """
+
+    def make() -> Bound:
+        return compile_program(fn, *args, version=version)
+
+    if beside is None:
+        return make()
+    what = f"{fn.__module__}.{fn.__qualname__}"
+    bound: Bound = remembered(problem, what, make, *beside, shapes=args)
+    return bound
+
+
+class _ChangedError(Exception):
+    """What the kernel reads has changed while something was found out of it."""
+
+
+def _key(problem: Problem, what: str, beside: tuple[Hashable, ...], shapes: Any) -> Hashable | None:
+    static = problem.inputs.static
+    if problem.presence is not None or any(type(v) not in _PLAIN for v in static.values()):
+        return None
+    kernel = problem.kernel
+    if type(kernel).__module__.startswith("aimz.") and not hasattr(kernel, "reads"):
+        return None  # a wrapper that does not say what it is
+    version = version_of(kernel)
+    if version is None:
+        return None
+    leaves, form = jax.tree.flatten((dict(problem.inputs.arrays), shapes))
+    kinds = tuple((np.shape(leaf), _kind(leaf)) for leaf in leaves)
+    # 1, 1.0 and True are equal, and so are 0.0 and -0.0: not so their types and texts.
+    plain = tuple((name, type(v).__name__, repr(v)) for name, v in sorted(static.items()))
+    weighed = problem.weights is not None
+    names = (problem.inputs.always_rows, problem.inputs.rows, weighed)
+    return (what, version, problem.spec, plain, names, form, kinds, beside)
+
+
+def _kind(leaf: Any) -> Hashable:
+    kind = getattr(leaf, "dtype", None) or type(leaf)
+    return kind, bool(getattr(leaf, "weak_type", False))
