@@ -21,11 +21,10 @@ from aimz.prediction.request import Request
 from aimz.programs import fingerprint_values
 from aimz.results import (
     Schema,
-    check_layout,
+    check_groups,
     first_outcome,
     labelled_groups,
     layout_of,
-    observed_layout,
 )
 from aimz.store import (
     MemorySink,
@@ -76,11 +75,8 @@ def carry_out(
     """
     call, plan = prepared.call, prepared.plan
     ready = compile_call(call, plan)
-    variables = layout_of(call, ready, plan, result.schema)
-    outcome = first_outcome(call)
-    if outcome is not None:
-        variables = (*variables, observed_layout(call, outcome, plan, result.schema))
-    check_layout(variables, result.groups)
+    variables = layout_of(call, ready, plan, result.schema, first_outcome(call))
+    check_groups(result.groups)
     if request.to.store == "persistent":
         check_names_storable(variables, result.groups)
     sink = _sink_of(request, scratch, lambda: _identity(prepared, ready, variables))

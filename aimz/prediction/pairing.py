@@ -6,6 +6,7 @@ would meet on its way to what was asked for. So two results can be compared long
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -21,7 +22,7 @@ from aimz.prediction.inputs import Given
 from aimz.prediction.interventions import global_carries
 from aimz.prediction.preparation import Prepared
 from aimz.prediction.request import Fitted
-from aimz.programs import fingerprint_values
+from aimz.programs import Cache, fingerprint_values
 from aimz.results import aligned, difference_layout, less, shared_group, shared_measure, subtract
 from aimz.store import Scratch, Sink, Tile, Variable, temporary_sink
 
@@ -33,6 +34,8 @@ _MEASURED = "measured"  # what is set against a statistic of itself
 _ANYWHERE = "anywhere"  # of what is not traced
 # What a call sets, among its arguments.
 _SETTINGS = "intervention and condition"
+# Of each task, by its arguments and the sites whose draws it holds.
+_WAYS: Cache[Any, dict[str, str]] = Cache(limit=256)
 
 
 def leads(given: Given, prepared: Prepared, fitted: Fitted) -> str:
@@ -40,16 +43,22 @@ def leads(given: Given, prepared: Prepared, fitted: Fitted) -> str:
     task, block = prepared.call.task, prepared.call.block
     output = task.spec.output
     targets = {output} if output in task.sites else set(task.sites)
-    fixed = {*task.do, *task.condition}
-    held = {*block.posterior, *block.row_posterior}
+    own = {
+        n: v for n, v in given.arguments.arrays.items() if n not in {*given.source.names, output}
+    }
+    held = frozenset((*block.posterior, *block.row_posterior))
+
+    def make() -> dict[str, str]:
+        fixed = {*task.do, *task.condition}
+        return {name: _way(task.spec, name, targets, fixed, held) for name in own}
+
     ways: dict[str, dict[str, str]] = {_SETTINGS: {"value": _settings(prepared), "leads": ""}}
-    for name, value in given.arguments.arrays.items():
-        if name in given.source.names or name == output:
-            continue
-        way = _way(task.spec, name, targets, fixed, held)
+    for name, way in _WAYS.of_owner(task, (tuple(own), held), make).items():
         # A fit has compared the call with its own data: nothing else is left unsaid.
-        way = way if way == _NOWHERE or fitted.spec is None else ""
-        ways[name] = {"value": _number(value), "leads": way}
+        told = way if way == _NOWHERE or fitted.spec is None else ""
+        is_primary = own[name] is given.primary
+        number = f"{given.fingerprint:08x}" if is_primary else _number(own[name])
+        ways[name] = {"value": number, "leads": told}
     for name, value in given.arguments.static.items():  # may lead anywhere
         ways[name] = {"value": fingerprint_values(value), "leads": _ANYWHERE}
     if task.spec.measured:
@@ -77,12 +86,19 @@ def _measured(given: Given, prepared: Prepared, targets: set[str]) -> dict[str, 
 def _settings(prepared: Prepared) -> str:
     """A name for what a call sets and conditions on."""
     task, block = prepared.call.task, prepared.call.block
+    if not task.do and not task.condition:
+        return _nothing_set()
     functions = [id(function) for _, function in task.functions]
     return fingerprint_values(task.do, task.condition, block.values, block.row_values, functions)
 
 
+@functools.cache
+def _nothing_set() -> str:
+    return fingerprint_values((), (), {}, {}, [])
+
+
 def _way(
-    spec: KernelSpec, argument: str, targets: set[str], fixed: set[str], held: set[str]
+    spec: KernelSpec, argument: str, targets: set[str], fixed: set[str], held: frozenset[str]
 ) -> str:
     """What a change of an argument meets on its way to what was asked for."""
     if not targets & spec.descendants(arguments={argument}, held=fixed):

@@ -17,11 +17,10 @@ from aimz.results.draws import (
     flat_draws,
 )
 from aimz.results.layout import (
-    check_layout,
+    check_groups,
     first_outcome,
     labelled_groups,
     layout_of,
-    observed_layout,
 )
 from aimz.results.schema import (
     Schema,
@@ -35,8 +34,8 @@ __all__ = [
     "Schema",
     "aligned",
     "as_draws",
+    "check_groups",
     "check_labels",
-    "check_layout",
     "constant_dataset",
     "difference_layout",
     "draw_count",
@@ -48,7 +47,6 @@ __all__ = [
     "labelled_groups",
     "layout_of",
     "less",
-    "observed_layout",
     "shared_group",
     "shared_measure",
     "site_dims",

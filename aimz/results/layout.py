@@ -7,6 +7,7 @@ their plates, by `dims=`, or as `<site>_dim_<i>`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,20 +16,49 @@ from aimz.errors import InputError
 from aimz.execution import Call, Plan, Ready
 from aimz.kernel import KernelSpec, SiteSpec
 from aimz.libraries import xr
+from aimz.programs import Cache
 from aimz.results.schema import Schema, as_variable, indexed, site_dims
 from aimz.store import Variable
 
 __all__ = [
-    "check_layout",
+    "check_groups",
     "check_named",
     "first_outcome",
     "labelled_groups",
     "layout_of",
-    "observed_layout",
 ]
 
 
-def layout_of(call: Call, ready: Ready, plan: Plan, schema: Schema) -> tuple[Variable, ...]:
+# Of each task, by all else that a layout follows from.
+_LAYOUTS: Cache[Any, tuple[Variable, ...]] = Cache(limit=256)
+
+
+def layout_of(
+    call: Call, ready: Ready, plan: Plan, schema: Schema, outcomes: np.ndarray | None = None
+) -> tuple[Variable, ...]:
+    """Variables of a result, and of the outcomes that are kept beside them, (row, ...).
+
+    Raises
+    ------
+    InputError
+        `name-collision`, `dims-conflict`: names and dimensions that would hide one another.
+    """
+
+    def make() -> tuple[Variable, ...]:
+        variables = _sites_layout(call, ready, plan, schema)
+        if outcomes is not None:
+            variables = (*variables, _observed_layout(call, outcomes, plan, schema))
+        _check_layout(variables)
+        return variables
+
+    if schema.dims:
+        return make()
+    shapes = tuple((n, tuple(v.shape), v.dtype, ready.dtypes[n]) for n, v in ready.shapes.items())
+    kept = None if outcomes is None else (outcomes.shape[1:], outcomes.dtype)
+    return _LAYOUTS.of_owner(call.task, (call.group, plan, shapes, kept), make)
+
+
+def _sites_layout(call: Call, ready: Ready, plan: Plan, schema: Schema) -> tuple[Variable, ...]:
     """Variables of a result, from the shapes, (row, draw, ...) or (draw, ...), of one tile."""
     task = call.task
     row_dim = task.results.row_dim
@@ -62,7 +92,7 @@ def layout_of(call: Call, ready: Ready, plan: Plan, schema: Schema) -> tuple[Var
     return tuple(made)
 
 
-def observed_layout(call: Call, outcomes: np.ndarray, plan: Plan, schema: Schema) -> Variable:
+def _observed_layout(call: Call, outcomes: np.ndarray, plan: Plan, schema: Schema) -> Variable:
     """Variable of the outcomes that are kept beside the draws, given all or some, (row, ...)."""
     task = call.task
     site = task.spec[task.spec.output]
@@ -93,14 +123,22 @@ def _measure_of(site: SiteSpec) -> str:
     return "category" if site.categories > 2 else ""  # of two, codes are shares of the second
 
 
-def check_layout(variables: Sequence[Variable], groups: Mapping[str, xr.Dataset]) -> None:
-    """Refuse names and dimensions that would hide one another, before anything is computed.
+def check_groups(groups: Mapping[str, xr.Dataset]) -> None:
+    """Refuse groups in which a site and a dimension have one name.
 
     Raises
     ------
     InputError
-        `name-collision`, `dims-conflict`.
+        `name-collision`
     """
+    for dataset in groups.values():
+        for name in dataset.data_vars:
+            if name in dataset.dims:
+                raise _collision(str(name), str(name))
+
+
+def _check_layout(variables: Sequence[Variable]) -> None:
+    """Refuse names and dimensions that would hide one another, before anything is computed."""
     for group in {variable.group for variable in variables}:
         own = [variable for variable in variables if variable.group == group]
         sizes = _sizes_of(own)
@@ -108,10 +146,6 @@ def check_layout(variables: Sequence[Variable], groups: Mapping[str, xr.Dataset]
         for variable in own:
             if names.count(variable.name) > 1 or variable.name in sizes:
                 raise _collision(variable.site, variable.name)
-    for dataset in groups.values():
-        for name in dataset.data_vars:
-            if name in dataset.dims:
-                raise _collision(str(name), str(name))
 
 
 def _sizes_of(variables: Sequence[Variable]) -> dict[str, int]:
