@@ -93,19 +93,25 @@ class AnswerShape:
     own: tuple[str, ...]  # of one outcome
 
     def labelled(self, values: np.ndarray) -> xr.DataArray:
-        schema, dim = self.schema, self.dim
-        shape = (len(values), schema.chains, schema.draws, *values.shape[2:])
-        array = xr.DataArray(values.reshape(shape), dims=(dim, "chain", "draw", *self.own))
-        array = array.assign_coords(chain=np.arange(schema.chains), draw=np.arange(schema.draws))
-        array = array.assign_coords(_own_coords(array.sizes, self.own, schema))
-        if not len(self.labels):
-            return array.isel({dim: 0})
-        return array.assign_coords(_label_coords(dim, self.labels, array.dims))
+        return self._named(values, {})
 
     def along(self, dim: str, parts: Mapping[Any, np.ndarray]) -> xr.DataArray:
         """Several arrays along a dimension that names them."""
-        arrays = [self.labelled(values) for values in parts.values()]
-        return xr.concat(arrays, xr.DataArray(list(parts), dims=dim, name=dim))
+        return self._named(np.stack([*parts.values()]), {dim: [*parts]})
+
+    def _named(self, values: np.ndarray, leading: Mapping[str, Sequence[Any]]) -> xr.DataArray:
+        """An array (..., group, draw, ...); its first dimensions are `leading`, with labels."""
+        schema, first = self.schema, values.shape[: len(leading)]
+        shape = (schema.chains, schema.draws, *values.shape[len(leading) + 2 :])
+        groups: tuple[str, ...] = (self.dim,) if len(self.labels) else ()
+        values = values.reshape(*first, *[len(self.labels)] * len(groups), *shape)
+        dims = (*leading, *groups, "chain", "draw", *self.own)
+        sizes = dict(zip(dims, values.shape, strict=True))
+        labels = {"chain": np.arange(schema.chains), "draw": np.arange(schema.draws)}
+        labels |= _own_coords(sizes, self.own, schema)
+        if groups:
+            labels |= _label_coords(self.dim, self.labels, (self.dim, *dims[len(leading) + 1 :]))
+        return xr.DataArray(values, {**labels, **leading}, dims)
 
 
 def _label_coords(dim: str, labels: pd.Index, taken: Sequence[Hashable]) -> dict[str, Any]:

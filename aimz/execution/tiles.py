@@ -180,5 +180,9 @@ def each_tile(
 
     row_tiles = call.source.tiles(plan.tile_rows)
     items = ((row_tile, tile) for row_tile in row_tiles for tile in plan.tiles(row_tile))
+    if plan.is_single:
+        for item in items:
+            count(work_on(item, 0))
+        return rows
     run_in_threads(items, work_on, count, threads=num_threads(devices))
     return rows
