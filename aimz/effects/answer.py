@@ -106,7 +106,7 @@ class AnswerShape:
         groups: tuple[str, ...] = (self.dim,) if len(self.labels) else ()
         values = values.reshape(*first, *[len(self.labels)] * len(groups), *shape)
         dims = (*leading, *groups, "chain", "draw", *self.own)
-        sizes = dict(zip(dims, values.shape, strict=True))
+        sizes: dict[Hashable, int] = dict(zip(dims, values.shape, strict=True))
         labels = {"chain": np.arange(schema.chains), "draw": np.arange(schema.draws)}
         labels |= _own_coords(sizes, self.own, schema)
         if groups:
