@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,7 +16,15 @@ from aimz.data import RowTile, Source
 from aimz.errors import AimzError
 from aimz.execution.parts import WIDE_BYTES, Program, with_less_at_once
 from aimz.execution.plan import WIDE, Plan, length_of, num_draws, widened_block
-from aimz.programs import TRACE_LOCK, Bound, compile_program, forget_traces
+from aimz.programs import (
+    TRACE_LOCK,
+    Bound,
+    Cache,
+    compile_program,
+    forget_traces,
+    name_of_shapes,
+    remembered,
+)
 from aimz.sampling import Block, Found, Task, predict_block, predict_pairs
 from aimz.store import Tile
 
@@ -35,6 +43,7 @@ __all__ = [
 
 #: Values of the smallest tile whose draws are made two and two, if they are 0 and 1.
 PAIRED_VALUES = 2**18
+_MAX_READY = 256
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,13 @@ class Call:
     def is_wide(self) -> bool:
         """Whether its program computes in double precision."""
         return self.program in WIDE
+
+    @property
+    def name(self) -> Hashable | None:
+        """Name of all that a trace of it follows from, but for shapes; None where it has none."""
+        name = self.task.name
+        settled = (tuple(self.block.posterior), tuple(self.block.row_posterior))
+        return None if name is None else (self.program, name, settled)
 
     def arrays(self, row_tile: RowTile) -> dict[str, Any]:
         """Arrays of a tile's rows, by argument."""
@@ -88,13 +104,27 @@ class Ready:
     is_wide: bool = False
 
 
+# By all that a trace follows from.
+_READY: Cache[Hashable, Ready] = Cache(_MAX_READY)
+
+
 def compile_call(call: Call, plan: Plan) -> Ready:
-    """Compile the program of one tile."""
+    """Compile the program of one tile, or find it without a trace where that is sound."""
     first = RowTile(slice(0, 1), {n: v[:1] for n, v in call.source.head.items()})
     tile = Tile(0, slice(0, 1), slice(0, 1), slice(0, 1))
     block = shared_block(call.block, tile, plan)
     block = with_rows(block, call, first, plan)
-    if _in_pairs(call, plan):
+    in_pairs = _in_pairs(call, plan)
+
+    def name() -> Hashable | None:
+        its, shapes = call.name, name_of_shapes(tuple(block))
+        return None if its is None or shapes is None else (its, shapes, in_pairs, WIDE_BYTES)
+
+    return remembered(_READY, name, lambda: _made_ready(call, block, in_pairs=in_pairs))
+
+
+def _made_ready(call: Call, block: Block, *, in_pairs: bool) -> Ready:
+    if in_pairs:
         shapes = jax.tree.map(_as_jax_types, block)
         with TRACE_LOCK:
             version = call.task.spec.version
@@ -109,7 +139,7 @@ def compile_call(call: Call, plan: Plan) -> Ready:
                     ),
                     step=2,
                 )
-        full = jax.ShapeDtypeStruct((plan.tile_rows, plan.tile_draws), bool)
+        full = jax.ShapeDtypeStruct((len(block.rows), len(block.draws)), bool)
         dtypes = {n: np.dtype(call.task.results[n].dtype) for n in run.shapes.values}
         return Ready(run, dict.fromkeys(dtypes, full), dtypes, in_pairs=True)
     for attempt in range(2 if call.is_wide and not jax.config.jax_enable_x64 else 0):

@@ -7,7 +7,7 @@ and all random numbers, are the same.
 import enum
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -42,6 +42,11 @@ class _Part:
     name: str
     call: Call
     places: Places
+
+    @property
+    def order(self) -> Hashable:
+        """Its places, as a name."""
+        return tuple((field, tuple(by_name.items())) for field, by_name in self.places.items())
 
 
 class JointRun:
@@ -92,6 +97,14 @@ class _JointCall(Call):
     """A call whose rows are those of its parts."""
 
     parts: tuple[_Part, ...] = ()
+    form: _Form = _Form.VALUES
+
+    @property
+    def name(self) -> Hashable | None:
+        """As of every call: here, of all its parts."""
+        names = tuple((member.name, member.call.name, member.order) for member in self.parts)
+        has_all = all(name is not None for _, name, _ in names)
+        return (self.form, names, self.task.sites) if has_all else None
 
     @property
     def is_wide(self) -> bool:
@@ -151,6 +164,7 @@ def _joint_call(calls: Mapping[str, Call], form: _Form) -> _JointCall:
         first.block._replace(**fields),
         first.source,
         parts=tuple(parts),
+        form=form,
     )
 
 

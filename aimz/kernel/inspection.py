@@ -63,15 +63,17 @@ class _Call:
         }
 
 
-# The kernel stays alive: its address is part of the name.
+# By what the kernel reads, and the arguments: no trace is needed to find one.
+_SPECS_BY_READS: programs.Cache[Any, KernelSpec] = programs.Cache(_MAX_SPECS)
+# By what the kernel computes, which stays alive: its address is part of the name.
 _SPECS: programs.Cache[Any, tuple[Any, KernelSpec]] = programs.Cache(_MAX_SPECS)
 
 
 def inspect(kernel: Callable[..., Any], inputs: Inputs, param_output: str) -> KernelSpec:
     """Read a kernel: its sites, how each relates to the rows, whether rows interact.
 
-    The answer is kept under the name of the traced program, so that a change of anything the
-    kernel reads is noticed and a second call only traces once.
+    The answer is kept under the version of the kernel, which changes with anything that it reads.
+    A kernel without a version is traced, and the answer kept under the name of its program.
 
     Parameters
     ----------
@@ -96,6 +98,19 @@ def inspect(kernel: Callable[..., Any], inputs: Inputs, param_output: str) -> Ke
         "shape": an argument and a site that it is observed at disagree.
     """
     check_rows(inputs)
+
+    def name() -> Hashable | None:
+        its = inputs.name(kernel)
+        return None if its is None else (its, param_output)
+
+    return programs.remembered(
+        _SPECS_BY_READS,
+        name,
+        lambda: _inspected(kernel, inputs, param_output),
+    )
+
+
+def _inspected(kernel: Callable[..., Any], inputs: Inputs, param_output: str) -> KernelSpec:
     with programs.TRACE_LOCK:
         spread = spread_sites(kernel, inputs.spread, inputs.always_rows[0])
         natural = read(spread, inputs.arrays, inputs.static, inputs.rows)
@@ -103,7 +118,7 @@ def inspect(kernel: Callable[..., Any], inputs: Inputs, param_output: str) -> Ke
         outcome = _outcome_shape(call)
         if outcome is not None:
             shapes = {**inputs.spread, param_output: outcome}
-            return inspect(kernel, replace(inputs, spread=shapes), param_output)
+            return _inspected(kernel, replace(inputs, spread=shapes), param_output)
         _check_output(call)
         _check_observations(call)
         key = _key(call)

@@ -6,7 +6,7 @@ program has no random-number code in it: its outputs are what each site's distri
 its log density, and the values of deterministic sites. Nothing here decides anything.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -73,6 +73,17 @@ class Inputs:
     rows: int
     always_rows: tuple[str, ...] = ()
     spread: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+
+    def name(self, kernel: Callable[..., Any]) -> Hashable | None:
+        """Name of all that a trace of a kernel on them follows from; None where it has none."""
+        names = (
+            programs.version_of(kernel),
+            programs.name_of_shapes(self.arrays),
+            programs.name_of(dict(self.static)),
+        )
+        if None in names:
+            return None
+        return (*names, tuple(sorted(self.spread.items())), self.rows, self.always_rows)
 
 
 @dataclass(frozen=True)
@@ -173,6 +184,11 @@ class row_plates(Messenger):  # type: ignore[misc]  # noqa: N801  # NumPyro: no 
         self.rows = rows
         super().__init__(kernel)
 
+    @property
+    def reads(self) -> tuple[Any, Hashable]:
+        """The kernel beneath, and what else says what this one is."""
+        return self.fn, ("row_plates", self.names, self.rows)
+
     def process_message(self, msg: dict[str, Any]) -> None:
         if not self.names:
             return
@@ -222,6 +238,11 @@ class spread_sites(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_pl
     ) -> None:
         self.shapes, self.primary, self.rows = shapes, primary, 0
         super().__init__(kernel)
+
+    @property
+    def reads(self) -> tuple[Any, Hashable]:
+        """As of `row_plates`."""
+        return self.fn, ("spread_sites", tuple(sorted(self.shapes.items())), self.primary)
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
         leaves = jax.tree.leaves(kwargs.get(self.primary))

@@ -5,6 +5,7 @@ follow from the arguments alone. A support that a latent decides is left to the 
 """
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ __all__ = ["check_outcomes", "check_reachable"]
 
 #: Draws of the prior that look for a place where outcomes are possible.
 _PRIOR_DRAWS = 64
+_MAX_SEEN = 64
 # Supports that leave nothing out (angles go around), or are not known.
 _FREE = tuple(
     type(getattr(constraints, name)) for name in ("circular", "dependent", "real", "real_vector")
@@ -42,6 +44,38 @@ def check_outcomes(kernel: Callable[..., Any], inputs: Inputs, *, is_fit: bool) 
     InputError
         `outcome-support`.
     """
+    arrays = inputs.arrays
+    seen = programs.remembered(
+        _SEEN, lambda: inputs.name(kernel), lambda: _observations(kernel, inputs)
+    )
+    names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
+    outputs = iter(known_outputs(seen.program, [*names, None], arrays))
+    unknown = sorted(seen.others)
+    for (name, form, family), of_site in zip(seen.sites, seen.shapes, strict=True):
+        value, mask, *leaves = [next(outputs) for _ in of_site]
+        if value is not None and mask is not None and all(leaf is not None for leaf in leaves):
+            support = jax.tree.unflatten(form, leaves)
+            _check(name, value, np.asarray(mask), support, family, is_fit=is_fit)
+        elif value is not None:
+            unknown.append(name)
+    return tuple(unknown)
+
+
+@dataclass(frozen=True)
+class _Observations:
+    """What sites observe, and the supports of these sites, as outputs of a traced program."""
+
+    program: Any
+    shapes: Any
+    sites: list[tuple[str, Any, Any]]  # name, form of the support, family
+    others: set[str]  # sites whose support says little
+
+
+# By all that the trace follows from.
+_SEEN: programs.Cache[Any, _Observations] = programs.Cache(_MAX_SEEN)
+
+
+def _observations(kernel: Callable[..., Any], inputs: Inputs) -> _Observations:
     sites: list[tuple[str, Any, Any]] = []
     others: set[str] = set()
     spread = spread_sites(kernel, inputs.spread, inputs.always_rows[0])
@@ -64,20 +98,9 @@ def check_outcomes(kernel: Callable[..., Any], inputs: Inputs, *, is_fit: bool) 
             observed.append([site["value"], unmasked(site["fn"]), *leaves])
         return observed
 
-    arrays = inputs.arrays
     with programs.TRACE_LOCK:
-        program, shapes = programs.trace(look, arrays, jax.random.key(0))
-    names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
-    outputs = iter(known_outputs(program, [*names, None], arrays))
-    unknown = sorted(others)
-    for (name, form, family), of_site in zip(sites, shapes, strict=True):
-        value, mask, *leaves = [next(outputs) for _ in of_site]
-        if value is not None and mask is not None and all(leaf is not None for leaf in leaves):
-            support = jax.tree.unflatten(form, leaves)
-            _check(name, value, np.asarray(mask), support, family, is_fit=is_fit)
-        elif value is not None:
-            unknown.append(name)
-    return tuple(unknown)
+        program, shapes = programs.trace(look, inputs.arrays, jax.random.key(0))
+    return _Observations(program, shapes, sites, others)
 
 
 def check_reachable(kernel: Callable[..., Any], inputs: Inputs, names: Collection[str]) -> None:

@@ -6,7 +6,7 @@ exactly where the family allows it. What the kernel masks is read from its distr
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from aimz.data import MISSING
 from aimz.errors import InputError
 from aimz.families import FAMILIES, density_of
 from aimz.kernel import Inputs, KernelSpec, SiteSpec
-from aimz.programs import compile_program
+from aimz.programs import Bound, Cache, compile_program, remembered
 
 __all__ = [
     "Presence",
@@ -238,6 +238,27 @@ def _observed(
     kernel: Callable[..., Any], inputs: Inputs, names: list[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, bool]]:
     """Values that sites observe, and whether their elements may be missing one by one."""
+    program, parts = remembered(
+        _OBSERVED,
+        lambda: _name_of_look(kernel, inputs, names),
+        lambda: _look_at(kernel, inputs, names),
+    )
+    return {name: np.asarray(value) for name, value in program(inputs.arrays).items()}, parts
+
+
+# By all that the trace follows from.
+_MAX_OBSERVED = 64
+_OBSERVED: Cache[Any, tuple[Bound, dict[str, bool]]] = Cache(_MAX_OBSERVED)
+
+
+def _name_of_look(kernel: Callable[..., Any], inputs: Inputs, names: list[str]) -> Hashable | None:
+    its = inputs.name(kernel)
+    return None if its is None else (its, tuple(names))
+
+
+def _look_at(
+    kernel: Callable[..., Any], inputs: Inputs, names: list[str]
+) -> tuple[Bound, dict[str, bool]]:
     parts: dict[str, bool] = {}
 
     def look(arrays: dict[str, Any]) -> dict[str, Any]:
@@ -249,8 +270,7 @@ def _observed(
         parts.update({name: has_parts(messages[name]["fn"]) for name in names})
         return {name: messages[name]["value"] for name in names}
 
-    values = compile_program(look, inputs.arrays)(inputs.arrays)
-    return {name: np.asarray(value) for name, value in values.items()}, parts
+    return compile_program(look, inputs.arrays), parts
 
 
 def _fill(values: np.ndarray, there: np.ndarray) -> np.ndarray:

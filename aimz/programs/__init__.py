@@ -22,7 +22,13 @@ from aimz.programs.tracing import (
     shared_traces,
     trace,
 )
-from aimz.programs.versions import unversioned, version_of
+from aimz.programs.versions import (
+    name_of,
+    name_of_shapes,
+    remembered,
+    unversioned,
+    version_of,
+)
 
 __all__ = [
     "NO_ROW",
@@ -40,8 +46,11 @@ __all__ = [
     "fingerprint",
     "fingerprint_values",
     "forget_traces",
+    "name_of",
+    "name_of_shapes",
     "numbers",
     "pair_words",
+    "remembered",
     "shared_traces",
     "site_key",
     "trace",

@@ -37,13 +37,20 @@ class Cache[Key: Hashable, Value]:
         self._lock = threading.RLock()  # an owner may go while this thread holds it
         _ALL.append(self)
 
-    def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of this name; of two threads that make one at a time, the first one's."""
+    def get_or_make(
+        self, key: Key, make: Callable[[], Value], is_so: Callable[[], bool] = lambda: True
+    ) -> Value:
+        """The value of this name; of two threads that make one at a time, the first one's.
+
+        What has been made is kept if the name `is_so`, still, afterwards.
+        """
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
                 return self._values[key]
         made = make()  # outside the lock: to make one may take another lock, or this cache
+        if not is_so():
+            return made
         with self._lock:
             self.made += key not in self._values
             value = self._values.setdefault(key, made)

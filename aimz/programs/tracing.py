@@ -1,9 +1,10 @@
 """Traced programs: how they are recognised, compiled once and reused.
 
-A kernel may read globals, attributes and closures, so the only sound way to know what it computes
-is to trace it. `compile_program` traces afresh at each call (a few milliseconds), recognises the
-program by the structure of its jaxpr, and reuses the executable. Constants and floating-point
-literals are inputs of the executable: a kernel in which only a value changed compiles nothing.
+A kernel may read globals, attributes and closures. Where `version_of` cannot say that nothing of
+it has changed, the only sound way to know what it computes is to trace it. `compile_program` traces
+afresh at each call (a few milliseconds), recognises the program by the structure of its jaxpr, and
+reuses the executable. Constants and floating-point literals are inputs of the executable: a kernel
+in which only a value changed compiles nothing.
 
 NumPyro's handler stack is one global list, so tracing happens under one lock.
 """
@@ -148,6 +149,7 @@ def trace(
     # bodies, and so would miss a changed global that they read. Metadata is part of what its
     # caches are keyed by: a new number makes every function inside be traced anew.
     with TRACE_LOCK:
+        _PROCESS.traced += 1
         number = 0 if version else next(_TRACES)
         if number % _MAX_TRACES == _MAX_TRACES - 1:
             forget_traces()
@@ -211,7 +213,6 @@ def compile_program(fn: Callable[..., Any], *args: object, version: str | None =
     """
     closed, shapes = trace(fn, *args, version=version)
     key = fingerprint(closed)
-    _PROCESS.traced += 1
     program = _PROGRAMS.get_or_make(key, lambda: _program(closed.jaxpr))
     return Bound(program, key, list(closed.consts), float_literals(closed.jaxpr), shapes)
 

@@ -2,21 +2,25 @@
 
 A version stands for all that the function reads beside its arguments, for what users may replace in
 JAX and NumPyro, and for JAX's settings. NumPyro's own settings are among what may be replaced.
+
+`name_of` gives plain values a name of this kind, and `name_of_shapes` arguments of a trace.
+`remembered` does a thing again only when its name is a new one.
 """
 
 import sys
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from numpyro.primitives import _PYRO_STACK
 
 from aimz.programs.caches import Cache
 from aimz.programs.tracing import TRACE_LOCK
 from aimz.reads import Record, UnrecordedError, library_record, record_of
 
-__all__ = ["unversioned", "version_of"]
+__all__ = ["name_of", "name_of_shapes", "remembered", "unversioned", "version_of"]
 
 
 _MAX_RECORDS = 256
@@ -58,7 +62,7 @@ def version_of(function: Any) -> Hashable | None:
     if settings is None:
         return None
     plain: list[Hashable] = []
-    while type(function).__module__.startswith("aimz."):  # a wrapper of ours, which says so
+    while _is_wrapper(function):
         function, beside = function.reads
         plain.append(beside)
     with TRACE_LOCK:  # while another thread traces, the stack is its
@@ -76,9 +80,76 @@ def unversioned(function: Any) -> str:
     """Why a function has no version; "" if it has one."""
     if version_of(function) is not None:
         return ""
-    while type(function).__module__.startswith("aimz."):
+    while _is_wrapper(function):
         function, _ = function.reads
     return _RECORDS.get_or_make(id(function), lambda: _Latest(function)).reason
+
+
+def _is_wrapper(function: Any) -> bool:
+    """Whether it is a wrapper of ours, which says what it wraps and its plain settings."""
+    cls = type(function)
+    return cls.__module__.startswith("aimz.") and hasattr(cls, "reads")
+
+
+def remembered[Value](
+    cache: Cache[Any, Value], name: Callable[[], Hashable | None], make: Callable[[], Value]
+) -> Value:
+    """What is made, and made again only when its name is a new one, or None.
+
+    `name` is of all that it follows from. It is asked again afterwards: to make a thing may change
+    what it follows from.
+    """
+    key = name()
+    if key is None:
+        return make()
+    return cache.get_or_make(key, make, lambda: name() == key)
+
+
+def name_of(value: Any) -> Hashable | None:
+    """Name of a value by what it holds, and of a function or an object by all that it reads.
+
+    >>> name_of([1.0, "a"]) == name_of([1.0, "a"]), name_of(1) == name_of(1.0)
+    (True, False)
+    """
+    kind = type(value)
+    if value is None or kind in (bool, int, str, bytes):
+        return (kind, value)
+    if kind in (float, complex):
+        return (kind, repr(value))
+    if kind in (list, tuple):
+        return _joined(kind, map(name_of, value))
+    if kind is dict:
+        return _joined(kind, map(name_of, (part for item in value.items() for part in item)))
+    if isinstance(value, np.generic | np.ndarray) and not value.dtype.hasobject:
+        return (kind, value.shape, value.dtype, value.tobytes())
+    return version_of(value)
+
+
+def name_of_shapes(tree: Any) -> Hashable | None:
+    """Name of arguments as a trace sees them: containers of arrays; None where others are in them.
+
+    >>> name_of_shapes({"a": np.ones(2)}) == name_of_shapes({"a": np.zeros(2)})
+    True
+    """
+    kind = type(tree)
+    if tree is None or kind in (bool, int, float, complex):
+        return (kind,)
+    if kind in (list, tuple):
+        return _joined(kind, map(name_of_shapes, tree))
+    if kind is dict:
+        return _joined(tuple(tree), map(name_of_shapes, tree.values()))
+    if isinstance(tree, jax.core.Tracer):
+        return None
+    if isinstance(tree, np.ndarray | np.generic | jax.Array):
+        return (tree.shape, tree.dtype, getattr(tree, "weak_type", False))
+    if kind is jax.ShapeDtypeStruct:
+        return (kind, tree.shape, tree.dtype)
+    return None
+
+
+def _joined(kind: Hashable, names: Iterable[Hashable | None]) -> Hashable | None:
+    parts = tuple(names)
+    return None if any(part is None for part in parts) else (kind, parts)
 
 
 def _number_of(latest: _Latest) -> int | None:

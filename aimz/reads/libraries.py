@@ -23,6 +23,7 @@ __all__ = [
     "is_library_code",
     "is_library_module",
     "is_library_thing",
+    "is_named",
     "is_of_library",
     "is_stateful",
 ]
@@ -79,14 +80,14 @@ def is_library_module(name: str) -> bool:
 def is_library_thing(value: Any) -> bool:
     """Whether a function or class is such a library's own, whatever name it goes by."""
     if isinstance(value, FunctionType):  # `functools.wraps` copies the name of a module
-        return is_library_code(value) and _is_named(value)
+        return is_library_code(value) and is_named(value)
     if isinstance(value, np.ufunc):
         return getattr(np, value.__name__, None) is value or _is_special(value)
     module = getattr(value, "__module__", None)
     if isinstance(value, BuiltinFunctionType):
         of_module = value.__self__ is None or isinstance(value.__self__, ModuleType)
         return of_module and isinstance(module, str) and is_library_module(module)
-    return isinstance(module, str) and is_library_module(module) and _is_named(value)
+    return isinstance(module, str) and is_library_module(module) and is_named(value)
 
 
 def is_stateful(value: Any) -> bool:
@@ -102,7 +103,7 @@ def _is_special(value: np.ufunc) -> bool:
     return getattr(sys.modules.get("scipy.special"), value.__name__, None) is value
 
 
-def _is_named(value: Any) -> bool:
+def is_named(value: Any) -> bool:
     """Whether a module has it under the name that it says, so that nobody else made it."""
     found: Any = sys.modules.get(value.__module__)
     for name in _path_of(value).split("."):

@@ -47,6 +47,7 @@ class Record:
         self._objects: list[Any] = []
         self._gotten: list[Any] = []
         self._contents: list[tuple[Collection[Any], tuple[Any, ...]]] = []
+        self._begun: list[tuple[Collection[Any], tuple[Any, ...]]] = []
         self._mappings: list[tuple[Mapping[Any, Any], tuple[Any, ...], tuple[Any, ...]]] = []
         self._arrays: list[tuple[np.ndarray, tuple[int, ...], np.dtype, bytes]] = []
 
@@ -76,6 +77,12 @@ class Record:
         self._contents.append((container, items))
         return items
 
+    def add_beginning(self, container: Collection[Any]) -> tuple[Any, ...]:
+        """Note the items of what may grow at its end, as a module does that loads others."""
+        items = tuple(container)
+        self._begun.append((container, items))
+        return items
+
     def add_mapping(self, mapping: Mapping[Any, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Note the keys and the values of a mapping."""
         keys, values = tuple(mapping), tuple(mapping.values())
@@ -101,6 +108,7 @@ class Record:
         return (
             all(map(is_, results, self._gotten))
             and all(len(c) == len(i) and all(map(is_, c, i)) for c, i in self._contents)
+            and all(len(c) >= len(i) and all(map(is_, c, i)) for c, i in self._begun)
             and all(
                 len(m) == len(keys) and all(map(is_, m, keys)) and all(map(is_, m.values(), values))
                 for m, keys, values in self._mappings

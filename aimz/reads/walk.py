@@ -6,6 +6,7 @@ containers by their items. Of modules only what is looked up in them is followed
 than one call reads, and never less; where that cannot be known, `UnrecordedError` says why.
 """
 
+import copyreg
 import functools
 import importlib.util
 import operator
@@ -42,6 +43,7 @@ from aimz.reads.libraries import (
     is_library_code,
     is_library_module,
     is_library_thing,
+    is_named,
     is_of_library,
     is_stateful,
 )
@@ -52,6 +54,7 @@ __all__ = ["UnrecordedError", "library_record", "record_of"]
 
 _MAX_PLACES = 20_000  # of which one look takes about half a millisecond
 _MAX_BYTES = 2**24
+_HEAP = 1 << 9  # flag of the classes that are made while Python runs
 _WORD = operator.attrgetter("__basicsize__")(object) // 2
 _JITTED = type(jax.jit(len))
 _ATOMS = (
@@ -139,11 +142,12 @@ def library_record() -> Record:
     """A record of what users may replace in the libraries that kernels are written with."""
     walk = _Walk()
     for module in faces():
-        for value in walk.record.add_contents(vars(module).values()):
+        for value in walk.record.add_beginning(vars(module).values()):
             if isinstance(value, FunctionType | type) and _is_users(value):
                 walk.follow(value, f"{module.__name__}.{value.__name__}")
     for cls in _BASE_CLASSES:
         walk.follow(cls, cls.__name__)
+    walk.record.add_contents(dist.distribution.COERCIONS)
     walk.record.add_mapping(dist.biject_to._registry)  # noqa: SLF001  # users register their own
     walk.finish()
     return walk.record
@@ -153,7 +157,8 @@ def _is_users(value: FunctionType | type) -> bool:
     """Whether a function or class that a library's module holds has been put there by a user."""
     if isinstance(value, FunctionType):
         return not is_library_code(value) and not is_of_library(value)
-    return not is_library_module(value.__module__) and not is_installed(value.__module__)
+    is_known = is_installed(value.__module__) and is_named(value)
+    return bool(value.__flags__ & _HEAP) and not is_known
 
 
 class _Walk:
@@ -378,9 +383,10 @@ class _Walk:
     def _class(self, cls: type, place: str) -> None:
         if any(cls is dynamic for dynamic in DYNAMIC):
             self._dynamic = f"it calls {cls.__name__}()"
-        if cls in (functools.partial, *_BASES) or cls.__module__ in ("builtins", "abc", "typing"):
-            return
-        is_library = is_library_thing(cls)
+        is_library = is_library_thing(cls)  # `__module__` alone can be anything
+        if is_library and not cls.__flags__ & _HEAP:
+            return  # nothing in it can be changed
+        copyreg._slotnames(cls)  # type: ignore[attr-defined]  # noqa: SLF001  # which the first copy adds
         if not (is_library or issubclass(cls, type) or _is_open(cls)):
             raise UnrecordedError(f"{place} is a {_name_of(cls)}, whose state is hidden")
         for base in self.record.add_result(_mro_of, cls):

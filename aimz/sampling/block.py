@@ -1,6 +1,6 @@
 """One block of rows by draws as arrays, and the task that a program does on it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from aimz.kernel import KernelSpec, SiteSpec
+from aimz.programs import name_of, version_of
 
 __all__ = [
     "DENSITY",
@@ -59,6 +60,17 @@ class Task:
     missing: bool = False  # whether outcomes may be missing
     unchecked: tuple[str, ...] = ()  # latents whose draws have not been held to their supports
     is_wide: bool = False  # in double precision but for draws, which are those of single precision
+
+    @property
+    def name(self) -> Hashable | None:
+        """Name of all that it says, what the kernel reads included; None where it has none."""
+        functions = dict(self.functions)
+        read = (version_of(self.kernel), name_of(dict(self.static)), name_of(functions))
+        if None in read:
+            return None
+        unlike = tuple((site.joint_dim, site.is_nested, site.law) for site in self.spec.sites)
+        others = (self.sites, self.do, self.condition, self.held, self.missing, self.unchecked)
+        return (*read, self.spec, unlike, self.results, *others, self.is_wide)
 
 
 def density_spec(spec: KernelSpec) -> KernelSpec:

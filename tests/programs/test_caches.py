@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 from aimz import ImpactModel
-from aimz.programs import Cache, clear_programs
+from aimz.programs import Cache, clear_programs, remembered
 from aimz.programs.caches import _ALL
 
 
@@ -54,6 +54,22 @@ def test_what_fails_to_be_made_is_tried_again():
     with pytest.raises(ZeroDivisionError):
         cache.get_or_make("name", lambda: 1 // 0)
     assert cache.get_or_make("name", lambda: 1) == 1
+
+
+def test_what_changes_its_own_name_while_it_is_made_is_not_kept():
+    cache: Cache[str, int] = Cache(2)
+    names = iter("abbb")
+    assert remembered(cache, lambda: next(names), lambda: 1) == 1  # "a" before, "b" after
+    assert remembered(cache, lambda: next(names), lambda: 2) == 2
+    assert cache.get_or_make("b", lambda: 3) == 2
+    assert cache.get_or_make("a", lambda: 3) == 3
+
+
+def test_what_has_no_name_is_made_each_time():
+    cache: Cache[str, int] = Cache(2)
+    made = iter(range(2))
+    assert [remembered(cache, lambda: None, lambda: next(made)) for _ in range(2)] == [0, 1]
+    assert not len(cache)
 
 
 def test_clearing_empties_all_caches_and_changes_no_draw():
