@@ -147,7 +147,7 @@ def name_of_shapes(tree: Any) -> Hashable | None:
     return None
 
 
-def _joined(kind: Hashable, names: Iterable[Hashable | None]) -> Hashable | None:
+def _joined(kind: object, names: Iterable[Hashable | None]) -> Hashable | None:
     parts = tuple(names)
     return None if any(part is None for part in parts) else (kind, parts)
 

@@ -7,6 +7,7 @@ import os
 import random
 import textwrap
 import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -180,7 +181,7 @@ def test_a_warm_call_takes_no_trace(method):
 def test_a_warm_effect_takes_no_trace():
     kind = kind_of("linear")
     model = kind.model()
-    scenarios = {"baseline": {"t": 0.0}, "intervention": {"t": 1.0}}
+    scenarios: Any = {"baseline": {"t": 0.0}, "intervention": {"t": 1.0}}
 
     def call():
         model.effect(**kind.inputs, **scenarios, progress=False)
