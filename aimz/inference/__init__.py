@@ -22,10 +22,12 @@ from aimz.inference.linear import (
     LinearKernel,
     LogisticKernel,
 )
+from aimz.inference.smc import SMC
 from aimz.inference.svi import SVIEngine, SVIRecord
 
 __all__ = [
     "NUTS",
+    "SMC",
     "AbsentEngine",
     "AutoEngine",
     "ChainRecord",

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.infer import init_to_feasible
 from numpyro.infer.util import compute_log_probs
@@ -18,9 +19,9 @@ from numpyro.primitives import Messenger
 
 from aimz.arrays import Array
 from aimz.errors import InputError, KernelValidationError
-from aimz.families import Exact
+from aimz.families import Exact, base_distribution
 from aimz.inference.engine import Problem
-from aimz.inference.remembered import remembered
+from aimz.inference.remembered import program_of, remembered
 from aimz.kernel import SiteSpec, row_plates
 from aimz.outcomes import filled, is_there, part_of
 from aimz.programs import TRACE_LOCK, compile_program, fingerprint, trace
@@ -31,6 +32,7 @@ __all__ = [
     "as_seed",
     "check_draws",
     "check_weights",
+    "fixed_params",
     "initial_variables",
     "kernel_for",
     "marginal_of",
@@ -273,13 +275,30 @@ def initial_variables(problem: Problem, key: jax.Array, arrays: dict[str, Any]) 
     }
 
 
+def fixed_params(problem: Problem, key: jax.Array) -> dict[str, Any]:
+    """Initial values of the kernel's `param` sites, which chains hold fixed."""
+
+    def look(key: jax.Array, arrays: dict[str, Any]) -> Any:
+        return initial_variables(problem, key, arrays)
+
+    arguments = (jax.random.fold_in(key, 1), problem.inputs.arrays)
+    program = program_of(problem, look, *arguments, version=version_of(problem))
+    values: dict[str, Any] = program(*arguments)
+    return values
+
+
 class RawSite(NamedTuple):
-    """A message of the kernel: its type and name, the sizes of a plate, if its support moves."""
+    """A message of the kernel.
+
+    Its type and name, the sizes of a plate, whether a latent's support moves, and whether it has
+    no sampler of its own, as a flat prior.
+    """
 
     type: str
     name: str
     args: tuple[Any, ...]
     moves: bool
+    has_no_draws: bool
 
 
 def raw_sites(problem: Problem) -> list[RawSite]:
@@ -307,7 +326,13 @@ def _raw_site(message: dict[str, Any]) -> RawSite:
     leaves = jax.tree.leaves(message["fn"].support) if latent else ()
     moves = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
     args = tuple(message["args"]) if kind == "plate" else ()
-    return RawSite(kind, message["name"], args, moves)
+    return RawSite(kind, message["name"], args, moves, latent and _has_no_draws(message["fn"]))
+
+
+def _has_no_draws(fn: dist.Distribution) -> bool:
+    inner = base_distribution(fn)
+    inner = getattr(inner, "fn", inner)  # where inspection has given it some value to start from
+    return type(inner).sample is dist.Distribution.sample
 
 
 def moving_supports(problem: Problem) -> list[str]:

@@ -23,6 +23,7 @@ from aimz.errors import InputError, nearest
 from aimz.inference.auto import AutoEngine
 from aimz.inference.chains import NUTS, MCMCEngine
 from aimz.inference.engine import Draws, Engine, Fit, Problem, Settings
+from aimz.inference.smc import SMC
 from aimz.inference.svi import SVIEngine
 
 __all__ = ["AbsentEngine", "as_engine", "check_settings"]
@@ -66,8 +67,8 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
     Parameters
     ----------
     inference : str, NUTS, SVI, MCMC or Engine
-        A name ("auto", "svi", "nuts" or "mcmc"), settings of chains, a NumPyro object made for
-        `kernel` (an `SVI`, an `MCMC`, or a sampler), or an engine.
+        A name ("auto", "svi", "nuts", "mcmc" or "smc"), settings of chains, a NumPyro object made
+        for `kernel` (an `SVI`, an `MCMC`, or a sampler), or an engine.
     kernel : callable
         The model's kernel.
 
@@ -102,6 +103,7 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
             "svi": SVIEngine,
             "nuts": MCMCEngine,
             "mcmc": MCMCEngine,
+            "smc": lambda _: SMC(),
         }
         if inference in names:
             return names[inference](kernel)
@@ -114,8 +116,8 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
     is_class = isinstance(inference, type)
     what = f"the class {inference.__name__}" if is_class else f"a {type(inference).__name__}"
     raise InputError(
-        f"inference= is {what}, which is no engine. Pass 'auto', 'svi', 'nuts', a NumPyro SVI "
-        "(with its guide and optimiser), MCMC or sampler object, or an object with fit and draw.",
+        f"inference= is {what}, which is no engine. Pass 'auto', 'svi', 'nuts', 'smc', a NumPyro "
+        "SVI (with its guide and optimiser), MCMC or sampler, or an object with fit and draw.",
         code="inference",
     )
 

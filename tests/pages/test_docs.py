@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 SLOW = {
     "concepts.md",
     "counterfactuals.md",
+    "evidence.md",
     "mediation.md",
     "migrating.md",
     "pipelines.md",

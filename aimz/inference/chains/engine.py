@@ -19,10 +19,15 @@ from numpyro.infer import HMC, MCMC
 from aimz.arrays import Seed
 from aimz.errors import FitWarning, KernelValidationError, Note
 from aimz.inference import health
-from aimz.inference.binding import check_draws, check_weights, marginal_of, moving_supports
+from aimz.inference.binding import (
+    check_draws,
+    check_weights,
+    fixed_params,
+    marginal_of,
+    moving_supports,
+)
 from aimz.inference.chains.compiled import NUTS, STATS, ChainRecord, Plan, run_chains
 from aimz.inference.chains.foreign import (
-    fixed_params,
     is_made_for,
     is_plain,
     param_notes,

@@ -12,14 +12,13 @@ from numpyro.infer import HMC, MCMC
 from numpyro.infer.mcmc import MCMCKernel
 
 from aimz.errors import FitWarning, Note
-from aimz.inference.binding import RowScale, initial_variables, version_of
+from aimz.inference.binding import RowScale
 from aimz.inference.chains.compiled import STATS, ChainRecord, Plan
 from aimz.inference.engine import Draws, Problem
-from aimz.inference.remembered import program_of
 from aimz.options import wants_progress
 from aimz.programs import TRACE_LOCK
 
-__all__ = ["fixed_params", "is_made_for", "is_plain", "param_notes", "run_object"]
+__all__ = ["is_made_for", "is_plain", "param_notes", "run_object"]
 
 
 def run_object(
@@ -85,18 +84,6 @@ def is_made_for(holder: object, kernel: object) -> bool:
     parts = [getattr(holder, name, None) for name in ("_model", "fn", "inner_kernel")]
     parts += getattr(holder, "_kernels", ())
     return any(piece is not None and is_made_for(piece, kernel) for piece in parts)
-
-
-def fixed_params(problem: Problem, key: jax.Array) -> dict[str, Any]:
-    """Initial values of the kernel's `param` sites, which chains hold fixed."""
-
-    def look(key: jax.Array, arrays: dict[str, Any]) -> Any:
-        return initial_variables(problem, key, arrays)
-
-    arguments = (jax.random.fold_in(key, 1), problem.inputs.arrays)
-    program = program_of(problem, look, *arguments, version=version_of(problem))
-    values: dict[str, Any] = program(*arguments)
-    return values
 
 
 def param_notes(params: dict[str, Any]) -> tuple[Note, ...]:
