@@ -40,9 +40,9 @@ def disagreement(kernel: Callable[..., Any], inputs: Inputs, verdict: Verdict) -
     if any(not _is_concrete(leaf) for leaf in jax.tree.leaves(inputs.arrays)):
         return ""
     first = np.arange(len(_ORDER)) % inputs.rows
-    rows = jax.tree.map(lambda leaf: jnp.asarray(leaf[first]), rows)
+    rows = jax.tree.map(lambda leaf: jax.device_put(leaf[first]), rows)
     compare = _comparison(kernel, inputs.static, verdict)
-    key = jax.random.key(0)
+    key = programs.as_key(0)
     try:
         answers = _run_once(compare, rows, others, key)
     except Exception as error:  # noqa: BLE001  # whatever the kernel raises there becomes the reason
@@ -70,7 +70,7 @@ def foresight(kernel: Callable[..., Any], inputs: Inputs, spec: KernelSpec, firs
     """
     rows = {n: v for n, v in inputs.arrays.items() if n in spec.row_inputs}
     few = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:first], rows)
-    arrays, key = dict(inputs.arrays), jax.random.key(0)
+    arrays, key = dict(inputs.arrays), programs.as_key(0)
     static, plates = inputs.static, spec.row_plates
     with programs.TRACE_LOCK:
         try:

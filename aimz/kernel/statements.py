@@ -6,6 +6,7 @@ program has no random-number code in it: its outputs are what each site's distri
 its log density, and the values of deterministic sites. Nothing here decides anything.
 """
 
+import functools
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -594,11 +595,18 @@ def _is_numeric(leaf: object) -> bool:
     return not jax.dtypes.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
 
 
+@functools.cache
+def _some_key(implementation: str) -> jax.Array:
+    """A key of JAX's default kind, for traces, which see no values."""
+    del implementation
+    return programs.as_key(0)
+
+
 def traced_plainly(run: Callable[..., Any], arrays: dict[str, Any], *more: object) -> Any:
     """Trace, and turn what JAX says about values that are not known yet into plain words."""
     abstract = jax.tree.map(shape_of, arrays)
     try:
-        return programs.trace(run, abstract, jax.random.key(0), *more)[0]
+        return programs.trace(run, abstract, _some_key(jax.config.jax_default_prng_impl), *more)[0]
     except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
         raise KernelValidationError(
             "The kernel decides with a Python `if`, `for`, float() or mask on values known only "

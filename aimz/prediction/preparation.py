@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from aimz.arrays import Array
@@ -174,7 +173,9 @@ def _placed(request: Request, name: str, draws: Array) -> Array:
     """Draws of the fit, in the dtype of their site, and few ones where programs read them."""
 
     def make() -> jax.Array:
-        return jnp.asarray(_flat(draws))
+        # `jnp.asarray` would compile a program for each shape.
+        placed: jax.Array = jax.device_put(_flat(draws), may_alias=False)
+        return placed
 
     if not _lasts(request):  # as they are: a CPU then needs no copy, where they are aligned
         flat = _flat(draws)

@@ -46,6 +46,7 @@ __all__ = [
 NO_ROW = np.uint32(0xFFFFFFFF)
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+_STOCK = "threefry2x32"
 # Keep the counters of bits, folded keys and split keys apart, and what halves take whole.
 _FOLD, _SPLIT, _HALF = np.uint32(0x9E3779B9), np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
 # Words of seeds: what JAX makes of one depends on these settings too.
@@ -82,7 +83,12 @@ def as_key(rng_key: Any) -> jax.Array:
                 "Pass a smaller number, or a key such as jax.random.key(0)."
             )
             raise InputError(msg, code="rng-key")
-        return jax.random.key(int(rng_key))
+        stock = jax.config.jax_default_prng_impl == _STOCK and not jax.config.jax_random_seed_offset
+        if not stock or rng_key >= 2**63:
+            return jax.random.key(int(rng_key))
+        # JAX compiles two programs for what are the bits of the seed.
+        words = [int(rng_key) >> 32 if bits == 64 else 0, int(rng_key)]
+        return jax.random.wrap_key_data(jax.device_put(np.array(words).astype(np.uint32)))
     if hasattr(rng_key, "dtype") and jax.dtypes.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
         if rng_key.shape == ():
             return jnp.asarray(rng_key)
@@ -94,9 +100,8 @@ def as_key(rng_key: Any) -> jax.Array:
 
 def derived_key(rng_key: jax.Array, *numbers: int) -> jax.Array:
     """A key of its own for each tuple of numbers; hashed, so that nothing is compiled."""
-    return jax.random.wrap_key_data(
-        jnp.asarray(_hashed(_words_of(rng_key), *numbers)), impl="threefry2x32"
-    )
+    words = jax.device_put(_hashed(_words_of(rng_key), *numbers))  # `jnp.asarray` compiles
+    return jax.random.wrap_key_data(words, impl=_STOCK)
 
 
 def call_words(rng_key: int | np.integer | jax.Array, *numbers: int) -> np.ndarray:
@@ -175,7 +180,7 @@ def site_key(
 def as_stock_key(key: jax.Array) -> jax.Array:
     """JAX's own threefry key made from one of ours, for samplers that insist on it (Poisson)."""
     data = jax.random.key_data(jax.random.fold_in(key, 0))
-    return jax.random.wrap_key_data(data[..., :2], impl="threefry2x32")
+    return jax.random.wrap_key_data(data[..., :2], impl=_STOCK)
 
 
 @jax.jit  # one equation in a kernel's trace instead of a hundred

@@ -13,7 +13,7 @@ import pytest
 
 from aimz import ImpactModel
 from aimz.execution import run_in_threads
-from aimz.programs import Bound, compile_program
+from aimz.programs import Bound, as_key, clear_programs, compile_program
 from aimz.programs.tracing import num_compiled
 
 SLOPE = 2.0
@@ -95,6 +95,46 @@ def test_second_call_compiles_nothing():
         mean(model, rows(100) + 1)
         mean(model, rows(90))
     assert compiles.count == 0
+
+
+def test_a_first_call_compiles_its_check_and_its_program_and_nothing_else():
+    def fresh(X, y=None):
+        a = numpyro.sample("a", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Gumbel(X @ a, 1.25), obs=y)
+
+    model = ImpactModel(fresh, 17).set_posterior_sample({"a": np.zeros((7, 3))})
+    X = np.ones((11, 3), np.float32)
+    clear_programs()
+    jax.clear_caches()
+    with XlaCompiles() as compiles:
+        model.predict_on_batch(X)
+    assert compiles.count == 2
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("seed", [0, 1, 2**31 - 1, 2**32 - 1, -1, -(2**31), 2**40 + 3, 2**63 - 1])
+def test_the_key_of_a_seed_is_that_of_jax(seed, bits):
+    if bits == 32 and seed >= 2**32:
+        pytest.skip("refused: beyond 32 bits")
+    with jax.enable_x64(bits == 64):
+        ours, theirs = as_key(seed), jax.random.key(seed)
+    assert ours.dtype == theirs.dtype
+    np.testing.assert_array_equal(jax.random.key_data(ours), jax.random.key_data(theirs))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("jax_default_prng_impl", "rbg"), ("jax_random_seed_offset", 5)]
+)
+def test_the_key_of_a_seed_follows_the_settings_of_jax(option, value):
+    before = jax.config.values[option]
+    jax.config.update(option, value)
+    try:
+        ours, theirs = as_key(3), jax.random.key(3)
+    finally:
+        jax.config.update(option, before)
+    assert ours.dtype == theirs.dtype
+    np.testing.assert_array_equal(jax.random.key_data(ours), jax.random.key_data(theirs))
 
 
 @pytest.mark.parametrize("count", [6, pytest.param(60, marks=pytest.mark.slow)])
