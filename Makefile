@@ -1,7 +1,7 @@
 # Every target sets itself up in .venv first; `make test` is what CI runs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart examples pictures test test-all check format docs bench calibrate clean
+.PHONY: help setup quickstart examples pictures test test-all check format docs bench bench-quick calibrate clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -44,11 +44,11 @@ docs: $(READY)  ## run every example of the README, the docs and the docstrings
 	$(PY) -m pytest tests/pages/test_docs.py
 	$(PY) -m pytest --doctest-modules aimz
 
-bench: $(READY)  ## time prediction against the published package, and measure memory, imports and many sites (an hour)
-	$(PY) bench/predict.py
-	$(PY) bench/memory.py
-	$(PY) bench/import_time.py
-	$(PY) bench/many_sites.py
+bench: $(READY)  ## measure every row of docs/performance.md beside the published package, and write it (40 minutes)
+	$(PY) bench/benchmark.py $(BENCH)
+
+bench-quick: $(READY)  ## the same on few rows, once, and no page: does it run? (five minutes)
+	$(PY) bench/benchmark.py --quick $(BENCH)
 
 calibrate: $(READY)  ## simulation-based calibration of posteriors (some minutes)
 	$(PY) -m tests.calibration

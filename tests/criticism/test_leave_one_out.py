@@ -1,6 +1,9 @@
 """Rows left out of a posterior: ArviZ's numbers without its matrix, and when not to trust them."""
 
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import arviz as az
@@ -21,6 +24,7 @@ from aimz.execution import num_draws as count
 from aimz.execution import plan as grid
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
+ROOT = Path(__file__).parents[2]
 ROWS, DRAWS = 40, 400
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(ROWS, 2))
@@ -373,3 +377,36 @@ def test_nothing_observed_is_refused():
 def test_an_argument_named_like_an_option_is_passed_in_inputs():
     ours = model(with_option).loo(X, Y, inputs={"site": np.zeros(ROWS)}, progress=False)
     assert ours.elpd == pytest.approx(model(linear).loo(X, Y, progress=False).elpd, rel=1e-9)
+
+
+MEMORY = """
+import gc, pathlib
+import numpy as np
+from tests.criticism.test_leave_one_out import linear
+from aimz import ImpactModel
+
+def megabytes(name):
+    (line,) = [x for x in open("/proc/self/status") if x.startswith(name)]
+    return int(line.split()[1]) / 1e3
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(150_000, 2)).astype(np.float32)
+y = X[:, 0] + rng.normal(size=len(X)).astype(np.float32)
+draws = rng.normal([1.0, 0.0], 0.01, size=(500, 2)).astype(np.float32)
+im = ImpactModel(linear).set_posterior_sample({"b": draws})
+im.loo(X[:3000], y[:3000], progress=False)
+gc.collect()
+pathlib.Path("/proc/self/clear_refs").write_text("5")
+before = megabytes("VmRSS")
+im.loo(X, y, progress=False)
+print(megabytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads /proc")
+def test_the_matrix_of_densities_is_never_in_memory():
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert float(run.stdout.split()[-1]) < 200, "the matrix has 600 MB"
