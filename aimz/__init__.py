@@ -18,7 +18,7 @@ from aimz.errors import (
     StoreError,
 )
 from aimz.kernel import KernelSpec
-from aimz.model import ImpactModel
+from aimz.model import ImpactModel, compare
 from aimz.options import set_options
 from aimz.store import open_result as open  # noqa: A004  # read as aimz.open
 from aimz.store import verify
@@ -39,6 +39,7 @@ __all__ = [
     "PerformanceWarning",
     "StoreError",
     "__version__",
+    "compare",
     "open",
     "set_options",
     "verify",

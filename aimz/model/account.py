@@ -28,6 +28,7 @@ __all__ = [
     "described",
     "groups_of",
     "kernel_name",
+    "log_evidence_of",
     "posterior_tree",
     "spec_of",
 ]
@@ -100,6 +101,14 @@ def spec_of(fitted: Fitted) -> KernelSpec:
         msg = "The posterior was set by hand, so no data has shown the kernel's structure yet."
         raise errors.NotFittedError(msg, code="no-spec")
     return fitted.spec
+
+
+def log_evidence_of(fitted: Fitted) -> float:
+    """Log evidence of a fit, where its engine gives one."""
+    if "log_evidence" not in fitted.fit.attrs:
+        msg = "The engine of this fit gives no evidence: fit with inference='smc'."
+        raise AttributeError(msg)
+    return float(fitted.fit.attrs["log_evidence"])
 
 
 def columns_of(fitted: Fitted, primary: str) -> int:

@@ -15,6 +15,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Self
 
+import numpy as np
 from numpyro.infer import SVI
 
 from aimz.errors import InputError
@@ -91,6 +92,15 @@ class Portable:
         if hasattr(self, "_metadata_request"):
             model._metadata_request = copy.deepcopy(self._metadata_request)  # noqa: SLF001  # its own class
         return model
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001
+        """Refuse to be an array, which is what ArviZ asks of a model that it is given."""
+        del dtype, copy
+        msg = (
+            "An ImpactModel is no array of draws, and keeps no data. For ArviZ (loo, summary, ...) "
+            "pass im.log_likelihood(X, y) or im.to_datatree(X, y); im.posterior_tree has its draws."
+        )
+        raise InputError(msg, code="no-array")
 
     def __copy__(self) -> Self:
         # Fits work on private copies and the fitted record is frozen: both may be shared.

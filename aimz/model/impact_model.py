@@ -19,7 +19,7 @@ from aimz import errors
 from aimz.choices import check_switches
 from aimz.data import check_names, values_of
 from aimz.effects import Effect, changes_of, question_of
-from aimz.errors import InputError, Note
+from aimz.errors import Note
 from aimz.inference import Fit, Settings, check_settings
 from aimz.kernel import KernelSpec, read_signature
 from aimz.libraries import xr
@@ -1124,6 +1124,14 @@ class ImpactModel(Routed, Portable):
         return dict(self._trained(with_draws=True).fit.attrs)
 
     @property
+    def log_evidence_(self) -> float:
+        """Log probability of the data under kernel and priors; absent where no engine gave it.
+
+        Its standard error, over runs, is `diagnostics_["log_evidence_se"]`.
+        """
+        return account.log_evidence_of(self._trained(with_draws=True))
+
+    @property
     def n_features_in_(self) -> int:
         """Number of columns of the input at the fit; absent where its rows are not vectors."""
         return account.columns_of(self._trained(), self.param_input)
@@ -1239,15 +1247,6 @@ class ImpactModel(Routed, Portable):
             model.cleanup()
 
     # ------------------------------------------------- protocols of other tools
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001
-        """Refuse to be an array, which is what ArviZ asks of a model that it is given."""
-        del dtype, copy
-        msg = (
-            "An ImpactModel is no array of draws, and keeps no data. For ArviZ (loo, summary, ...) "
-            "pass im.log_likelihood(X, y) or im.to_datatree(X, y); im.posterior_tree has its draws."
-        )
-        raise InputError(msg, code="no-array")
 
     def __sklearn_is_fitted__(self) -> bool:
         return self.is_fitted()
