@@ -276,8 +276,11 @@ def load_model(
 
 
 def load_pyfunc(path: str) -> Scorer:
-    """Load the model that answers requests; MLflow calls it."""
-    return Scorer(_load(Path(path)))
+    """Load the model that answers requests, and warm it up; MLflow calls it."""
+    root = Path(path)
+    scorer = Scorer(_load(root))
+    scorer.warm_up(import_mlflow("mlflow.models").Model.load(str(root)), root)
+    return scorer
 
 
 def _load(

@@ -7,11 +7,15 @@ drops a parameter that it does not know, such as a misspelled one, with no more 
 log: then the scenario says "natural".
 """
 
+import copy
 import functools
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +25,13 @@ import xarray as xr
 from aimz.errors import InputError, nearest
 from aimz.kernel import kernel_signature
 from aimz.mlflow.environment import import_mlflow
+from aimz.mlflow.kernels import inside
 from aimz.model import ImpactModel
 
 __all__ = ["Asked", "Scorer", "asked_of", "parameter_schema"]
 
+
+_logger = logging.getLogger(__name__)
 
 _STATISTICS = ("mean", "quantiles", "draws")
 _SAMPLE = ("chain", "draw")
@@ -164,6 +171,25 @@ class Scorer:
         except InputError as error:
             raise _refused_request()(str(error), code=error.code) from error
 
+    def warm_up(self, document: Any, root: Path) -> None:
+        """Answer the example of a stored model, and one row, to load and compile what that needs.
+
+        A request that cannot be answered here is answered, or refused, when it is made.
+        """
+        trial = Scorer(copy.copy(self.model))  # what is said once is then said to who asks
+        makers: list[Callable[[], Any]] = [lambda: _example(document, root)]
+        if not self.model.describe().get("coupled"):
+            makers += [lambda: _one_row(document, root)]
+        for make in makers:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    request = make()
+                    if request is not None:
+                        trial.predict(request)
+                except Exception as error:  # noqa: BLE001  # whatever a kernel or a file may raise
+                    _logger.debug("The model was not warmed up: %s", error)
+
     def _answer(self, model_input: Any, params: Mapping[str, Any] | None) -> pd.DataFrame:
         asked = asked_of(params)
         given = _given(self.model, model_input)
@@ -197,6 +223,29 @@ class Scorer:
                 raise InputError(msg, code="scenario-unknown")
         replaced = {n: _value(v) for n, v in changes.items() if n in arguments}
         return replaced, {n: _value(v) for n, v in changes.items() if n not in arguments}
+
+
+def _example(document: Any, root: Path) -> Any:
+    """The example that was stored with a model, if any; a file of the model's own directory."""
+    about = document.saved_input_example_info
+    if about:
+        inside(root, about.get("artifact_path"))
+    return document.load_input_example(str(root))
+
+
+def _one_row(document: Any, root: Path) -> Any:
+    """One row of a stored model's example, or of zeros as its signature describes them."""
+    example = _example(document, root)
+    if isinstance(example, Mapping):
+        return {name: np.asarray(value)[:1] for name, value in example.items()}
+    inputs = None if document.signature is None else document.signature.inputs
+    if example is not None or inputs is None:
+        return None if example is None else example[:1]
+    if inputs.is_tensor_spec():
+        arrays = {spec.name: np.zeros((1, *spec.shape[1:]), spec.type) for spec in inputs.inputs}
+        return arrays if inputs.has_input_names() else arrays[None]
+    kinds = zip(inputs.input_names(), inputs.pandas_types(), strict=True)
+    return pd.DataFrame({name: np.zeros(1, kind) for name, kind in kinds})
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -34,6 +35,8 @@ import aimz.mlflow
 from aimz import ImpactModel, InputError, StoreError
 from aimz.mlflow.effects import dataset_of
 from aimz.mlflow.scoring import Scorer
+from aimz.programs.tracing import clear_programs, program_stats
+from tests.laws.test_compilation import XlaCompiles
 from tests.model.test_saving import seal
 from tests.support import saved_kernel
 from tests.support.mlflow_servers import QUIET, ROOT, Server, scoring, tracking
@@ -781,6 +784,65 @@ def test_a_missing_mlflow_is_said(monkeypatch):
     with pytest.raises(InputError, match=r"MLflow is not installed\. Install it: pip") as caught:
         aimz.mlflow.autolog()
     assert caught.value.code == "mlflow-missing"
+
+
+# ------------------------------------------------------------------ warmed up
+
+
+@pytest.fixture
+def cold() -> None:
+    """A process that has compiled nothing."""
+    clear_programs()
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("described_by", ["example", "signature"])
+def test_a_first_request_finds_its_program_compiled(
+    described_by, cold, saved, model, frame, tmp_path
+):
+    import mlflow
+
+    path = saved
+    if described_by == "signature":
+        path = tmp_path / "model"
+        columns = mlflow.models.infer_signature(frame)
+        aimz.mlflow.save_model(model, path, signature=columns)
+    clear_programs()
+    served = mlflow.pyfunc.load_model(path)
+    before = program_stats()
+    assert before["kept"] > 0
+    with XlaCompiles() as compiles:
+        answers = [served.predict(frame.head(count)) for count in (1, 3)]
+    assert compiles.count == program_stats()["made"] - before["made"] == 0
+    assert [len(answer) for answer in answers] == [1, 3]
+
+
+def unreadable(root: Path) -> None:
+    (root / "input_example.json").write_text("{")
+
+
+def elsewhere(root: Path) -> None:
+    document = (root / "MLmodel").read_text()
+    assert "artifact_path: input_example.json" in document
+    document = document.replace("artifact_path: input_example.json", "artifact_path: ../own.json")
+    (root / "MLmodel").write_text(document)
+
+
+@pytest.mark.parametrize("harm", [unreadable, elsewhere])
+def test_an_example_that_cannot_be_read_is_no_reason_not_to_serve(harm, saved, frame, tmp_path):
+    import mlflow
+
+    shutil.copytree(saved, tmp_path / "model")
+    harm(tmp_path / "model")
+    served = mlflow.pyfunc.load_model(tmp_path / "model")
+    assert len(served.predict(frame.head(2))) == 2
+
+
+def test_what_is_said_once_is_not_said_to_an_example(saved):
+    import mlflow
+
+    served = mlflow.pyfunc.load_model(saved).get_raw_model()
+    assert served._told == (None, frozenset())
 
 
 # ------------------------------------------------------------------ served
