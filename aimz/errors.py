@@ -25,6 +25,7 @@ __all__ = [
     "PerformanceWarning",
     "ProcessError",
     "StoreError",
+    "function_raised",
     "nearest",
 ]
 
@@ -86,6 +87,13 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Valid names: {', '.join(names) or 'none'}."
+
+
+def function_raised(what: str, gets: str, error: Exception) -> InputError:
+    """The error of a user's own function; raise it from the function's."""
+    reason = " ".join(str(error).split())
+    msg = f"{what} raised {type(error).__name__}: {reason:.80}. It gets {gets}. Correct it."
+    return InputError(msg, code="function-raised")
 
 
 def _rebuild(kind: type, message: str, code: str) -> object:

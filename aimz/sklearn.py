@@ -21,6 +21,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from aimz.choices import quantiles_of
 from aimz.errors import InputError
 from aimz.inference import Columns, ExactLinear, LaplaceLogistic, LinearKernel, LogisticKernel
 from aimz.model import ImpactModel, Inference, Kernel, Portable
@@ -490,4 +491,5 @@ def _weights(given: ArrayLike | None, X: np.ndarray) -> np.ndarray | None:
 
 def _quantiles(draws: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
     """Quantiles over the leading axis, on a new last axis."""
-    return np.asarray(np.moveaxis(np.quantile(draws, quantiles, axis=0), 0, -1))
+    levels = quantiles_of(quantiles, "quantiles")
+    return np.asarray(np.moveaxis(np.quantile(draws, levels, axis=0), 0, -1))

@@ -58,7 +58,8 @@ class Known:
 
     `shapes` are those of one row; `spread` those of sites that are larger than their distribution.
     `steps` is how many steps a scan takes within each row, 0 for other kernels: an argument of as
-    many columns is one of steps, and there may be more of them.
+    many columns is one of steps, and there may be more of them. `wholes` are the shapes of
+    arguments that go whole, None along axes as long as the rows.
     """
 
     row_inputs: frozenset[str] = frozenset()
@@ -66,6 +67,7 @@ class Known:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     spread: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
     steps: int = 0
+    wholes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
 
     def names(self, argument: str, given: Sequence[str] | None) -> tuple[str, ...] | None:
         """Names of the fitted columns; their numbers where the given ones are numbers, too."""
@@ -77,6 +79,25 @@ class Known:
             return fitted
         goes_on = all(own == known for own, known in zip(given, fitted, strict=False))
         return tuple(given) if goes_on else fitted
+
+    def check_wholes(self, arrays: Mapping[str, Any]) -> None:
+        """Refuse a matrix whose axes after the first are not the fitted ones: of other columns.
+
+        Raises
+        ------
+        InputError
+            `columns-mismatch`.
+        """
+        for name in self.wholes.keys() & arrays.keys():
+            now, then = np.shape(arrays[name]), self.wholes[name]
+            same = [m in (None, n) for m, n in zip(then, now, strict=False)]
+            if len(now) != len(then) or not all(same[1:]):
+                fitted = "(" + ", ".join("rows" if n is None else str(n) for n in then) + ")"
+                msg = (
+                    f"'{name}' has shape {now}, but the model was fitted with shape {fitted}. "
+                    "Only the first axis may change. Pass the fitted one, or fit again."
+                )
+                raise InputError(msg, code="columns-mismatch")
 
     def in_steps(self, argument: str, shape: tuple[int, ...]) -> bool:
         """Whether rows of a shape differ from the fitted ones in the number of steps only."""

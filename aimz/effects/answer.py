@@ -12,7 +12,7 @@ from aimz.effects.probabilities import EVENT
 from aimz.effects.question import Question
 from aimz.effects.reduction import RowSummary
 from aimz.effects.scenarios import Scenarios
-from aimz.errors import InputError
+from aimz.errors import AimzError, InputError, function_raised
 from aimz.kernel import SiteSpec
 from aimz.libraries import pd, xr
 from aimz.results import Schema, site_dims
@@ -45,7 +45,13 @@ def compared(question: Question, new: np.ndarray, old: np.ndarray) -> np.ndarray
             "site."
         )
         raise InputError(msg, code="no-mean")
-    values = np.asarray(question.compare(new, old))
+    try:
+        values = np.asarray(question.compare(new, old))
+    except AimzError:
+        raise
+    except Exception as error:
+        gets = "the averages of a scenario and those of the baseline, (group, draw, ...)"
+        raise function_raised("comparison=", gets, error) from error
     if values.shape != new.shape:
         msg = f"comparison= returned shape {values.shape} for aggregates of shape {new.shape}."
         raise InputError(msg, code="comparison-shape")
@@ -55,7 +61,12 @@ def compared(question: Question, new: np.ndarray, old: np.ndarray) -> np.ndarray
 def derived(question: Question, averages: Mapping[Any, np.ndarray]) -> np.ndarray:
     """An estimand of a user's own, from each scenario's averages (group, draw, ...)."""
     assert question.derive is not None  # noqa: S101  # asked by the caller
-    values = np.asarray(question.derive({n: v.copy() for n, v in averages.items()}), np.float64)
+    copies = {n: v.copy() for n, v in averages.items()}
+    try:
+        values = np.asarray(question.derive(copies), np.float64)
+    except Exception as error:
+        gets = "a dict of each scenario's averages, (group, draw, ...)"
+        raise function_raised("estimand=", gets, error) from error
     shape = next(iter(averages.values())).shape
     if values.shape != shape or not np.all(np.isfinite(values)):
         msg = (

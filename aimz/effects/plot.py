@@ -20,6 +20,7 @@ import numpy as np
 
 from aimz.effects.question import Question
 from aimz.effects.wording import Compared, labels_of, share_text
+from aimz.errors import InputError
 from aimz.libraries import pd, xr
 from aimz.plots import (
     CAPTION,
@@ -130,6 +131,9 @@ def plot_effect(
 ) -> Axes:
     """Draw an effect in the picture that suits it; `Effect.plot` is its public form."""
     check_matplotlib()
+    if ax is not None and not hasattr(ax, "get_figure"):
+        msg = f"ax= is Axes of Matplotlib, as plt.subplots() gives them, not {ax!r:.40}."
+        raise InputError(msg, code="option-unknown")
     prob, kind = interval_of(ci_prob, ci_kind)
     cells = _cells_of(effect, prob, kind)
     interval = f"{100 * prob:.4g}% {kind}"

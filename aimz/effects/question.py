@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz.choices import number_of, quantiles_of
 from aimz.effects.comparisons import COMPARISONS, Comparison, Derived, not_kept
 from aimz.effects.estimands import ESTIMANDS, Estimand
 from aimz.effects.reduction import Summarised
@@ -185,11 +186,9 @@ def _summarised(asked: Any, null: float | None) -> Summarised | None:
         listed = nearest(unknown[0], ["quantiles", "threshold"])
         msg = f"row_summary= has no '{unknown[0]}'. {listed}"
         raise InputError(msg, code="option-unknown")
-    quantiles = tuple(float(q) for q in np.atleast_1d(options["quantiles"]))
-    if not all(0 <= q <= 1 for q in quantiles):
-        msg = f"Quantiles of row_summary= must be between 0 and 1, not {quantiles!s:.60}."
-        raise InputError(msg, code="option-unknown")
-    return Summarised(quantiles, float(options["threshold"] or 0.0))
+    quantiles = quantiles_of(options["quantiles"], "Quantiles of row_summary=")
+    threshold = 0.0 if options["threshold"] is None else options["threshold"]
+    return Summarised(quantiles, number_of(threshold, "The threshold of row_summary="))
 
 
 def _check_rung(name: str, meaning: Estimand, options: tuple[Any, str, str, str]) -> None:

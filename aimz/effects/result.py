@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from aimz.choices import bounds_of, check_choice, check_interval
 from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
 from aimz.effects.wording import Compared, labels_of, share_text
-from aimz.errors import InputError
 from aimz.libraries import pd, xr
 from aimz.plots import label_text
 
@@ -117,9 +117,9 @@ class Effect:
         """
         import arviz as az
 
-        if direction not in _SIGNS:
-            msg = f"direction must be '>' or '<', not {direction!r:.20}."
-            raise InputError(msg, code="option-unknown")
+        check_choice(direction, "direction", (">", "<"))
+        check_interval(ci_prob, ci_kind)
+        region = None if rope is None else bounds_of(rope, "rope")
         labels, cells = self._cells()
         table: pd.DataFrame = az.summary(
             cells.to_dataset(name="effect"),
@@ -137,8 +137,8 @@ class Effect:
         if null is not None:
             beyond = (_SIGNS[direction] * (cells - null) > 0).mean(_SAMPLE)
             table[f"P(effect {direction} {null:g})"] = beyond.values
-        if rope is not None:
-            low, high = rope
+        if region is not None:
+            low, high = region
             inside = ((cells >= low) & (cells <= high)).mean(_SAMPLE)
             table[f"P({low:g} <= effect <= {high:g})"] = inside.values
         table.insert(0, "estimand", self.question.estimand)

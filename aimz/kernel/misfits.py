@@ -80,13 +80,11 @@ def in_words(error: Exception, inputs: Inputs, names: tuple[str, str]) -> AimzEr
         return _float_index({n: v for n, v in arrays.items() if n != output}, primary)
     if not isinstance(error, TypeError | ValueError | IndexError):
         return None
+    if "Too many indices" in text:
+        return _without_columns(text, arrays, primary)
     if not any(word in text.lower() for word in _ABOUT_SHAPES):
         return None
-    lengths = {
-        name: len(value)
-        for name, value in arrays.items()
-        if name != primary and np.ndim(value) and len(value) != rows
-    }
+    lengths = _other_lengths(arrays, primary, rows)
     if not lengths:
         return None
     name, length = max(lengths.items(), key=lambda item: item[1])
@@ -94,6 +92,24 @@ def in_words(error: Exception, inputs: Inputs, names: tuple[str, str]) -> AimzEr
         f"The kernel does not run ({text:.70}): '{primary}' has {rows} rows and '{name}' has "
         f"{length} values along its first axis. Pass as many as the kernel joins.",
         code="rows-mismatch",
+    )
+
+
+def _other_lengths(arrays: Mapping[str, Any], primary: str, rows: int) -> dict[str, int]:
+    """Lengths of the arguments that are not as long as the rows."""
+    others = {n: len(value) for n, value in arrays.items() if n != primary and np.ndim(value)}
+    return {name: length for name, length in others.items() if length != rows}
+
+
+def _without_columns(text: str, arrays: Mapping[str, Any], primary: str) -> InputError | None:
+    """What is said where columns are taken of an input that has none."""
+    shape = np.shape(arrays.get(primary, 0))
+    if len(shape) != 1:
+        return None
+    return InputError(
+        f"The kernel does not run ({text:.70}): '{primary}' has shape {shape}, without columns. "
+        f"Pass a table with one column, as by {primary}.reshape(-1, 1).",
+        code="shape",
     )
 
 

@@ -440,7 +440,11 @@ def _dims(statement: Statement) -> tuple[str | None, ...]:
 def _is_discrete(statement: Statement) -> bool:
     if statement.type != "sample" or statement.is_factor:
         return False
-    return bool(getattr(statement.fn.support, "is_discrete", False))
+    try:
+        support = statement.fn.support
+    except (jax.errors.UnexpectedTracerError, NotImplementedError):  # computed with another site
+        return False
+    return bool(getattr(support, "is_discrete", False))
 
 
 def _bounds(statement: Statement) -> tuple[int, int] | None:
@@ -464,7 +468,7 @@ def _support(statement: Statement, *, is_single: bool) -> Any:
         return None
     try:
         support = statement.fn.support
-    except NotImplementedError:
+    except (jax.errors.UnexpectedTracerError, NotImplementedError):
         return None
     if statement.in_control_flow and not is_angular(support):
         return None

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from aimz.choices import check_choice, quantiles_of
 from aimz.errors import InputError, nearest
 from aimz.kernel import kernel_signature
 from aimz.mlflow.environment import import_mlflow
@@ -68,12 +69,8 @@ class Asked:
     in_sample: bool = False
 
     def __post_init__(self) -> None:
-        if self.statistic not in _STATISTICS:
-            msg = f"statistic must be 'mean', 'quantiles' or 'draws', not {self.statistic!r:.40}."
-            raise InputError(msg, code="option-unknown")
-        if not all(0 <= float(q) <= 1 for q in self.quantiles):
-            msg = f"quantiles must lie between 0 and 1, not {list(self.quantiles)!r:.60}."
-            raise InputError(msg, code="option-unknown")
+        check_choice(self.statistic, "statistic", _STATISTICS)
+        quantiles_of(self.quantiles, "quantiles")
         if self.num_samples is not None and self.num_samples < 1:
             msg = f"num_samples must be at least 1, not {self.num_samples}."
             raise InputError(msg, code="not-positive")

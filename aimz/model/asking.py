@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aimz.choices import check_switches
 from aimz.data import Value, numbers_of
 from aimz.effects import Effect, Question, Rows, Scenarios, about, effect_of, scenarios_of
 from aimz.errors import InputError, Note
@@ -107,7 +108,8 @@ def arguments_of(
 def trees_or_arguments(
     setup: Setup,
     pairs: Sequence[tuple[xr.DataTree | None, Mapping[str, Any] | None]],
-    options: Mapping[str, Any],
+    in_memory: Mapping[str, Any],
+    on_batch: bool,  # noqa: FBT001
 ) -> list[xr.DataTree | dict[str, Any]]:
     """For each scenario of `estimate_effect` its output, or the arguments of its prediction.
 
@@ -116,11 +118,13 @@ def trees_or_arguments(
     _check_pairs(pairs)
     primary = setup.names[0]
     given = [dict(arguments) for _, arguments in pairs if arguments]
-    shared = dict(options)
-    if len(given) == 2 and not all("rng_key" in arguments for arguments in given):
-        if given[0].keys().isdisjoint((primary, "X")):
-            msg = f"args_baseline lacks '{primary}'. Pass all arguments of predict."
+    check_switches(on_batch=on_batch)
+    shared = dict(in_memory) if on_batch else {}
+    for name, (_, arguments) in zip(("args_baseline", "args_intervention"), pairs, strict=True):
+        if arguments is not None and arguments.keys().isdisjoint((primary, "X")):
+            msg = f"{name} lacks '{primary}'. Pass all arguments of predict."
             raise InputError(msg, code="argument-missing")
+    if len(given) == 2 and not all("rng_key" in arguments for arguments in given):
         rows = given[0].get(primary, given[0].get("X"))
         shared["rng_key"] = setup.key(None, Use.PREDICT, *numbers_of(rows, primary))
     return [

@@ -42,7 +42,7 @@ from aimz.prediction import (
     located,
     sites_to_return,
 )
-from aimz.results import as_draws, draw_labels, flat_arrays, flat_draws, tree_of
+from aimz.results import as_draws, draw_labels, flat_draws, tree_of
 from aimz.sampling import expectation_block, predict_block
 from aimz.store import Scratch, Sink, import_dask
 
@@ -617,7 +617,7 @@ class ImpactModel(Routed, Portable):
         (100, 50)
         """
         tree = self.predict(X, **{**_IN_MEMORY, **kwargs})
-        return tree if return_datatree else flat_arrays(tree)
+        return predicting.in_form(tree, return_datatree=return_datatree)
 
     def sample_posterior_predictive(self, X: RowsLike, **kwargs: Any) -> xr.DataTree:
         """Alias of `predict`."""
@@ -684,7 +684,7 @@ class ImpactModel(Routed, Portable):
     ) -> xr.DataTree | dict[str, np.ndarray]:
         """`sample_prior_predictive` in memory; see `predict_on_batch`."""
         tree = self.sample_prior_predictive(X, **{**_IN_MEMORY, **kwargs})
-        return tree if return_datatree else flat_arrays(tree)
+        return predicting.in_form(tree, return_datatree=return_datatree)
 
     def log_likelihood(
         self,
@@ -912,7 +912,7 @@ class ImpactModel(Routed, Portable):
         arguments = self._setup.arguments(self.predict, kwargs, X)
         inputs = predicting.inputs_of(self._setup, self._trained(with_draws=True), arguments)
         groups |= predicting.constants_of(self._setup, inputs, attrs)
-        if num_prior_samples:
+        if np.ndim(num_prior_samples) or num_prior_samples:
             own: dict[str, Any] = {"num_samples": num_prior_samples, "rng_key": rng_key}
             own["return_sites"] = predicting.prior_sites(inputs.spec)
             prior = self.sample_prior_predictive(X, **own, **_IN_MEMORY, **kwargs)
@@ -965,10 +965,9 @@ class ImpactModel(Routed, Portable):
         2.0
         """
         pairs = ((output_baseline, args_baseline), (output_intervention, args_intervention))
-        options = _IN_MEMORY if on_batch else {}
         baseline, intervention = (
             self.predict(**given) if isinstance(given, dict) else given
-            for given in asking.trees_or_arguments(self._setup, pairs, options)
+            for given in asking.trees_or_arguments(self._setup, pairs, _IN_MEMORY, on_batch)
         )
         show(concerns(baseline, intervention))
         return difference(baseline, intervention, self._scratch())

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from aimz.choices import check_switches
 from aimz.data import check_positive
 from aimz.inference import Fit
 from aimz.kernel import KernelSpec
@@ -30,7 +33,7 @@ from aimz.prediction import (
     sites_to_return,
     without_rows,
 )
-from aimz.results import check_labels, constant_dataset
+from aimz.results import check_labels, constant_dataset, flat_arrays
 from aimz.sampling import log_likelihood_block, predict_block, score_block
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "constants_of",
     "density_request",
     "groups_of_the_prior",
+    "in_form",
     "inputs_of",
     "labelled",
     "of_rows_that_count",
@@ -80,6 +84,12 @@ def labelled(setup: Setup, call: Planned) -> Result:
     return Result(schema, groups, attrs, lambda: check_fitted_rows(fitted, prepared.call))
 
 
+def in_form(tree: xr.DataTree, *, return_datatree: bool) -> xr.DataTree | dict[str, np.ndarray]:
+    """A result as it is, or as arrays by name."""
+    check_switches(return_datatree=return_datatree)
+    return tree if return_datatree else flat_arrays(tree)
+
+
 def of_rows_that_count(call: Planned, tree: xr.DataTree) -> xr.DataTree:
     """A result of densities without the rows that do not count."""
     request, task = call.request, call.prepared.call
@@ -90,8 +100,11 @@ def of_rows_that_count(call: Planned, tree: xr.DataTree) -> xr.DataTree:
     return without_rows(tree, counts, row_dim, (request.group, "observed_data"))
 
 
-def prior_request(setup: Setup, fitted: Fitted | None, draws: int, **options: Any) -> Request:
+def prior_request(
+    setup: Setup, fitted: Fitted | None, draws: int | None, **options: Any
+) -> Request:
     """A request to the prior; parameters that a fit has learned are those of its kernel."""
+    draws = 1000 if draws is None else draws
     check_positive(draws, "num_samples")
     fit = Fit(draws={}, params=fitted.fit.params if fitted else {})
     return Request(

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from aimz.choices import check_interval
 from aimz.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def interval_of(ci_prob: float | None, ci_kind: str | None) -> tuple[float, str]
     """Probability and kind of the intervals, ArviZ's own where not given."""
     import arviz as az
 
+    check_interval(ci_prob, ci_kind)
     prob = az.rcParams["stats.ci_prob"] if ci_prob is None else ci_prob
     return float(prob), az.rcParams["stats.ci_kind"] if ci_kind is None else ci_kind
 

@@ -44,13 +44,23 @@ def fitted_on(problem: Problem, arguments: Arguments, fit: Fit, steps: int = 0) 
     by_row = (spec.row_inputs | {names[0]}) & inputs.arrays.keys() - {names[1]}
     shapes = {name: tuple(np.shape(inputs.arrays[name])[1:]) for name in by_row}
     hashes = _data_hashes(problem, arguments)
+    wholes = {
+        name: tuple(None if size == inputs.rows else size for size in np.shape(value))
+        for name, value in inputs.arrays.items()
+        if name not in by_row and name != names[1] and np.ndim(value) > 1
+    }
     return Fitted(
         fit=fit,
         spec=spec,
         rows=inputs.rows,
         fingerprint=row_fingerprint(inputs.arrays[names[0]]),
         known=Known(
-            frozenset(spec.row_inputs), arguments.columns, shapes, spec.spread, spec.inner_steps
+            frozenset(spec.row_inputs),
+            arguments.columns,
+            shapes,
+            spec.spread,
+            spec.inner_steps,
+            wholes,
         ),
         hashes=hashes,
         labels=arguments.labels if _has_rows(spec) else None,

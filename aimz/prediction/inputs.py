@@ -483,6 +483,8 @@ def _in_memory(
         request.kernel, request.names, own, request.fitted.known, request.seen_specs
     )
     arguments = arguments or bound
+    if request.fitted.known.wholes and not request.new_groups:
+        request.fitted.known.check_wholes(arguments.arrays)
     larger = None
     if request.new_groups:
         larger = with_larger_plates(request.kernel, spec, arguments.arrays)

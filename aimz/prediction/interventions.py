@@ -288,22 +288,22 @@ def _check_row_by_row(site: SiteSpec, function: Callable[[Any], Any]) -> None:
             one = tuple(1 if place == axis else s for place, s in enumerate(shape))
             rows = [jnp.take(values, np.array([n]), axis=axis) for n in range(count)]
             alone = [np.broadcast_to(np.asarray(function(row)), one) for row in rows]
-        whole = np.broadcast_to(whole, tuple(shape))
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        whole = np.broadcast_to(whole, tuple(shape)).astype(float)
+        apart = np.concatenate(alone, axis=axis).astype(float)
+    except Exception as error:
         msg = (
             f"The function for site '{site.name}' does not work on one row at a time: "
             f"{error!s:.80}. Pass one value per row, or a function of each value alone."
         )
         raise InputError(msg, code="site-function") from error
-    apart = np.concatenate(alone, axis=axis)
-    close = np.isclose(whole.astype(float), apart.astype(float), rtol=1e-4, equal_nan=True)
+    close = np.isclose(whole, apart, rtol=1e-4, equal_nan=True)
     if not close.all():
         msg = (
             f"The function for site '{site.name}' looks at other rows, but it gets one row at a "
             "time. Pass one value per row, or a function of each value alone."
         )
         raise InputError(msg, code="site-function")
-    if site.support is not None and not np.isfinite(whole.astype(float)).all():
+    if site.support is not None and not np.isfinite(whole).all():
         msg = f"The function for site '{site.name}' gives NaN or infinity for values of the site."
         raise InputError(msg, code="not-finite")
 

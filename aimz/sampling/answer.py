@@ -100,9 +100,9 @@ class Answer(Inside):
             return in_place_of(natural, setting)
         try:
             value, overflown = answered(setting, natural)
-        except (AttributeError, IndexError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except Exception as error:
             reason = str(error).partition("\n")[0]
             msg = (
                 f"The function for site '{name}' does not run: {reason:.100}. It gets an array of "

@@ -19,7 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from aimz.data import as_array
-from aimz.errors import InputError
+from aimz.errors import AimzError, InputError, function_raised
 from aimz.kernel import SiteSpec
 from aimz.libraries import pd
 
@@ -36,12 +36,23 @@ def applied(function: Callable[[Any], Any], value: object, name: str) -> Any:
 
     >>> applied(lambda t: t - 1, np.array([0, 1], np.uint8), "t").tolist()
     [-1, 0]
+
+    Raises
+    ------
+    InputError
+        `function-raised`.
     """
     with jax.enable_x64(True):
         as_given = widened(value)
-        if not _holds_bools(as_given):
-            return _called(function, as_given, name)
-        return _of_bools(function, as_given, widened(value, bools=True), name)
+        try:
+            if not _holds_bools(as_given):
+                return _called(function, as_given, name)
+            return _of_bools(function, as_given, widened(value, bools=True), name)
+        except AimzError:
+            raise
+        except Exception as error:
+            gets = f"the natural value, a {type(as_given).__name__}"
+            raise function_raised(f"The function for '{name}'", gets, error) from error
 
 
 def check_range(function: Callable[[Any], Any], site: SiteSpec) -> None:
@@ -192,8 +203,7 @@ def _called(function: Callable[[Any], Any], value: object, name: str) -> Any:
         try:
             return function(np.asarray(as_array(value, name)))
         except Exception:  # noqa: BLE001  # it was not that: the first error is the user's
-            error.add_note(f"This is the function that a scenario gives for '{name}'.")
-        raise
+            raise error from None
 
 
 def _of_bools(function: Callable[[Any], Any], bools: Any, numbers: Any, name: str) -> Any:

@@ -127,12 +127,27 @@ def test_what_no_int64_holds_stays_as_it_is():
     assert widened(np.array([2**64 - 1], np.uint64)).tolist() == [2**64 - 1]
 
 
-def test_an_error_in_a_function_is_the_users_own():
-    with pytest.raises(ZeroDivisionError):
-        applied(lambda t: 1 / 0, pd.Series([1.0]), "t")
-    with pytest.raises(TypeError, match="no_such") as raised:
-        applied(lambda t: t.mean(no_such=1), pd.Series([1.0]), "t")
-    assert "a scenario gives for 't'" in raised.value.__notes__[0]
+#: Functions of a natural value that do not run: the function, and what it raises.
+FAILING: dict[str, Any] = {
+    "arithmetic": (lambda t: 1 / 0, ZeroDivisionError),
+    "an option that there is not": (lambda t: t.mean(no_such=1), TypeError),
+    "a column that there is not": (lambda t: {}["price"], KeyError),
+    "an attribute": (lambda t: t.no_such, AttributeError),
+    "two values": (lambda t, other: t, TypeError),
+    "no value": (lambda: 1.0, TypeError),
+}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+def test_an_error_in_a_function_is_the_cause_of_ours(kind):
+    function, cause = FAILING[kind]
+    for value in (pd.Series([1.0]), np.array([True]), pd.DataFrame({"a": [1.0]})):
+        with pytest.raises(
+            InputError, match=rf"function for 't' raised {cause.__name__}"
+        ) as raised:
+            applied(function, value, "t")
+        assert raised.value.code == "function-raised"
+        assert isinstance(raised.value.__cause__, cause)
 
 
 # ------------------------------------------------------------------ whole effects

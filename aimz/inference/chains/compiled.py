@@ -39,6 +39,8 @@ _CHUNK, _PATIENCE = 100, 0.5
 _DENSE_DIM = 32
 # Where a funnel may be left, steps are shorter.
 _TARGET, _CAREFUL_TARGET = 0.8, 0.9
+# How far from a mode chains start, in standard deviations; less where that is beyond a support.
+_REACHES = (1.0, 0.5, 0.2, 0.05, 0.01)
 #: Field of the sampler's state -> ArviZ's name.
 STATS = {
     "diverging": "diverging",
@@ -303,19 +305,23 @@ class _Chains:
         if before is not None:
             return before._replace(rng_key=keys)
 
-        def begin(keys: jax.Array, numbers: Array, fixed: tuple[Any, ...]) -> Any:
+        def begin(keys: jax.Array, numbers: Array, reach: Array, fixed: tuple[Any, ...]) -> Any:
             sampler, kwargs, around, _ = self._sampler(fixed)
 
             def one(key: jax.Array, number: Array) -> Any:
-                return sampler.init(key, self.plan.warmup, around(key, number), (), kwargs)
+                place = around(key, number, reach)
+                return sampler.init(key, self.plan.warmup, place, (), kwargs)
 
             with RowScale(self.problem, {}, fixed[3]):
                 return jax.vmap(one)(keys, numbers)
 
-        arguments = (keys, numbers, self.fixed)
-        states = self._program_of(begin, *arguments)(*arguments)
-        energy = np.asarray(states.potential_energy)
-        if not np.all(np.isfinite(energy)):
+        for reach in _REACHES:  # nearer to the mode, where a support ends beside it
+            arguments = (keys, numbers, np.float32(reach), self.fixed)
+            states = self._program_of(begin, *arguments)(*arguments)
+            energy = np.asarray(states.potential_energy)
+            if np.all(np.isfinite(energy)):
+                break
+        else:
             raise AimzError(
                 f"No starting point with a finite log density was found ({energy}). The chains "
                 "cannot move. Check the outcome against its distribution's support and the "
@@ -344,7 +350,7 @@ class _Chains:
 
             with RowScale(self.problem, {}, fixed[3]):
                 setup_key = fixed[0]
-                sampler.init(setup_key, self.plan.warmup, around(setup_key, 0), (), kwargs)
+                sampler.init(setup_key, self.plan.warmup, around(setup_key, 0, 1.0), (), kwargs)
                 states, (z, stats) = jax.vmap(lambda state: jax.lax.scan(step, state, active))(
                     states
                 )
@@ -387,9 +393,9 @@ class _Chains:
         loc, scale = place["loc"], place["scale"]
         modes = jax.scipy.linalg.solve_triangular(scale, (place["starts"] - loc).T, lower=True).T
 
-        def around(key: jax.Array, number: Array) -> Any:
+        def around(key: jax.Array, number: Array, reach: Array) -> Any:
             mode = modes[number % len(modes)]
-            return mode + jax.random.normal(jax.random.fold_in(key, 1), loc.shape)
+            return mode + reach * jax.random.normal(jax.random.fold_in(key, 1), loc.shape)
 
         def latents(white: jax.Array) -> Any:
             return guide._unpack_latent(loc + scale @ white)
@@ -408,9 +414,9 @@ class _Sampler(NamedTuple):
 
     sampler: Any
     kwargs: dict[str, Any]
-    around: Callable[[Any, Any], Any]
+    around: Callable[[Any, Any, Any], Any]
     constrain: Callable[[Any], Any] | None
 
 
-def _nowhere(_: jax.Array, __: ArrayLike) -> None:
+def _nowhere(_: jax.Array, __: ArrayLike, ___: ArrayLike) -> None:
     """No starting point: the sampler looks for its own."""
