@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aimz import programs
 from aimz.inference.engine import Problem
 from aimz.programs import Bound, Cache, compile_program, version_of
 
@@ -26,22 +27,7 @@ def remembered(
     problem: Problem, what: str, make: Callable[[], Any], *beside: Hashable, shapes: Any = None
 ) -> Any:
     """What `make` gives, which follows from the kernel, shapes and `beside` alone."""
-    key = _key(problem, what, beside, shapes)
-    if key is None:
-        return make()
-    changed: list[Any] = []
-
-    def made() -> Any:
-        value = make()
-        if _key(problem, what, beside, shapes) != key:  # in another thread, or by the kernel
-            changed.append(value)
-            raise _ChangedError
-        return value
-
-    try:
-        return _KEPT.get_or_make(key, made)
-    except _ChangedError:
-        return changed[0]
+    return programs.remembered(_KEPT, lambda: _key(problem, what, beside, shapes), make)
 
 
 def program_of(
@@ -64,10 +50,6 @@ def program_of(
     what = f"{fn.__module__}.{fn.__qualname__}"
     bound: Bound = remembered(problem, what, make, *beside, shapes=args)
     return bound
-
-
-class _ChangedError(Exception):
-    """What the kernel reads has changed while something was found out of it."""
 
 
 def _key(problem: Problem, what: str, beside: tuple[Hashable, ...], shapes: Any) -> Hashable | None:

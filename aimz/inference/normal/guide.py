@@ -150,6 +150,14 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
     ) -> dict[str, Any]:
         """Draw latent sites; sites that are not latent are left out."""
         del args, kwargs
+        count = 1
+        for size in sample_shape:
+            count *= size
+        draws = self.sample_at(jax.random.split(rng_key, count), params)
+        return {k: jnp.reshape(v, sample_shape + v.shape[1:]) for k, v in draws.items()}
+
+    def sample_at(self, keys: jax.Array, params: dict[str, Any]) -> dict[str, Any]:
+        """Draw latent sites, one draw for each key."""
 
         def one(key: jax.Array) -> dict[str, Any]:
             guide = handlers.substitute(handlers.seed(self, key), params)
@@ -157,11 +165,8 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
                 values: dict[str, Any] = guide()
             return values
 
-        count = 1
-        for size in sample_shape:
-            count *= size
-        draws = jax.vmap(one)(jax.random.split(rng_key, count))
-        return {k: jnp.reshape(v, sample_shape + v.shape[1:]) for k, v in draws.items()}
+        draws: dict[str, Any] = jax.vmap(one)(keys)
+        return draws
 
 
 def _inner(log_scale: jax.Array) -> jax.Array:

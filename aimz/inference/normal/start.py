@@ -83,9 +83,10 @@ def find_start(
         for search in (modes, _search_normal) if has_mode else (_search_normal,):
             place, params = _informed(problem, setup_key, start_key, search, version)
             if bool(place.pop("usable")):
-                rival, starts, loc = float(place.pop("rival")), place.pop("starts"), place["loc"]
-                others = starts[np.any(np.asarray(starts != loc), axis=1)]
-                starts = jnp.concatenate([loc[None], others])
+                rival, loc = float(place.pop("rival")), np.asarray(place["loc"])
+                modes_found = np.asarray(place.pop("starts"))
+                others = modes_found[np.any(modes_found != loc, axis=1)]
+                starts = jnp.asarray(np.concatenate([loc[None], others]))
                 return Start(
                     place,
                     params,
@@ -184,12 +185,12 @@ def _informed(
     count = rows if index is None else len(index)
 
     def look(
-        setup_key: jax.Array, key: jax.Array, arrays: dict[str, Any], weights: Array | None
+        setup_key: jax.Array, keys: jax.Array, arrays: dict[str, Any], weights: Array | None
     ) -> Any:
         guide = set_up_guide(problem, count, setup_key, arrays)
         transforms, begin, unpack = _flat_params(problem, setup_key, arrays)
         model, kwargs = kernel_for(problem, count), {**arrays, **problem.inputs.static}
-        model_key, begin_key, search_key = jax.random.split(key, 3)
+        model_key, begin_key, search_key = keys
         dim = int(guide.latent_dim)
 
         def params(vector: jax.Array) -> dict[str, Any]:
@@ -222,7 +223,8 @@ def _informed(
     def program(*arguments: object) -> Bound:
         return program_of(problem, look, *arguments, version=version, beside=beside)
 
-    place, params = _in_double(program, setup_key, start_key, arrays, weights)
+    keys = jax.random.split(start_key, 3)  # outside: compiled once for all kernels
+    place, params = _in_double(program, setup_key, keys, arrays, weights)
     return place, params
 
 

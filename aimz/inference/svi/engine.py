@@ -281,10 +281,15 @@ def _train(
     run_phases(advance, course, _phases(task, plan, record), source, progress=settings.progress)
     state = course.state
     if course.averaged and not task.is_mutable:
-        mean = jax.tree.map(lambda total: total / course.averaged, course.total)
+        mean = jax.tree.map(lambda total: _mean(total, course.averaged), course.total)
         count, (_, inner) = state.optim_state
         state = state._replace(optim_state=(count, (mean, inner)))
     return record._replace(svi=state, steps=record.steps + course.steps), course
+
+
+def _mean(total: np.ndarray, count: int) -> jax.Array:
+    """The mean of so many, as XLA divides by one number: nothing is compiled for it."""
+    return jnp.asarray(total * np.reciprocal(total.dtype.type(count)))
 
 
 def _refined(rng_key: jax.Array, task: Task, record: SVIRecord) -> SVIRecord:
@@ -350,7 +355,7 @@ def _finish(
     latents = problem.spec.latents
 
     def finish(
-        key: jax.Array,
+        keys: tuple[jax.Array, ...],
         state: SVIState,
         fixed: tuple[jax.Array, dict[str, Any] | None],
         arrays: dict[str, Any],
@@ -359,22 +364,30 @@ def _finish(
         kwargs = task.kwargs(arrays)
         svi = task.set_up(problem.inputs.rows, fixed, kwargs)
         params = {**svi.get_params(state), **(state.mutable_state or {})}
-        draw_key, weigh_key = jax.random.split(key)
+        draw_key, *look_keys = keys
         kernel_params = initial_variables(problem, fixed[0], arrays)
         finished = {
             "draws": {},
             "params": {name: params[name] for name in kernel_params if name in params},
         }
         if latents:
-            values = sample_guide(svi, draw_key, params, num_samples, kwargs)
+            if task.given is None:
+                values = svi.guide.sample_at(draw_key, params)
+            else:
+                values = sample_guide(svi, draw_key, params, num_samples, kwargs)
             finished["draws"] = {name: values[name] for name in latents if name in values}
         if weigh:
             look = look_around if task.given is None else log_weights
-            finished |= look(weigh_key, problem, svi, params, kwargs, weights)
+            finished |= look(look_keys, problem, svi, params, kwargs, weights)
         return finished
 
     fixed = (record.setup_key, record.start)
-    arguments = (rng_key, record.svi, fixed, task.arrays, task.weights)
+    # Keys are made outside: what makes them is compiled once for all kernels.
+    draw_key, look_key = jax.random.split(rng_key)
+    if task.given is None and latents:
+        draw_key = jax.random.split(draw_key, num_samples)
+    keys = (draw_key, look_key, jax.random.fold_in(look_key, 1)) if weigh else (draw_key,)
+    arguments = (keys, record.svi, fixed, task.arrays, task.weights)
     program = task.program(finish, *arguments, beside=(num_samples, weigh))
     finished: dict[str, Any] = dict(program(*arguments))
     check_draws(latents, finished["draws"], SVIEngine.name)

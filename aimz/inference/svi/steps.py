@@ -80,7 +80,8 @@ def advance_by_chunks(
         (course.state, total), losses = program[0](*arguments)
         if phase.average:
             before = course.total
-            course.total = total if before is None else jax.tree.map(jnp.add, before, total)
+            total = jax.tree.map(np.asarray, total)
+            course.total = total if before is None else jax.tree.map(np.add, before, total)
             course.averaged += int(active.sum())
         return np.asarray(losses)
 

@@ -4,6 +4,7 @@ Above a certain number of rows it is a glance: fewer draws and fewer lines. `hea
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +34,7 @@ _CLOSE, _GLANCE = _Look(1000, 64, 128), _Look(250, 16, 32)
 
 
 def log_weights(
-    key: jax.Array,
+    keys: Sequence[jax.Array],
     problem: Problem,
     svi: SVI,
     params: dict[str, Any],
@@ -47,12 +48,12 @@ def log_weights(
         with RowScale(problem, {}, weights):
             return -elbo.loss(key, params, svi.model, svi.guide, **kwargs, **svi.static_kwargs)
 
-    keys = jax.random.split(key, _look(problem).draws)
-    return {"log_weights": jax.lax.map(one, keys, batch_size=20)}
+    each = jax.random.split(keys[0], _look(problem).draws)
+    return {"log_weights": jax.lax.map(one, each, batch_size=20)}
 
 
 def look_around(
-    key: jax.Array,
+    keys: Sequence[jax.Array],
     problem: Problem,
     svi: SVI,
     params: dict[str, Any],
@@ -80,8 +81,8 @@ def look_around(
 
     places = jnp.asarray(health.SECTION, loc.dtype)
     normal = guide.normal(loc, scale)
-    draws = normal.sample(key, (wanted.draws,))
-    noise = _origins(jax.random.fold_in(key, 1), lines, wanted.origins // count, loc.size)
+    draws = normal.sample(keys[0], (wanted.draws,))
+    noise = _origins(keys[1], lines, wanted.origins // count, loc.size)
     origins = loc + (noise @ scale.T if scale.ndim > 1 else noise * scale)
     on_lines = origins[:, :, None] + places[:, None] * ways[:, None, None]
     points = jnp.concatenate([draws, on_lines.reshape(-1, loc.size)])
