@@ -153,7 +153,9 @@ def test_a_users_own_guide_is_traced_at_each_fit():
     users = SVI(kernel, AutoNormal(kernel), Adam(0.01), Trace_ELBO())
 
     def programs(given: Any) -> int:
-        task, before = Task(problem(), given), program_stats()["traced"]
+        task = Task(problem(), given)
+        assert task.version  # which is a trace of its own
+        before = program_stats()["traced"]
         for _ in range(2):
             task.program(lambda x: x, 1.0, beside=())
         return program_stats()["traced"] - before
