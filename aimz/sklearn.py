@@ -21,7 +21,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from aimz.choices import quantiles_of
+from aimz.choices import check_switches, quantiles_of
 from aimz.errors import InputError
 from aimz.inference import Columns, ExactLinear, LaplaceLogistic, LinearKernel, LogisticKernel
 from aimz.model import ImpactModel, Inference, Kernel, Portable
@@ -278,6 +278,7 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
             standard deviations.
         """
         mean = np.concatenate([own.mean(axis=0) for own in self._expectations(X)])
+        check_switches(return_std=return_std)
         if not return_std:
             return mean
         if self.kernel is not None:

@@ -10,6 +10,10 @@ from aimz.errors import InputError
 __all__ = ["COMPARISONS", "Comparison", "Derived", "not_kept"]
 
 
+# A share nearer to 1 has odds that rounding moves by more than a thousandth.
+_RESOLVED = 1e3 * np.finfo(np.float64).epsneg
+
+
 type Comparison = Callable[[np.ndarray, np.ndarray], np.ndarray]
 type Derived = Callable[[Mapping[Any, np.ndarray]], np.ndarray]
 
@@ -19,6 +23,12 @@ def _odds(share: np.ndarray) -> np.ndarray:
         msg = (
             "An odds ratio needs probabilities between 0 and 1, and an average outcome is "
             f"{float(share[(share <= 0) | (share >= 1)].flat[0]):.3g}. Use comparison='difference'."
+        )
+        raise InputError(msg, code="not-probability")
+    if np.any(1 - share < _RESOLVED):
+        msg = (
+            "An average outcome is so near 1 that its odds are lost in rounding. Swap the codes 0 "
+            "and 1 of the outcome and ask again: near 0 they are kept."
         )
         raise InputError(msg, code="not-probability")
     odds: np.ndarray = share / (1 - share)

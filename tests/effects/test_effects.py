@@ -282,6 +282,21 @@ def test_a_finite_population_keeps_the_outcomes_that_were_observed(X, t):
     close(got, arms[0] - arms[1])
 
 
+@pytest.mark.parametrize("logit", [-30.0, -5.0, 5.0, 20.0, 28.0, 31.0, 40.0])
+def test_odds_near_certainty_are_right_or_refused(X, logit):
+    def kernel(X, t, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        numpyro.sample("y", dist.Bernoulli(logits=b * t), obs=y)
+
+    certain = ImpactModel(kernel).set_posterior_sample({"b": np.array([logit])})
+    if logit > 29:
+        with pytest.raises(InputError, match=r"near 1|between 0 and 1"):
+            effect(certain, X, np.ones(len(X)), comparison="odds_ratio")
+    else:
+        got = effect(certain, X, np.ones(len(X)), comparison="odds_ratio")
+        np.testing.assert_allclose(flat(got.draws), np.exp(logit), rtol=1e-3)
+
+
 # ------------------------------------------------------------------ layout
 
 

@@ -153,3 +153,8 @@ def test_one_quantile_is_a_list_of_one(fitted):
 def test_arguments_without_rows_are_named(im, side):
     with pytest.raises(InputError, match=f"{side} lacks 'X'"):
         METHODS["estimate_effect"](im, **{side: {"t": T}})
+
+
+def test_a_switch_of_the_wrapper_is_no_array(fitted):
+    with pytest.raises(InputError, match="return_std="):
+        fitted.predict(X, return_std=np.ones(3))
