@@ -440,7 +440,7 @@ def served(library: str, sizes: Sizes, directory: Path) -> Work:
 
 
 def save(path: str, sizes: Sizes) -> None:
-    """Save a model as MLflow serves it, with the signature of its requests."""
+    """Save a model as MLflow serves it, with an example of its requests."""
     import mlflow
 
     import aimz.mlflow as flavor
@@ -448,7 +448,8 @@ def save(path: str, sizes: Sizes) -> None:
     X = covariates(sizes["rows"])
     im = model(KERNELS["linear"], draws_of("linear", sizes["draws"]))
     means = values_of(im.predict_on_batch(X)).mean(axis=(0, 1))
-    flavor.save_model(im, path, signature=mlflow.models.infer_signature(X, means))
+    signature = mlflow.models.infer_signature(X, means)
+    flavor.save_model(im, path, signature=signature, input_example=X)
 
 
 def morning(library: str, sizes: Sizes, directory: Path) -> Work:
@@ -531,6 +532,11 @@ def busy() -> float:
     return sum(working) / os.sysconf("SC_CLK_TCK")
 
 
+def share_of_others(worked: float, seconds: float) -> float:
+    """The share of all processors that others had; clocks tick, so that it is cut to 0 to 1."""
+    return min(1.0, max(0.0, worked / (seconds * (os.cpu_count() or 1))))
+
+
 class Meter:
     """Measures of calls: seconds, memory, disk, compilations, and what others took meanwhile."""
 
@@ -551,7 +557,7 @@ class Meter:
         all_busy, mine, begin = busy(), time.process_time(), time.perf_counter()
         result = call()
         seconds, mine = time.perf_counter() - begin, time.process_time() - mine
-        others = max(0.0, busy() - all_busy - mine) / (seconds * (os.cpu_count() or 1))
+        others = share_of_others(busy() - all_busy - mine, seconds)
         self.calls.append(
             {
                 "seconds": seconds,
@@ -582,7 +588,7 @@ def main() -> None:
         for _ in range(plan["calls"]):
             meter.measure(call)
     seconds, mine = time.perf_counter() - begin, time.process_time() - mine
-    others = max(0.0, busy() - all_busy - mine) / (seconds * (os.cpu_count() or 1))
+    others = share_of_others(busy() - all_busy - mine, seconds)
     names = ["numpyro", "jax", *(["aimz"] if library != "numpyro" else [])]
     print(
         json.dumps(
