@@ -11,7 +11,7 @@ to the sink, so that the three overlap and no more tiles are in memory than ther
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -117,43 +117,59 @@ def _check_faults(faults: Mapping[str, Faults], rows: slice, asked: np.ndarray |
         if fault is None:
             continue
         row, (family, parameter, value) = fault
-        where = "" if row is None else f" in row {rows.start + row}"
-        site = name.rpartition("\0")[2]
-        if parameter == "draws":
-            msg = (
-                f"Draws of site '{site}' from {family} may reach {value:.3g}{where}, which whole "
-                "numbers of 32 bits cannot hold. Count in larger units, or set jax_enable_x64."
-            )
-            raise InputError(msg, code="cast-overflow")
-        if parameter == "answer":
-            msg = (
-                f"The function for site '{site}' gives {value:.6g}{where}, which 32 bits of whole "
-                "numbers cannot hold. Rescale it, or set what depends on the site."
-            )
-            raise InputError(msg, code="cast-overflow")
-        if parameter == "support":
-            msg = (
-                f"The function for site '{site}' gives {value:.6g}{where}, which the site cannot "
-                "take. Keep to its support, for example by jnp.clip, or set what depends on it."
-            )
-            raise InputError(msg, code="site-support")
-        if parameter == "posterior":
-            msg = (
-                f"Posterior draws of '{site}' hold {value:.6g}{where}, outside its support as it "
-                "is here. Pass draws on the scale of the kernel's site."
-            )
-            raise InputError(msg, code="draws-support")
-        if parameter == "log density":
-            msg = (
-                f"The log density of site '{site}' is {value}{where}: its outcome says nothing, or "
-                "lies where the density of its distribution has no limit. Check the outcome."
-            )
-            raise InputError(msg, code="density")
-        msg = (
-            f"Site '{site}' is drawn from {family} with {parameter} = {value:.6g}{where}, which it "
-            "cannot have. Check the scenario, or put the parameter through a link in the kernel."
+        refusal = _REFUSALS.get(parameter, _OF_PARAMETER)
+        raise InputError(
+            refusal.text.format(
+                site=name.rpartition("\0")[2],
+                family=family,
+                parameter=parameter,
+                value=value,
+                where="" if row is None else f" in row {rows.start + row}",
+            ),
+            code=refusal.code,
         )
-        raise InputError(msg, code="parameters")
+
+
+class _Refusal(NamedTuple):
+    """What is said of a fault."""
+
+    text: str
+    code: str
+
+
+_OF_PARAMETER = _Refusal(
+    "Site '{site}' is drawn from {family} with {parameter} = {value:.6g}{where}, which it "
+    "cannot have. Check the scenario, or put the parameter through a link in the kernel.",
+    code="parameters",
+)
+# Of faults that are none of a parameter, by their mark.
+_REFUSALS = {
+    "draws": _Refusal(
+        "Draws of site '{site}' from {family} may reach {value:.3g}{where}, which whole "
+        "numbers of 32 bits cannot hold. Count in larger units, or set jax_enable_x64.",
+        code="cast-overflow",
+    ),
+    "answer": _Refusal(
+        "The function for site '{site}' gives {value:.6g}{where}, which 32 bits of whole "
+        "numbers cannot hold. Rescale it, or set what depends on the site.",
+        code="cast-overflow",
+    ),
+    "support": _Refusal(
+        "The function for site '{site}' gives {value:.6g}{where}, which the site cannot "
+        "take. Keep to its support, for example by jnp.clip, or set what depends on it.",
+        code="site-support",
+    ),
+    "posterior": _Refusal(
+        "Posterior draws of '{site}' hold {value:.6g}{where}, outside its support as it "
+        "is here. Pass draws on the scale of the kernel's site.",
+        code="draws-support",
+    ),
+    "log density": _Refusal(
+        "The log density of site '{site}' is {value}{where}: its outcome says nothing, or "
+        "lies where the density of its distribution has no limit. Check the outcome.",
+        code="density",
+    ),
+}
 
 
 def each_tile(

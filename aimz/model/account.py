@@ -17,7 +17,7 @@ from aimz.kernel import KernelSpec, SiteSpec
 from aimz.libraries import xr
 from aimz.model.setup import Inference, Kernel, Setup
 from aimz.prediction import Fitted
-from aimz.programs import Cache
+from aimz.programs import Cache, fingerprint_values
 from aimz.results import draws_dataset, tree_of
 
 __all__ = [
@@ -36,6 +36,8 @@ __all__ = [
 
 # Draws with labels, of each fit: copied into every result, with what they hold shared.
 _GROUPS: Cache[str, dict[str, xr.Dataset]] = Cache(limit=64)
+# Numbers for all draws of a fit, which nothing changes.
+_DIGESTS: Cache[str, str] = Cache(limit=64)
 
 
 def account_of(setup: Setup, fitted: Fitted | None) -> dict[str, Any]:
@@ -79,7 +81,8 @@ def groups_of(
     schema = setup.schema(*setup.counts(fit), fitted.labels)
 
     def make() -> dict[str, xr.Dataset]:
-        groups = {"posterior": draws_dataset(fit.draws, schema, fitted.spec, {})}
+        told = {"draws_digest": _digest_of(fit, fitted)}
+        groups = {"posterior": draws_dataset(fit.draws, schema, fitted.spec, told)}
         if fit.stats:
             groups["sample_stats"] = draws_dataset(fit.stats, schema, None, {})
         return groups
@@ -87,6 +90,15 @@ def groups_of(
     is_own = fit is fitted.fit and not schema.coords and not schema.dims
     groups = _GROUPS.of_owner(fitted, "groups", make) if is_own else make()
     return {name: group.assign_attrs({**attrs, "group": name}) for name, group in groups.items()}
+
+
+def _digest_of(fit: Fit, fitted: Fitted) -> str:
+    """A number for all draws: two results are of one posterior where theirs are equal."""
+
+    def make() -> str:
+        return fingerprint_values([(name, fit.draws[name]) for name in sorted(fit.draws)])
+
+    return _DIGESTS.of_owner(fitted, "draws", make) if fit is fitted.fit else make()
 
 
 def posterior_tree(setup: Setup, fit: Fit, fitted: Fitted) -> xr.DataTree:

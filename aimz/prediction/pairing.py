@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Hashable, Mapping
+import uuid
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -26,7 +28,7 @@ from aimz.programs import Cache, fingerprint_values
 from aimz.results import aligned, difference_layout, less, shared_group, shared_measure, subtract
 from aimz.store import Scratch, Sink, Tile, Variable, temporary_sink
 
-__all__ = ["concerns", "difference", "leads", "why_unpaired"]
+__all__ = ["concerns", "difference", "leads", "name_of", "why_unpaired"]
 
 
 _NOWHERE, _GLOBAL, _POOLED, _KEPT = "nowhere", "global", "pooled", "kept "
@@ -78,7 +80,7 @@ def _measured(given: Given, prepared: Prepared, targets: set[str]) -> dict[str, 
             numbers[name] = numbers.get(name, "") + _number(part)
         elif name in task.do and targets & spec.descendants({name}):
             set_to = [{**block.values, **block.row_values}.get(name)]
-            set_to += [id(function) for site, function in task.functions if site == name]
+            set_to += [name_of(function) for site, function in task.functions if site == name]
             numbers[name] = fingerprint_values(set_to)
     return numbers
 
@@ -88,13 +90,27 @@ def _settings(prepared: Prepared) -> str:
     task, block = prepared.call.task, prepared.call.block
     if not task.do and not task.condition:
         return _nothing_set()
-    functions = [id(function) for _, function in task.functions]
+    functions = [name_of(function) for _, function in task.functions]
     return fingerprint_values(task.do, task.condition, block.values, block.row_values, functions)
 
 
 @functools.cache
 def _nothing_set() -> str:
     return fingerprint_values((), (), {}, {}, [])
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """A name for a function as long as it lives, which no other one gets in any process.
+
+    Another function may have its address later, and another process any address.
+    """
+    try:
+        return _NAMES.setdefault(function, uuid.uuid4().hex)
+    except TypeError:  # nothing can tell when it is gone: it is another one each time
+        return uuid.uuid4().hex
+
+
+_NAMES: WeakKeyDictionary[Callable[..., Any], str] = WeakKeyDictionary()
 
 
 def _way(
@@ -261,11 +277,16 @@ def why_unpaired(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
 
 
 def _is_one_posterior(first: xr.DataTree, second: xr.DataTree) -> bool:
-    """Whether two posteriors begin and end with the same draws; True where one is not told."""
+    """Whether two posteriors have the same draws; True where one is not told.
+
+    A digest stands for all draws of a fit, and the ends for those of a result that was cut.
+    """
     if not all("posterior" in tree.children for tree in (first, second)):
         return True
     one, other = (tree["posterior"].to_dataset() for tree in (first, second))
     if one.data_vars.keys() != other.data_vars.keys() or one.sizes != other.sizes:
+        return False
+    if one.attrs.get("draws_digest") != other.attrs.get("draws_digest"):
         return False
     ends = ({d: n for d in ("chain", "draw") if d in one.dims} for n in (0, -1))
     pairs = [(one.isel(end), other.isel(end)) for end in ends]  # the rest may be on disk, and large

@@ -32,6 +32,7 @@ def draws_dataset(
     draws: Mapping[str, Any], schema: Schema, spec: KernelSpec | None, attrs: Mapping[str, Any]
 ) -> xr.Dataset:
     """Dataset of posterior draws, each (chain, draw, ...)."""
+    # ArviZ's `dict_to_dataset` has no attributes of variables, which keep the site's own name here.
     variables, lengths = {}, {"chain": schema.chains, "draw": schema.draws}
     row_dim = spec.row_dim if spec is not None else "obs"
     for name, value in draws.items():

@@ -7,9 +7,11 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 
 import aimz
 from aimz import ImpactModel, InputError, OutputWarning
+from aimz.prediction.pairing import name_of, why_unpaired
 
 X = np.zeros((4, 1))
 
@@ -128,6 +130,33 @@ def test_posteriors_that_only_begin_alike_are_unpaired():
     ]
     with pytest.warns(OutputWarning, match="two posteriors of one kernel"):
         ImpactModel(plain).estimate_effect(*trees)
+
+
+def test_posteriors_that_differ_between_their_ends_are_unpaired():
+    im = ImpactModel(plain)
+    trees: list[Any] = [
+        im.set_posterior_sample({"b": np.array([0.0, middle, 2.0])}).predict_on_batch(
+            X, dose=np.ones(4), rng_key=1
+        )
+        for middle in (0.5, 1.0, 0.5)
+    ]
+    with pytest.warns(OutputWarning, match="two posteriors of one kernel"):
+        im.estimate_effect(*trees[:2])
+    im.estimate_effect(trees[0], trees[2])
+    cut = [
+        xr.DataTree.from_dict({n: g.to_dataset().isel(draw=at) for n, g in trees[0].items()})
+        for at in (slice(0, 2), slice(1, 3))
+    ]
+    assert "two posteriors" in why_unpaired(*cut)
+
+
+def test_a_function_keeps_its_name_and_no_other_one_gets_it():
+    def kept(t):
+        return t
+
+    names = [name_of(lambda t, n=n: t + n) for n in range(50)]  # each gone before the next is made
+    assert len({*names, name_of(kept)}) == 51
+    assert name_of(kept) == name_of(kept)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(4), {"y": np.zeros(4)}])
