@@ -11,8 +11,10 @@ A value is taken to be a function of its law and of noise of its own (Pearl, 200
 - `gumbel-max`: categories without an order are the largest of logits plus Gumbel noise, drawn given
   that the observed one is the largest (Oberst and Sontag, 2019, arXiv:1905.05824).
 
-Arithmetic is in double precision, on arrays in memory. A value so far in a tail that the noise has
-no digits left is marked: it is not sound.
+Arithmetic is in double precision, on arrays in memory, by SciPy's special functions: its
+distributions call the same ones (equal to the last bit on a grid out to both tails for Poisson,
+gamma and Student-t, to 4e-13 for negative binomials), at 1.2 times the time and a heavy import.
+A value so far in a tail that the noise has no digits left is marked: it is not sound.
 """
 
 from dataclasses import dataclass
