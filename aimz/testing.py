@@ -252,7 +252,7 @@ class SourceContract:
     --------
     >>> from aimz.data import RowTile
     >>> class Pieces:
-    ...     is_whole, labels = False, None
+    ...     labels = None
     ...     def __init__(self, arrays):
     ...         self.head, self.names, self.seen = arrays, frozenset(arrays), 0
     ...         self.count = len(arrays["X"])
@@ -284,10 +284,9 @@ class SourceContract:
             np.testing.assert_array_equal(arrays[name], whole[rows])
 
     def test_it_is_a_source(self) -> None:
-        """It has `is_whole`, `names`, `head`, `count`, `labels`, `tiles` and `has_read`."""
+        """It has `names`, `head`, `count`, `labels`, `tiles` and `has_read`."""
         source = self.make_source()
         assert isinstance(source, Source)
-        assert not source.is_whole
         assert set(source.names) == set(source.head) == set(self.rows())
 
     def test_what_is_said_before_is_so(self) -> None:

@@ -239,7 +239,8 @@ def _limits(request: Request, inputs: Given, site: str) -> list[Note]:
 def _are_fitted(request: Request, inputs: Given) -> bool:
     """Whether the rows may be those that the posterior has learned from, as far as is known."""
     fitted = request.fitted
-    if fitted.spec is not None and not inputs.source.is_whole:
-        return inputs.source.has_read() == (fitted.rows, fitted.fingerprint)
+    read = inputs.source.has_read()
+    if fitted.spec is not None and read is not None:
+        return read == (fitted.rows, fitted.fingerprint)
     origin = origin_of(request, inputs)
     return origin.is_known and not origin.leading and not origin.changed

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 
 from aimz.data.arguments import Known
@@ -54,15 +55,11 @@ class RowTile:
 
 @runtime_checkable
 class Source(Protocol):
-    """Rows in order, a tile at a time.
+    """Rows in order, a tile at a time: what a user's own source gives.
 
     What is known before they are read is `count`, None where it is not, their `labels`, and the
     `head`: the first of them, which stand for the structure of all.
     """
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the call holds the arrays of all rows, so that the tiles only number them."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -93,9 +90,11 @@ class AtHand:
 
     count: int
     labels: np.ndarray | None = None
-    is_whole: bool = True
     names: frozenset[str] = frozenset()
     head: Mapping[str, Any] = field(default_factory=dict)
+    can_repeat = True  # the tiles may be asked for again
+    by_row = staticmethod(np.asarray)  # flags of the rows of the call's arrays are those of all
+    unread: tuple[int, ...] = ()  # numbers that stand for rows beside the call's arrays
 
     def tiles(self, size: int) -> Iterator[RowTile]:
         """Numbers of the rows."""
@@ -104,6 +103,25 @@ class AtHand:
 
     def has_read(self) -> None:
         """Nothing is read."""
+
+    def arrays_of(
+        self,
+        row_tile: RowTile,
+        held: Mapping[str, Any],
+        replaced: Mapping[str, Any],  # what is at hand is replaced there
+        numbers: np.ndarray | None,
+    ) -> dict[str, Any]:
+        """Arrays of a tile's rows, whose numbers among those held may be others."""
+        index = row_tile.rows if numbers is None else numbers[row_tile.rows]
+        cut: dict[str, Any] = jax.tree.map(lambda v: np.asarray(v)[index], dict(held))
+        return cut
+
+    def held(self, arrays: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Those arrays of a call that are of all rows."""
+        return arrays
+
+    def need_all(self, why: str) -> None:
+        """All rows are there."""
 
 
 @dataclass
@@ -134,6 +152,7 @@ class Stream:
     labels: np.ndarray | None = None
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     is_array: bool = False
+    can_repeat = False
     check: Callable[[Batch, int], None] | None = None
     head: Batch = field(init=False)
     seen: int = field(init=False, default=0)
@@ -152,11 +171,6 @@ class Stream:
             raise InputError(msg, code="no-rows")
         self.head = next(_recut(iter(taken), HEAD_ROWS))
         self.batches = itertools.chain(taken, checked)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the call holds all rows: it holds none of these."""
-        return False
 
     @property
     def names(self) -> frozenset[str]:
@@ -198,6 +212,46 @@ class Stream:
         digest = self._digest.copy()
         digest.update(str((self.seen, *np.shape(self.head[self.primary])[1:])).encode())
         return self.seen, int.from_bytes(digest.digest(), "little")
+
+    def arrays_of(
+        self,
+        row_tile: RowTile,
+        held: Mapping[str, Any],
+        replaced: Mapping[str, Any],
+        numbers: np.ndarray | None,  # all rows are read, in their order
+    ) -> dict[str, Any]:
+        """Arrays of a tile's rows: those read, those put in their place, and one value for all."""
+        rows = row_tile.rows
+        read = {n: v for n, v in row_tile.arrays.items() if n not in replaced}
+        cut = {n: v[rows] for n, v in replaced.items() if v is not None}
+        same = {n: v for n, v in held.items() if n not in read and n not in cut}
+        count = rows.stop - rows.start
+        spread = {n: np.broadcast_to(v[:1], (count, *v.shape[1:])) for n, v in same.items()}
+        return {**spread, **read, **cut}
+
+    def held(self, arrays: Mapping[str, Any]) -> Mapping[str, Any]:
+        """No arrays of the call are of all rows: they are those of the head."""
+        return {}
+
+    def by_row(self, flags: np.ndarray) -> np.ndarray:
+        """The head does not speak for each row: one flag for all."""
+        return np.array(flags.any())
+
+    @property
+    def unread(self) -> tuple[int, ...]:
+        """Numbers that stand for the rows beside their head: how many they are."""
+        return (self.count or 0,)
+
+    def need_all(self, why: str) -> None:
+        """Refuse what needs all rows at once.
+
+        Raises
+        ------
+        InputError
+            `rows-lazy`.
+        """
+        msg = f"'{self.primary}' is read by the piece, and {why}. Load them."
+        raise InputError(msg, code="rows-lazy")
 
 
 def open_stream(
@@ -314,7 +368,7 @@ def numbers_of(given: Any, primary: str) -> tuple[int, ...]:
     stream = open_stream(values, primary, batch_size=None, whole=frozenset())
     if stream is None:
         return (row_fingerprint(values[primary].seen),)
-    return (row_fingerprint(stream.head[primary]), stream.count or 0)
+    return (row_fingerprint(stream.head[primary]), *stream.unread)
 
 
 def load(given: Mapping[str, Any], primary: str) -> dict[str, Value]:

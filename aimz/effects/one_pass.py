@@ -155,7 +155,7 @@ def _run(
 
     def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
         first_draw = tile.chains.start * plan.draws + tile.draws.start
-        if running.overlap is not None and not first.source.is_whole and not first_draw:
+        if running.overlap is not None and not first.source.can_repeat and not first_draw:
             running.overlap.judge(row_tile)
         if worlds is not None:
             values = worlds(row_tile, tile, device)

@@ -143,27 +143,30 @@ def overlap_of(scenarios: Scenarios, rows: Rows, seen: Support | None) -> Overla
         supports.append(seen)
     treatments = {score.treatment for support in supports for score in support.scores}
     changed = frozenset[str]().union(*(world.changed for world in worlds.values())) - treatments
-    if changed and factual.source.is_whole:
-        scored = _scored_here(factual, worlds, changed)
+    if changed and (held := factual.source.held(factual.arguments.arrays)):
+        scored = _scored_here(held, factual, worlds, changed)
         supports += [scored] if scored.scores else []
     natural = _World(scenarios.own.call, {}, frozenset())
     if not supports:
         return None
     overlap = Overlap(tuple(supports), worlds, natural, rows)
-    if factual.source.is_whole:
+    if factual.source.can_repeat:
         for row_tile in factual.source.tiles(_PIECE):
             overlap.judge(row_tile)
     return overlap
 
 
 def _scored_here(
-    factual: Given, worlds: Mapping[Any, _World], treatments: frozenset[str]
+    held: Mapping[str, Any],
+    factual: Given,
+    worlds: Mapping[Any, _World],
+    treatments: frozenset[str],
 ) -> Support:
     """Scores of treatments on the call's own rows; what lies behind these is left out."""
     shown = {name for world in worlds.values() for name in world.values}
     arrays = {
         name: np.asarray(value)
-        for name, value in factual.arguments.arrays.items()
+        for name, value in held.items()
         if name in factual.spec.row_inputs and not isinstance(value, dict)
     }
     hidden = factual.spec.observed_arguments - shown

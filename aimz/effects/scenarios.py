@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
-from aimz.data import Value, check_exact, value_of, values_of
-from aimz.effects.changes import Natural, Split, check_resolved, split_scenario
+from aimz.data import Value, check_exact, value_of
+from aimz.effects.changes import Natural, Split, check_resolved
 from aimz.effects.counterfactual import Replays
 from aimz.effects.question import Question
+from aimz.effects.ways import AllAtOnce, ByPiece, Names, way_of
 from aimz.effects.wording import Compared, in_words
 from aimz.errors import InputError, Note, OutputWarning, nearest
 from aimz.execution import Call
@@ -23,8 +24,6 @@ from aimz.prediction import (
     Origin,
     Prepared,
     Request,
-    as_head_of,
-    changed_rows,
     gather,
     origin_of,
     prepare,
@@ -104,11 +103,12 @@ def scenarios_of(
     if question.mediator is not None:  # drawn in every scenario: that is the question
         origin = replace(origin, observed=origin.observed | {question.mediator})
     prepared, splits = {}, {}
-    start = _start(request, factual, natural)
+    defaults = read_signature(request.kernel, *request.names).defaults
+    starts = {**defaults, **{n: value.given for n, value in natural.items()}}
+    way = way_of(request, factual)
+    start = Natural(natural, primary, starts, way.columns)
     for name, change in changes.items():
-        splits[name], prepared[name] = _prepared(
-            name, change, question, request, factual, start, origin, words
-        )
+        splits[name], prepared[name] = _prepared(name, change, question, way, start, origin, words)
     check_resolved(splits, start)
     world = prepare(request, factual, origin, words)
     made = Scenarios(primary, factual, start, prepared, world, splits, in_words(changes))
@@ -119,31 +119,25 @@ def _prepared(
     name: str,
     change: Mapping[str, Any],
     question: Question,
-    request: Request,
-    factual: Given,
+    way: AllAtOnce | ByPiece,
     start: Natural,
     origin: Origin,
     words: np.ndarray,
 ) -> tuple[Split, Prepared]:
     """What a scenario changes, and the scenario."""
+    request, factual = way.request, way.factual
     arguments = read_signature(request.kernel, *request.names).names
     sites = [s.name for s in factual.spec.sites if s.kind not in ("param", "factor")]
-    if not factual.source.is_whole:
-        _check_by_piece(name, change, factual, request.names[0], set(arguments) - set(sites))
-    split = split_scenario(change, start, arguments, sites)
-    values = _lined(split.arguments, factual, request.names[0])
+    split, values = way.split(name, change, start, Names(arguments, sites))
     asked = replace(request, intervention=split.sites, condition=split.condition)
     split = replace(split, arguments={n: value.given for n, value in values.items()})
     replaced = {n: _over_rows(name, value, factual) for n, value in values.items()}
-    its_inputs = _given(name, asked, factual, start.values, replaced)
+    its_inputs, now = way.inputs(name, asked, start.values, replaced)
     if factual.spec.measured:
         _check_measured(name, split, question, factual, its_inputs)
     if its_inputs.spec.coupled != factual.spec.coupled:
         msg = f"Scenario '{name}' makes rows interact, or not, unlike what is natural: no noise "
         raise InputError(msg + "is shared then. Predict each by itself.", code="unpaired")
-    now = changed_rows(factual, its_inputs)
-    if not factual.source.is_whole:
-        now |= {n: np.array(True) for n in split.arguments.keys() - now.keys()}
     static = factual.arguments.static.keys() | its_inputs.arguments.static.keys()
     notes: tuple[Note, ...] = ()
     traced = factual.arguments.arrays.keys()
@@ -155,120 +149,17 @@ def _prepared(
         static=origin.static | frozenset(now.keys() & static),
     )
     ready = prepare(asked, its_inputs, moved, words)
-    if not factual.source.is_whole:
-        _check_latents(name, factual, request, now)
-        ready = replace(ready, call=_by_piece(ready.call, factual, its_inputs, values))
+    ready = replace(ready, call=way.call(name, ready.call, its_inputs, values, now))
     replays = question.rung == "counterfactual"  # what data hold otherwise
     own_notes = tuple(n for n in ready.notes if not (replays and n.code == "blocked-by-data"))
     return split, replace(ready, notes=(*notes, *own_notes))
-
-
-def _start(request: Request, factual: Given, values: Mapping[str, Value]) -> Natural:
-    """What scenarios start from."""
-    primary = request.names[0]
-    defaults = read_signature(request.kernel, *request.names).defaults
-    starts = {**defaults, **{n: value.given for n, value in values.items()}}
-    columns = request.fitted.known.columns.get(primary, ())
-    return Natural(values, primary, starts, columns if factual.source.is_whole else ())
-
-
-def _given(
-    name: object,
-    request: Request,
-    factual: Given,
-    natural: Mapping[str, Value],
-    replaced: Mapping[str, Value],
-) -> Given:
-    """The inputs of a scenario, on the same rows."""
-    if not factual.source.is_whole:
-        return as_head_of(request, factual, natural, replaced)
-    primary = request.names[0]
-    rows = len(replaced.get(primary, natural[primary]).given)
-    if rows != factual.rows:
-        msg = f"Scenario '{name}' has {rows} rows, but there are {factual.rows}. Keep them."
-        raise InputError(msg, code="rows-mismatch")
-    return gather(request, {**natural, **replaced}, natural=factual)
-
-
-def _check_by_piece(
-    name: object, change: Mapping[str, Any], factual: Given, primary: str, arguments: set[str]
-) -> None:
-    """Refuse what would need all rows, where they are read by the piece."""
-    columns = set(factual.arguments.columns.get(primary, ()))
-    for argument in sorted((arguments | columns) & change.keys()):
-        value = change[argument]
-        if argument == primary or argument in columns - arguments or callable(value):
-            msg = (
-                f"'{primary}' is read by the piece, so scenario '{name}' cannot change "
-                f"'{argument}' as a whole or by a function. Pass values, or load the rows."
-            )
-            raise InputError(msg, code="rows-lazy")
-        if not np.ndim(value):
-            continue
-        if argument not in factual.spec.row_inputs:
-            if len(value) == factual.rows:
-                msg = (
-                    f"Scenario '{name}' gives each row its '{argument}', which the call does not. "
-                    f"'{primary}' is read by the piece: pass '{argument}' with the rows, too."
-                )
-                raise InputError(msg, code="rows-lazy")
-            continue
-        if factual.rows is None:
-            msg = (
-                f"'{primary}' does not say how many rows it has, so scenario '{name}' cannot give "
-                f"each its '{argument}'. Pass one value, or load the rows."
-            )
-            raise InputError(msg, code="rows-lazy")
-        if len(value) != factual.rows:
-            msg = (
-                f"Scenario '{name}' has {len(value)} rows, but there are {factual.rows}. Keep them."
-            )
-            raise InputError(msg, code="rows-mismatch")
-
-
-def _lined(given: Mapping[str, Any], factual: Given, primary: str) -> dict[str, Value]:
-    """Values with columns in the order of the natural ones, and rows in that of those read."""
-    columns = factual.arguments.columns
-    values = {n: v.in_columns(columns.get(n)) for n, v in values_of(given).items()}
-    if factual.source.is_whole:  # their rows are lined up with the natural ones
-        return values
-    of_rows = {n: v for n, v in values.items() if n in factual.spec.row_inputs and np.ndim(v.given)}
-    return {**values, **factual.arguments.lined(of_rows, primary)}
-
-
-def _check_latents(name: object, factual: Given, request: Request, now: Mapping[str, Any]) -> None:
-    """Refuse to draw latents of rows anew in all rows: only a pass shows which have changed."""
-    reached = factual.spec.descendants(arguments=now.keys())
-    for site in factual.spec.sites:
-        held = site.kind == "latent" and site.rows != "none" and site.name in request.fit.draws
-        if held and site.name in reached and request.in_sample:
-            msg = (
-                f"Scenario '{name}' reaches '{site.name}', which belongs to rows that are read by "
-                "the piece. Load the rows."
-            )
-            raise InputError(msg, code="rows-lazy")
-
-
-def _by_piece(call: Call, factual: Given, its_inputs: Given, values: Mapping[str, Value]) -> Call:
-    """A call that puts a scenario's values in place of those that are read."""
-    of_rows = {n: v for n, v in values.items() if n in factual.spec.row_inputs}
-    single = {
-        n: its_inputs.arguments.arrays[n] for n, v in of_rows.items() if np.ndim(v.given) == 0
-    }
-    rows = {n: v.seen for n, v in of_rows.items() if n not in single}
-    block = call.block._replace(row_inputs={**call.block.row_inputs, **single})
-    return replace(call, block=block, replaced={**dict.fromkeys(single), **rows})
 
 
 def _mediated(scenarios: Scenarios, mediator: str, site: str) -> Scenarios:
     """Scenarios with another at the end: the last one, with the mediator of the first."""
     spec = scenarios.natural.spec
     first, last = (list(scenarios.prepared.values())[n] for n in (0, -1))
-    if not scenarios.natural.source.is_whole:
-        msg = (
-            f"'{scenarios.primary}' is read by the piece, and mediation needs its rows. Load them."
-        )
-        raise InputError(msg, code="rows-lazy")
+    scenarios.natural.source.need_all("mediation needs its rows")
     if len(scenarios.prepared) != 2:
         msg = "Mediation compares two scenarios. Pass baseline= and intervention=."
         raise InputError(msg, code="scenario-incomplete")

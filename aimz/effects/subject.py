@@ -33,12 +33,8 @@ def about(
     primary, factual = scenarios.primary, scenarios.natural
     needs_outcome = question.population == "finite" or question.rung == "counterfactual"
     of_rows = any(is_given(options, name) for name in ("by", "weights"))
-    if not factual.source.is_whole and (needs_outcome or (factual.rows is None and of_rows)):
-        msg = (
-            f"'{primary}' is read by the piece, and this question needs something of all rows at "
-            "once. Load them."
-        )
-        raise InputError(msg, code="rows-lazy")
+    if needs_outcome or (factual.rows is None and of_rows):
+        factual.source.need_all("this question needs something of all rows at once")
     natural, rows = scenarios.values, factual.rows
     lined = factual.arguments.lined(options, primary)
     arms: dict[Any, np.ndarray] = {}

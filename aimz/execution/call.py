@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from aimz.arrays import Array
-from aimz.data import RowTile, Source
+from aimz.data import AtHand, RowTile, Stream
 from aimz.errors import AimzError
 from aimz.execution.parts import WIDE_BYTES, Program, with_less_at_once
-from aimz.execution.plan import WIDE, Plan, length_of, num_draws, widened_block
+from aimz.execution.plan import WIDE, Plan, num_draws, widened_block
 from aimz.programs import (
     TRACE_LOCK,
     Bound,
@@ -58,7 +58,7 @@ class Call:
     group: str
     task: Task
     block: Block
-    source: Source
+    source: AtHand | Stream
     observed: np.ndarray | None = None  # outcomes to keep beside the draws, (row, ...)
     replaced: Mapping[str, Any] = field(default_factory=dict)
 
@@ -76,18 +76,8 @@ class Call:
 
     def arrays(self, row_tile: RowTile) -> dict[str, Any]:
         """Arrays of a tile's rows, by argument."""
-        rows, row_inputs = row_tile.rows, self.block.row_inputs
-        if self.source.is_whole:
-            numbers = self.block.kept
-            index = rows if numbers is None else numbers[rows]
-            held: dict[str, Any] = jax.tree.map(lambda v: np.asarray(v)[index], row_inputs)
-            return held
-        read = {n: v for n, v in row_tile.arrays.items() if n not in self.replaced}
-        cut = {n: v[rows] for n, v in self.replaced.items() if v is not None}
-        same = {n: v for n, v in row_inputs.items() if n not in read and n not in cut}
-        count = length_of(rows)
-        spread = {n: np.broadcast_to(v[:1], (count, *v.shape[1:])) for n, v in same.items()}
-        return {**spread, **read, **cut}
+        block = self.block
+        return self.source.arrays_of(row_tile, block.row_inputs, self.replaced, block.kept)
 
 
 @dataclass(frozen=True)

@@ -152,11 +152,12 @@ def inputs_of(setup: Setup, fitted: Fitted, arguments: Mapping[str, Any]) -> Giv
 
 def constants_of(setup: Setup, inputs: Given, attrs: dict[str, Any]) -> dict[str, xr.Dataset]:
     """The group of a call's arguments; none of rows that are read by the piece."""
-    if not inputs.source.is_whole:
-        return {}
     arguments = inputs.arguments
+    held = inputs.source.held(arguments.arrays)
+    if not held:
+        return {}
     schema = setup.schema(1, 0, arguments.labels)
-    constants = constant_dataset(arguments.arrays, arguments.columns, inputs.spec, schema, attrs)
+    constants = constant_dataset(held, arguments.columns, inputs.spec, schema, attrs)
     return {"constant_data": constants}
 
 

@@ -19,7 +19,6 @@ from aimz.data import (
     Arguments,
     AtHand,
     Known,
-    Source,
     Stream,
     Value,
     bind,
@@ -73,7 +72,7 @@ class Given:
     spec: KernelSpec
     primary: Any
     settings: tuple[Mapping[str, Any], Mapping[str, Any]]
-    source: Source
+    source: AtHand | Stream
     observed: np.ndarray | None = None
     notes: tuple[Note, ...] = ()
     missing: bool = False  # whether outcomes that are data may be missing
@@ -93,8 +92,7 @@ class Given:
     @property
     def key_numbers(self) -> tuple[int, ...]:
         """Numbers that stand for the rows in a key: all of them, or their head and count."""
-        whole = (self.fingerprint,)
-        return whole if self.source.is_whole else (*whole, self.source.count or 0)
+        return (self.fingerprint, *self.source.unread)
 
 
 def inspected(

@@ -39,7 +39,7 @@ def _origin_of(request: Request, given: Given) -> Origin:
         arguments = replace(given.arguments, rows=given.spec.rows)
         given = replace(given, arguments=arguments, source=AtHand(arguments.rows))
     now = argument_hashes(given.arguments, fitted.spec, names, request.kernel)
-    if not given.source.is_whole:  # its own rows are compared while they are read
+    if names[0] in given.source.names:  # its own rows are compared while they are read
         now = {n: v for n, v in now.items() if n not in given.source.names}
         origin = Origin(given.rows in (None, fitted.rows), observed=observed)
         return replace(origin, **_changes(fitted, now, None, given))
@@ -100,11 +100,9 @@ def changed_rows(natural: Given, scenario: Given) -> dict[str, np.ndarray]:
         by_row = name in spec.row_inputs and not isinstance(value, dict)
         if by_row and old is not None and np.shape(old) == np.shape(value):
             other = np.asarray(old) != np.asarray(value)
-            differs = other.reshape(len(other), -1).any(axis=1)
+            differs = natural.source.by_row(other.reshape(len(other), -1).any(axis=1))
         else:
             differs = np.array(fingerprint_values(old) != fingerprint_values(value))
-        if not natural.source.is_whole:  # the head does not speak for each row
-            differs = np.array(differs.any())
         if differs.any():
             changed[name] = differs
     for name, value in scenario.arguments.static.items():
@@ -115,9 +113,10 @@ def changed_rows(natural: Given, scenario: Given) -> dict[str, np.ndarray]:
 
 def check_fitted_rows(fitted: Fitted, call: Call) -> None:
     """Refuse a stream that was not the fitted rows, where latents of these have been reused."""
-    if call.source.is_whole or fitted.spec is None or not call.block.row_posterior:
+    if fitted.spec is None or not call.block.row_posterior:
         return
-    if call.source.has_read() != (fitted.rows, fitted.fingerprint):
+    read = call.source.has_read()
+    if read not in (None, (fitted.rows, fitted.fingerprint)):
         site = next(iter(call.block.row_posterior))
         msg = (
             f"Site '{site}' has one value per fitted row, and these were other rows. Pass the "

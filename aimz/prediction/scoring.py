@@ -160,7 +160,7 @@ def rows_that_count(call: Call, densities: xr.Dataset, row_dim: str) -> np.ndarr
     sites = tuple(n for n in spec.data_sites if results[n].follows_rows)
     if not sites or not (call.task.missing or any(spec[n].masked for n in sites)):
         return None
-    if not call.source.is_whole:
+    if not call.source.can_repeat:
         first = densities.isel(chain=0, draw=0).to_array()
         others = [dim for dim in first.dims if dim != row_dim]
         presence = {"": np.asarray(first.notnull().any(others))}

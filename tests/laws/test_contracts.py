@@ -132,8 +132,6 @@ class TestStream(SourceContract):
 class ListSource:
     """A made-up source: rows in a list."""
 
-    is_whole = False
-
     def __init__(self, arrays):
         self.rows = [dict(zip(arrays, row, strict=True)) for row in zip(*arrays.values())]
         self.names, self.head = frozenset(arrays), self.some(slice(0, 2))
