@@ -159,6 +159,8 @@ def main() -> None:
         place = {"workload": workload.name, "library": library, "turn": turn}
         if any(place.items() <= run.items() for run in runs):
             continue
+        if "cache" in workload.sizes:  # which the first process fills
+            measured(workload, library, pythons[library], quick=options.quick)
         run = measured(workload, library, pythons[library], quick=options.quick)
         runs.append({**place, "code": codes[library], **run})
         path.write_text(json.dumps({"machine": machine(), "runs": runs}, indent=0) + "\n")
