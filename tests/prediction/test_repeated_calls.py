@@ -92,8 +92,8 @@ def test_calls_on_one_model_do_not_meet():
     given = [given for change, given in CHANGES.values() if change is None]
     first = [drawn(im, one) for one in given]
     second = [drawn(im, one) for one in reversed(given)][::-1]
-    forget()
     for one, two, options in zip(first, second, given, strict=True):
+        forget()
         anew = drawn(im, options)
         assert one.keys() == two.keys() == anew.keys()
         for site, values in anew.items():
@@ -111,6 +111,96 @@ def test_precision_is_part_of_the_name():
     assert wide.dtype == anew.dtype == np.float64
     np.testing.assert_array_equal(wide, anew)
     np.testing.assert_array_equal(drawn(im, {})["y"], narrow["y"])
+
+
+def test_densities_and_draws_of_one_site_do_not_meet():
+    im, y = model(), np.array([0.5, np.nan, 0.0, 1.0, -1.0, 2.0], np.float32)
+    memory: dict[str, Any] = {"store": "memory", "progress": False}
+
+    def densities(**given: Any) -> np.ndarray:
+        tree = im.log_likelihood(X, **{"t": T, **given}, **memory)
+        return np.asarray(tree["log_likelihood"]["y"])
+
+    whole = np.nan_to_num(y)
+    got = [
+        densities(y=whole),
+        drawn(im, {"return_sites": "y"})["y"],
+        densities(y=y, missing="mask"),
+        densities(y=whole, missing="mask"),
+    ]
+    there = np.isfinite(y)
+    mean = DRAWS["a"][:, None] * X[:, 0] + DRAWS["b"][:, None] * T
+    expected = -0.5 * (whole - mean) ** 2 - 0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(got[0][0], expected, rtol=1e-5)
+    np.testing.assert_allclose(got[2][0], expected[:, there], rtol=1e-5)
+    np.testing.assert_array_equal(got[3], got[0])
+    forget()
+    np.testing.assert_array_equal(got[1], drawn(im, {"return_sites": "y"})["y"])
+
+
+PLATE = {"name": "rows"}
+
+
+def renamed(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate(PLATE["name"], X.shape[0]):
+        numpyro.sample("y", dist.Normal(b, 1.0), obs=y)
+
+
+def test_a_kernel_that_reads_another_global_is_known_as_another(monkeypatch):
+    im = ImpactModel(renamed).set_posterior_sample({"b": DRAWS["b"]})
+    rows = im.predict_on_batch(X)["posterior_predictive"]["y"]
+    monkeypatch.setitem(PLATE, "name", "people")
+    people = im.predict_on_batch(X)["posterior_predictive"]["y"]
+    assert (rows.dims[-1], people.dims[-1]) == ("rows", "people")
+    np.testing.assert_array_equal(rows.values, people.values)
+
+
+def test_other_numbers_of_rows_do_not_meet():
+    im = model()
+    got = {n: im.predict_on_batch(X[:n], t=T[:n], return_datatree=False) for n in (6, 4, 5, 6)}
+    for n, found in got.items():
+        forget()
+        anew = im.predict_on_batch(X[:n], t=T[:n], return_datatree=False)
+        for site, values in anew.items():
+            np.testing.assert_array_equal(found[site], values)
+
+
+def test_groups_say_that_they_keep_their_draws_whatever_was_asked_before():
+    def grouped(X, group, y=None):
+        with numpyro.plate("groups", 2):
+            u = numpyro.sample("u", dist.Normal())
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Normal(u[group], 1.0), obs=y)
+
+    im = ImpactModel(grouped).set_posterior_sample({"u": np.ones((4, 2), np.float32)})
+    group = np.array([0, 1, 0, 1, 1, 0])
+    for _ in range(2):
+        im.predict_on_batch(X, group=group)
+        with pytest.warns(UserWarning, match="keep"):
+            im.predict_on_batch(X, group=group, in_sample=False)
+    larger = np.where(group == 1, 2, 0)
+    with pytest.raises(ValueError, match="group"):
+        im.predict_on_batch(X, group=larger)
+    assert im.predict_on_batch(X, group=larger, new_groups="prior") is not None
+    with pytest.raises(ValueError, match="group"):
+        im.predict_on_batch(X, group=larger)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The loss was still falling")
+def test_an_argument_that_has_changed_since_the_fit_is_refused_between_calls_that_are_not():
+    def carried(X, t, y=None):
+        b = numpyro.sample("b", dist.Normal(t.mean(), 1.0))
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+
+    im = ImpactModel(carried).fit_on_batch(X, X[:, 0], t=T, num_steps=10, progress=False)
+    for _ in range(2):
+        im.predict_on_batch(X, t=T)
+        with pytest.raises(ValueError, match="only global latents") as error:
+            im.predict_on_batch(X, t=1 - T)
+        assert error.value.code == "global-carries"
 
 
 def test_notes_are_told_again_after_they_have_been_kept():
