@@ -9,7 +9,7 @@ must give the same answers.
 
 import itertools
 import warnings
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from aimz.kernel.equations import equations
 from aimz.kernel.lookups import lookups_of
 from aimz.kernel.misfits import check_rows, column_hint
 from aimz.kernel.row_flow import Verdict, follows, judge
-from aimz.kernel.spec import KernelSpec, spec_of
+from aimz.kernel.spec import KernelSpec, facts_of, spec_of
 from aimz.kernel.spot_check import disagreement, is_reordered
 from aimz.kernel.statements import Inputs, Reading, Statement, read, spread_sites
 
@@ -65,6 +65,8 @@ class _Call:
 
 # By what the kernel reads, and the arguments: no trace is needed to find one.
 _SPECS_BY_READS: programs.Cache[Any, KernelSpec] = programs.Cache(_MAX_SPECS)
+# By what the kernel reads, and its program at any number of rows.
+_SPECS_BY_FORM: programs.Cache[Any, KernelSpec] = programs.Cache(_MAX_SPECS)
 # By what the kernel computes, which stays alive: its address is part of the name.
 _SPECS: programs.Cache[Any, tuple[Any, KernelSpec]] = programs.Cache(_MAX_SPECS)
 
@@ -130,7 +132,64 @@ def _spec_of(call: _Call, version: str) -> KernelSpec:
     arrays = call.inputs.arrays
     names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
     lookups = lookups_of(call.natural.program, [*names, None])
-    return replace(_decide(call), version=version, lookups=lookups)
+    return replace(_decided(call), version=version, lookups=lookups)
+
+
+def _decided(call: _Call) -> KernelSpec:
+    """What has been decided on other rows, if the program differs in nothing but their number."""
+    rows, form = call.inputs.rows, _form(call)
+    if form is None:
+        return _decide(call)
+    known = programs.remembered(
+        _SPECS_BY_FORM, lambda: _with_version(call, form), lambda: _decide(call)
+    )
+    if known.rows == rows:
+        return known
+    spec = known.at_rows(rows)
+    statements = call.natural.statements
+    is_so = all(s.name in statements and s.shape == statements[s.name].shape for s in spec.sites)
+    return spec if is_so and not spec.coupled else _decide(call)
+
+
+def _with_version(call: _Call, form: Hashable) -> Hashable | None:
+    version = programs.version_of(call.kernel)
+    return None if version is None else (version, form)
+
+
+def _form(call: _Call) -> Hashable | None:
+    """Name of all that a verdict follows from, with a symbol in place of the number of rows.
+
+    A size that is equal to it by accident is another one at another number. None for so few rows
+    that the verdict looks at them all.
+    """
+    natural, inputs = call.natural, call.inputs
+    static, rows = programs.name_of(dict(inputs.static)), inputs.rows
+    if rows <= _FEW_ROWS or static is None:
+        return None
+
+    def sizes(shape: Iterable[int]) -> tuple[Any, ...]:
+        return tuple("rows" if size == rows else size for size in shape)
+
+    statements = tuple(
+        (s.name, s.type, sizes(s.shape), facts_of(s), s.scale is None)
+        for s in natural.statements.values()
+    )
+    frames = tuple(
+        (s.name, frame.name, frame.dim, *sizes([frame.size]))
+        for s in natural.statements.values()
+        for frame in s.frames
+    )
+    plates = ((n, *sizes([p.size, p.subsample_size])) for n, p in natural.plates.items())
+    leaves = jax.tree.leaves(inputs.arrays)
+    return (
+        programs.fingerprint(natural.program, values=True, rows=rows),
+        tuple(sorted(inputs.arrays)),
+        str(jax.tree.structure(inputs.arrays)),
+        any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves),
+        (static, inputs.always_rows, call.output, tuple(sorted(inputs.spread.items()))),
+        (statements, frames, tuple(plates)),
+        natural.in_reverse,
+    )
 
 
 def _key(call: _Call) -> Any:

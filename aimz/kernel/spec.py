@@ -1,7 +1,7 @@
 """What is known of a kernel: frozen records of its sites, and how a statement becomes one."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from aimz.kernel.lookups import Lookup
 from aimz.kernel.row_flow import Found, Verdict
 from aimz.kernel.statements import Reading, Statement, is_masked
 
-__all__ = ["KernelSpec", "SiteSpec", "spec_of"]
+__all__ = ["KernelSpec", "SiteSpec", "facts_of", "spec_of"]
 
 
 @dataclass(frozen=True)
@@ -376,6 +376,24 @@ def _site_of(
         sized=site.is_sized,
         joint_dim=_joint_dim(statement),
         is_nested=statement.is_nested,
+    )
+
+
+def facts_of(statement: Statement) -> tuple[Hashable, ...]:
+    """All that a site's record takes from its statement, but for its shape."""
+    is_sample = statement.type == "sample"
+    return (
+        str(_dtype(statement)),
+        _event_dim(statement),
+        _joint_dim(statement),
+        _dims(statement),
+        is_sample and is_masked(statement.fn),
+        _bounds(statement) if _is_discrete(statement) else None,
+        _law(statement),
+        statement.observation is not None,
+        _is_scaled(statement),
+        (statement.is_spread, statement.is_nested, statement.in_control_flow),
+        type(statement.fn).__name__,
     )
 
 

@@ -3,7 +3,7 @@
 import enum
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
@@ -27,12 +27,26 @@ _DERIVATIVE_RULES = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp
 _INNER_NAMES: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
 
 
-def fingerprint(closed: core.ClosedJaxpr, *, values: bool = False) -> str:
+class _Digest:
+    """A digest in which a size that is the number of rows, if that is told, is a symbol."""
+
+    def __init__(self, rows: int | None = None) -> None:
+        self._hashed, self.rows = hashlib.blake2b(digest_size=16), rows
+        self.update, self.digest = self._hashed.update, self._hashed.digest
+        self.hexdigest = self._hashed.hexdigest
+
+    def sizes(self, shape: Sequence[int]) -> str:
+        return ",".join("rows" if size == self.rows else str(size) for size in shape)
+
+
+def fingerprint(closed: core.ClosedJaxpr, *, values: bool = False, rows: int | None = None) -> str:
     """Name of a traced program; equal names compute the same function of their inputs.
 
-    Constants and top-level float literals count as inputs, unless `values` is true.
+    Constants and top-level float literals count as inputs, unless `values` is true. Where `rows`
+    are told, programs at two numbers of rows have equal names if they differ in sizes alone, and
+    every size in which they differ is the number of rows.
     """
-    digest = hashlib.blake2b(digest_size=16)
+    digest = _Digest(rows)
     digest.update(repr(jax.config.jax_enable_x64).encode())
     digest.update(repr(jax.config.jax_default_matmul_precision).encode())
     _add_jaxpr(digest, closed.jaxpr, hoist=not values)
@@ -62,7 +76,7 @@ def fingerprint_values(*values: object) -> str:
     >>> fingerprint_values({"a": np.ones(2)}) == fingerprint_values({"a": np.ones(2)})
     True
     """
-    digest = hashlib.blake2b(digest_size=16)
+    digest = _Digest()
     for value in values:
         add_value(digest, value)
     return digest.hexdigest()
@@ -91,17 +105,22 @@ def _is_literal(atom: object) -> bool:
     return isinstance(atom, core.Literal)
 
 
-def _add_jaxpr(digest: hashlib.blake2b, jaxpr: core.Jaxpr, *, hoist: bool) -> None:
+def _add_jaxpr(digest: _Digest, jaxpr: core.Jaxpr, *, hoist: bool) -> None:
     """Feed a jaxpr's structure: equations, types, parameters; variables by order of appearance."""
     names: dict[Any, int] = {}
+
+    def text_of(aval: Any) -> str:
+        if digest.rows is None or digest.rows not in getattr(aval, "shape", ()):
+            return _type_text(aval)
+        return f"{aval.dtype}[{digest.sizes(aval.shape)}]"
 
     def atom_text(atom: Any) -> str:
         if _is_literal(atom):
             if hoist and is_float_literal(atom):
-                return f"float:{_type_text(atom.aval)}:{atom.aval.weak_type}"
+                return f"float:{text_of(atom.aval)}:{atom.aval.weak_type}"
             value = np.asarray(atom.val)
-            return f"literal:{_type_text(atom.aval)}:{atom.aval.weak_type}:{value.tobytes().hex()}"
-        return f"v{names.setdefault(atom, len(names))}:{_type_text(atom.aval)}"
+            return f"literal:{text_of(atom.aval)}:{atom.aval.weak_type}:{value.tobytes().hex()}"
+        return f"v{names.setdefault(atom, len(names))}:{text_of(atom.aval)}"
 
     for atom in (*jaxpr.constvars, *jaxpr.invars):
         weak = getattr(atom.aval, "weak_type", False)
@@ -118,13 +137,15 @@ def _add_jaxpr(digest: hashlib.blake2b, jaxpr: core.Jaxpr, *, hoist: bool) -> No
     digest.update(",".join(map(atom_text, jaxpr.outvars)).encode())
 
 
-def _inner_name(jaxpr: core.Jaxpr) -> bytes:
+def _inner_name(jaxpr: core.Jaxpr, rows: int | None) -> bytes:
     """Name of a program inside another; JAX keeps and shares those of library functions."""
-    name = _INNER_NAMES.get(jaxpr)
+    name = _INNER_NAMES.get(jaxpr) if rows is None else None
     if name is None:
-        digest = hashlib.blake2b(digest_size=16)
+        digest = _Digest(rows)
         _add_jaxpr(digest, jaxpr, hoist=False)
-        name = _INNER_NAMES[jaxpr] = digest.digest()
+        name = digest.digest()
+        if rows is None:
+            _INNER_NAMES[jaxpr] = name
     return name
 
 
@@ -138,10 +159,11 @@ def _is_jaxpr(value: object) -> TypeGuard[core.Jaxpr]:
     return hasattr(value, "eqns")
 
 
-def add_value(digest: hashlib.blake2b, value: object) -> None:
+def add_value(digest: "_Digest | hashlib.blake2b", value: object) -> None:
     """Feed a parameter or constant by value; an opaque object by its address."""
     if _is_jaxpr(value):
-        digest.update(_inner_name(getattr(value, "jaxpr", value)))
+        rows = getattr(digest, "rows", None)
+        digest.update(_inner_name(getattr(value, "jaxpr", value), rows))
         for constant in getattr(value, "consts", ()):
             add_value(digest, constant)
     elif isinstance(value, tuple | list):
@@ -158,13 +180,15 @@ def add_value(digest: hashlib.blake2b, value: object) -> None:
         array = np.asarray(value)
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    elif type(value) is int and isinstance(digest, _Digest):
+        digest.update(f"int:{digest.sizes([value])}".encode())
     elif value is None or isinstance(value, bool | int | float | complex | str | bytes | enum.Enum):
         digest.update(f"{type(value).__name__}:{value!r}".encode())
     else:
         _add_object(digest, value)
 
 
-def _add_object(digest: hashlib.blake2b, value: Any) -> None:
+def _add_object(digest: "_Digest | hashlib.blake2b", value: Any) -> None:
     """Feed an opaque parameter."""
     if hasattr(value, "in_avals") and hasattr(value, "params"):
         # A primitive that JAX makes anew at each trace: what it computes is its type and these.

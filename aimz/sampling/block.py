@@ -68,9 +68,16 @@ class Task:
         read = (version_of(self.kernel), name_of(dict(self.static)), name_of(functions))
         if None in read:
             return None
+        specs = (self.spec, self.results)
+        if (
+            not self.spec.coupled
+            and not functions
+            and all(s.rows != "scan" for s in self.spec.sites)
+        ):
+            specs = (self.spec.at_rows(0), self.results.at_rows(0))  # rows are as many as a tile's
         unlike = tuple((site.joint_dim, site.is_nested, site.law) for site in self.spec.sites)
         others = (self.sites, self.do, self.condition, self.held, self.missing, self.unchecked)
-        return (*read, self.spec, unlike, self.results, *others, self.is_wide)
+        return (*read, *specs, unlike, *others, self.is_wide)
 
 
 def density_spec(spec: KernelSpec) -> KernelSpec:
