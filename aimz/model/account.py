@@ -17,7 +17,7 @@ from aimz.kernel import KernelSpec, SiteSpec
 from aimz.libraries import xr
 from aimz.model.setup import Inference, Kernel, Setup
 from aimz.prediction import Fitted
-from aimz.programs import Cache, fingerprint_values
+from aimz.programs import Cache, fingerprint_values, unversioned
 from aimz.results import draws_dataset, tree_of
 
 __all__ = [
@@ -46,6 +46,7 @@ def account_of(setup: Setup, fitted: Fitted | None) -> dict[str, Any]:
         "kernel": kernel_name(setup.kernel),
         "inference": described(setup.inference),
         "kernel_kept": kept_account(setup.kernel),
+        "traced_each_call": unversioned(setup.kernel) or False,  # why
         "fitted": fitted is not None,
     }
     if fitted is None:
