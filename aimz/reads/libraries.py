@@ -43,8 +43,9 @@ _PARTS = ("scipy.special", "scipy.linalg", "scipy.constants")
 _STATEFUL = frozenset(
     {
         *("numpy.random", "numpy.load", "numpy.loadtxt", "numpy.genfromtxt", "numpy.fromfile"),
-        *("numpy.memmap", "numpy.geterr", "numpy.get_printoptions", "numpy.ctypeslib"),
-        *("warnings.filters", "functools.lru_cache", "functools.cache"),
+        *("numpy.fromregex", "numpy.memmap", "numpy.geterr", "numpy.get_printoptions"),
+        *("numpy.ctypeslib", "jax.numpy.load", "jax.numpy.fromfile"),
+        *("jax._src.numpy.lax_numpy.load", "jax._src.numpy.lax_numpy.fromfile"),
     }
 )
 #: Python's own functions by which a kernel can read anything.

@@ -57,6 +57,7 @@ _MAX_BYTES = 2**24
 _HEAP = 1 << 9  # flag of the classes that are made while Python runs
 _WORD = operator.attrgetter("__basicsize__")(object) // 2
 _JITTED = type(jax.jit(len))
+_NAMED = (FunctionType, BuiltinFunctionType, type)
 _ATOMS = (
     *(bool, int, float, complex, str, bytes, range, type(None), type(...), type(NotImplemented)),
     *(np.dtype, CodeType),
@@ -84,7 +85,13 @@ _NOTES = frozenset(
         *("__doc__", "__module__", "__qualname__", "__annotations__", "__weakref__", "__dict__"),
         *("__abstractmethods__", "_abc_impl", "__slots__", "__type_params__", "__parameters__"),
         *("__orig_bases__", "__dataclass_fields__", "__dataclass_params__", "__match_args__"),
-        *("__annotate__", "__annotations_cache__", "__annotate_func__", "__static_attributes__"),
+        *(
+            "__signature__",
+            "__annotate__",
+            "__annotations_cache__",
+            "__annotate_func__",
+            "__static_attributes__",
+        ),
     }
 )
 _BASE_CLASSES = (
@@ -209,6 +216,8 @@ class _Walk:
                     self.follow(vars(module)["__getattr__"], f"{place}.__getattr__")
 
     def _visit(self, value: Any, place: str) -> None:
+        if isinstance(value, _NAMED) and is_stateful(value):
+            raise UnrecordedError(f"it calls {value.__module__}.{value.__qualname__}()")
         for kinds, visit in _VISITS:
             if isinstance(value, kinds):
                 visit(self, value, place)
@@ -270,8 +279,6 @@ class _Walk:
     # What there is.
 
     def _function(self, function: FunctionType, place: str) -> None:
-        if is_stateful(function):
-            raise UnrecordedError(f"it calls {function.__module__}.{function.__qualname__}()")
         if is_library_thing(function):
             return
         code = self.record.add_result(_code_of, function)

@@ -10,7 +10,7 @@ import pytest
 
 from aimz import ImpactModel, InputError
 from aimz.execution import call, parts
-from aimz.programs import Bound
+from aimz.programs import clear_programs, Bound
 from aimz.programs.tracing import num_compiled
 from tests.support.kernels import kind_of
 
@@ -94,6 +94,7 @@ def in_parts(request, monkeypatch):
         for name, value in {"CPU_BYTES": -1, "CPU_PART_BYTES": 1, "in_parts": cut}.items():
             monkeypatch.setattr(parts, name, value)
         monkeypatch.setattr(call, "WIDE_BYTES", -1)
+        clear_programs()  # which were made without
         return used
 
     return begin

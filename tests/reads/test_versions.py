@@ -320,6 +320,30 @@ def test_a_module_in_which_a_computed_name_is_looked_up_has_no_version(module):
     assert "getattr" in unversioned(names["reads"])
 
 
+class Shifted(dist.Normal):
+    def log_prob(self, value):
+        return super().log_prob(value) + DEEP
+
+
+def test_a_family_of_the_user_s_is_followed(monkeypatch):
+    def reads(x):
+        return numpyro.sample("a", Shifted(0.0, 1.0))
+
+    before = version_of(reads)
+    assert before is not None, unversioned(reads)
+    monkeypatch.setattr(sys.modules[__name__], "DEEP", 2.0)
+    assert version_of(reads) != before
+
+
+def test_a_class_that_says_to_be_python_s_own_is_followed():
+    names = scope("class Box:\n    scale = 1.0\nbox = Box()\ndef reads(x): return box.scale")
+    names["Box"].__module__ = "builtins"
+    before = version_of(names["reads"])
+    assert before is not None
+    names["Box"].scale = 2.0
+    assert version_of(names["reads"]) != before
+
+
 def of_library():
     return numpyro.sample("a", dist.Normal(0.0, 1.0).to_event(0)), jax.nn.relu(1.0)
 
@@ -444,6 +468,9 @@ NEVER = {
     "context variable": lambda: CONTEXT.get(),
     "file": lambda: open("a"),  # noqa: PTH123, SIM115
     "NumPy's file": lambda: np.load("a"),
+    "JAX's file": lambda: jnp.load("a"),
+    "file of numbers": lambda: np.fromfile("a"),
+    "mapped file": lambda: np.memmap("a"),
     "evaluated text": lambda: eval("1"),
     "all globals": lambda: globals()["A"],
     "globals of a function": lambda: first.__globals__["A"],
