@@ -10,7 +10,7 @@ import pytest
 
 from aimz import ImpactModel, InputError
 from aimz.execution import call, parts
-from aimz.programs import clear_programs, Bound
+from aimz.programs import Bound, clear_programs
 from aimz.programs.tracing import num_compiled
 from tests.support.kernels import kind_of
 

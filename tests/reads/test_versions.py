@@ -320,7 +320,7 @@ def test_a_module_in_which_a_computed_name_is_looked_up_has_no_version(module):
     assert "getattr" in unversioned(names["reads"])
 
 
-class Shifted(dist.Normal):
+class Shifted(dist.Normal):  # type: ignore[misc]  # NumPyro has no stubs
     def log_prob(self, value):
         return super().log_prob(value) + DEEP
 
