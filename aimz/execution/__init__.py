@@ -3,7 +3,7 @@
 from aimz.execution.call import Call, Ready, compile_call
 from aimz.execution.joint import JointRun
 from aimz.execution.plan import Plan, num_draws, plan_tiles
-from aimz.execution.threads import run_in_threads
+from aimz.execution.threads import devices_in_use, run_in_threads
 from aimz.execution.tiles import TileRun, each_tile, run_tiles
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Ready",
     "TileRun",
     "compile_call",
+    "devices_in_use",
     "each_tile",
     "num_draws",
     "plan_tiles",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aimz.choices import check_switches
@@ -13,12 +13,34 @@ from aimz.effects import Effect, Question, Rows, Scenarios, about, effect_of, sc
 from aimz.errors import InputError, Note
 from aimz.kernel import read_signature
 from aimz.libraries import xr
+from aimz.model.predicting import Planned, labelled, planned
 from aimz.model.setup import Setup
 from aimz.options import progress_bar
-from aimz.prediction import Request, Use, located
+from aimz.prediction import (
+    Delivery,
+    Fitted,
+    Request,
+    Use,
+    check_new_groups,
+    concerns,
+    difference,
+    located,
+    sites_to_return,
+    subtracting,
+)
 from aimz.results import check_labels
+from aimz.sampling import predict_block
+from aimz.store import Scratch
 
-__all__ = ["Asked", "answered", "arguments_of", "asked", "trees_or_arguments"]
+__all__ = [
+    "Asked",
+    "answered",
+    "arguments_of",
+    "asked",
+    "difference_of",
+    "subtracted",
+    "trees_or_arguments",
+]
 
 
 @dataclass(frozen=True)
@@ -131,6 +153,68 @@ def trees_or_arguments(
         {**shared, **_with_rows(arguments or {}, primary)} if tree is None else tree
         for tree, arguments in pairs
     ]
+
+
+def subtracted(
+    setup: Setup,
+    trained: Callable[..., Fitted],
+    predict: Callable[..., xr.DataTree],
+    scenarios: Sequence[xr.DataTree | dict[str, Any]],
+    scratch: Callable[[], Scratch],
+) -> Planned | None:
+    """The prediction of the intervention, which subtracts that of the baseline on its way to disk.
+
+    Its notes are those of both. None where one of the two is there already, is to be kept, or does
+    not line up with the other: they are made apart then.
+    """
+    arguments: list[dict[str, Any]] = [one for one in scenarios if isinstance(one, dict)]
+    if len(arguments) < 2 or any("X" not in a or {"store", "output_dir"} & {*a} for a in arguments):
+        return None
+    fitted = trained(with_draws=True)
+    calls = [planned(setup, *_prediction_of(setup, fitted, predict, one)) for one in arguments]
+    baseline, intervention = ((call.prepared, labelled(setup, call)) for call in calls)
+    taken = subtracting(baseline, intervention, scratch())
+    if taken is None:
+        return None
+    sink, said = taken
+    notes = (*(note for call in calls for note in call.prepared.notes), *said)
+    call = calls[1]
+    return replace(
+        call,
+        request=replace(call.request, to=replace(call.request.to, store=sink)),
+        prepared=replace(call.prepared, notes=notes),
+    )
+
+
+def difference_of(
+    trees: Sequence[xr.DataTree], scratch: Scratch, show: Callable[[Sequence[Note]], None]
+) -> xr.DataTree:
+    """The second of two results less the first, after what is to be said of them was shown."""
+    baseline, intervention = trees
+    show(concerns(baseline, intervention))
+    return difference(baseline, intervention, scratch)
+
+
+def _prediction_of(
+    setup: Setup, fitted: Fitted, predict: Callable[..., xr.DataTree], arguments: Mapping[str, Any]
+) -> tuple[Request, dict[str, Any]]:
+    """What `predict` asks for with these arguments, and those of the kernel."""
+    bound = inspect.signature(predict).bind(**arguments)
+    bound.apply_defaults()
+    options = dict(bound.arguments)
+    X, others, sites = (options.pop(name) for name in ("X", "kwargs", "return_sites"))
+    delivery = {name: options.pop(name) for name in Delivery.__dataclass_fields__}
+    options["new_groups"] = check_new_groups(options["new_groups"])
+    request = setup.request(
+        fitted,
+        program=predict_block,
+        method="predict",
+        group="posterior_predictive" if options["in_sample"] else "predictions",
+        sites=lambda spec: sites_to_return(spec, sites),
+        to=Delivery(**delivery),
+        **options,
+    )
+    return request, setup.arguments(predict, others, X)
 
 
 def _with_rows(arguments: Mapping[str, Any], primary: str) -> dict[str, Any]:

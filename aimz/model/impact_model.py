@@ -28,6 +28,7 @@ from aimz.model.copying import Portable
 from aimz.model.fitting import Data
 from aimz.model.metadata_routing import Routed
 from aimz.model.notes import SAID_ONCE, show
+from aimz.model.predicting import Planned
 from aimz.model.setup import Inference, Kernel, KeyLike, PathLike, RowsLike, Setup, check_parameters
 from aimz.options import progress_bar
 from aimz.prediction import (
@@ -37,9 +38,8 @@ from aimz.prediction import (
     Use,
     carry_out,
     check_new_groups,
-    concerns,
-    difference,
     located,
+    of_rows_that_count,
     sites_to_return,
 )
 from aimz.results import as_draws, draw_labels, flat_draws, tree_of
@@ -965,12 +965,12 @@ class ImpactModel(Routed, Portable):
         2.0
         """
         pairs = ((output_baseline, args_baseline), (output_intervention, args_intervention))
-        baseline, intervention = (
-            self.predict(**given) if isinstance(given, dict) else given
-            for given in asking.trees_or_arguments(self._setup, pairs, _IN_MEMORY, on_batch)
-        )
-        show(concerns(baseline, intervention))
-        return difference(baseline, intervention, self._scratch())
+        scenarios = asking.trees_or_arguments(self._setup, pairs, _IN_MEMORY, on_batch)
+        call = asking.subtracted(self._setup, self._trained, self.predict, scenarios, self._scratch)
+        if call is not None:
+            return self._streamed(call)
+        trees = [self.predict(**one) if isinstance(one, dict) else one for one in scenarios]
+        return asking.difference_of(trees, self._scratch(), show)
 
     def effect(
         self,
@@ -1288,17 +1288,18 @@ class ImpactModel(Routed, Portable):
             raise errors.NotFittedError(msg, code="no-draws")
         return self._fitted
 
-    def _streamed(self, request: Request, arguments: dict[str, Any]) -> xr.DataTree:
+    def _streamed(self, way: Request | Planned, arguments: Any = None) -> xr.DataTree:
         """The one road of every streamed result."""
         import_dask()
-        call = predicting.planned(self._setup, request, arguments)
+        call = way if isinstance(way, Planned) else predicting.planned(self._setup, way, arguments)
         self._say(call.prepared.notes)
-        result, scratch = predicting.labelled(self._setup, call), self._scratch()
+        request, scratch = call.request, self._scratch()
+        result = predicting.labelled(self._setup, call)
         bars: Any = {"desc": request.method, "unit": "row", "shown": request.to.progress}
         with progress_bar(call.inputs.rows, **bars) as bar:
             tree, notes = carry_out(call.prepared, result, request, scratch, bar.update)
         self._say(notes)
-        return predicting.of_rows_that_count(call, tree) if request.conditions else tree
+        return of_rows_that_count(call.prepared.call, tree) if request.conditions else tree
 
     def _say(self, notes: Sequence[Note]) -> None:
         """Show notes, without those that are said once of a fit, and have been."""

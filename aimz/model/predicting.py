@@ -29,9 +29,7 @@ from aimz.prediction import (
     observed_sites,
     origin_of,
     prepare,
-    rows_that_count,
     sites_to_return,
-    without_rows,
 )
 from aimz.results import check_labels, constant_dataset, flat_arrays
 from aimz.sampling import log_likelihood_block, predict_block, score_block
@@ -44,7 +42,6 @@ __all__ = [
     "in_form",
     "inputs_of",
     "labelled",
-    "of_rows_that_count",
     "planned",
     "prior_request",
     "prior_sites",
@@ -88,16 +85,6 @@ def in_form(tree: xr.DataTree, *, return_datatree: bool) -> xr.DataTree | dict[s
     """A result as it is, or as arrays by name."""
     check_switches(return_datatree=return_datatree)
     return tree if return_datatree else flat_arrays(tree)
-
-
-def of_rows_that_count(call: Planned, tree: xr.DataTree) -> xr.DataTree:
-    """A result of densities without the rows that do not count."""
-    request, task = call.request, call.prepared.call
-    row_dim = task.task.results.row_dim
-    counts = rows_that_count(task, tree[request.group].to_dataset(), row_dim)
-    if counts is None:
-        return tree
-    return without_rows(tree, counts, row_dim, (request.group, "observed_data"))
 
 
 def prior_request(

@@ -10,7 +10,8 @@ from aimz.prediction.origin import changed_rows, check_fitted_rows, origin_of
 from aimz.prediction.pairing import concerns, difference, leads
 from aimz.prediction.preparation import Prepared, prepare
 from aimz.prediction.request import Delivery, Fitted, Origin, Request, Use
-from aimz.prediction.scoring import presence_in, row_scores, rows_that_count, without_rows
+from aimz.prediction.scoring import of_rows_that_count, presence_in, row_scores
+from aimz.prediction.subtraction import subtracting
 
 __all__ = [
     "Delivery",
@@ -36,13 +37,13 @@ __all__ = [
     "leads",
     "located",
     "observed_sites",
+    "of_rows_that_count",
     "origin_of",
     "precision_notes",
     "prepare",
     "presence_in",
     "problem_of",
     "row_scores",
-    "rows_that_count",
     "sites_to_return",
-    "without_rows",
+    "subtracting",
 ]

@@ -22,7 +22,7 @@ from aimz.prediction.preparation import Prepared
 from aimz.sampling import DENSITY, WEIGHT, density_spec, presence_block, scored
 from aimz.store import Tile
 
-__all__ = ["RowScores", "presence_in", "row_scores", "rows_that_count", "without_rows"]
+__all__ = ["RowScores", "of_rows_that_count", "presence_in", "row_scores"]
 
 
 # Draws that are asked which elements count: as a rule all say the same.
@@ -145,7 +145,7 @@ def presence_in(call: Call, sites: tuple[str, ...]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([flags[name] for flags in parts]) for name in sites}
 
 
-def rows_that_count(call: Call, densities: xr.Dataset, row_dim: str) -> np.ndarray | None:
+def _rows_that_count(call: Call, densities: xr.Dataset, row_dim: str) -> np.ndarray | None:
     """Rows, (row,) of bool, of which some data count; None where all do by their structure.
 
     Rows that were read by the piece cannot be asked again: of these the log densities tell, which
@@ -174,7 +174,7 @@ def rows_that_count(call: Call, densities: xr.Dataset, row_dim: str) -> np.ndarr
     return rows
 
 
-def without_rows(
+def _without_rows(
     tree: xr.DataTree, counts: np.ndarray, row_dim: str, groups: tuple[str, ...]
 ) -> xr.DataTree:
     """A result in which some groups have only the rows that count; the store keeps all."""
@@ -187,3 +187,12 @@ def without_rows(
             group = tree[name].to_dataset().isel({row_dim: numbers})
             tree[name] = xr.DataTree(group.assign_attrs(rows_left_out=left_out))
     return tree
+
+
+def of_rows_that_count(call: Call, tree: xr.DataTree) -> xr.DataTree:
+    """A result of densities without the rows that do not count."""
+    row_dim = call.task.results.row_dim
+    counts = _rows_that_count(call, tree[call.group].to_dataset(), row_dim)
+    if counts is None:
+        return tree
+    return _without_rows(tree, counts, row_dim, (call.group, "observed_data"))

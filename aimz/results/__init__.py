@@ -2,6 +2,7 @@
 
 from aimz.results.differences import (
     aligned,
+    difference_dtype,
     difference_layout,
     less,
     shared_group,
@@ -37,6 +38,7 @@ __all__ = [
     "check_groups",
     "check_labels",
     "constant_dataset",
+    "difference_dtype",
     "difference_layout",
     "draw_count",
     "draw_labels",
