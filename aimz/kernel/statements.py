@@ -51,6 +51,9 @@ _SITES = ("sample", "deterministic", "param")
 _ARRAY_TYPES = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
 
 
+_HAVE_SAMPLERS: programs.Cache[Hashable, bool] = programs.Cache(256)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Arguments of one call of a kernel.
@@ -495,9 +498,15 @@ class stand_ins(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plate
 
 def drawable(kernel: Callable[..., Any], inputs: Inputs) -> Callable[..., Any]:
     """The kernel, whose sites without a sampler give some value, if there are such sites."""
-    sites = read(kernel, inputs.arrays, inputs.static, inputs.rows).statements.values()
-    drawn = [s.fn for s in sites if s.type == "sample" and s.observation is None]
-    made: Callable[..., Any] = kernel if all(map(_has_sampler, drawn)) else _sampled(kernel)
+
+    def has_samplers() -> bool:
+        sites = read(kernel, inputs.arrays, inputs.static, inputs.rows).statements.values()
+        return all(
+            _has_sampler(s.fn) for s in sites if s.type == "sample" and s.observation is None
+        )
+
+    has_all = programs.remembered(_HAVE_SAMPLERS, lambda: inputs.name(kernel), has_samplers)
+    made: Callable[..., Any] = kernel if has_all else _sampled(kernel)
     return made
 
 
