@@ -126,23 +126,20 @@ def effect_of(
 
 
 def _begun(question: Question, rows: Rows, scenarios: Scenarios, seen: Support | None) -> _Pass:
-    total = _draws(scenarios)
+    plan = scenarios.own.plan
+    total = plan.chains * plan.draws
     reduction = Reduction(rows.weights, rows.groups, max(1, len(rows.labels)), total)
     asked = question.row_summary
     summary = None if asked is None else RowSummary(asked, total)
     return _Pass(reduction, summary, overlap_of(scenarios, rows, seen))
 
 
-def _draws(scenarios: Scenarios) -> int:
-    plan = scenarios.own.plan
-    return plan.chains * plan.draws
-
-
 # ------------------------------------------------------------------ the pass
 def _run(
     question: Question, scenarios: Scenarios, running: _Pass, on_rows: Callable[[int], None]
 ) -> _Pass:
-    first, plan = scenarios.own.call, _plan(scenarios, running)
+    first, weights = scenarios.own.call, running.reduction.weights
+    plan = replace(scenarios.own.plan, asked=None if weights is None else weights > 0)
     site = scenarios.natural.spec[question.site]
     replays = None if scenarios.replays is None else Replay(scenarios.replays, plan)
     worlds = None
@@ -187,12 +184,6 @@ def _run(
     runs = [run for runner in (worlds, replays) if runner is not None for run in runner.runs]
     running.notes = precision_notes(*runs)
     return running
-
-
-def _plan(scenarios: Scenarios, running: _Pass) -> Plan:
-    """The grid, and the rows that are asked about."""
-    weights = running.reduction.weights
-    return replace(scenarios.own.plan, asked=None if weights is None else weights > 0)
 
 
 class _SideBySide:
@@ -333,7 +324,8 @@ def _each_row(rows: Rows, scenarios: Scenarios, schema: Schema) -> Rows:
         msg = "The number of rows is not known before the end. Load them, or ask for row_summary=."
         raise InputError(msg, code="rows-lazy")
     asked = rows.asked(count)
-    size = 8 * int(asked.sum()) * _draws(scenarios) * len(scenarios.prepared)
+    draws = scenarios.own.plan.chains * scenarios.own.plan.draws
+    size = 8 * int(asked.sum()) * draws * len(scenarios.prepared)
     if size > ROW_BYTES:
         msg = (
             f"Draws of the effect on each of {int(asked.sum()):,} rows would take "

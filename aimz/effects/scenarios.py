@@ -11,10 +11,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from aimz.data import Value, check_exact, value_of
-from aimz.effects.changes import Natural, Split, check_resolved
+from aimz.effects.changes import AllAtOnce, ByPiece, Names, Natural, Split, check_resolved, way_of
 from aimz.effects.counterfactual import Replays
 from aimz.effects.question import Question
-from aimz.effects.ways import AllAtOnce, ByPiece, Names, way_of
 from aimz.effects.wording import Compared, in_words
 from aimz.errors import InputError, Note, OutputWarning, nearest
 from aimz.execution import Call

@@ -67,7 +67,9 @@ def asked(
         question,
         natural,
         changes,
-        lambda inputs: setup.words(request.rng_key, request.use, *inputs.key_numbers),
+        lambda inputs: setup.words(
+            request.rng_key, request.use, inputs.fingerprint, *inputs.source.unread
+        ),
     )
     rows, scenarios = about(question, scenarios, options)
     notes = dict.fromkeys(note for one in scenarios.prepared.values() for note in one.notes)

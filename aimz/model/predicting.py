@@ -60,7 +60,7 @@ class Planned:
 def planned(setup: Setup, request: Request, arguments: Mapping[str, Any]) -> Planned:
     """Gather the inputs of a request and prepare it."""
     inputs = gather(request, arguments)
-    words = setup.words(request.rng_key, request.use, *inputs.key_numbers)
+    words = setup.words(request.rng_key, request.use, inputs.fingerprint, *inputs.source.unread)
     return Planned(request, inputs, prepare(request, inputs, origin_of(request, inputs), words))
 
 

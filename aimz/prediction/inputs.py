@@ -89,11 +89,6 @@ class Given:
         """Number of rows; None while it is not known."""
         return self.source.count
 
-    @property
-    def key_numbers(self) -> tuple[int, ...]:
-        """Numbers that stand for the rows in a key: all of them, or their head and count."""
-        return (self.fingerprint, *self.source.unread)
-
 
 def inspected(
     kernel: Callable[..., Any],
