@@ -28,7 +28,8 @@ def check_choice(value: object, name: str, valid: Sequence[str]) -> None:
         `option-unknown`.
     """
     if not isinstance(value, str) or value not in valid:
-        listed = " or ".join(repr(word) for word in valid)
+        *first, last = map(repr, valid)
+        listed = f"{', '.join(first)} or {last}" if first else last
         raise InputError(f"{name} must be {listed}, not {shown(value)}.", code="option-unknown")
 
 
@@ -72,7 +73,7 @@ def quantiles_of(value: object, option: str) -> tuple[float, ...]:
     is_list = isinstance(value, Sequence | np.ndarray) and np.ndim(value) > 0
     listed: list[Any] = [*value] if is_list else [value]  # type: ignore[misc]  # told by is_list
     if not listed or not all(_is_number(q) and 0 <= q <= 1 for q in listed):
-        msg = f"{option} are numbers from 0 to 1, such as [0.05, 0.95], not {shown(value)}."
+        msg = f"{option} are numbers between 0 and 1, such as [0.05, 0.95], not {shown(value)}."
         raise InputError(msg, code="option-unknown")
     return tuple(map(float, listed))
 
