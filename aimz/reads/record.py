@@ -7,7 +7,7 @@ arrays) is a place of its own.
 
 from collections.abc import Callable, Collection, Hashable, Mapping
 from itertools import count, repeat
-from operator import is_
+from operator import call, is_
 from typing import Any
 
 import numpy as np
@@ -104,7 +104,7 @@ class Record:
         entries = map(dict.get, self._dicts, self._names, repeat(MISSING))
         if not all(map(is_, entries, self._entries)):
             return False
-        results = map(_call, self._getters, self._objects)
+        results = map(call, self._getters, self._objects)
         return (
             all(map(is_, results, self._gotten))
             and all(len(c) == len(i) and all(map(is_, c, i)) for c, i in self._contents)
@@ -126,7 +126,3 @@ class Record:
             + sum(len(items) for _, items in self._contents)
             + sum(len(keys) for _, keys, _ in self._mappings)
         )
-
-
-def _call(get: Callable[[Any], Any], thing: Any) -> Any:
-    return get(thing)
