@@ -77,7 +77,7 @@ def subtracting(
         return None
     (old, one), (new, other) = baseline, intervention
     labels, others_labels = (np.asarray(way.schema.labels) for way in (one, other))
-    if not old.call.source.is_whole or not np.array_equal(labels, others_labels):
+    if not old.call.source.can_repeat or not np.array_equal(labels, others_labels):
         return None
     ready = compile_call(old.call, old.plan)
     variables = layout_of(old.call, ready, old.plan, one.schema)
@@ -95,7 +95,7 @@ def _outline(prepared: Prepared, result: Result) -> tuple[object, ...]:
     """What two predictions that are subtracted tile by tile have in common."""
     call = prepared.call
     return (
-        *(prepared.plan, prepared.words, call.group, call.source.is_whole, result.schema.chains),
+        *(prepared.plan, prepared.words, call.group, call.source.can_repeat, result.schema.chains),
         fingerprint_values(call.task.static),  # of two values nobody knows where they lead
         first_outcome(call) is None or object(),  # which a difference has not
     )
