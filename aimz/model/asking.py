@@ -170,7 +170,9 @@ def subtracted(
     not line up with the other: they are made apart then.
     """
     arguments: list[dict[str, Any]] = [one for one in scenarios if isinstance(one, dict)]
-    if len(arguments) < 2 or any("X" not in a or {"store", "output_dir"} & {*a} for a in arguments):
+    if len(arguments) < 2 or any({"store", "output_dir"} & {*one} for one in arguments):
+        return None
+    if not all(hasattr(one.get("X"), "shape") for one in arguments):  # batches are read only once
         return None
     fitted = trained(with_draws=True)
     calls = [planned(setup, *_prediction_of(setup, fitted, predict, one)) for one in arguments]

@@ -113,3 +113,16 @@ def test_predictions_that_do_not_line_up_are_refused_as_before(change, code):
     with pytest.raises(InputError) as caught:
         model().estimate_effect(args_baseline=ways[0], args_intervention=ways[1] | change)
     assert caught.value.code == code
+
+
+def batches(t: float):
+    for first in range(0, 20, 5):
+        yield {"X": X[first : first + 5], "t": np.full(5, t)}
+
+
+def test_batches_that_can_be_read_once_are_predicted_apart(written):
+    one, other = ({"X": batches(t), "rng_key": 1, "progress": False} for t in (0.0, 1.0))
+    effect = model().estimate_effect(args_baseline=one, args_intervention=other)
+    assert written == ["predict", "predict", "estimate_effect"]
+    draws = np.linspace(1.0, 3.0, 5)[None, :, None]
+    np.testing.assert_allclose(effect.posterior_predictive["y"], draws + 0 * X.T, rtol=1e-5)
