@@ -54,3 +54,12 @@ def test_a_matrix_of_other_columns_is_refused(im, way, shape):
 def test_the_first_axis_may_grow_and_axes_of_rows_follow_the_rows(im):
     im.predict_on_batch(X, B=np.ones((6, 4), np.float32), C=OF_ROWS)
     im.predict_on_batch(X[:5], B=BASIS, C=np.ones((6, 5), np.float32), in_sample=False)
+
+
+@pytest.mark.parametrize("call", ["fit_on_batch", "predict_on_batch"])
+def test_columns_of_an_input_that_has_none_are_named(call):
+    plain = ImpactModel(kernel).set_posterior_sample({"b": np.ones(3)})
+    rows = (X[:, 0], X[:, 0]) if call == "fit_on_batch" else (X[:, 0],)
+    with pytest.raises(InputError, match=r"'X' has shape \(12,\), without columns") as raised:
+        getattr(plain, call)(*rows, B=BASIS)
+    assert isinstance(raised.value.__cause__, IndexError)
