@@ -45,6 +45,7 @@ MAX_K_HAT = 0.7
 LEAST_WEIGHTS = 25  # a fifth of them is the tail, which needs 5
 MAX_WEIGHT_SD, MAX_BLIND_WEIGHT_SD = 0.25, 0.15
 MAX_SECTION_RATIO, MAX_SECTION_SHIFT = 1.15, 0.2
+MAX_WEIGHTED_RATIO = 1.1
 MAX_R_HAT = 1.05
 GOOD_R_HAT = 1.01
 GOOD_ESS, LEAST_ESS = 400, 100
@@ -68,6 +69,8 @@ class Evidence:
         Why there is nothing to judge by.
     sees_tails : bool
         Whether the posterior has no tail that the weights would miss.
+    standard : array (draw, line), optional
+        The draws that are weighted, in the guide's standard units of the latent of each line.
     """
 
     log_weights: np.ndarray | None = None
@@ -75,6 +78,7 @@ class Evidence:
     sites: Sequence[str] = ()
     absent: str = ""
     sees_tails: bool = False
+    standard: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,8 @@ def judge_shape(evidence: Evidence) -> Health:
         text += seen or "The guide's shape misses part of the posterior. "
         note = Note(FitWarning, text + "Compare with inference='nuts'.", "k-hat")
         return Health(attrs | {"verdict": "bad: k-hat"}, (note,))
+    if not seen and varies:
+        seen = _weighted_fault(evidence)
     if seen:
         text = f"The guide has another shape than the posterior. {seen}"
         note = Note(FitWarning, text + "Compare with inference='nuts'.", "guide-shape")
@@ -149,6 +155,31 @@ def _section_fault(evidence: Evidence) -> str:
     return (
         f"Along '{evidence.sites[worst]}' the posterior's sd is {sds[worst]:.2g} times the guide's "
         f"and its mean {means[worst]:.2g} sd away. "
+    )
+
+
+def _weighted_fault(evidence: Evidence) -> str:
+    """Where reweighted draws have another spread than the guide's own, as a sentence.
+
+    A k-hat below its limit says that weighting works, not that it is not needed.
+    """
+    if evidence.standard is None or evidence.log_weights is None:
+        return ""
+    # ArviZ negates what it is given.
+    logs, _ = _array_stats().psislw(-np.asarray(evidence.log_weights, np.float64))
+    weights = np.exp(logs - logs.max())
+    weights /= weights.sum()
+    draws = np.asarray(evidence.standard, np.float64)
+    means = weights @ draws
+    sds = np.sqrt(weights @ (draws - means) ** 2) / draws.std(axis=0)
+    worst = int(np.argmax(sds))
+    # The standard error of a standard deviation, with as many draws as the weights leave.
+    noise = math.sqrt(0.5 * float(weights @ weights))
+    if sds[worst] <= MAX_WEIGHTED_RATIO + noise:
+        return ""
+    return (
+        f"Weighted by their densities, draws of '{evidence.sites[worst]}' spread {sds[worst]:.2f} "
+        "times as far. "
     )
 
 

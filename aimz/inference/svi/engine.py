@@ -112,9 +112,8 @@ class SVIEngine:
         absent = _why_unweighed(task)
         finished = _finish(draw_key, task, record, num_samples, weigh=not absent)
         losses = np.concatenate(course.losses).astype(np.float64)
-        evidence = health.Evidence(
-            finished.get("log_weights"), finished.get("sections"), finished.get("sites", ()), absent
-        )
+        parts = {name: finished.get(name) for name in ("log_weights", "sections", "standard")}
+        evidence = health.Evidence(**parts, sites=finished.get("sites", ()), absent=absent)
         explicit = plan.steps is not None
         judged = health.judge_svi(losses, evidence, explicit=explicit, course=course)
         judged = _with_modes(_with_points(judged, finished["draws"]), record)
@@ -392,7 +391,7 @@ def _finish(
     finished: dict[str, Any] = dict(program(*arguments))
     check_draws(latents, finished["draws"], SVIEngine.name)
     finished["draws"] = {name: np.asarray(value)[None] for name, value in finished["draws"].items()}
-    for name in finished.keys() & {"log_weights", "sections"}:
+    for name in finished.keys() & {"log_weights", "sections", "standard"}:
         finished[name] = np.asarray(finished[name])
     if "sections" in finished:
         names = sorted(finished["draws"])

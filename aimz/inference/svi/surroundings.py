@@ -62,6 +62,8 @@ def look_around(
 ) -> dict[str, Any]:
     """Log p - log q at draws of the default guide, and log p on lines through it with their sites.
 
+    The draws come along, in standard units of the latents that the lines are of.
+
     Called inside a trace. One density serves both: a kernel of many sites is compiled once.
     """
     guide = svi.guide
@@ -87,9 +89,11 @@ def look_around(
     on_lines = origins[:, :, None] + places[:, None] * ways[:, None, None]
     points = jnp.concatenate([draws, on_lines.reshape(-1, loc.size)])
     logs = jax.lax.map(log_density, points, batch_size=20)
+    sds = jnp.linalg.norm(scale, axis=-1) if scale.ndim > 1 else scale
     numbers = [np.full(np.size(v), n) for n, v in enumerate(guide._init_locs.values())]
     return {
         "log_weights": logs[: wanted.draws] - normal.log_prob(draws),
+        "standard": ((draws - loc) / sds)[:, lines],
         "sections": logs[wanted.draws :].reshape(on_lines.shape[:-1]),
         "sites": jnp.asarray(np.concatenate(numbers)[lines]),
     }
