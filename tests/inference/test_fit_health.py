@@ -22,6 +22,21 @@ SHIFTED_LINE = -((SECTION - 0.5) ** 2) / 2
 NO_LINE = np.full(len(SECTION), -np.inf)
 
 
+@pytest.mark.parametrize(
+    ("spread", "verdict"),
+    [(1.0, "good"), (1.06, "good"), (1.2, "bad: guide-shape"), (1.3, "bad: guide-shape")],
+)
+def test_draws_that_weights_spread_further_are_a_fault(spread, verdict):
+    # A normal guide of a normal posterior whose second latent has another sd than the guide's.
+    standard = np.random.default_rng(1).normal(size=(1000, 2))
+    second, other = standard[:, 1], 0.3 * np.random.default_rng(2).normal(size=1000)
+    weights = 0.5 * second**2 - 0.5 * (second / spread) ** 2 + other
+    lines = np.tile(NORMAL_LINE, (2, 1, 1))
+    judged = judge_shape(Evidence(weights, lines, ["a", "b"], standard=standard))
+    assert judged.attrs["verdict"] == verdict
+    assert ("'b' spread" in "".join(note.message for note in judged.notes)) == (verdict != "good")
+
+
 def with_values(values):
     weights = HARMLESS.copy()
     weights[: len(values)] = values
