@@ -69,6 +69,7 @@ class Bound:
     shapes: Any  # of what it returns
 
     def __call__(self, *inputs: object) -> Any:
+        _refuse_forked()
         flat = self.program.run(self.constants, self.literals, jax.tree.leaves(inputs))
         return jax.tree.unflatten(jax.tree.structure(self.shapes), flat)
 
@@ -121,6 +122,15 @@ def _mark_forked() -> None:
     forget_holders()
 
 
+def _refuse_forked() -> None:
+    if _PROCESS.is_forked:
+        msg = (
+            "This process was forked from one in which JAX had started, and would hang. Start "
+            "workers by 'spawn' or 'forkserver', or let joblib do so (its loky backend does)."
+        )
+        raise ProcessError(msg, code="forked")
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_mark_forked)
 
@@ -139,12 +149,7 @@ def trace(
     >>> shapes["twice"].shape
     (3,)
     """
-    if _PROCESS.is_forked:
-        msg = (
-            "This process was forked from one in which JAX had started, and would hang. Start "
-            "workers by 'spawn' or 'forkserver', or let joblib do so (its loky backend does)."
-        )
-        raise ProcessError(msg, code="forked")
+    _refuse_forked()
     # JAX remembers traces by function identity, also those of nested jitted functions and scan
     # bodies, and so would miss a changed global that they read. Metadata is part of what its
     # caches are keyed by: a new number makes every function inside be traced anew.

@@ -296,7 +296,8 @@ def test_effect_on_some_rows_leaves_the_others_as_they_were():
     few, b = [3, 7, 11], im.posterior["b"]
     t = pd.Series(np.zeros(3, np.float32), X.index[few])
 
-    effect = im.effect(X.iloc[few], {"t": 0.0}, {"t": 1.0}, t=t, estimand="ite", progress=False)
+    with pytest.warns(OutputWarning, match="t beyond 0 to 0"):  # nothing was treated in the fit
+        effect = im.effect(X.iloc[few], {"t": 0.0}, {"t": 1.0}, t=t, estimand="ite", progress=False)
     trees = im.estimate_effect(
         args_baseline={"X": X.iloc[few], "t": t},
         args_intervention={"X": X.iloc[few], "t": t + 1},
