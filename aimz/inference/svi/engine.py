@@ -112,7 +112,8 @@ class SVIEngine:
         absent = _why_unweighed(task)
         finished = _finish(draw_key, task, record, num_samples, weigh=not absent)
         losses = np.concatenate(course.losses).astype(np.float64)
-        parts = {name: finished.get(name) for name in ("log_weights", "sections", "standard")}
+        looked = ("log_weights", "sections", "standard")
+        parts: dict[str, Any] = {name: finished.get(name) for name in looked}
         evidence = health.Evidence(**parts, sites=finished.get("sites", ()), absent=absent)
         explicit = plan.steps is not None
         judged = health.judge_svi(losses, evidence, explicit=explicit, course=course)
