@@ -69,7 +69,8 @@ class Bound:
     shapes: Any  # of what it returns
 
     def __call__(self, *inputs: object) -> Any:
-        _refuse_forked()
+        if _PROCESS.is_forked:
+            raise _forked_error()
         flat = self.program.run(self.constants, self.literals, jax.tree.leaves(inputs))
         return jax.tree.unflatten(jax.tree.structure(self.shapes), flat)
 
@@ -122,13 +123,12 @@ def _mark_forked() -> None:
     forget_holders()
 
 
-def _refuse_forked() -> None:
-    if _PROCESS.is_forked:
-        msg = (
-            "This process was forked from one in which JAX had started, and would hang. Start "
-            "workers by 'spawn' or 'forkserver', or let joblib do so (its loky backend does)."
-        )
-        raise ProcessError(msg, code="forked")
+def _forked_error() -> ProcessError:
+    msg = (
+        "This process was forked from one in which JAX had started, and would hang. Start workers "
+        "by 'spawn' or 'forkserver', or let joblib do so (its loky backend does)."
+    )
+    return ProcessError(msg, code="forked")
 
 
 if hasattr(os, "register_at_fork"):
@@ -149,7 +149,8 @@ def trace(
     >>> shapes["twice"].shape
     (3,)
     """
-    _refuse_forked()
+    if _PROCESS.is_forked:
+        raise _forked_error()
     # JAX remembers traces by function identity, also those of nested jitted functions and scan
     # bodies, and so would miss a changed global that they read. Metadata is part of what its
     # caches are keyed by: a new number makes every function inside be traced anew.
