@@ -205,10 +205,11 @@ def test_every_step_leads_to_the_posterior(steps):
     _, X, y, truth = line_case()
     model = fitted(scaled_line, X, y, steps=steps, runs=2)
     precision = np.eye(2) / 4.0 + X.T.astype(float) @ X / 1.5**2
-    mean, sd = np.linalg.solve(precision, X.T @ y / 1.5**2), np.linalg.inv(precision) ** 0.5
+    mean = np.linalg.solve(precision, X.T @ y / 1.5**2)
+    sd = np.sqrt(np.diag(np.linalg.inv(precision)))
     draws = model.posterior["b"]
     np.testing.assert_allclose(np.mean(draws, axis=0), mean, atol=0.15 * sd.max())
-    np.testing.assert_allclose(np.std(draws, axis=0), np.diag(sd), rtol=0.1)
+    np.testing.assert_allclose(np.std(draws, axis=0), sd, rtol=0.1)
     assert model.diagnostics_["log_evidence"] == pytest.approx(truth, abs=0.3)
 
 
@@ -263,13 +264,14 @@ def test_kernels_that_it_cannot_do_are_refused_by_name():
 @pytest.mark.slow
 def test_a_saved_model_is_the_same_and_more_draws_are_new(tmp_path):
     kernel, X, y, _ = mixture_case()
-    model = fitted(kernel, X, y, particles=100, mutations=3, runs=2)
+    model = fitted(kernel, X, y, particles=100, mutations=10, runs=2)
     model.save(tmp_path / "model")
-    loaded = ImpactModel.load(tmp_path / "model", labelled_mixture, inference=SMC(100, None, 3, 2))
+    loaded = ImpactModel.load(tmp_path / "model", labelled_mixture, inference=SMC(100, None, 10, 2))
     for name, draws in model.posterior.items():
         np.testing.assert_array_equal(loaded.posterior[name], draws)
     first, again = (m.predict_on_batch(X, progress=False) for m in (model, loaded))
     xr.testing.assert_equal(first["posterior_predictive"], again["posterior_predictive"])
     more = model.sample(num_samples=150)["posterior"]["w"]
     assert more.shape == (2, 150)
-    assert not np.isin(more, model.posterior["w"]).any()
+    # Ten moves are all refused once in some hundred times, as a step of a chain may be.
+    assert np.isin(more, model.posterior["w"]).mean() < 0.05

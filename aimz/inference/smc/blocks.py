@@ -75,9 +75,11 @@ class Block:
         return latents | {name: jnp.reshape(part, shape) for name, shape, part in named}
 
     def by_member(self, terms: Densities) -> Array:
-        """Sums of terms for each member."""
+        """Sums of terms for each member; those of the block that are not given are left out."""
         total = jnp.zeros(self.members)
         for name, owner in self.owners.items():
+            if name not in terms:
+                continue
             if owner is None:
                 total += jnp.sum(terms[name])
             else:
