@@ -18,7 +18,7 @@ from numpyro.infer.util import compute_log_probs
 from numpyro.primitives import Messenger
 
 from aimz.arrays import Array
-from aimz.errors import InputError, KernelValidationError
+from aimz.errors import FitWarning, InputError, KernelValidationError, Note
 from aimz.families import Exact, base_distribution
 from aimz.inference.engine import Problem
 from aimz.inference.remembered import program_of, remembered
@@ -38,6 +38,7 @@ __all__ = [
     "marginal_of",
     "moving_supports",
     "outcome_sites",
+    "param_notes",
     "raw_sites",
     "row_arguments",
     "row_factors",
@@ -285,6 +286,18 @@ def fixed_params(problem: Problem, key: jax.Array) -> dict[str, Any]:
     program = program_of(problem, look, *arguments, version=version_of(problem))
     values: dict[str, Any] = program(*arguments)
     return values
+
+
+def param_notes(params: dict[str, Any]) -> tuple[Note, ...]:
+    """Say which parameters keep their first values."""
+    if not params:
+        return ()
+    names = ", ".join(f"'{name}'" for name in sorted(params))
+    message = (
+        f"This engine learns no param sites: {names} keep their initial values. Give them priors, "
+        "or fit with inference='svi'."
+    )
+    return (Note(FitWarning, message, "param-fixed"),)
 
 
 class RawSite(NamedTuple):

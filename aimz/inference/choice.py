@@ -139,7 +139,9 @@ def check_settings(engine: Engine, called: Mapping[str, Any]) -> None:
         users = (AutoEngine, MCMCEngine) if of_chains else (SVIEngine,)
         if value is None or isinstance(engine, users):
             continue
-        if not isinstance(engine, MCMCEngine | SVIEngine):  # of somebody else, who may have a use
+        if not isinstance(
+            engine, MCMCEngine | SVIEngine | SMC
+        ):  # of somebody else, who may have a use
             continue
         kind, place = ("chains", "nuts") if of_chains else ("training by steps", "svi")
         msg = (

@@ -165,8 +165,7 @@ def _weighted_fault(evidence: Evidence) -> str:
     """
     if evidence.standard is None or evidence.log_weights is None:
         return ""
-    # ArviZ negates what it is given.
-    logs, _ = _array_stats().psislw(-np.asarray(evidence.log_weights, np.float64))
+    logs, _ = _smoothed(evidence.log_weights)
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
     draws = np.asarray(evidence.standard, np.float64)
@@ -203,15 +202,20 @@ def pareto_k(log_weights: np.ndarray) -> float:
     spread = log_weights - log_weights.max()
     if np.ptp(spread) < 1e-3:  # the guide is the posterior, up to rounding
         return -math.inf
-    array_stats = _array_stats()
-    try:
-        # ArviZ negates what it is given.
-        _, k_hat = array_stats.psislw(-np.asarray(log_weights, np.float64))
-    except ValueError:  # the largest are all the same, by rounding: there is no tail
-        return -math.inf
-    if math.isnan(float(k_hat)):  # of a tail that is too short to be fitted, or of ties by rounding
+    _, k_hat = _smoothed(log_weights)
+    if math.isnan(k_hat):  # of a tail that is too short to be fitted, or of ties by rounding
         return math.inf if np.ptp(spread) > MAX_WEIGHT_SD else -math.inf
-    return float(k_hat)
+    return k_hat
+
+
+def _smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Pareto-smoothed log weights, and their k."""
+    logs = np.asarray(log_weights, np.float64)
+    try:
+        smoothed, k_hat = _array_stats().psislw(-logs)  # ArviZ negates what it is given
+    except ValueError:  # the largest are all the same, by rounding: there is no tail
+        return logs, -math.inf
+    return smoothed, float(k_hat)
 
 
 def judge_chains(draws: dict[str, Any], stats: dict[str, Any]) -> Health:

@@ -37,6 +37,18 @@ def test_draws_that_weights_spread_further_are_a_fault(spread, verdict):
     assert ("'b' spread" in "".join(note.message for note in judged.notes)) == (verdict != "good")
 
 
+def test_weights_whose_largest_are_tied_are_weighed_as_they_are():
+    # There is no tail to smooth, and half of the draws count for little.
+    standard = np.linspace(-2.0, 2.0, 1000)[:, None]
+    lines = np.tile(NORMAL_LINE, (1, 1, 1))
+    weights = np.where(np.abs(standard[:, 0]) > 1.0, 0.0, -1.0)
+    judged = judge_shape(Evidence(weights, lines, ["b"], standard=standard))
+    assert judged.attrs["verdict"] == "bad: guide-shape"
+    # Variances of the parts are 7/3 and 1/3, their weights 1 and 1/e, and that of all is 4/3.
+    ratio = np.sqrt((7.0 + math.exp(-1.0)) / (1.0 + math.exp(-1.0)) / 4.0)
+    assert f"'b' spread {ratio:.2f} times" in judged.notes[0].message
+
+
 def with_values(values):
     weights = HARMLESS.copy()
     weights[: len(values)] = values

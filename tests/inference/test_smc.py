@@ -1,5 +1,7 @@
 """Sequential Monte Carlo: posteriors, evidence and blocks against closed forms and quadrature."""
 
+from typing import Any
+
 import blackjax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ import xarray as xr
 from scipy import integrate, stats
 from scipy.special import betaln, gammaln, logsumexp
 
-from aimz import ImpactModel, InputError, KernelValidationError
+from aimz import FitWarning, ImpactModel, InputError, KernelValidationError
 from aimz.inference import SMC
 from aimz.inference.smc.run import Run
 from aimz.inference.smc.steps import grouped_steps
@@ -243,6 +245,28 @@ def test_settings_that_cannot_be_are_refused(settings, message):
 def test_steps_that_cannot_move_a_site_are_refused(steps, message):
     with pytest.raises(InputError, match=message):
         grouped_steps(steps, ("b", "s"), ())
+
+
+@pytest.mark.parametrize("setting", ["num_chains", "num_warmup", "num_steps", "epochs"])
+def test_settings_of_other_engines_are_refused(setting):
+    asked: dict[str, Any] = {setting: 3}
+    with pytest.raises(InputError, match=f"{setting}=3 is for"):
+        ImpactModel(coin, inference="smc").fit(zeros(4), np.ones(4), **asked)
+
+
+def test_param_sites_are_said_to_keep_their_values():
+    def kernel(X, y=None):
+        shift = numpyro.param("shift", 0.5)
+        b = numpyro.sample("b", dist.Normal())
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b + shift, 1.0), obs=y)
+
+    y = np.full(4, 1.5, np.float32)
+    model = ImpactModel(kernel, inference=SMC(50, None, 2, 1), rng_key=0, warm_start=True)
+    for _ in range(2):  # the second fit goes on, with the same values
+        with pytest.warns(FitWarning, match="'shift' keep"):
+            model.fit(zeros(4), y, progress=False)
+        assert model._fitted.fit.params["shift"] == 0.5
 
 
 def test_kernels_that_it_cannot_do_are_refused_by_name():

@@ -25,12 +25,12 @@ from aimz.inference.binding import (
     fixed_params,
     marginal_of,
     moving_supports,
+    param_notes,
 )
 from aimz.inference.chains.compiled import NUTS, STATS, ChainRecord, Plan, run_chains
 from aimz.inference.chains.foreign import (
     is_made_for,
     is_plain,
-    param_notes,
     run_object,
 )
 from aimz.inference.engine import Draws, Fit, Problem, Settings

@@ -11,14 +11,13 @@ from numpyro import handlers
 from numpyro.infer import HMC, MCMC
 from numpyro.infer.mcmc import MCMCKernel
 
-from aimz.errors import FitWarning, Note
 from aimz.inference.binding import RowScale
 from aimz.inference.chains.compiled import STATS, ChainRecord, Plan
 from aimz.inference.engine import Draws, Problem
 from aimz.options import wants_progress
 from aimz.programs import TRACE_LOCK
 
-__all__ = ["is_made_for", "is_plain", "param_notes", "run_object"]
+__all__ = ["is_made_for", "is_plain", "run_object"]
 
 
 def run_object(
@@ -84,15 +83,3 @@ def is_made_for(holder: object, kernel: object) -> bool:
     parts = [getattr(holder, name, None) for name in ("_model", "fn", "inner_kernel")]
     parts += getattr(holder, "_kernels", ())
     return any(piece is not None and is_made_for(piece, kernel) for piece in parts)
-
-
-def param_notes(params: dict[str, Any]) -> tuple[Note, ...]:
-    """Say which parameters keep their first values."""
-    if not params:
-        return ()
-    names = ", ".join(f"'{name}'" for name in sorted(params))
-    message = (
-        f"Chains do not learn param sites: {names} keep their initial values. Give them priors, "
-        "or fit with inference='svi'."
-    )
-    return (Note(FitWarning, message, "param-fixed"),)

@@ -14,7 +14,7 @@ import numpy as np
 from aimz.arrays import Seed
 from aimz.errors import FitWarning, InputError, Note
 from aimz.inference import health
-from aimz.inference.binding import check_draws, check_weights, fixed_params
+from aimz.inference.binding import check_draws, check_weights, fixed_params, param_notes
 from aimz.inference.engine import Draws, Fit, Problem, Settings
 from aimz.inference.progress import Bar
 from aimz.inference.smc.steps import check_steps
@@ -103,7 +103,8 @@ class SMC:
         count = settings.num_samples or _SAMPLES
         key = as_key(rng_key)
         if state is not None:
-            before = Fit({}, attrs=dict(state["attrs"]), state=state)
+            notes = param_notes(state["params"])
+            before = Fit({}, {}, {}, dict(state["attrs"]), state, state["params"], notes)
             return self.proceed(key, problem, before, count)
         run = _run_of(self, problem, fixed_params(problem, key))
         with Bar("temperatures", None, shown=settings.progress) as bar:
@@ -112,7 +113,7 @@ class SMC:
         check_draws(problem.spec.latents, draws, self.name)
         attrs, notes = _judged(self, course, draws)
         state = course.state(particles, attrs)
-        return Fit(draws, {}, {}, attrs, state, run.params, notes)
+        return Fit(draws, {}, {}, attrs, state, run.params, (*param_notes(run.params), *notes))
 
     def draw(
         self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int

@@ -311,7 +311,7 @@ class Run:
 
         parts = jax.vmap(lambda key: jax.random.split(key, 2))(keys)
         at, increment, index, effective = jax.vmap(weigh)(parts[:, 0], likelihood, temperature)
-        at = jnp.where(at > 1.0 - 1e-6, 1.0, at)
+        at = jnp.where(at > 1.0 - 1e-12, 1.0, at)
         chosen = jax.tree.map(lambda leaf: jax.vmap(lambda x, i: x[i])(leaf, index), particles)
         taken = self._moved(parts[:, 1], chosen, at, factors, fixed)
         return taken._replace(increment=increment, ess=effective)
