@@ -378,10 +378,12 @@ def moving_supports(problem: Problem) -> list[str]:
 
 def version_of(problem: Problem, *functions: Callable[..., Any]) -> str:
     """Name of what the kernel, and other functions with sites, compute: constants included."""
-    if not functions:
-        own: str = remembered(problem, "version", lambda: _version_of(problem, problem.kernel))
-        return own
-    return _version_of(problem, problem.kernel, *functions)
+
+    def make() -> str:
+        return _version_of(problem, problem.kernel, *functions)
+
+    name: str = remembered(problem, "version", make, users=functions)
+    return name
 
 
 def _version_of(problem: Problem, *functions: Callable[..., Any]) -> str:

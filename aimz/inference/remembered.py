@@ -1,9 +1,10 @@
 """What was found out of a kernel, and the programs of fits, kept while nothing has changed.
 
 A trace of a fit follows from what the kernel reads (its version), its plain arguments, the shapes
-and dtypes of the arrays, what the inspection found, and what the traced function closes over, which
-is passed as `beside`. All of that is the name of what is kept. Nothing is kept of a kernel without
-a version, of a user's own guide or sampler, or where outcomes are missing, whose places are values.
+and dtypes of the arrays, what the inspection found, and what the traced function closes over: plain
+values, passed as `beside`, and objects of a user's own, whose versions hold all that they read. All
+of that is the name of what is kept. Nothing is kept of a kernel or an object without a version, or
+where outcomes are missing, whose places are values.
 """
 
 from collections.abc import Callable, Hashable
@@ -24,10 +25,15 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def remembered(
-    problem: Problem, what: str, make: Callable[[], Any], *beside: Hashable, shapes: Any = None
+    problem: Problem,
+    what: str,
+    make: Callable[[], Any],
+    *beside: Hashable,
+    shapes: Any = None,
+    users: tuple[Any, ...] = (),
 ) -> Any:
-    """What `make` gives, which follows from the kernel, shapes and `beside` alone."""
-    return programs.remembered(_KEPT, lambda: _key(problem, what, beside, shapes), make)
+    """What `make` gives, which follows from the kernel, shapes, `beside` and `users` alone."""
+    return programs.remembered(_KEPT, lambda: _key(problem, what, beside, shapes, users), make)
 
 
 def program_of(
@@ -35,32 +41,33 @@ def program_of(
     fn: Callable[..., Any],
     *args: object,
     version: str,
-    beside: tuple[Hashable, ...] | None = (),
+    beside: tuple[Hashable, ...] = (),
+    users: tuple[Any, ...] = (),
 ) -> Bound:
     """The program of a function of a fit; traced only where what it follows from has changed.
 
-    `beside` is what it closes over apart from the problem; None where that has no name.
+    `beside` is what it closes over apart from the problem, and `users` are a user's objects in it.
     """
 
     def make() -> Bound:
         return compile_program(fn, *args, version=version)
 
-    if beside is None:
-        return make()
     what = f"{fn.__module__}.{fn.__qualname__}"
-    bound: Bound = remembered(problem, what, make, *beside, shapes=args)
+    bound: Bound = remembered(problem, what, make, *beside, shapes=args, users=users)
     return bound
 
 
-def _key(problem: Problem, what: str, beside: tuple[Hashable, ...], shapes: Any) -> Hashable | None:
+def _key(
+    problem: Problem, what: str, beside: tuple[Hashable, ...], shapes: Any, users: tuple[Any, ...]
+) -> Hashable | None:
     static = problem.inputs.static
     if problem.presence is not None or any(type(v) not in _PLAIN for v in static.values()):
         return None
     kernel = problem.kernel
     if type(kernel).__module__.startswith("aimz.") and not hasattr(kernel, "reads"):
         return None  # a wrapper that does not say what it is
-    version = version_of(kernel)
-    if version is None:
+    versions = [version_of(read) for read in (kernel, *users)]
+    if None in versions:
         return None
     leaves, form = jax.tree.flatten((dict(problem.inputs.arrays), shapes))
     kinds = tuple((np.shape(leaf), _kind(leaf)) for leaf in leaves)
@@ -68,7 +75,7 @@ def _key(problem: Problem, what: str, beside: tuple[Hashable, ...], shapes: Any)
     plain = tuple((name, type(v).__name__, repr(v)) for name, v in sorted(static.items()))
     weighed = problem.weights is not None
     names = (problem.inputs.always_rows, problem.inputs.rows, weighed)
-    return (what, version, problem.spec, plain, names, form, kinds, beside)
+    return (what, *versions, problem.spec, plain, names, form, kinds, beside)
 
 
 def _kind(leaf: Any) -> Hashable:

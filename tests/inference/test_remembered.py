@@ -10,7 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.optim import Adam
 
@@ -149,18 +149,59 @@ def test_what_changes_while_it_is_found_out_is_not_kept(monkeypatch):
     assert remembered(first, "it", lambda: 1.0) == 1.0
 
 
-def test_a_users_own_guide_is_traced_at_each_fit():
-    users = SVI(kernel, AutoNormal(kernel), Adam(0.01), Trace_ELBO())
+RATES = [0.01]
 
-    def programs(given: Any) -> int:
-        task = Task(problem(), given)
-        assert task.version  # which is a trace of its own
-        before = program_stats()["traced"]
-        for _ in range(2):
-            task.program(lambda x: x, 1.0, beside=())
-        return program_stats()["traced"] - before
 
-    assert (programs(None), programs(users)) == (1, 2)
+def guide(X, y=None):
+    loc = numpyro.param("loc", SCALE)
+    numpyro.sample("b", dist.Normal(loc, 1.0))
+
+
+def own_svi(guide: Any = None) -> SVI:
+    """What a user passes: a guide, an optimiser that reads a list, and a loss."""
+    return SVI(kernel, guide or AutoNormal(kernel), Adam(lambda step: RATES[0]), Trace_ELBO())
+
+
+def traces_of(task: Any) -> int:
+    """How many traces it takes to get a program of a task."""
+    before = program_stats()["traced"]
+    task.program(lambda x: x, 1.0, beside=())
+    return program_stats()["traced"] - before
+
+
+USERS_CHANGES: dict[str, Any] = {
+    "guide": lambda svi, _: setattr(svi, "guide", AutoNormal(kernel)),
+    "start of the guide": lambda svi, _: setattr(svi.guide, "_init_scale", 0.5),
+    "loss": lambda svi, _: setattr(svi.loss, "num_particles", 3),
+    "optimiser": lambda svi, _: setattr(svi, "optim", Adam(0.1)),
+    "options": lambda svi, _: svi.static_kwargs.update(power=2),
+    "what the optimiser reads": lambda _, patch: patch.setattr(f"{__name__}.RATES", [0.1]),
+}
+
+
+@pytest.mark.parametrize("change", USERS_CHANGES.values(), ids=USERS_CHANGES)
+def test_programs_of_a_users_objects_are_kept_until_one_of_them_changes(change, monkeypatch):
+    users = own_svi()
+    task = Task(problem(), users)
+    assert task.version  # which is a trace of its own
+    assert [traces_of(task) for _ in range(3)] == [1, 0, 0]
+    change(users, monkeypatch)
+    assert traces_of(task) == 1
+
+
+def test_what_a_users_guide_reads_is_part_of_its_name(monkeypatch):
+    users = own_svi(guide)
+    assert Task(problem(), users).version == Task(problem(), users).version
+    assert [traces_of(Task(problem(), users)) for _ in range(2)][1] == 0
+    before = Task(problem(), users).version
+    monkeypatch.setitem(globals(), "SCALE", 2.0)
+    assert Task(problem(), users).version != before
+
+
+def test_programs_of_two_users_objects_are_apart():
+    one, other = Task(problem(), own_svi()), Task(problem(), own_svi())
+    assert one.version == other.version
+    assert (traces_of(one), traces_of(other), traces_of(one)) == (1, 1, 0)
 
 
 def test_kernels_that_scale_by_rows_keep_their_scales_apart():
@@ -190,10 +231,18 @@ def test_a_kernel_is_traced_once_for_what_its_messages_say():
     assert len(calls) == before + 2
 
 
+OBJECTS = {
+    "an SVI object": lambda: own_svi(),
+    "an SVI object with a function as guide": lambda: own_svi(guide),
+    "an MCMC object": lambda: MCMC(NUTS(kernel), num_warmup=20, num_samples=20, progress_bar=False),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("inference", ["svi", "nuts", "auto"])
+@pytest.mark.parametrize("inference", ["svi", "nuts", "auto", *OBJECTS])
 @pytest.mark.filterwarnings("ignore::aimz.FitWarning")
 def test_a_warm_fit_traces_and_compiles_nothing(inference):
+    inference = OBJECTS.get(inference, lambda: inference)()
     X = np.linspace(-1, 1, ROWS, dtype=np.float32)[:, None]
 
     def fitted(key: int) -> Any:
@@ -206,3 +255,19 @@ def test_a_warm_fit_traces_and_compiles_nothing(inference):
     fitted(2)
     after = program_stats()
     assert (after["traced"] - before["traced"], after["made"] - before["made"]) == (0, 0)
+
+
+@pytest.mark.filterwarnings("ignore::aimz.FitWarning")
+def test_a_users_objects_that_change_between_fits_are_followed():
+    X = np.linspace(-1, 1, ROWS, dtype=np.float32)[:, None]
+
+    def means(im: ImpactModel) -> list[float]:
+        found = []
+        for rate in (1e-6, 0.1, 1e-6):
+            RATES[0] = rate
+            im.fit(X, 5 * X[:, 0], num_steps=60, num_samples=40, progress=False, rng_key=1)
+            found.append(float(im.posterior["b"].mean()))
+        return found
+
+    afresh = means(ImpactModel(kernel, inference=own_svi(), rng_key=0))
+    assert afresh[0] == afresh[2] != afresh[1]

@@ -366,10 +366,12 @@ class _Chains:
         return states, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], piece)
 
     def _program_of(self, fn: Callable[..., Any], *arguments: object) -> Bound:
-        """A program of this class, which closes over nothing else; a user's sampler has no name."""
+        """A program of this class, which closes over nothing else but a user's sampler."""
         beside = (self.plan.settings, self.plan.warmup, self.is_careful)
-        named = beside if self.given is None else None
-        return program_of(self.problem, fn, *arguments, version=self.version, beside=named)
+        users = () if self.given is None else (self.given.sampler,)
+        return program_of(
+            self.problem, fn, *arguments, version=self.version, beside=beside, users=users
+        )
 
     def _sampler(self, fixed: tuple[Any, ...]) -> "_Sampler":
         """A private sampler; called inside a trace."""

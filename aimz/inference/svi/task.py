@@ -73,8 +73,8 @@ class Task:
 
     def program(self, fn: Callable[..., Any], *args: object, beside: tuple[Hashable, ...]) -> Bound:
         """The program of a function that closes over the task and `beside`; see `program_of`."""
-        named = beside if self.given is None else None  # a user's objects have no name
-        return program_of(self.problem, fn, *args, version=self.version, beside=named)
+        users = () if self.given is None else (self.given,)
+        return program_of(self.problem, fn, *args, version=self.version, beside=beside, users=users)
 
     @property
     def is_mutable(self) -> bool:
