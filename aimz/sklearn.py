@@ -61,6 +61,7 @@ class _Impact(Portable, BaseEstimator):  # type: ignore[misc]  # no stubs
         random_state: int | np.random.RandomState | None = 0,
         param_input: str = "X",
         param_output: str = "y",
+        on_bad_fit: str = "warn",
         verbose: int = 0,
     ) -> None:
         self.kernel = kernel
@@ -71,6 +72,7 @@ class _Impact(Portable, BaseEstimator):  # type: ignore[misc]  # no stubs
         self.random_state = random_state
         self.param_input = param_input
         self.param_output = param_output
+        self.on_bad_fit = on_bad_fit
         self.verbose = verbose
 
     def predict_draws(self, X: ArrayLike) -> np.ndarray:
@@ -103,6 +105,7 @@ class _Impact(Portable, BaseEstimator):  # type: ignore[misc]  # no stubs
         if self.inference is not None:
             options["inference"] = self.inference
         settings: Any = {"num_samples": self.num_samples, "num_steps": self.num_steps}
+        settings["on_bad_fit"] = self.on_bad_fit
         model = ImpactModel(rng_key=int(seed), **settings, **options)
         with self._precision():
             self.model_ = model.fit(
@@ -210,6 +213,8 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
         Seed; the same one gives the same draws.
     param_input, param_output : str
         Names of the kernel's arguments.
+    on_bad_fit : {"warn", "raise", "ignore"}
+        What a fit does whose numbers may be wrong, as in `ImpactModel`.
     verbose : int
         Above 0, progress bars.
 
@@ -335,7 +340,8 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
         default.
     inference : str, SVI, MCMC or engine, optional
         Replaces the Laplace approximation, or `"auto"` where there is a kernel.
-    num_samples, num_steps, prior_scale, random_state, param_input, param_output, verbose
+    num_samples, num_steps, prior_scale, random_state, param_input, param_output, on_bad_fit,
+    verbose
         As in `ImpactRegressor`.
 
     Attributes

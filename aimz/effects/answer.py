@@ -171,8 +171,11 @@ def contrasts_of(question: Question, names: list[Any]) -> list[tuple[Any, Any]]:
     return [(names[mediated[0]], names[mediated[1]])]
 
 
-def attributes_of_effect(question: Question, scenarios: Scenarios) -> dict[str, Any]:
-    """What was asked, as attributes of the answer."""
+def attributes_of_effect(
+    question: Question, scenarios: Scenarios, health: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What was asked, and how far the fit can be trusted, as attributes of the answer."""
+    verdict = {"fit_verdict": health["verdict"]} if "verdict" in health else {}
     return {
         "estimand": question.estimand,
         "comparison": question.comparison,
@@ -180,6 +183,7 @@ def attributes_of_effect(question: Question, scenarios: Scenarios) -> dict[str, 
         "population": question.population,
         "rung": question.rung,
         "words": " ".join(map(str, scenarios.own.words)),
+        **verdict,
     }
 
 

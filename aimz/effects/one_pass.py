@@ -104,7 +104,7 @@ def effect_of(
     )
     names = list(scenarios.prepared)
     draws = answer_of(question, averages, names, shape).rename("effect")
-    draws.attrs = attributes_of_effect(question, scenarios)
+    draws.attrs = attributes_of_effect(question, scenarios, health)
     bounds = {n: averages[key] for n, key in BOUNDS.items() if key in averages}
     has_bounds = bool(np.all(np.isfinite(bounds.get("upper", np.nan))))
     redrawn = {n for p in scenarios.prepared.values() for n in p.redrawn}

@@ -75,6 +75,8 @@ class _Answer(Protocol):
     def scenarios(self) -> Compared: ...
     @property
     def redrawn(self) -> tuple[str, ...]: ...
+    @property
+    def fault(self) -> str: ...
 
     def summary(
         self, *, ci_prob: float | None = ..., ci_kind: str | None = ..., direction: str = ...
@@ -485,4 +487,5 @@ def _facts(effect: _Answer) -> list[str]:
         f"{effect.rows:,} row{'s' if effect.rows != 1 else ''}",
         f"{sizes['chain'] * sizes['draw']:,} draws in {chains}",
         *([f"drawn anew: {', '.join(effect.redrawn)}"] if effect.redrawn else []),
+        *([f"the fit is bad: {effect.fault}"] if effect.fault else []),
     ]

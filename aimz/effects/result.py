@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from aimz.choices import bounds_of, check_choice, check_interval
 from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
-from aimz.effects.wording import Compared, labels_of, share_text
+from aimz.effects.wording import Compared, fault_of, labels_of, share_text
 from aimz.libraries import pd, xr
 from aimz.plots import label_text
 
@@ -108,7 +108,7 @@ class Effect:
         DataFrame
             Mean, sd, the interval (its kind and probability are in the names of its columns), and
             the probability of an effect in the direction, or for a probability the posterior means
-            of its bounds.
+            of its bounds. Where the fit is bad, the column `fit` says why.
 
         Raises
         ------
@@ -143,9 +143,11 @@ class Effect:
             table[f"P({low:g} <= effect <= {high:g})"] = inside.values
         table.insert(0, "estimand", self.question.estimand)
         table.insert(1, "comparison", self.question.comparison)
+        if self.fault:
+            table.insert(2, "fit", f"bad: {self.fault}")
         if self._is_pair:
             labels = {"contrast": [str(self.scenarios)] * len(table), **labels}
-        for place, (name, values) in enumerate(labels.items(), 2):
+        for place, (name, values) in enumerate(labels.items(), 3 if self.fault else 2):
             table.insert(place, name, values)
         return table
 
@@ -253,6 +255,11 @@ class Effect:
         tree.attrs.update(self.draws.attrs, account=self._account())
         return tree
 
+    @property
+    def fault(self) -> str:
+        """What is wrong with the fit behind the effect, such as "k-hat"; empty where nothing is."""
+        return fault_of(self.diagnostics)
+
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001
         """Draws, (chain, draw, ...): what ArviZ and NumPy make of an effect as it is."""
         draws = self.draws.transpose(*_SAMPLE, ...).to_numpy()
@@ -297,6 +304,7 @@ class Effect:
         mediated = f"; mediator: {asked.mediator}" if asked.mediator else ""
         chains = f"{sizes['chain']} chain{'s' if sizes['chain'] > 1 else ''}"
         redrawn = f"; drawn anew: {', '.join(self.redrawn)}" if self.redrawn else ""
+        doubt = f" The fit is bad ({self.fault}): do not trust the number." if self.fault else ""
         listed = ", ".join(f"{site} by {_SHARED[how]}" for site, how in self.couplings.items())
         coupled = f"; noise shared between worlds: {listed}" if listed else ""
         return (
@@ -304,7 +312,7 @@ class Effect:
             f"target: {asked.target} ({TARGETS[asked.target]}); "
             f"population: {asked.population} ({POPULATIONS[asked.population]}); "
             f"rung: {asked.rung} ({RUNGS[asked.rung]}){coupled}{mediated}; "
-            f"{self._num_draws:,} posterior draws in {chains}{redrawn}."
+            f"{self._num_draws:,} posterior draws in {chains}{redrawn}.{doubt}"
         )
 
     def _cells(self) -> tuple[dict[str, list[Any]], xr.DataArray]:

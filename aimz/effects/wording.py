@@ -12,7 +12,7 @@ import numpy as np
 from aimz.libraries import pd, xr
 from aimz.plots import scalar_text
 
-__all__ = ["Compared", "in_words", "labels_of", "share_text"]
+__all__ = ["Compared", "fault_of", "in_words", "labels_of", "share_text"]
 
 
 #: Settings of one scenario, and scenarios, that are spelled out.
@@ -76,6 +76,13 @@ class Compared:
         if len(arms) == 2:
             return f": {arms[1]} against {arms[0]}"
         return f", against {arms[0]}" if arms else ""
+
+
+def fault_of(health: Mapping[str, Any]) -> str:
+    """What is wrong with a fit, of its account: codes of its warnings; empty where nothing is."""
+    kind, _, codes = str(health.get("verdict", "")).partition(": ")
+    faults = [codes] if kind == "bad" else []
+    return ", ".join([*faults, *(["interrupted"] if health.get("interrupted") else [])])
 
 
 def in_words(changes: Mapping[Any, Mapping[str, Any]]) -> Compared:

@@ -1,6 +1,6 @@
 """Fits: the kernel with its data, what an engine makes of them, and what later calls must know."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from aimz.choices import check_choice, check_switches
 from aimz.data import Arguments, Known, check_positive, row_fingerprint
-from aimz.errors import InputError, Note
+from aimz.errors import AimzError, FitWarning, InputError, Note
 from aimz.inference import (
     Fit,
     ObjectEngine,
@@ -22,7 +22,7 @@ from aimz.model.setup import KeyLike, Setup
 from aimz.prediction import Fitted, Use, check_same_data, fitted_on, problem_of
 from aimz.results import check_labels
 
-__all__ = ["Data", "fit", "more", "numpyro_object", "showing", "step", "variational"]
+__all__ = ["Data", "data_of", "fit", "more", "numpyro_object", "showing", "step", "variational"]
 
 
 class _NoResultError(InputError, AttributeError):
@@ -38,17 +38,42 @@ class Data:
     missing: str = "raise"
 
 
+def data_of(setup: Setup, method: Callable[..., Any], named: Mapping[str, Any]) -> Data:
+    """Data that are passed by name only, the weights of their rows among them."""
+    arguments = dict(named)
+    options = arguments.pop("sample_weight", None), arguments.pop("missing", "raise")
+    rows = {name: arguments.pop(name, None) for name in setup.names}
+    return Data({**rows, **setup.arguments(method, arguments)}, *options)
+
+
 def fit(
-    setup: Setup, data: Data, settings: Settings, rng_key: KeyLike | None, before: Fitted | None
+    setup: Setup,
+    data: Data,
+    settings: Settings,
+    rng_key: KeyLike | None,
+    before: Fitted | None,
+    on_bad_fit: str,
 ) -> tuple[Fitted, tuple[Note, ...]]:
     """Fit afresh, or go on from the fit `before`; returns what the fit leaves, and its notes."""
     _check_options(data, settings)
+    check_choice(on_bad_fit, "on_bad_fit", ("warn", "raise", "ignore"))
     engine = setup.engine
     state = None if before is None else before.fit.state
     known = None if before is None or state is None else before.known
     problem, arguments = _problem(setup, data, known)
     done = engine.fit(setup.key(rng_key, Use.FIT), problem, settings, state=state)
-    return fitted_on(problem, arguments, done), (*problem.notes, *done.notes)
+    notes = _passed((*problem.notes, *done.notes), on_bad_fit)
+    return fitted_on(problem, arguments, done), notes
+
+
+def _passed(notes: tuple[Note, ...], on_bad_fit: str) -> tuple[Note, ...]:
+    """What is shown of the notes of a fit, if its numbers may leave at all."""
+    bad = [note for note in notes if issubclass(note.category, FitWarning)]
+    if on_bad_fit == "warn" or not bad:
+        return notes
+    if on_bad_fit == "raise":
+        raise AimzError(bad[0].message, code=bad[0].code)
+    return tuple(note for note in notes if note not in bad)
 
 
 def step(

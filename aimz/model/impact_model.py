@@ -27,7 +27,7 @@ from aimz.model import account, asking, criticising, fitting, predicting, saving
 from aimz.model.copying import Portable
 from aimz.model.fitting import Data
 from aimz.model.metadata_routing import Routed
-from aimz.model.notes import SAID_ONCE, show
+from aimz.model.notes import SAID_ONCE, notes_on_key, show
 from aimz.model.predicting import Planned
 from aimz.model.setup import Inference, Kernel, KeyLike, PathLike, RowsLike, Setup, check_parameters
 from aimz.options import progress_bar
@@ -76,6 +76,9 @@ class ImpactModel(Routed, Portable):
         Fit settings; the same argument of a fit method overrides them.
     warm_start : bool, default False
         Continue from the last fit instead of starting afresh.
+    on_bad_fit : {"warn", "raise", "ignore"}, default "warn"
+        What a fit does whose numbers may be wrong: warn, raise the same as an error and leave the
+        model as it was, or say nothing. Effects of such a fit say so in any case.
     coords, dims : mapping, optional
         Labels of dimensions, as in ArviZ.
 
@@ -118,6 +121,7 @@ class ImpactModel(Routed, Portable):
         epochs: int | None = None,
         num_steps: int | None = None,
         warm_start: bool = False,
+        on_bad_fit: str = "warn",
         coords: Mapping[str, Sequence[Any]] | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
         **unknown: Any,
@@ -133,12 +137,11 @@ class ImpactModel(Routed, Portable):
         self.epochs = epochs
         self.num_steps = num_steps
         self.warm_start = warm_start
+        self.on_bad_fit = on_bad_fit
         self.coords = coords
         self.dims = dims
         read_signature(kernel, param_input, param_output)
-        if getattr(rng_key, "dtype", None) == np.uint32:
-            text = "rng_key is a legacy key of two words. Pass jax.random.key(seed) instead."
-            show([Note(DeprecationWarning, text, "")])
+        show(notes_on_key(rng_key))
 
     # ---------------------------------------------------------------- fitting
 
@@ -158,6 +161,7 @@ class ImpactModel(Routed, Portable):
         shuffle: bool = True,
         sample_weight: ArrayLike | None = None,
         missing: str = "raise",
+        on_bad_fit: str | None = None,
         **kwargs: Any,
     ) -> Self:
         """Fit the posterior; with no settings, train until the loss has reached a plateau.
@@ -190,6 +194,8 @@ class ImpactModel(Routed, Portable):
         missing : {"raise", "mask"}
             What to do with outcomes that are NaN: refuse them, or leave them out of the likelihood.
             Of a vector the elements that are there count, where its family has marginals.
+        on_bad_fit : {"warn", "raise", "ignore"}, optional
+            What to do where the numbers may be wrong; default as the model says.
         **kwargs
             The kernel's other arguments.
 
@@ -197,6 +203,11 @@ class ImpactModel(Routed, Portable):
         -------
         ImpactModel
             The model itself.
+
+        Warns
+        -----
+        FitWarning
+            The numbers may be wrong; `diagnostics_["verdict"]` says why.
 
         Examples
         --------
@@ -217,7 +228,7 @@ class ImpactModel(Routed, Portable):
             **chains,
         )
         data = Data(self._setup.arguments(self.fit, kwargs, X, y), sample_weight, missing)
-        return self._fit(data, settings, rng_key)
+        return self._fit(data, settings, rng_key, on_bad_fit)
 
     def fit_on_batch(
         self,
@@ -232,6 +243,7 @@ class ImpactModel(Routed, Portable):
         progress: bool = True,
         sample_weight: ArrayLike | None = None,
         missing: str = "raise",
+        on_bad_fit: str | None = None,
         **kwargs: Any,
     ) -> Self:
         """Fit the whole data as one batch, by any engine.
@@ -240,7 +252,8 @@ class ImpactModel(Routed, Portable):
         ----------
         num_steps : int, optional
             Exactly so many steps of SVI; default the model's `num_steps`, or else 10,000.
-        X, y, num_chains, num_warmup, num_samples, rng_key, progress, sample_weight, missing
+        X, y, num_chains, num_warmup, num_samples, rng_key, progress, sample_weight, missing and
+        on_bad_fit
             As in `fit`.
         **kwargs
             The kernel's other arguments.
@@ -266,7 +279,7 @@ class ImpactModel(Routed, Portable):
             **chains,
         )
         data = Data(self._setup.arguments(self.fit_on_batch, kwargs, X, y), sample_weight, missing)
-        return self._fit(data, settings, rng_key)
+        return self._fit(data, settings, rng_key, on_bad_fit)
 
     def train_on_batch(
         self,
@@ -375,11 +388,8 @@ class ImpactModel(Routed, Portable):
         >>> more["b"].shape, bool(np.isin(more["b"], im.posterior["b"]).any())
         ((200,), False)
         """
-        before, data = self._trained(), None
-        if kwargs:
-            weights, missing = kwargs.pop("sample_weight", None), kwargs.pop("missing", "raise")
-            rows = {name: kwargs.pop(name, None) for name in self._setup.names}
-            data = Data({**rows, **self._setup.arguments(self.sample, kwargs)}, weights, missing)
+        before = self._trained()
+        data = fitting.data_of(self._setup, self.sample, kwargs) if kwargs else None
         count = self._setting("num_samples", num_samples) or 1000
         drawn, now = fitting.more(self._setup, before, data, rng_key, count)
         if return_sites is not None:
@@ -1267,15 +1277,17 @@ class ImpactModel(Routed, Portable):
         roles, labels = (self.param_input, self.param_output), (self.coords, self.dims)
         return Setup(self.kernel, roles, self.inference, self.rng_key, self.num_samples, *labels)
 
-    def _setting(self, name: str, value: int | None) -> int | None:
+    def _setting(self, name: str, value: Any) -> Any:
         """A setting of a fit: as a method was called, or else the model's own."""
-        own: int | None = getattr(self, name)
-        return own if value is None else value
+        return getattr(self, name) if value is None else value
 
-    def _fit(self, data: Data, settings: Settings, rng_key: KeyLike | None) -> Self:
+    def _fit(
+        self, data: Data, settings: Settings, rng_key: KeyLike | None, on_bad_fit: str | None
+    ) -> Self:
         check_switches(warm_start=self.warm_start)
         before = self._fitted if self.warm_start else None
-        self._fitted, notes = fitting.fit(self._setup, data, settings, rng_key, before)
+        gate = self._setting("on_bad_fit", on_bad_fit)
+        self._fitted, notes = fitting.fit(self._setup, data, settings, rng_key, before, gate)
         show(notes)
         return self
 

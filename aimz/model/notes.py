@@ -7,10 +7,12 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from aimz.errors import AimzWarning, Note
 from aimz.programs import TRACE_LOCK
 
-__all__ = ["SAID_ONCE", "show"]
+__all__ = ["SAID_ONCE", "notes_on_key", "show"]
 
 # What is said of a fit once, not at every call of a service that sends the same.
 SAID_ONCE = frozenset({"columns-unnamed", "single-precision"})
@@ -23,6 +25,14 @@ def show(notes: Sequence[Note]) -> None:
     with TRACE_LOCK:  # tracing changes the filters, which are one for all threads
         for note in notes:
             warnings.warn(_as_warning(note), skip_file_prefixes=_not_the_users())
+
+
+def notes_on_key(rng_key: object) -> tuple[Note, ...]:
+    """Say that a key is of an old kind."""
+    if getattr(rng_key, "dtype", None) != np.uint32:
+        return ()
+    text = "rng_key is a legacy key of two words. Pass jax.random.key(seed) instead."
+    return (Note(DeprecationWarning, text, ""),)
 
 
 @functools.cache
