@@ -1,7 +1,7 @@
 # Every target sets itself up in .venv first; `make test` is what CI runs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart examples pictures test test-all check format docs bench bench-quick calibrate clean
+.PHONY: help setup quickstart examples pictures test test-all check format docs site site-all release-check bench bench-quick calibrate clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -22,8 +22,8 @@ quickstart: $(READY)  ## estimate a real effect on real data (under two minutes)
 examples: $(READY)  ## four more: an experiment, overlap, counterfactuals, mediation (five minutes)
 	@for name in $(EXAMPLES); do $(PY) examples/$$name.py || exit 1; done
 
-pictures: examples  ## the same, and take their pictures into the pages
-	@cp $(EXAMPLES:%=examples/%.png) docs/
+pictures: quickstart examples  ## the same, and take their pictures into the pages
+	@cp examples/quickstart.png $(EXAMPLES:%=examples/%.png) docs/
 
 test: check  ## lint, types and the fast tests
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
@@ -43,6 +43,15 @@ format: $(READY)  ## apply the formatter and the safe fixes
 docs: $(READY)  ## run every example of the README, the docs and the docstrings
 	$(PY) -m pytest tests/pages/test_docs.py
 	$(PY) -m pytest --doctest-modules aimz
+
+site: $(READY)  ## build the site into build/site, without running its notebooks anew where they have not changed
+	$(PY) -m sphinx -W --keep-going -q -b html docs build/site
+
+site-all: $(READY)  ## the same from nothing: every notebook runs
+	AIMZ_SITE_EXECUTION=force $(PY) -m sphinx -E -W --keep-going -q -b html docs build/site
+
+release-check: $(READY)  ## build wheel and sdist, use them in a clean environment, and test the oldest versions allowed (long)
+	$(PY) scripts/release_check.py --bounds
 
 bench: $(READY)  ## measure every row of docs/performance.md beside the published package, and write it (40 minutes)
 	$(PY) bench/benchmark.py $(BENCH)

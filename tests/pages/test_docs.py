@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Pages whose examples fit models or compile many programs; the README fits in the fast suite.
 SLOW = {
+    "SKILL.md",
     "concepts.md",
     "counterfactuals.md",
     "evidence.md",
@@ -17,7 +18,9 @@ SLOW = {
     "pipelines.md",
     "time_and_trials.md",
 }
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SKILL = ROOT / "aimz" / ".agents" / "skills" / "aimz" / "SKILL.md"
+WRITTEN = [page for page in (ROOT / "docs").rglob("*.md") if "api" not in page.parts]
+PAGES = [ROOT / "README.md", SKILL, *sorted(WRITTEN)]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -49,3 +52,20 @@ def test_links_of_the_page_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing, f"no such file: {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_pictures_of_the_page_are_described(page):
+    """Who does not see a picture reads what it shows."""
+    text = page.read_text()
+    described = re.findall(r"!\[([^\]]*)\]\(|:img-alt: *(.*)", text)
+    assert text.count(":img-top:") + text.count("![") == len(described)
+    assert all(len("".join(alt).split()) > 3 for alt in described), described
+
+
+def test_codes_that_the_skill_names_are_codes():
+    rows = re.findall(r"^\|[^|]*\|([^|]*)\|[^|]*\|$", SKILL.read_text(), re.MULTILINE)
+    named = {code for row in rows for code in re.findall(r"`([a-z-]+)`", row)}
+    known = set(re.findall(r"`([a-z-]+)`", (ROOT / "docs" / "errors.md").read_text()))
+    assert named
+    assert named <= known, named - known
