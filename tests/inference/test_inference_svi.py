@@ -231,11 +231,24 @@ def test_a_kernel_that_scales_itself_is_not_scaled_again():
 
 
 def test_every_row_is_used_equally_often():
-    from aimz.inference.svi.course import Plan, batches
+    from aimz.inference.svi.course import Batches, Plan
 
-    source = batches(Plan(rows=10, batch=4, steps=None, shuffle=True), jax.random.key(0))
-    rows = np.concatenate([next(source) for _ in range(5)])
-    np.testing.assert_array_equal(np.bincount(rows), np.full(10, 2))
+    source = Batches(Plan(rows=10, batch=4, steps=None, shuffle=True), jax.random.key(0))
+    rows = source.chunk(5)[:5]
+    np.testing.assert_array_equal(np.bincount(rows.ravel()), np.full(10, 2))
+
+
+@pytest.mark.parametrize("rows", [4, 10, 103])
+def test_batches_made_ready_before_are_those_that_would_come(rows):
+    from aimz.inference.svi.course import CHUNK, Batches, Plan
+
+    plan = Plan(rows=rows, batch=4, steps=None, shuffle=True)
+    plain, ahead = (Batches(plan, jax.random.key(0)) for _ in range(2))
+    for count, ready in ((3, 1), (1, 0), (CHUNK, CHUNK), (2, 7)):
+        first, same = plain.chunk(count), ahead.chunk(count)
+        ahead.prepare(ready)
+        np.testing.assert_array_equal(first, same)
+        assert first.shape == (CHUNK, 4)
 
 
 def test_epochs_and_steps_are_exact():

@@ -13,8 +13,9 @@ minibatches a window is at least one epoch, up to 2,000 steps.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -26,9 +27,10 @@ from aimz.inference.progress import Bar
 
 __all__ = [
     "CHUNK",
+    "Advance",
+    "Batches",
     "Phase",
     "Plan",
-    "batches",
     "has_settled",
     "interrupted_note",
     "plan_fit",
@@ -76,6 +78,15 @@ class Phase:
     average: bool = False
 
 
+class Advance(Protocol):
+    """What begins a chunk of steps of a course, and returns what waits for their losses."""
+
+    def __call__(
+        self, course: Course, index: np.ndarray | None, active: np.ndarray, phase: Phase, /
+    ) -> Callable[[], np.ndarray]:
+        """Begin them."""
+
+
 def plan_fit(problem: Problem, settings: Settings) -> Plan:
     """Decide the batches and the number of steps."""
     rows = problem.inputs.rows
@@ -104,23 +115,49 @@ def plan_fit(problem: Problem, settings: Settings) -> Plan:
     return Plan(rows, batch, steps, settings.shuffle, tuple(notes), factors)
 
 
-def batches(plan: Plan, rng_key: jax.Array) -> Iterator[np.ndarray]:
-    """Row numbers of one batch after another, endlessly."""
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(as_seed(rng_key))))
-    waiting = np.empty(0, np.int32)
-    while True:
-        while len(waiting) < plan.batch:
-            order = generator.permutation(plan.rows) if plan.shuffle else np.arange(plan.rows)
-            waiting = np.concatenate([waiting, order.astype(np.int32)])
-        yield waiting[: plan.batch]
-        waiting = waiting[plan.batch :]
+class Batches:
+    """Row numbers of one batch after another, endlessly.
+
+    Parameters
+    ----------
+    plan : Plan
+        How many rows there are and are in a batch, and whether they are shuffled.
+    rng_key : jax.Array
+        What their order follows from.
+    """
+
+    def __init__(self, plan: Plan, rng_key: jax.Array) -> None:
+        self.plan = plan
+        seed = np.random.SeedSequence(as_seed(rng_key))
+        self._generator = np.random.Generator(np.random.Philox(seed))
+        self._waiting = np.empty(0, np.int32)
+
+    def chunk(self, count: int) -> np.ndarray:
+        """The next `count` batches, padded to a chunk with the last of them."""
+        self.prepare(count)
+        size = count * self.plan.batch
+        rows, self._waiting = self._waiting[:size], self._waiting[size:]
+        rows = rows.reshape(count, -1)
+        return np.concatenate([rows, *[rows[-1:]] * (CHUNK - count)])
+
+    def prepare(self, count: int) -> None:
+        """Have the rows of so many batches ready."""
+        missing = count * self.plan.batch - len(self._waiting)
+        if missing > 0:
+            orders = [self._order() for _ in range(-(-missing // self.plan.rows))]
+            self._waiting = np.concatenate([self._waiting, *orders])
+
+    def _order(self) -> np.ndarray:
+        rows = self.plan.rows
+        order = self._generator.permutation(rows) if self.plan.shuffle else np.arange(rows)
+        return order.astype(np.int32)
 
 
 def run_phases(
-    advance: Callable[[Course, np.ndarray | None, np.ndarray, Phase], np.ndarray],
+    advance: Advance,
     course: Course,
     phases: list[Phase],
-    source: Iterator[np.ndarray] | None,
+    source: Batches | None,
     *,
     progress: bool,
 ) -> Course:
@@ -160,10 +197,10 @@ def interrupted_note(steps: int) -> Note:
 
 
 def _run_phase(
-    advance: Callable[[Course, np.ndarray | None, np.ndarray, Phase], np.ndarray],
+    advance: Advance,
     course: Course,
     phase: Phase,
-    source: Iterator[np.ndarray] | None,
+    source: Batches | None,
     bar: Bar,
 ) -> None:
     """Run one phase chunk by chunk until its steps are done or its loss has settled."""
@@ -171,22 +208,19 @@ def _run_phase(
     done, limit = 0, phase.steps or phase.most
     while done < limit:
         count = min(CHUNK, limit - done)
-        rows = None if source is None else _chunk_rows(source, count)
-        losses = advance(course, rows, np.arange(CHUNK) < count, phase)[:count]
+        rows = None if source is None else source.chunk(count)
+        wait = advance(course, rows, np.arange(CHUNK) < count, phase)
+        done += count
+        if source is not None:  # while the steps are computed
+            source.prepare(min(CHUNK, limit - done))
+        losses = wait()[:count]
         _check_finite(losses, course.steps, phase)
         course.losses.append(losses)
-        done += count
         bar.advance(count, f"loss {losses.mean():.5g}")
         if phase.steps is None:
             course.settled = has_settled(np.concatenate(course.losses[first:]), phase.window)
             if course.settled:
                 return
-
-
-def _chunk_rows(source: Iterator[np.ndarray], count: int) -> np.ndarray:
-    """Rows of `count` batches, padded to a chunk with the last of them."""
-    rows = [next(source) for _ in range(count)]
-    return np.stack(rows + [rows[-1]] * (CHUNK - count))
 
 
 def _check_finite(losses: np.ndarray, before: int, phase: Phase) -> None:

@@ -8,7 +8,7 @@ set-up computes beyond that is unused, and the compiler removes it.
 import importlib.util
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -36,9 +36,9 @@ from aimz.inference.normal import REFINED_DIM, WhitenedNormal, find_start
 from aimz.inference.progress import Bar
 from aimz.inference.svi.course import (
     CHUNK,
+    Batches,
     Phase,
     Plan,
-    batches,
     interrupted_note,
     plan_fit,
     run_phases,
@@ -147,7 +147,7 @@ class SVIEngine:
         course = Course(record.svi)
         one = Phase(1, 1, 1, STEP_RATE if self.given is None else None)
         advance = advance_by_chunks(task, Plan(rows, rows, 1, shuffle=False), record, step_program)
-        losses = advance(course, None, np.arange(CHUNK) < 1, one)
+        losses = advance(course, None, np.arange(CHUNK) < 1, one)()
         return record._replace(svi=course.state, steps=record.steps + 1), float(losses[0])
 
     def fit_of(
@@ -273,9 +273,9 @@ def _train(
     rng_key: jax.Array, task: Task, plan: Plan, settings: Settings, record: SVIRecord
 ) -> tuple[SVIRecord, Course]:
     """Run the plan's steps from a state."""
-    source: Iterator[np.ndarray] | None = None
+    source: Batches | None = None
     if not plan.is_whole:
-        source = batches(plan, jax.random.fold_in(rng_key, record.steps))
+        source = Batches(plan, jax.random.fold_in(rng_key, record.steps))
     course = Course(record.svi)
     advance = advance_by_chunks(task, plan, record, chunk_compiled)
     run_phases(advance, course, _phases(task, plan, record), source, progress=settings.progress)

@@ -11,7 +11,7 @@ from numpyro.infer.svi import SVIState
 from aimz.arrays import Array
 from aimz.inference.binding import RowScale
 from aimz.inference.engine import Course
-from aimz.inference.svi.course import Phase, Plan
+from aimz.inference.svi.course import Advance, Phase, Plan
 from aimz.inference.svi.task import SVIRecord, Task
 from aimz.programs import Cache
 
@@ -58,14 +58,14 @@ def _chunk_program(task: Task, plan: Plan) -> Callable[..., Any]:
 
 def advance_by_chunks(
     task: Task, plan: Plan, record: SVIRecord, compile_chunk: Callable[..., Any]
-) -> Callable[[Course, np.ndarray | None, np.ndarray, Phase], np.ndarray]:
-    """The function that moves a course on by a chunk of steps and returns their losses."""
+) -> Advance:
+    """The function that moves a course on by a chunk of steps, whose losses come when asked for."""
     chunk = _chunk_program(task, plan)
     program: list[Callable[..., Any]] = []
 
     def advance(
         course: Course, index: np.ndarray | None, active: np.ndarray, phase: Phase
-    ) -> np.ndarray:
+    ) -> Callable[[], np.ndarray]:
         state = course.state if phase.rate is None else _with_rate(course.state, phase.rate)
         arguments = (
             state,
@@ -78,12 +78,15 @@ def advance_by_chunks(
         if not program:
             program.append(compile_chunk(task, plan, chunk, *arguments))
         (course.state, total), losses = program[0](*arguments)
-        if phase.average:
-            before = course.total
-            total = jax.tree.map(np.asarray, total)
-            course.total = total if before is None else jax.tree.map(np.add, before, total)
-            course.averaged += int(active.sum())
-        return np.asarray(losses)
+
+        def wait() -> np.ndarray:
+            if phase.average:
+                before, now = course.total, jax.tree.map(np.asarray, total)
+                course.total = now if before is None else jax.tree.map(np.add, before, now)
+                course.averaged += int(active.sum())
+            return np.asarray(losses)
+
+        return wait
 
     return advance
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.optim import optax_to_numpyro
@@ -62,14 +63,14 @@ class Task:
     @cached_property
     def arrays(self) -> dict[str, Any]:
         """The kernel's arguments where it computes: all programs of a fit read the same."""
-        arrays: dict[str, Any] = jax.tree.map(jnp.asarray, dict(self.problem.inputs.arrays))
+        arrays: dict[str, Any] = jax.tree.map(_on_device, dict(self.problem.inputs.arrays))
         return arrays
 
     @cached_property
     def weights(self) -> jax.Array | None:
         """The weights of the rows, likewise."""
         weights = self.problem.weights
-        return None if weights is None else jnp.asarray(weights)
+        return None if weights is None else _on_device(weights)
 
     def program(self, fn: Callable[..., Any], *args: object, beside: tuple[Hashable, ...]) -> Bound:
         """The program of a function that closes over the task and `beside`; see `program_of`."""
@@ -114,3 +115,8 @@ class Task:
 
 def empty_guide(**_: object) -> None:
     """Guide of a kernel without latent sites."""
+
+
+def _on_device(leaf: Any) -> jax.Array:
+    """An array for the programs of one fit, which reads it in place or copies it once."""
+    return jax.device_put(leaf) if isinstance(leaf, np.ndarray) else jnp.asarray(leaf)
