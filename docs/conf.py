@@ -74,7 +74,7 @@ copybutton_only_copy_prompt_lines = True
 
 llms_txt_description = (
     "aimz: causal impact modelling with NumPyro kernels. A kernel is a plain NumPyro model "
-    "function; ImpactModel(kernel) fits, predicts, and answers what-if questions with posterior draws."
+    "function; ImpactModel(kernel) fits, predicts, and answers what-if questions with draws."
 )
 nitpicky = False
 
