@@ -1,7 +1,5 @@
 """Engines: what turns a kernel and data into posterior draws."""
 
-from aimz.errors import Note
-from aimz.inference.auto import AutoEngine
 from aimz.inference.chains import NUTS, ChainRecord, MCMCEngine
 from aimz.inference.choice import AbsentEngine, as_engine, check_settings
 from aimz.inference.engine import (
@@ -24,23 +22,24 @@ from aimz.inference.linear import (
 )
 from aimz.inference.smc import SMC
 from aimz.inference.svi import SVIEngine, SVIRecord
+from aimz.inference.vector import DADVI, Laplace
 
 __all__ = [
+    "DADVI",
     "NUTS",
     "SMC",
     "AbsentEngine",
-    "AutoEngine",
     "ChainRecord",
     "Columns",
     "Draws",
     "Engine",
     "ExactLinear",
     "Fit",
+    "Laplace",
     "LaplaceLogistic",
     "LinearKernel",
     "LogisticKernel",
     "MCMCEngine",
-    "Note",
     "ObjectEngine",
     "Problem",
     "SVIEngine",

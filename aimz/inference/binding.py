@@ -42,6 +42,7 @@ __all__ = [
     "raw_sites",
     "row_arguments",
     "row_factors",
+    "scaled_sites",
     "take_rows",
     "version_of",
     "why_whole",
@@ -179,6 +180,13 @@ def _scales(problem: Problem, rows: int) -> Callable[[tuple[int, int]], dict[str
         return {n: np.asarray(v, np.float64) for n, v in {**given, **computed}.items()}
 
     return scales
+
+
+def scaled_sites(problem: Problem) -> list[str]:
+    """Sites whose log density the kernel multiplies by another number than one."""
+    rows = problem.inputs.rows
+    scales = _scales(problem, rows)((0, rows))
+    return sorted(name for name, scale in scales.items() if np.any(scale != 1.0))
 
 
 def _at_rows(scale: np.ndarray, site: SiteSpec, first: int, rows: int) -> np.ndarray:

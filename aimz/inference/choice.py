@@ -25,8 +25,17 @@ from aimz.inference.chains import NUTS, MCMCEngine
 from aimz.inference.engine import Draws, Engine, Fit, Problem, Settings
 from aimz.inference.smc import SMC
 from aimz.inference.svi import SVIEngine
+from aimz.inference.vector import DADVI, Laplace
 
 __all__ = ["AbsentEngine", "as_engine", "check_settings"]
+
+
+#: Engines that need nothing but their settings, by name.
+OWN: dict[str, Callable[[], Engine]] = {
+    "smc": SMC,
+    "laplace": Laplace,
+    "dadvi": DADVI,
+}
 
 
 class AbsentEngine:
@@ -67,8 +76,8 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
     Parameters
     ----------
     inference : str, NUTS, SVI, MCMC or Engine
-        A name ("auto", "svi", "nuts", "mcmc" or "smc"), settings of chains, a NumPyro object made
-        for `kernel` (an `SVI`, an `MCMC`, or a sampler), or an engine.
+        A name ("auto", "svi", "nuts", "mcmc", or one of `OWN`), settings of chains, a NumPyro
+        object made for `kernel` (an `SVI`, an `MCMC`, or a sampler), or an engine.
     kernel : callable
         The model's kernel.
 
@@ -103,7 +112,7 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
             "svi": SVIEngine,
             "nuts": MCMCEngine,
             "mcmc": MCMCEngine,
-            "smc": lambda _: SMC(),
+            **{name: _by_itself(engine) for name, engine in OWN.items()},
         }
         if inference in names:
             return names[inference](kernel)
@@ -120,6 +129,11 @@ def as_engine(inference: Any, kernel: Callable[..., Any]) -> Engine:
         "SVI (with its guide and optimiser), MCMC or sampler, or an object with fit and draw.",
         code="inference",
     )
+
+
+def _by_itself(engine: Callable[[], Engine]) -> Callable[[Callable[..., Any]], Engine]:
+    """An engine that does not ask for the kernel."""
+    return lambda _: engine()
 
 
 def check_settings(engine: Engine, called: Mapping[str, Any]) -> None:
@@ -140,7 +154,7 @@ def check_settings(engine: Engine, called: Mapping[str, Any]) -> None:
         if value is None or isinstance(engine, users):
             continue
         if not isinstance(
-            engine, MCMCEngine | SVIEngine | SMC
+            engine, MCMCEngine | SVIEngine | SMC | Laplace | DADVI
         ):  # of somebody else, who may have a use
             continue
         kind, place = ("chains", "nuts") if of_chains else ("training by steps", "svi")

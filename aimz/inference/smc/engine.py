@@ -16,6 +16,7 @@ from aimz.errors import FitWarning, InputError, Note
 from aimz.inference import health
 from aimz.inference.binding import check_draws, check_weights, fixed_params, param_notes
 from aimz.inference.engine import Draws, Fit, Problem, Settings
+from aimz.inference.evidence import why_no_evidence
 from aimz.inference.progress import Bar
 from aimz.inference.smc.steps import check_steps
 from aimz.programs import as_key
@@ -111,7 +112,7 @@ class SMC:
             course = run.from_the_prior(key, bar.advance)
         draws, particles = run.drawn(jax.random.fold_in(key, 1), course.particles, course, count)
         check_draws(problem.spec.latents, draws, self.name)
-        attrs, notes = _judged(self, course, draws)
+        attrs, notes = _judged(self, course, draws, why_no_evidence(problem))
         state = course.state(particles, attrs)
         return Fit(draws, {}, {}, attrs, state, run.params, (*param_notes(run.params), *notes))
 
@@ -140,7 +141,9 @@ def _run_of(settings: SMC, problem: Problem, params: dict[str, Any]) -> Any:
     return Run(settings, problem, params)
 
 
-def _judged(settings: SMC, course: Any, draws: Draws) -> tuple[dict[str, Any], tuple[Note, ...]]:
+def _judged(
+    settings: SMC, course: Any, draws: Draws, no_evidence: str
+) -> tuple[dict[str, Any], tuple[Note, ...]]:
     """The account of a fit and its health."""
     evidence = np.asarray(course.log_evidence, np.float64)
     judged = health.judge_chains(draws, {})
@@ -152,16 +155,18 @@ def _judged(settings: SMC, course: Any, draws: Draws) -> tuple[dict[str, Any], t
         "chains": runs,
         "particles": settings.particles,
         "temperatures": len(course.temperatures),
-        "log_evidence": float(np.logaddexp.reduce(evidence) - np.log(runs)),
-        "log_evidence_se": float(spread / np.sqrt(runs)),
-        "log_evidence_by_run": [float(value) for value in evidence],
         "ladder": [float(np.mean(value)) for value in course.temperatures],
         "acceptance": [float(np.mean(value)) for value in course.acceptance],
         "ess": [float(np.min(value)) for value in course.ess],
-        "notes": [],
+        "notes": [f"There is no evidence. {no_evidence}"] if no_evidence else [],
         **judged.attrs,
     }
     notes = judged.notes
+    if no_evidence:
+        return attrs, notes
+    attrs["log_evidence"] = float(np.logaddexp.reduce(evidence) - np.log(runs))
+    attrs["log_evidence_se"] = float(spread / np.sqrt(runs))
+    attrs["log_evidence_by_run"] = [float(value) for value in evidence]
     if spread > _MAX_SPREAD:
         message = (
             f"The log evidence differs by {spread:.1f} (standard deviation) between runs: a Bayes "

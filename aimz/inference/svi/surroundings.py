@@ -3,9 +3,8 @@
 Above a certain number of rows it is a glance: fewer draws and fewer lines. `health` judges it.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +17,9 @@ from aimz.inference import health
 from aimz.inference.binding import RowScale
 from aimz.inference.density import energy_of
 from aimz.inference.engine import Problem
+from aimz.inference.normal import CLOSE, GLANCE, Look, around_normal
 
 __all__ = ["log_weights", "look_around"]
-
-
-class _Look(NamedTuple):
-    """Draws of a guide at which the posterior's density is looked at, lines, and their origins."""
-
-    draws: int
-    lines: int
-    origins: int
-
-
-_CLOSE, _GLANCE = _Look(1000, 64, 128), _Look(250, 16, 32)
 
 
 def log_weights(
@@ -62,18 +51,11 @@ def look_around(
 ) -> dict[str, Any]:
     """Log p - log q at draws of the default guide, and log p on lines through it with their sites.
 
-    The draws come along, in standard units of the latents that the lines are of.
-
-    Called inside a trace. One density serves both: a kernel of many sites is compiled once.
+    The draws come along, in standard units of the latents that the lines are of. Called inside a
+    trace.
     """
     guide = svi.guide
     loc, scale = guide.affine(*(params[f"{guide.prefix}_{name}"] for name in ("mu", "scale")))
-    wanted = _look(problem)
-    count = min(loc.size, wanted.lines)
-    lines = np.linspace(0, loc.size - 1, count).astype(np.int32)
-    ways = scale.T[lines] if scale.ndim > 1 else jnp.zeros((count, loc.size))
-    if scale.ndim == 1:
-        ways = ways.at[np.arange(count), lines].set(scale[lines])
     kernel = handlers.substitute(handlers.seed(svi.model, 0), params)
     energy = energy_of(problem, kernel, kwargs, guide)
 
@@ -81,36 +63,11 @@ def look_around(
         with RowScale(problem, {}, weights):
             return -energy(guide._unpack_latent(point))
 
-    places = jnp.asarray(health.SECTION, loc.dtype)
     normal = guide.normal(loc, scale)
-    draws = normal.sample(keys[0], (wanted.draws,))
-    noise = _origins(keys[1], lines, wanted.origins // count, loc.size)
-    origins = loc + (noise @ scale.T if scale.ndim > 1 else noise * scale)
-    on_lines = origins[:, :, None] + places[:, None] * ways[:, None, None]
-    points = jnp.concatenate([draws, on_lines.reshape(-1, loc.size)])
-    logs = jax.lax.map(log_density, points, batch_size=20)
-    sds = jnp.linalg.norm(scale, axis=-1) if scale.ndim > 1 else scale
+    seen, lines = around_normal(keys, log_density, normal, loc, scale, _look(problem))
     numbers = [np.full(np.size(v), n) for n, v in enumerate(guide._init_locs.values())]
-    return {
-        "log_weights": logs[: wanted.draws] - normal.log_prob(draws),
-        "standard": ((draws - loc) / sds)[:, lines],
-        "sections": logs[wanted.draws :].reshape(on_lines.shape[:-1]),
-        "sites": jnp.asarray(np.concatenate(numbers)[lines]),
-    }
+    return {**seen, "sites": jnp.asarray(np.concatenate(numbers)[lines])}
 
 
-def _origins(key: jax.Array, lines: np.ndarray, each: int, dim: int) -> Any:
-    """Standard noise, (line, origin, latent): 0 along the line, else as long as draws are.
-
-    It comes in pairs of opposite signs: a normal posterior of other covariance shifts nothing.
-    """
-    count = len(lines)
-    half = jax.random.normal(key, (count, max(each // 2, 1), dim))
-    half = half.at[np.arange(count), :, lines].set(0.0)
-    length = jnp.linalg.norm(half, axis=-1, keepdims=True)
-    half *= math.sqrt(dim - 1) / jnp.where(length > 0.0, length, 1.0)
-    return jnp.concatenate([half, -half], axis=1)
-
-
-def _look(problem: Problem) -> _Look:
-    return _CLOSE if problem.inputs.rows <= health.WEIGH_ROWS else _GLANCE
+def _look(problem: Problem) -> Look:
+    return CLOSE if problem.inputs.rows <= health.WEIGH_ROWS else GLANCE

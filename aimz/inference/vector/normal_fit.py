@@ -1,0 +1,80 @@
+"""What Laplace and DADVI share: a normal over the vector, its draws, its health."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from aimz.errors import AimzError, FitWarning, Note
+from aimz.inference import health
+from aimz.inference.engine import Draws
+from aimz.inference.normal import CLOSE, GLANCE, Look, around_normal
+from aimz.inference.vector.posterior import VectorPosterior, View
+
+__all__ = ["RIVAL", "draws_of", "judged_normal", "modes_note", "root_of", "weighted_evidence"]
+
+#: Share of the evidence at another mode that is worth a word.
+RIVAL = 0.01
+
+
+def root_of(covariance: np.ndarray, what: str) -> np.ndarray:
+    """The lower root of a covariance."""
+    unit = np.sqrt(np.diag(covariance))
+    try:
+        root: np.ndarray = unit[:, None] * np.linalg.cholesky(covariance / np.outer(unit, unit))
+    except np.linalg.LinAlgError as error:
+        msg = f"The covariance of {what} is singular to rounding. Standardise the columns."
+        raise AimzError(msg, code="no-mode") from error
+    return root
+
+
+def draws_of(
+    posterior: VectorPosterior, key: jax.Array, loc: np.ndarray, root: np.ndarray, count: int
+) -> Draws:
+    """Draws of a normal, (1, draw, ...)."""
+    with jax.enable_x64(True):
+        noise = np.asarray(jax.random.normal(key, (count, len(loc)), float))
+    return posterior.draws((loc + noise @ root.T)[None])
+
+
+def judged_normal(
+    posterior: VectorPosterior, key: jax.Array, loc: np.ndarray, root: np.ndarray
+) -> tuple[health.Health, np.ndarray]:
+    """How well a normal has the posterior's shape, and log p - log q at some of its draws."""
+    rows = posterior.problem.inputs.rows
+    wanted = CLOSE if rows <= health.WEIGH_ROWS else GLANCE
+    with jax.enable_x64(True):
+        keys = jax.random.split(key, 2)
+    seen = posterior.call(_looked, keys, loc, root, wanted=wanted)
+    lines = seen.pop("lines")
+    names = [posterior.names[line] for line in lines]
+    return health.judge_shape(health.Evidence(sites=names, **seen)), seen["log_weights"]
+
+
+def _looked(
+    view: View, keys: jax.Array, loc: jax.Array, root: jax.Array, *, wanted: Look
+) -> dict[str, Any]:
+    normal = dist.MultivariateNormal(loc, scale_tril=root, validate_args=False)
+    seen, lines = around_normal((keys[0], keys[1]), view.density, normal, loc, root, wanted)
+    return {**seen, "lines": jnp.asarray(lines)}
+
+
+def weighted_evidence(log_weights: np.ndarray) -> tuple[float, float]:
+    """Log of the mean weight, and its standard error, which means something while k-hat is good."""
+    top = log_weights.max()
+    weights = np.exp(log_weights - top)
+    mean = float(weights.mean())
+    error = float(weights.std(ddof=1) / np.sqrt(len(weights)) / mean)
+    return float(top + np.log(mean)), error
+
+
+def modes_note(rival: float) -> Note:
+    """What to say of another mode."""
+    return Note(
+        FitWarning,
+        f"The posterior has another mode, with about {rival:.0%} of the evidence of both, and the "
+        "normal describes one. Tell the modes apart by priors, or use inference='smc'.",
+        "modes",
+    )

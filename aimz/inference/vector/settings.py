@@ -1,0 +1,31 @@
+"""Settings of the engines of this room, checked."""
+
+import numpy as np
+
+from aimz.errors import InputError, KernelValidationError
+from aimz.inference.vector.posterior import VectorPosterior
+
+__all__ = ["check_count", "check_dim"]
+
+_MOST_LATENTS = 2000  # whose curvature is a matrix
+
+
+def check_count(engine: str, setting: str, value: object, least: int) -> None:
+    """Refuse what is no whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        msg = (
+            f"{engine}({setting}={value!r:.60}) is no whole number of at least {least}. Pass one; "
+            "the kernel is the model's."
+        )
+        raise InputError(msg, code="settings")
+
+
+def check_dim(engine: str, posterior: VectorPosterior) -> None:
+    """Refuse more latents than a full matrix is for."""
+    dim = len(posterior.names)
+    if dim > _MOST_LATENTS:
+        msg = (
+            f"There are {dim:,} latents, and engine '{engine}' keeps a matrix of them "
+            f"(at most {_MOST_LATENTS:,}). Use inference='svi' or 'nuts'."
+        )
+        raise KernelValidationError(msg, code="terms")

@@ -1,0 +1,246 @@
+"""Engines of one density of one vector: posteriors and evidence against closed forms."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from scipy import stats
+from scipy.special import betaln
+
+from aimz import AimzError, FitWarning, ImpactModel, InputError, KernelValidationError
+from aimz.inference import DADVI, Laplace
+from aimz.testing import EngineContract
+
+
+class TestLaplace(EngineContract):
+    def make_engine(self):
+        return Laplace()
+
+
+class TestDADVI(EngineContract):
+    def make_engine(self):
+        return DADVI()
+
+
+RNG = np.random.default_rng(5)
+ENGINES = [Laplace(), DADVI()]
+NAMES = ["laplace", "dadvi"]
+each_engine = pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+
+
+def fitted(kernel, X, y, engine, seed=0, **settings):
+    model = ImpactModel(kernel, inference=engine, rng_key=seed, num_samples=1000)
+    return model.fit(X, y, progress=False, **settings)
+
+
+def zeros(rows):
+    return np.zeros((rows, 1), np.float32)
+
+
+def line(X, y=None):
+    b = numpyro.sample("b", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X @ b, 1.5), obs=y)
+
+
+X_LINE = RNG.normal(size=(30, 2)).astype(np.float32)
+X_LINE[:, 1] = 300.0 + 100.0 * X_LINE[:, 0] + X_LINE[:, 1]  # far from any unit scale
+Y_LINE = (X_LINE @ [1.0, -0.5] + 1.5 * RNG.normal(size=30)).astype(np.float32)
+
+
+@each_engine
+def test_a_normal_posterior_is_exact(engine):
+    """Covariances too, where columns are nearly the same and of other scales."""
+    model = fitted(line, X_LINE, Y_LINE, engine)
+    X = X_LINE.astype(float)
+    precision = np.eye(2) / 4.0 + X.T @ X / 1.5**2
+    covariance = np.linalg.inv(precision)
+    state = model._fitted.fit.state
+    np.testing.assert_allclose(state["loc"], covariance @ (X.T @ Y_LINE / 1.5**2), rtol=1e-4)
+    np.testing.assert_allclose(state["root"] @ state["root"].T, covariance, rtol=1e-4)
+    assert model.diagnostics_["verdict"] == "good"
+    if engine.name == "laplace":
+        cov = 4.0 * X @ X.T + 1.5**2 * np.eye(30)
+        truth = stats.multivariate_normal(np.zeros(30), cov).logpdf(Y_LINE)
+        assert model.diagnostics_["log_evidence"] == pytest.approx(truth, abs=1e-3)
+
+
+def coin(X, y=None):
+    p = numpyro.sample("p", dist.Uniform())
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Bernoulli(p), obs=y)
+
+
+@pytest.mark.slow
+def test_evidence_of_ten_thousand_coins():
+    y = (RNG.random(10_000) < 0.3).astype(np.float32)
+    found = fitted(coin, zeros(len(y)), y, Laplace()).diagnostics_
+    truth = betaln(1 + y.sum(), 1 + len(y) - y.sum())
+    assert found["log_evidence"] == pytest.approx(truth, abs=2e-3)
+    assert found["log_evidence_weighted"] == pytest.approx(truth, abs=2e-3)
+    assert np.isnan(found["log_evidence_se"])
+
+
+def sum_only(X, y=None):
+    prior = dist.ImproperUniform(dist.constraints.real, (), ())
+    total = numpyro.sample("a", prior) + numpyro.sample("b", prior)
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(total, 1.0), obs=y)
+
+
+def saddle(X, y=None):
+    a = numpyro.sample("a", dist.ImproperUniform(dist.constraints.real, (), ()))
+    b = numpyro.sample("b", dist.Normal())
+    numpyro.factor("up", 0.5 * a**2)
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b, 1.0), obs=y)
+
+
+@pytest.mark.slow
+@each_engine
+@pytest.mark.parametrize(("kernel", "way"), [(sum_only, "'a' - 'b'"), (saddle, "a'")])
+def test_a_density_that_does_not_fall_is_an_error_that_names_the_direction(engine, kernel, way):
+    with pytest.raises(AimzError, match=way) as caught:
+        fitted(kernel, zeros(4), np.ones(4, np.float32), engine)
+    assert caught.value.code == "no-mode"
+
+
+def square(X, y=None):
+    t = numpyro.sample("t", dist.Normal(0.0, 3.0))
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(t**2, 1.0), obs=y)
+
+
+def funnel(X, y=None):
+    v = numpyro.sample("v", dist.Normal(0.0, 3.0))
+    with numpyro.plate("rows", X.shape[0]):
+        x = numpyro.sample("x", dist.Normal(0.0, jnp.exp(v / 2)))
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+
+
+FUNNEL = np.array([0.2, -3.0, 0.5, 1.0, -0.4, 2.6], np.float32)
+
+
+@pytest.mark.slow
+@each_engine
+@pytest.mark.parametrize(
+    ("kernel", "y", "words"),
+    [(square, np.full(20, 4.0, np.float32), "another mode"), (funnel, FUNNEL, "Pareto-k")],
+    ids=["two modes", "funnel"],
+)
+def test_a_normal_that_is_wrong_says_so(engine, kernel, y, words):
+    with pytest.warns(FitWarning, match=words):
+        found = fitted(kernel, zeros(len(y)), y, engine).diagnostics_
+    assert found["verdict"].startswith("bad")
+
+
+def labelled(X, y=None):
+    with numpyro.plate("rows", X.shape[0]):
+        z = numpyro.sample("z", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+
+def sampled_rows(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("rows", X.shape[0], subsample_size=2):
+        numpyro.sample("y", dist.Normal(b, 1.0), obs=None if y is None else y[:2])
+
+
+def nothing(X, y=None):
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(0.0, 1.0), obs=y)
+
+
+REFUSED = [
+    (labelled, "'z' is discrete", "enumerated"),
+    (sampled_rows, "'rows' takes a subsample", "terms"),
+    (nothing, "no latent site", "terms"),
+]
+
+
+@each_engine
+@pytest.mark.parametrize(("kernel", "message", "code"), REFUSED, ids=["z", "subsample", "none"])
+def test_kernels_that_it_cannot_do_are_refused_by_name(engine, kernel, message, code):
+    with pytest.raises(KernelValidationError, match=message) as caught:
+        fitted(kernel, zeros(4), np.ones(4, np.float32), engine)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("setting", ["num_chains", "num_warmup", "num_steps", "epochs"])
+@pytest.mark.parametrize("name", ["laplace", "dadvi"])
+def test_settings_of_other_engines_are_refused(name, setting):
+    asked: dict[str, Any] = {setting: 3}
+    with pytest.raises(InputError, match=f"{setting}=3 is for"):
+        ImpactModel(coin, inference=name).fit(zeros(4), np.ones(4), **asked)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Laplace(0), lambda: Laplace(starts=True), lambda: DADVI(1)]
+)
+def test_settings_that_cannot_be_are_refused(make):
+    with pytest.raises(InputError, match="is no whole number"):
+        make()
+
+
+def scaled(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("rows", X.shape[0]), numpyro.handlers.scale(scale=2.0):
+        numpyro.sample("y", dist.Normal(b, 1.0), obs=y)
+
+
+def plain(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b, 1.0), obs=y)
+
+
+def improper(X, y=None):
+    b = numpyro.sample("b", dist.ImproperUniform(dist.constraints.real, (), ()))
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b, 1.0), obs=y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kernel", "weights", "reason"),
+    [
+        (scaled, None, "'y' is scaled"),
+        (plain, np.full(4, 2.0), "rows are weighted"),
+        (improper, None, "prior of 'b' is not proper"),
+    ],
+    ids=["scaled", "weighted", "improper"],
+)
+def test_what_is_no_probability_of_the_data_is_no_evidence(kernel, weights, reason):
+    model = fitted(kernel, zeros(4), np.ones(4, np.float32), Laplace(), sample_weight=weights)
+    assert "log_evidence" not in model.diagnostics_
+    assert any(reason in note for note in model.diagnostics_["notes"])
+
+
+@pytest.mark.slow
+def test_a_density_to_the_power_of_two_is_that_of_twice_the_rows():
+    """Scale and weights reach the density itself."""
+    y = np.array([0.5, 1.5, 1.0, 2.0], np.float32)
+    twice = fitted(plain, zeros(8), np.tile(y, 2), Laplace())._fitted.fit.state
+    for kernel, weights in ((scaled, None), (plain, np.full(4, 2.0))):
+        found = fitted(kernel, zeros(4), y, Laplace(), sample_weight=weights)._fitted.fit.state
+        np.testing.assert_allclose(found["loc"], twice["loc"], atol=1e-6)
+        np.testing.assert_allclose(found["root"], twice["root"], atol=1e-6)
+
+
+@each_engine
+def test_a_saved_model_is_the_same_and_draws_on(engine, tmp_path):
+    y = np.array([0.5, 1.5, 1.0, 2.0], np.float32)
+    model = fitted(plain, zeros(4), y, engine.name)
+    model.save(tmp_path / "model")
+    loaded = ImpactModel.load(tmp_path / "model", plain)
+    np.testing.assert_array_equal(loaded.posterior["b"], model.posterior["b"])
+    call: dict[str, Any] = {"X": zeros(4), "y": y}  # what a loaded model does not hold
+    more, again = (
+        np.asarray(m.sample(num_samples=50, **data)["posterior"]["b"])
+        for m, data in ((model, {}), (loaded, call))
+    )
+    np.testing.assert_array_equal(more, again)
+    assert not np.isin(more, model.posterior["b"]).any()
