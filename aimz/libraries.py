@@ -13,6 +13,7 @@ __all__ = [
     "google_crc32c",
     "joblib",
     "numcodecs",
+    "obstore",
     "optax",
     "pd",
     "sklearn",
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     import google_crc32c
     import joblib
     import numcodecs
+    import obstore
+    import obstore.exceptions
+    import obstore.store
     import optax
     import pandas as pd
     import sklearn
@@ -57,5 +61,6 @@ if TYPE_CHECKING:
 else:
     google_crc32c = Library("google_crc32c")
     joblib, numcodecs, optax = Library("joblib"), Library("numcodecs"), Library("optax")
+    obstore = Library("obstore")
     pd, sklearn = Library("pandas"), Library("sklearn")
     xr, zarr = Library("xarray"), Library("zarr")

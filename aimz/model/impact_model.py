@@ -44,7 +44,7 @@ from aimz.prediction import (
 )
 from aimz.results import as_draws, draw_labels, flat_draws, tree_of
 from aimz.sampling import expectation_block, predict_block
-from aimz.store import Scratch, Sink, import_dask
+from aimz.store import PlaceLike, Scratch, Sink, import_dask
 
 if TYPE_CHECKING:
     from arviz_stats import ELPDDataLOO
@@ -507,7 +507,7 @@ class ImpactModel(Routed, Portable):
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str | Sink = "persistent",
-        output_dir: PathLike | None = None,
+        output_dir: PlaceLike | None = None,
         progress: bool = True,
         **kwargs: Any,
     ) -> xr.DataTree:
@@ -542,10 +542,11 @@ class ImpactModel(Routed, Portable):
         store : {"persistent", "memory"} or sink
             A Zarr store on disk, read when it is used; arrays in memory; or a sink of your own, see
             `aimz.testing.SinkContract`.
-        output_dir : path or file URL, optional
-            Directory in which the call writes a store `<UTC-timestamp>_predict`; the same call
-            again goes on with one that was interrupted. Default a temporary directory that lasts
-            as long as the result.
+        output_dir : path, URL or obstore store, optional
+            Directory, or bucket with a prefix (`s3://bucket/prefix`, also `gs://` and `az://`), in
+            which the call writes a store `<UTC-timestamp>_predict`; the same call again goes on
+            with one that was interrupted. Default a temporary directory that lasts as long as the
+            result.
         progress : bool
             Show a progress bar that counts rows.
         **kwargs
@@ -650,7 +651,7 @@ class ImpactModel(Routed, Portable):
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str | Sink = "persistent",
-        output_dir: PathLike | None = None,
+        output_dir: PlaceLike | None = None,
         progress: bool = True,
         **kwargs: Any,
     ) -> xr.DataTree:
@@ -705,7 +706,7 @@ class ImpactModel(Routed, Portable):
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str | Sink = "persistent",
-        output_dir: PathLike | None = None,
+        output_dir: PlaceLike | None = None,
         progress: bool = True,
         **kwargs: Any,
     ) -> xr.DataTree:

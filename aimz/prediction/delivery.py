@@ -31,9 +31,8 @@ from aimz.store import (
     Scratch,
     Sink,
     Variable,
-    ZarrSink,
-    as_directory,
     check_names_storable,
+    sink_in,
     temporary_sink,
 )
 
@@ -105,7 +104,7 @@ def _sink_of(request: Request, scratch: Scratch, identity: Callable[[], Mapping[
     """Where the request wants its result."""
     to = request.to
     if to.output_dir is not None:
-        return ZarrSink(as_directory(to.output_dir), request.method, identity())
+        return sink_in(to.output_dir, request.method, identity())
     if isinstance(to.store, str):
         return MemorySink() if to.store == "memory" else temporary_sink(scratch, request.method)
     return to.store

@@ -14,7 +14,7 @@ from aimz.inference import Fit, Problem
 from aimz.kernel import KernelSpec
 from aimz.overlap import Support
 from aimz.sampling import log_likelihood_block, score_block
-from aimz.store import Sink, as_directory
+from aimz.store import Sink, destination
 
 __all__ = ["Delivery", "Fitted", "LateSupport", "Origin", "Request", "Use"]
 
@@ -91,7 +91,7 @@ class Delivery:
     Raises
     ------
     InputError
-        `option-unknown`, `not-positive`, `output-dir`.
+        `option-unknown`, `not-positive`, `output-dir`, `obstore-missing`.
     """
 
     shard_axis: str = "obs"
@@ -108,7 +108,7 @@ class Delivery:
         check_switches(progress=self.progress)
         if self.output_dir is None:
             return
-        as_directory(self.output_dir)
+        destination(self.output_dir)
         if self.store != "persistent":
             given = repr(self.store) if isinstance(self.store, str) else type(self.store).__name__
             msg = (

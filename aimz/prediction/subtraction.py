@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ class _Subtracting:
     ) -> xr.DataTree:
         return self.kept.commit(groups, attrs, rows)
 
-    def abort(self) -> Path | None:
+    def abort(self) -> Any:
         return self.kept.abort()
 
 

@@ -1,8 +1,12 @@
-"""Where the tiles of a result go: memory, or a Zarr store that is complete or says it is not."""
+"""Where the tiles of a result go: memory, or a Zarr store that is complete or says it is not.
+
+A Zarr store is a directory, or the objects below a prefix of a bucket.
+"""
 
 from aimz.store.chunks import check_names_storable
-from aimz.store.directories import as_directory, local_path
+from aimz.store.directories import PlaceLike, destination, local_path
 from aimz.store.memory import MemorySink
+from aimz.store.object_sink import ObjectSink, sink_in
 from aimz.store.places import Scratch, writing
 from aimz.store.reading import import_dask, open_result, verify
 from aimz.store.sink import Sink, Tile, Variable
@@ -10,16 +14,19 @@ from aimz.store.zarr_sink import ZarrSink, temporary_sink
 
 __all__ = [
     "MemorySink",
+    "ObjectSink",
+    "PlaceLike",
     "Scratch",
     "Sink",
     "Tile",
     "Variable",
     "ZarrSink",
-    "as_directory",
     "check_names_storable",
+    "destination",
     "import_dask",
     "local_path",
     "open_result",
+    "sink_in",
     "temporary_sink",
     "verify",
     "writing",

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from aimz.errors import InputError
-from aimz.libraries import google_crc32c, numcodecs, zarr
+from aimz.libraries import google_crc32c, numcodecs, xr, zarr
 from aimz.store.sink import Groups, Variable
 
 __all__ = [
+    "LABEL_DTYPE",
     "array_in",
     "check_dtype",
     "check_names_storable",
@@ -21,9 +22,12 @@ __all__ = [
     "is_sound",
     "packed_chunk",
     "write_chunk",
+    "write_labels",
 ]
 
 
+#: Attribute of labels that xarray would read back in another resolution.
+LABEL_DTYPE = "label_dtype"
 #: Letters of the longest name of a stored variable.
 LONGEST_NAME = 200
 #: Rows that an array of unknown length starts with, in tiles.
@@ -107,6 +111,26 @@ def chunk_path(
     index = tuple(part.start // size for part, size in zip(place, array.chunks, strict=True))
     path: Path = store.root / array.path / array.metadata.encode_chunk_key(index)
     return path
+
+
+def write_labels(store: Any, name: str, group: xr.Dataset) -> None:
+    """Write labels, attributes and small variables of a group, each array in one chunk or so."""
+    for key, variable in group.variables.items():
+        if variable.dtype.kind == "M":
+            group[key].attrs[LABEL_DTYPE] = str(variable.dtype)
+    encoding: dict[str, Any] = {
+        str(key): {"compressors": compressors(variable.dtype), "filters": None}
+        for key, variable in group.variables.items()
+    }
+    group.to_zarr(
+        store,
+        group=name,
+        mode="a",
+        zarr_format=3,
+        consolidated=False,
+        encoding=encoding,
+        write_empty_chunks=True,
+    )
 
 
 def check_names_storable(variables: Sequence[Variable], groups: Groups) -> None:

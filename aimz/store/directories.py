@@ -1,15 +1,88 @@
-"""Directories that results are written to and read from."""
+"""Places that results are written to and read from: directories, and objects in a bucket."""
+
+from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from aimz.errors import InputError
+from aimz.libraries import zarr
+from aimz.store.objects import Prefix, as_prefix, inside
 
-__all__ = ["as_directory", "local_path"]
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+__all__ = ["Folder", "Place", "PlaceLike", "as_directory", "destination", "local_path", "place_of"]
 
 
-def as_directory(output_dir: str | bytes | os.PathLike[str]) -> Path:
+@dataclass(frozen=True)
+class Folder:
+    """A directory that a result is read from."""
+
+    root: Path
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def read(self, name: str) -> bytes | None:
+        """Bytes of a file; None where there is none."""
+        try:
+            return (self.root / name).read_bytes()
+        except OSError:
+            return None
+
+    def exists(self) -> bool:
+        """Whether the directory is there."""
+        return self.root.exists()
+
+    def unfinished(self) -> bool:
+        """Whether a part of the result is beside it, which the same call would go on with."""
+        return self.root.with_name(f"{self.root.name}.incomplete").exists()
+
+    def named_unfinished(self) -> bool:
+        """Whether its name says that it is not finished."""
+        return self.root.resolve().name.endswith(".incomplete")
+
+    def opened(self) -> Any:
+        """The store that Zarr reads."""
+        return zarr.storage.LocalStore(self.root, read_only=True)
+
+
+type Place = Folder | Prefix
+# A directory, the address of objects, or a store object of obstore.
+type PlaceLike = str | bytes | os.PathLike[str] | ObjectStore
+
+
+def place_of(value: PlaceLike, name: str, storage: ObjectStore | None = None) -> Place:
+    """Where a result is: a path, an address, or a store object of obstore.
+
+    Raises
+    ------
+    InputError
+        `output-dir`, `obstore-missing`.
+    """
+    if storage is not None:
+        return inside(storage, str(value))
+    objects = as_prefix(value, name)
+    return Folder(local_path(value, name)) if objects is None else objects
+
+
+def destination(output_dir: PlaceLike) -> Path | Prefix:
+    """Where results go: a directory, or objects.
+
+    Raises
+    ------
+    InputError
+        `output-dir`, `obstore-missing`.
+    """
+    objects = as_prefix(output_dir, "output_dir")
+    return as_directory(output_dir) if objects is None else objects
+
+
+def as_directory(output_dir: PlaceLike) -> Path:
     """Directory that a path or a file URL names.
 
     Raises
@@ -28,10 +101,10 @@ def as_directory(output_dir: str | bytes | os.PathLike[str]) -> Path:
 LONGEST_NAME = 255
 
 
-def local_path(value: str | bytes | os.PathLike[str], name: str) -> Path:
+def local_path(value: PlaceLike, name: str) -> Path:
     """Absolute path that a path or a file URL names."""
     try:
-        text = os.fsdecode(value)
+        text = os.fsdecode(value)  # type: ignore[arg-type]  # refused here
     except (TypeError, UnicodeError) as error:
         msg = f"{name} is {value!r:.60}, which is no path. Pass a path or a file:// URL."
         raise InputError(msg, code="output-dir") from error
@@ -40,7 +113,8 @@ def local_path(value: str | bytes | os.PathLike[str], name: str) -> Path:
         raise InputError(msg, code="output-dir")
     scheme, host = urlsplit(text)[:2] if "://" in text else ("", "")
     if scheme not in ("", "file") or host not in ("", "localhost"):
-        msg = f"{name} {text!r:.80} is not a local directory. Pass a path or a file:// URL."
+        where = f"{scheme}://..." if "@" in host else repr(text)[:80]  # no word of credentials
+        msg = f"{name} {where} is no place that is known. Pass a path, or a file:// or s3:// URL."
         raise InputError(msg, code="output-dir")
     path = Path(unquote(urlsplit(text).path) if scheme else text).expanduser().absolute()
     longest = max(path.parts, key=len)

@@ -1,7 +1,6 @@
-"""An array on disk that checks what it reads."""
+"""A stored array that checks what it reads."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -10,17 +9,19 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from aimz.errors import StoreError
+from aimz.store.directories import Place
+from aimz.store.objects import reason_of
 
 __all__ = ["GuardedArray"]
 
 
 @dataclass
 class GuardedArray(BackendArray):
-    """An array on disk, in the dtype of its site, whose failures say what to do."""
+    """A stored array, in the dtype of its site, whose failures say what to do."""
 
     variable: xr.Variable
     dtype: np.dtype
-    root: Path
+    root: Place
     key: str
     owner: Any
 
@@ -43,6 +44,12 @@ class GuardedArray(BackendArray):
         try:
             values: np.ndarray = self.variable[key].to_numpy()
         except Exception as error:  # whatever a store and its codecs may raise
+            if type(error).__module__.startswith("obstore"):  # and no word of its own: see objects
+                raise StoreError(
+                    f"'{self.key}' at {self.root} cannot be read: {reason_of(error)}. Check the "
+                    "place and its credentials, and read again.",
+                    code="store-unreachable",
+                ) from None
             what = "is damaged" if self.root.exists() else "has been removed"
             raise StoreError(
                 f"'{self.key}' cannot be read: the result at {self.root} {what}. "

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from aimz.errors import StoreError
 from aimz.libraries import zarr
 from aimz.programs import TRACE_LOCK
+from aimz.store.directories import Folder, Place
 
 __all__ = [
     "FORMAT_VERSION",
@@ -20,8 +21,11 @@ __all__ = [
     "Damage",
     "checked_manifest",
     "damaged_documents",
+    "describe",
     "differences_of",
+    "manifest_in",
     "manifest_of",
+    "root_document",
     "seal",
     "sealed",
     "set_bytes",
@@ -34,13 +38,27 @@ def seal(
     identity: Mapping[str, str],
     finished: Mapping[int, str],
 ) -> None:
-    """Collect all metadata in the root, with a digest of every document and of the root itself."""
-    documents = sorted(set(store.root.rglob("zarr.json")) - {store.root / "zarr.json"})
+    """Collect all metadata in the root of a directory, with digests, and put it in its place."""
+    documents = {
+        path.relative_to(store.root).as_posix(): path.read_bytes()
+        for path in sorted(store.root.rglob("zarr.json"))
+    }
+    describe(store, documents, attrs, identity, finished)
+    set_bytes(store, "zarr.json", sealed((store.root / "zarr.json").read_bytes()))
+
+
+def describe(
+    store: Any,
+    documents: Mapping[str, bytes],
+    attrs: Mapping[str, Any],
+    identity: Mapping[str, str],
+    finished: Mapping[int, str],
+) -> None:
+    """Put all metadata into the root, with a digest of every document; it is not signed yet."""
     digests = {
-        path.relative_to(store.root).as_posix(): hashlib.blake2b(
-            path.read_bytes(), digest_size=16
-        ).hexdigest()
-        for path in documents
+        key: hashlib.blake2b(raw, digest_size=16).hexdigest()
+        for key, raw in sorted(documents.items())
+        if key != "zarr.json"
     }
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -55,15 +73,34 @@ def seal(
         root = zarr.open_group(store, mode="r+")
         root.attrs.update({**attrs, MANIFEST: json.dumps(manifest)})
         zarr.consolidate_metadata(store)
-    set_bytes(store, "zarr.json", sealed(_bytes(store, "zarr.json")))
+
+
+def root_document(identity: Mapping[str, str], finished: Mapping[int, str]) -> bytes:
+    """The root of a result that is not finished: what it is made from, and its finished tiles."""
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "complete": False,
+        "identity": dict(identity),
+        "tiles": {str(number): digest for number, digest in finished.items()},
+    }
+    document = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {MANIFEST: json.dumps(manifest)},
+    }
+    return json.dumps(document).encode()
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
     """What an unfinished store says of itself; nothing where it cannot be read."""
+    return manifest_in(Folder(path).read("zarr.json"))
+
+
+def manifest_in(document: bytes | None) -> dict[str, Any]:
+    """What the root of an unfinished store says; nothing where it cannot be read."""
     try:
-        document = json.loads((path / "zarr.json").read_bytes())
-        manifest: dict[str, Any] = json.loads(document["attributes"][MANIFEST])
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest: dict[str, Any] = json.loads(json.loads(document or b"")["attributes"][MANIFEST])
+    except (ValueError, KeyError, TypeError):
         return {}
     if manifest.get("format_version") != FORMAT_VERSION:
         return {}
@@ -75,10 +112,6 @@ def differences_of(earlier: Mapping[str, str] | None, now: Mapping[str, str]) ->
     if earlier is None:  # finished in the meantime, or not ours
         return []
     return [name for name in now if earlier.get(name) != now[name]]
-
-
-def _bytes(store: zarr.storage.LocalStore, key: str) -> bytes:
-    return (store.root / key).read_bytes()
 
 
 def set_bytes(store: zarr.storage.LocalStore, key: str, value: bytes) -> None:
@@ -110,16 +143,14 @@ def sealed(document: bytes) -> bytes:
     return document.replace(_UNSIGNED, _UNSIGNED[:-2] + signature + _UNSIGNED[-2:])
 
 
-def checked_manifest(root: Path) -> dict[str, Any]:
+def checked_manifest(root: Place) -> dict[str, Any]:
     """The manifest of a complete store whose root is sound."""
-    document = root / "zarr.json"
-    if not document.is_file():
-        unfinished = root.with_name(f"{root.name}.incomplete")
+    raw = root.read("zarr.json")
+    if raw is None:
         text = f"There is no result at {root}."
-        if unfinished.exists():
+        if root.unfinished():
             text += " It was not finished: repeat the call with the same output_dir."
         raise StoreError(text, code="store-missing")
-    raw = document.read_bytes()
     try:
         manifest: dict[str, Any] = json.loads(json.loads(raw)["attributes"][MANIFEST])
         version, complete = int(manifest["format_version"]), manifest["complete"]
@@ -128,7 +159,7 @@ def checked_manifest(root: Path) -> dict[str, Any]:
             raise _damaged_root(root) from error
         msg = f"{root} is not a result of this library. Open it with xarray.open_datatree."
         raise StoreError(msg, code="store-foreign") from error
-    if not complete or root.resolve().name.endswith(".incomplete"):
+    if not complete or root.named_unfinished():
         msg = (
             f"The result at {root} was not finished. Repeat the call that wrote it with the same "
             "output_dir: it goes on where it stopped."
@@ -142,7 +173,7 @@ def checked_manifest(root: Path) -> dict[str, Any]:
     return manifest
 
 
-def _damaged_root(root: Path) -> StoreError:
+def _damaged_root(root: Place) -> StoreError:
     msg = f"The result at {root} is damaged: its root document has changed. Compute it again."
     return StoreError(msg, code="store-damaged")
 
@@ -154,13 +185,11 @@ def _is_signed(document: bytes) -> bool:
     return sealed(_SIGNED.sub(lambda _: _UNSIGNED, document)) == document
 
 
-def damaged_documents(root: Path, manifest: dict[str, Any]) -> Iterable[Damage]:
+def damaged_documents(root: Place, manifest: dict[str, Any]) -> Iterable[Damage]:
     """Documents that are not what the manifest says."""
     for key, digest in manifest["documents"].items():
-        try:
-            raw = (root / key).read_bytes()
-        except OSError:
+        raw = root.read(key)
+        if raw is None:
             yield Damage(key, "is missing")
-            continue
-        if hashlib.blake2b(raw, digest_size=16).hexdigest() != digest:
+        elif hashlib.blake2b(raw, digest_size=16).hexdigest() != digest:
             yield Damage(key, "has changed")

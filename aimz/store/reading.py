@@ -11,25 +11,25 @@ import contextlib
 import importlib.util
 import itertools
 import math
-import os
 import sys
 import threading
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aimz.errors import StoreError
 from aimz.libraries import xr, zarr
-from aimz.store.directories import local_path
+from aimz.store.chunks import LABEL_DTYPE
+from aimz.store.directories import Place, PlaceLike, place_of
 from aimz.store.manifest import MANIFEST, Damage, checked_manifest, damaged_documents
 
-__all__ = ["LABEL_DTYPE", "RESULT_BYTES", "import_dask", "open_result", "open_tree", "verify"]
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+__all__ = ["RESULT_BYTES", "import_dask", "open_result", "open_tree", "verify"]
 
 
-#: Attribute of labels that xarray would read back in another resolution.
-LABEL_DTYPE = "label_dtype"
 #: A result up to this size opens without Dask.
 RESULT_BYTES = 2 * 2**30
 # Words of xarray for the units of durations.
@@ -38,17 +38,21 @@ _UNITS |= {"minutes": "m", "hours": "h", "days": "D"}
 _OPENING = threading.Lock()
 
 
-def open_result(path: str | os.PathLike[str], *, owner: object = None) -> xr.DataTree:
+def open_result(
+    path: PlaceLike, *, owner: object = None, storage: ObjectStore | None = None
+) -> xr.DataTree:
     """Open a stored result, after a check that it is complete and that its metadata are sound.
 
     Values are read when they are used. A chunk that is missing or damaged raises then.
 
     Parameters
     ----------
-    path : path-like
-        Directory of the result: the attribute `artifact_path` of the tree that wrote it.
+    path : path-like, URL or obstore store
+        The result's directory or address: the attribute `artifact_path` of the tree that wrote it.
     owner : object, optional
         Kept alive as long as anything of the result is.
+    storage : obstore store, optional
+        What the result is in, with its credentials; else those of the environment are used.
 
     Returns
     -------
@@ -59,7 +63,8 @@ def open_result(path: str | os.PathLike[str], *, owner: object = None) -> xr.Dat
     Raises
     ------
     StoreError
-        `store-missing`, `store-incomplete`, `store-foreign`, `store-version`, `store-damaged`.
+        `store-missing`, `store-incomplete`, `store-foreign`, `store-version`, `store-damaged`,
+        `store-unreachable`.
 
     Examples
     --------
@@ -67,7 +72,7 @@ def open_result(path: str | os.PathLike[str], *, owner: object = None) -> xr.Dat
     Traceback (most recent call last):
     aimz.errors.StoreError: There is no result at ...no/such/result.
     """
-    root = local_path(path, "path")
+    root = place_of(path, "path", storage)
     manifest = checked_manifest(root)
     for damage in damaged_documents(root, manifest):
         raise StoreError(
@@ -77,7 +82,7 @@ def open_result(path: str | os.PathLike[str], *, owner: object = None) -> xr.Dat
     return open_tree(root, owner)
 
 
-def open_tree(root: Path, owner: object = None) -> xr.DataTree:
+def open_tree(root: Place, owner: object = None) -> xr.DataTree:
     """The tree of a store, whatever its root says of it.
 
     Raises
@@ -86,7 +91,7 @@ def open_tree(root: Path, owner: object = None) -> xr.DataTree:
         `store-damaged`.
     """
     # The setting is one of the process: arrays take it with them when they are opened.
-    store: Any = zarr.storage.LocalStore(root, read_only=True)
+    store = root.opened()
     try:
         with _OPENING, zarr.config.set({"array.read_missing_chunks": False}):
             times: Any = xr.coders.CFDatetimeCoder(time_unit="us")
@@ -117,13 +122,15 @@ def open_tree(root: Path, owner: object = None) -> xr.DataTree:
     return opened
 
 
-def verify(path: str | os.PathLike[str]) -> list[Damage]:
+def verify(path: PlaceLike, *, storage: ObjectStore | None = None) -> list[Damage]:
     """Read every byte of a stored result and list what is missing or damaged.
 
     Parameters
     ----------
-    path : path-like
-        Directory of the result.
+    path : path-like, URL or obstore store
+        Directory or address of the result.
+    storage : obstore store, optional
+        What the result is in.
 
     Returns
     -------
@@ -136,20 +143,18 @@ def verify(path: str | os.PathLike[str]) -> list[Damage]:
         `store-missing`, `store-incomplete`, `store-foreign`, `store-version`, and `store-damaged`
         where the root itself is damaged.
     """
-    root = local_path(path, "path")
+    root = place_of(path, "path", storage)
     manifest = checked_manifest(root)
     found = list(damaged_documents(root, manifest))
     broken = {damage.key.removesuffix("/zarr.json") for damage in found}
-    group = zarr.open_group(
-        zarr.storage.LocalStore(root, read_only=True), mode="r", use_consolidated=True
-    )
+    group = zarr.open_group(root.opened(), mode="r", use_consolidated=True)
     for name, node in sorted(group.members(max_depth=None)):
         if isinstance(node, zarr.Array) and name not in broken:
             found.extend(_damaged_chunks(name, node))
     return found
 
 
-def _guarded(group: xr.Dataset, root: Path, owner: object) -> xr.Dataset:
+def _guarded(group: xr.Dataset, root: Place, owner: object) -> xr.Dataset:
     """A group whose arrays check what they read and keep their directory alive."""
     from aimz.store.guarded import GuardedArray  # xarray's class is its base
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from aimz.libraries import xr
+from aimz.store.objects import Prefix
 
 __all__ = ["Groups", "Key", "Sink", "Tile", "Variable"]
 
@@ -130,5 +131,5 @@ class Sink(Protocol):
     def commit(self, groups: Groups, attrs: Mapping[str, Any], rows: int) -> xr.DataTree:
         """Make the result visible: these groups, with the variables added."""
 
-    def abort(self) -> Path | None:
+    def abort(self) -> Path | Prefix | None:
         """Leave nothing that looks like a result; say where a part is kept to be resumed."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-import json
 import os
 import shutil
 import threading
@@ -27,21 +26,21 @@ import numpy as np
 
 from aimz.errors import Note, OutputWarning, StoreError
 from aimz.libraries import xr, zarr
-from aimz.store.chunks import array_in, check_dtype, chunk_path, compressors, is_sound, write_chunk
-from aimz.store.links import earlier_results, write_large
-from aimz.store.manifest import (
-    FORMAT_VERSION,
-    MANIFEST,
-    differences_of,
-    manifest_of,
-    seal,
-    set_bytes,
+from aimz.store.chunks import (
+    array_in,
+    check_dtype,
+    chunk_path,
+    is_sound,
+    write_chunk,
+    write_labels,
 )
+from aimz.store.links import earlier_results, write_large
+from aimz.store.manifest import differences_of, manifest_of, root_document, seal, set_bytes
 from aimz.store.places import Scratch, hold, let_go, writing
-from aimz.store.reading import LABEL_DTYPE, open_result
+from aimz.store.reading import open_result
 from aimz.store.sink import Groups, Key, Tile, Variable
 
-__all__ = ["ZarrSink", "temporary_sink"]
+__all__ = ["ZarrSink", "not_resumed", "temporary_sink"]
 
 
 #: Seconds between two records of the finished tiles.
@@ -225,20 +224,8 @@ class ZarrSink:
 
     def _record(self, path: Path | None = None) -> None:
         """Write down what the store is made from and which tiles are finished."""
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "complete": False,
-            "identity": dict(self.identity),
-            "tiles": {str(number): digest for number, digest in self.finished.items()},
-        }
-        document = {
-            "zarr_format": 3,
-            "node_type": "group",
-            "attributes": {MANIFEST: json.dumps(manifest)},
-        }
-        set_bytes(
-            zarr.storage.LocalStore(path or self._path), "zarr.json", json.dumps(document).encode()
-        )
+        document = root_document(self.identity, self.finished)
+        set_bytes(zarr.storage.LocalStore(path or self._path), "zarr.json", document)
         self._recorded = time.monotonic()
 
     def _take_over(self) -> bool:
@@ -262,11 +249,7 @@ class ZarrSink:
             let_go(held)
             differs = differs or differences_of(manifest.get("identity"), self.identity)
         if differs:
-            text = (
-                f"output_dir holds an unfinished result of {self.method}, made from other things "
-                f"({', '.join(differs):.80}). It is left alone and a new one is begun."
-            )
-            self.notes.append(Note(OutputWarning, text, "not-resumed"))
+            self.notes.append(not_resumed(self.method, differs))
         return False
 
     def _grow(self, key: Key, rows: int) -> None:
@@ -284,6 +267,15 @@ class ZarrSink:
             self._held = None
 
 
+def not_resumed(method: str, differs: Iterable[str]) -> Note:
+    """What is said of an unfinished result that is not gone on with."""
+    text = (
+        f"output_dir holds an unfinished result of {method}, made from other things "
+        f"({', '.join(differs):.80}). It is left alone and a new one is begun."
+    )
+    return Note(OutputWarning, text, "not-resumed")
+
+
 def temporary_sink(scratch: Scratch, method: str) -> ZarrSink:
     """A sink in a directory of its own below `scratch`, which its result keeps."""
     own = Scratch(scratch)
@@ -298,19 +290,4 @@ def _write_group(
         shutil.rmtree(store.root / name / str(key), ignore_errors=True)
     root = zarr.open_group(store, mode="r+")
     group = write_large(store, root, name, group, earlier).compute()
-    for key, variable in group.variables.items():
-        if variable.dtype.kind == "M":
-            group[key].attrs[LABEL_DTYPE] = str(variable.dtype)
-    encoding: dict[str, Any] = {
-        str(key): {"compressors": compressors(variable.dtype), "filters": None}
-        for key, variable in group.variables.items()
-    }
-    group.to_zarr(
-        store,
-        group=name,
-        mode="a",
-        zarr_format=3,
-        consolidated=False,
-        encoding=encoding,
-        write_empty_chunks=True,
-    )
+    write_labels(store, name, group)

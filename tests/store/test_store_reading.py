@@ -414,8 +414,8 @@ def test_a_damaged_chunk_leaves_the_others_readable(sound):
 @pytest.mark.parametrize(
     ("options", "code", "match"),
     [
-        ({"output_dir": "s3://bucket/place"}, "output-dir", "s3://.*file://"),
-        ({"output_dir": "gs://bucket"}, "output-dir", "not a local directory"),
+        ({"output_dir": "ftp://host/place"}, "output-dir", "ftp://.*file://"),
+        ({"output_dir": "hdfs://host"}, "output-dir", "no place that is known"),
         ({"output_dir": "here", "store": "memory"}, "option-unknown", "store='memory'"),
         ({"store": "disk"}, "option-unknown", "'persistent' or 'memory'.*'disk'"),
     ],

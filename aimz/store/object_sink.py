@@ -1,0 +1,257 @@
+"""Results in an object store: complete when one object is there, its root, and nothing before.
+
+A run writes below a name of its own and shares it with nobody, so that no lock is needed: its
+record, an object that is only made where there is none, takes the name. Tiles are whole objects.
+The same call again finds records of runs that were made from the same things, whether they were
+killed or are still at work, and copies their finished tiles after a look at each checksum. The
+root, with digests of all documents, is put last and only where there is none.
+
+A run that was gone on with and has not been heard of for an hour, by the clock of the server, is
+removed by the one that has finished: it puts its own word in the place of the root, so that the
+other cannot finish any more, and says so if it is alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aimz.errors import Note, StoreError
+from aimz.libraries import google_crc32c, xr, zarr
+from aimz.store.chunks import array_in, check_dtype, packed_chunk, write_labels
+from aimz.store.directories import PlaceLike, destination
+from aimz.store.manifest import describe, differences_of, manifest_in, root_document, sealed
+from aimz.store.objects import MARKER, RECORD, Prefix
+from aimz.store.reading import open_tree
+from aimz.store.sink import Groups, Key, Sink, Tile, Variable
+from aimz.store.zarr_sink import ZarrSink, not_resumed
+
+__all__ = ["ObjectSink", "sink_in"]
+
+
+#: Seconds between two records of the finished tiles.
+RECORD_SECONDS = 2.0
+#: After how long without a word a run is taken to be dead.
+SILENCE = datetime.timedelta(hours=1)
+#: How many earlier runs are gone on with, the newest first.
+MOST_EARLIER = 8
+_ABANDONED = b'{"aimz": "abandoned"}'
+
+
+@dataclass
+class ObjectSink:
+    """A sink that writes a store of objects.
+
+    Parameters
+    ----------
+    place : Prefix
+        Where the store goes.
+    method : str
+        Name of the method, which the store's name ends with.
+    identity : mapping of str
+        Digests of everything that the result follows from; empty where it is not to be resumed.
+    """
+
+    place: Prefix
+    method: str
+    identity: Mapping[str, str]
+    notes: list[Note] = field(default_factory=list)
+    variables: dict[Key, Variable] = field(default_factory=dict)
+    arrays: dict[Key, Any] = field(default_factory=dict)
+    finished: dict[int, str] = field(default_factory=dict)
+    earlier: list[tuple[Prefix, Mapping[str, str]]] = field(default_factory=list)
+    _own: Prefix | None = None
+    _files: dict[str, Any] = field(default_factory=dict)  # documents and labels, as Zarr has them
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _recorded: float = 0.0
+
+    def begin(self, variables: Sequence[Variable]) -> None:
+        self.variables = {variable.key: variable for variable in variables}
+        for variable in variables:
+            check_dtype(variable)
+        self.earlier = self._runs_of_the_same() if self.identity else []
+        self._start()
+        root = zarr.create_group(self._store, zarr_format=3)
+        for key, variable in self.variables.items():
+            self.arrays[key] = array_in(root, variable, {})
+
+    def has(self, tile: Tile) -> bool:
+        if self.finished.get(tile.number) == tile.digest:
+            return True
+        return any(
+            tiles.get(str(tile.number)) == tile.digest and self._copied(run, tile)
+            for run, tiles in self.earlier
+        )
+
+    def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> None:
+        if self.finished.get(tile.number, tile.digest) != tile.digest:
+            # Others may be copying what the record promises: objects of a run never change.
+            msg = f"Tile {tile.number} comes again, of other rows. Begin a new result."
+            raise StoreError(msg, code="store-held")
+        for key, array in values.items():
+            place = self.variables[key].place(tile)
+            if place is not None:
+                self._place.write(self._chunk(key, place), self._packed(key, place, array))
+        self._note(tile)
+
+    def commit(self, groups: Groups, attrs: Mapping[str, Any], rows: int) -> xr.DataTree:
+        for key, variable in self.variables.items():
+            if variable.grows:
+                self._resize(key, rows, exactly=True)
+        placed = {"artifact_path": str(self._place)}
+        for name, group in groups.items():
+            write_labels(self._store, name, group.assign_attrs(placed).compute())
+        documents = {k: v.to_bytes() for k, v in self._files.items() if k.endswith("zarr.json")}
+        describe(self._store, documents, {**attrs, **placed}, self.identity, self.finished)
+        root = sealed(self._files[MARKER].to_bytes())
+        for name, value in list(self._files.items()):
+            if name != MARKER:
+                self._place.write(name, value.to_bytes())
+        if not self._place.create(MARKER, root):
+            msg = f"{str(self._place)[:90]} was given up by another run, which has finished."
+            raise StoreError(f"{msg} Call again.", code="store-held")
+        tree = open_tree(self._place)
+        self._clear_up()
+        return tree
+
+    def abort(self) -> Prefix | None:
+        if self._own is None:
+            return None
+        keep = bool(self.identity and self.finished)
+        with contextlib.suppress(StoreError):  # what it was stopped by, perhaps
+            if keep:
+                self._record()
+            else:
+                self._own.remove([name for name in self._own.all_names() if name != RECORD])
+                self._own.remove([RECORD])
+        return self._own if keep else None
+
+    @property
+    def _store(self) -> Any:
+        return zarr.storage.MemoryStore(self._files)
+
+    @property
+    def _place(self) -> Prefix:
+        assert self._own is not None  # noqa: S101  # `begin` comes first
+        return self._own
+
+    def _start(self) -> None:
+        """Take a name that nobody has."""
+        document = root_document(self.identity, {})
+        while self._own is None:
+            now = datetime.datetime.now(datetime.UTC)
+            own = self.place / f"{now:%Y%m%dT%H%M%S%fZ}_{self.method}"
+            # What is there is another's, even where it says the same.
+            if own.changed(RECORD) is None and own.changed(MARKER) is None:
+                self._own = own if own.create(RECORD, document) else None
+        self._recorded = time.monotonic()
+
+    def _runs_of_the_same(self) -> list[tuple[Prefix, Mapping[str, str]]]:
+        """Unfinished runs of the same things, the newest first, with their finished tiles."""
+        names = sorted(self.place.names(), reverse=True)
+        runs: list[tuple[Prefix, Mapping[str, str]]] = []
+        differs: list[str] = []
+        for name in (name for name in names if name.endswith(f"Z_{self.method}")):
+            run = self.place / name
+            document = run.read(RECORD)
+            if document is None or run.changed(MARKER) is not None:
+                continue
+            manifest = manifest_in(document)
+            if manifest.get("identity") == dict(self.identity):
+                runs.append((run, manifest["tiles"]))
+            else:
+                differs = differs or differences_of(manifest.get("identity"), self.identity)
+            if len(runs) == MOST_EARLIER:
+                break
+        if differs and not runs:
+            self.notes.append(not_resumed(self.method, differs))
+        return runs
+
+    def _copied(self, run: Prefix, tile: Tile) -> bool:
+        """Whether all chunks of a tile of another run are sound, and are now this one's."""
+        chunks: dict[str, bytes] = {}
+        for key, variable in self.variables.items():
+            place = variable.place(tile)
+            if place is not None:
+                name = self._chunk(key, place)
+                data = run.read(name)
+                if data is None or not _has_its_sum(data):
+                    return False
+                chunks[name] = data
+        for name, data in chunks.items():
+            self._place.write(name, data)
+        self._note(tile)
+        return True
+
+    def _chunk(self, key: Key, place: tuple[slice, ...]) -> str:
+        """Name of the object of the chunk that holds a tile."""
+        array = self.arrays[key]
+        index = tuple(part.start // size for part, size in zip(place, array.chunks, strict=True))
+        return f"{array.path}/{array.metadata.encode_chunk_key(index)}"
+
+    def _packed(self, key: Key, place: tuple[slice, ...], values: np.ndarray) -> bytes:
+        """What the object of a chunk holds."""
+        variable, array = self.variables[key], self.arrays[key]
+        narrow = values.astype(variable.stored, copy=False)
+        if variable.grows:
+            self._resize(key, place[variable.row_axis or 0].stop)
+            array = self.arrays[key]
+        if narrow.shape == array.chunks and variable.stored.kind in "fb":
+            return b"".join(packed_chunk(variable, narrow))
+        files: dict[str, Any] = {f"{array.path}/zarr.json": self._files[f"{array.path}/zarr.json"]}
+        alone = zarr.open_array(zarr.storage.MemoryStore(files), path=array.path, mode="r+")
+        alone.with_config({"write_empty_chunks": True})[place] = narrow
+        packed: bytes = files[self._chunk(key, place)].to_bytes()
+        return packed
+
+    def _resize(self, key: Key, rows: int, *, exactly: bool = False) -> None:
+        axis = self.variables[key].row_axis or 0
+        with self._lock:
+            array = self.arrays[key]
+            if exactly or rows > array.shape[axis]:
+                shape = list(array.shape)
+                shape[axis] = rows if exactly else max(rows, 2 * shape[axis])
+                array.resize(tuple(shape))
+
+    def _note(self, tile: Tile) -> None:
+        """Keep in mind that a tile is finished, and write it down now and then."""
+        with self._lock:
+            self.finished[tile.number] = tile.digest
+            if self.identity and time.monotonic() - self._recorded >= RECORD_SECONDS:
+                self._record()
+
+    def _record(self) -> None:
+        self._place.write(RECORD, root_document(self.identity, self.finished))
+        self._recorded = time.monotonic()
+
+    def _clear_up(self) -> None:
+        """Remove what is no longer needed: the record, and runs that are dead."""
+        with contextlib.suppress(StoreError):  # the result is there, whatever is left beside it
+            now = self._place.changed(MARKER)
+            self._place.remove([RECORD])
+            for run, _ in self.earlier:
+                heard = run.changed(RECORD)
+                is_dead = heard is not None and now is not None and now - heard > SILENCE
+                if is_dead and run.create(MARKER, _ABANDONED):
+                    run.remove([name for name in run.all_names() if name != MARKER])
+
+
+def sink_in(output_dir: PlaceLike, method: str, identity: Mapping[str, str]) -> Sink:
+    """A sink that writes where the user says: into a directory, or objects."""
+    place = destination(output_dir)
+    if isinstance(place, Prefix):
+        return ObjectSink(place, method, identity)
+    return ZarrSink(place, method, identity)
+
+
+def _has_its_sum(data: bytes) -> bool:
+    """Whether the last bytes of a chunk are the checksum of the others."""
+    its_sum: bytes = google_crc32c.value(data[:-4]).to_bytes(4, "little")
+    return its_sum == data[-4:]
