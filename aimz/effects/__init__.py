@@ -1,5 +1,6 @@
 """Effects: what is asked, how tiles are reduced to it, and the answer."""
 
+from aimz.effects.behind import Behind, Change
 from aimz.effects.changes import changes_of
 from aimz.effects.one_pass import effect_of
 from aimz.effects.population import Rows
@@ -9,6 +10,8 @@ from aimz.effects.scenarios import Scenarios, scenarios_of
 from aimz.effects.subject import about
 
 __all__ = [
+    "Behind",
+    "Change",
     "Effect",
     "Question",
     "Rows",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from aimz.choices import bounds_of, check_choice, check_interval
+from aimz.effects.behind import Behind
 from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
+from aimz.effects.robustness import evidence_of
 from aimz.effects.wording import Compared, fault_of, labels_of, share_text
 from aimz.libraries import pd, xr
 from aimz.plots import label_text
+from aimz.sensitivity import Sensitivity, sensitivity_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,6 +71,8 @@ class Effect:
         Mean, sd, quantiles and probability of exceeding a threshold of each row's effect.
     scenarios : Compared
         What each scenario sets, in words: `str(effect.scenarios)` is `t=1 against t=0`.
+    behind : callable, optional
+        Gives the fit, by reference: what `sensitivity` and `refute` look at. Pickle leaves it out.
     """
 
     draws: xr.DataArray
@@ -81,6 +86,10 @@ class Effect:
     support: xr.Dataset | None = None
     row_summary: xr.Dataset | None = None
     scenarios: Compared = field(default_factory=lambda: Compared({}))
+    behind: Callable[[], Behind | None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "behind": None}  # data of a fit do not travel with a number
 
     def summary(
         self,
@@ -233,6 +242,74 @@ class Effect:
         return (
             f"The {what}{_WORDS.get(self.question.comparison, '')} is "
             f"{'; '.join(lines)}{more}.{chance} {self._account()}"
+        )
+
+    def sensitivity(
+        self,
+        *,
+        benchmarks: str | Sequence[str] = (),
+        multiples: Sequence[float] = (1.0, 2.0, 3.0),
+        treatment: str | None = None,
+        dof: float | None = None,
+        q: float = 1.0,
+        alpha: float = 0.05,
+        ci_prob: float | None = None,
+    ) -> Sensitivity:
+        """Say how strong a confounder that nobody measured must be to overturn the effect.
+
+        In shares of variance (robustness value and benchmarks: Cinelli and Hazlett, 2020), exact
+        for a linear regression and else of its linear approximation; and as ratios of risks
+        (E-values: VanderWeele and Ding, 2017), one for each draw. A ratio is looked at by its
+        logarithm.
+
+        Parameters
+        ----------
+        benchmarks : str or list of str
+            Covariates to compare a confounder with: columns, or arguments of one value per row.
+        multiples : sequence of float
+            How many times as strong as a benchmark.
+        treatment : str, optional
+            The treatment; default the one thing that the scenarios set.
+        dof : float, optional
+            Degrees of freedom of the outcome's residuals; default the rows of the fit, less the
+            rank of treatment and covariates.
+        q : float
+            Share of the effect that is to be lost.
+        alpha : float
+            Level of the robustness value that asks for uncertainty.
+        ci_prob : float, optional
+            Probability of equal-tailed intervals; default ArviZ's.
+
+        Returns
+        -------
+        Sensitivity
+            Numbers, `to_text()`, and `plot()` of the contours.
+
+        Raises
+        ------
+        InputError
+            `data-gone`: no rows of the fit are known; `effect-several`, `effect-scale`,
+            `treatment-unknown`, `option-unknown`.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr
+        >>> from aimz.effects import question_of
+        >>> draws = xr.DataArray(np.linspace(1, 3, 100)[None], dims=("chain", "draw"))
+        >>> question = question_of("y", "ate", "difference", "expectation", "sample")
+        >>> report = Effect(draws, draws, question, rows=50).sensitivity(dof=48)
+        >>> round(report.robustness_value, 2)
+        0.39
+        """
+        listed = (benchmarks,) if isinstance(benchmarks, str) else tuple(benchmarks)
+        return sensitivity_of(
+            evidence_of(self, treatment),
+            benchmarks=listed,
+            multiples=multiples,
+            dof=dof,
+            q=q,
+            alpha=alpha,
+            ci_prob=ci_prob,
         )
 
     def to_datatree(self) -> xr.DataTree:

@@ -9,7 +9,16 @@ from typing import Any
 
 from aimz.choices import check_switches
 from aimz.data import Value, numbers_of
-from aimz.effects import Effect, Question, Rows, Scenarios, about, effect_of, scenarios_of
+from aimz.effects import (
+    Behind,
+    Effect,
+    Question,
+    Rows,
+    Scenarios,
+    about,
+    effect_of,
+    scenarios_of,
+)
 from aimz.errors import InputError, Note
 from aimz.kernel import read_signature
 from aimz.libraries import xr
@@ -76,7 +85,9 @@ def asked(
     return Asked(request, question, rows, scenarios), tuple(notes)
 
 
-def answered(setup: Setup, asked: Asked) -> tuple[Effect, tuple[Note, ...]]:
+def answered(
+    setup: Setup, asked: Asked, behind: Callable[[], Behind | None]
+) -> tuple[Effect, tuple[Note, ...]]:
     """Run the scenarios in one pass over the rows."""
     request, scenarios = asked.request, asked.scenarios
     natural = scenarios.natural
@@ -94,7 +105,7 @@ def answered(setup: Setup, asked: Asked) -> tuple[Effect, tuple[Note, ...]]:
             seen,
             bar.update,
         )
-    return effect, (*lost, *notes)
+    return replace(effect, behind=behind), (*lost, *notes)
 
 
 def arguments_of(

@@ -63,7 +63,7 @@ def fit(
     problem, arguments = _problem(setup, data, known)
     done = engine.fit(setup.key(rng_key, Use.FIT), problem, settings, state=state)
     notes = _passed((*problem.notes, *done.notes), on_bad_fit)
-    return fitted_on(problem, arguments, done), notes
+    return replace(fitted_on(problem, arguments, done), course=settings), notes
 
 
 def _passed(notes: tuple[Note, ...], on_bad_fit: str) -> tuple[Note, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,7 +24,7 @@ from aimz.errors import Note
 from aimz.inference import Fit, Settings, check_settings
 from aimz.kernel import KernelSpec, read_signature
 from aimz.libraries import xr
-from aimz.model import account, asking, criticising, fitting, predicting, saving
+from aimz.model import account, again, asking, criticising, fitting, predicting, saving
 from aimz.model.copying import Portable
 from aimz.model.fitting import Data
 from aimz.model.metadata_routing import Routed
@@ -1117,7 +1118,8 @@ class ImpactModel(Routed, Portable):
         )
         asked, notes = asking.asked(self._setup, request, question, natural, changes, options)
         self._say(notes)
-        effect, notes = asking.answered(self._setup, asked)
+        behind = partial(again.behind_of, self._setup, asked, type(self), given)
+        effect, notes = asking.answered(self._setup, asked, behind)
         self._say(notes)
         return effect
 
@@ -1267,7 +1269,7 @@ class ImpactModel(Routed, Portable):
         state.pop("_temporary", None)  # a copy elsewhere does not own these files
         if state.get("_fitted") is not None:
             seen, notes = located(state["_fitted"])
-            state["_fitted"] = replace(state["_fitted"], seen=seen, problem=None)
+            state["_fitted"] = replace(state["_fitted"], seen=seen, problem=None, course=None)
             show(notes)
         return state
 

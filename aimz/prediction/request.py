@@ -10,7 +10,7 @@ import numpy as np
 from aimz.choices import check_choice, check_switches, shown
 from aimz.data import Known, check_positive
 from aimz.errors import InputError
-from aimz.inference import Fit, Problem
+from aimz.inference import Fit, Problem, Settings
 from aimz.kernel import KernelSpec
 from aimz.overlap import Support
 from aimz.sampling import log_likelihood_block, score_block
@@ -59,6 +59,7 @@ class Fitted:
     steps: int = 0
     seen: Support | LateSupport | None = None  # where the rows of the fit lie: ask `located`
     problem: Problem | None = None  # in this process only: never saved
+    course: Settings | None = None  # how the problem was fitted; as short-lived
     by_hand: bool = False  # whether the draws were made elsewhere
 
     def with_draws(self, fit: Fit, labels: Mapping[str, Any]) -> "Fitted":

@@ -26,6 +26,7 @@ WINGS = (
         "capture",
         "overlap",
         "plots",
+        "sensitivity",
         "data",
         "kernel",
         "outcomes",
