@@ -20,6 +20,7 @@ from numpyro.distributions.distribution import Distribution
 from aimz.arrays import Array
 from aimz.families.law import base_distribution
 from aimz.families.table import FAMILIES
+from aimz.likelihoods import TimeAndChoice
 
 __all__ = ["Faults", "Mark", "Point", "fault_of", "faults_of", "first_fault", "is_inside", "takes"]
 
@@ -90,6 +91,8 @@ def is_inside(constraint: constraints.Constraint, value: Array, *, slack: float 
     inside = value == value  # noqa: PLR0124  # NaN
     if isinstance(constraint, type(constraints.circular)):  # angles go around
         return inside
+    if isinstance(constraint, TimeAndChoice):
+        return constraint.takes(value)
     if isinstance(constraint, type(constraints.multinomial(1))):
         total = constraint.upper_bound
         counts = inside & (value >= 0) & (value % 1 == 0)

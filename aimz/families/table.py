@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from aimz.families import angles, continuous, discrete, exact, residuals, tails, vectors
+from aimz.families import angles, continuous, discrete, exact, residuals, responses, tails, vectors
 from aimz.families.categories import Categories
 from aimz.families.family import Families, Family
+from aimz.likelihoods import DriftDiffusion
 
 __all__ = ["FAMILIES"]
 
@@ -350,5 +351,13 @@ FAMILIES = Families(
         {dist.MultinomialLogits: (), dist.MultinomialProbs: ()},
         by_row=(dist.MultinomialLogits, dist.MultinomialProbs),
         why={"noise": _NOT_RECOVERED, **_VECTOR},
+    ),
+    # ------------------------------------------------------------------ choices and their times
+    Family(
+        "drift-diffusion",
+        {DriftDiffusion: ("parameters",)},
+        axes={"parameters": 1},
+        noise=responses.DRIFT_DIFFUSION,
+        why=_VECTOR,
     ),
 )

@@ -17,6 +17,7 @@ from aimz import InputError
 from aimz.families import FAMILIES, Evidence, abduce, density_of, law_of, mean_of, replay
 from aimz.families.censored import log_tail
 from aimz.families.discrete import Counts
+from aimz.likelihoods import DriftDiffusion
 
 
 class Kumaraswamy(st.rv_continuous):  # type: ignore[misc]  # SciPy has no stubs
@@ -33,6 +34,18 @@ class Kumaraswamy(st.rv_continuous):  # type: ignore[misc]  # SciPy has no stubs
     def _cdf(self, x: Any) -> Any:
         a, b = self.shape
         return -np.expm1(b * np.log1p(-(x**a)))
+
+
+class Diffusion:
+    """SciPy has none: the series of images, and Wald's identity for the mean."""
+
+    mean = (0.25 + (2 / (1 + np.exp(-2)) - 1) / 1, 2 / (1 + np.exp(-2)) - 1)  # of v = 1, a = 2
+
+    def logpdf(self, value: Any) -> Any:
+        time, way = value[0] - 0.25, -value[1]
+        images = 1 + 4 * np.arange(-20, 21)
+        waves = np.sum(images * np.exp(-(images**2) / (2 * time)))
+        return -way - time / 2 + np.log(waves) - np.log(2 * np.pi * time**3) / 2
 
 
 def codes(shares: list[float]) -> Any:
@@ -265,6 +278,11 @@ CASES: dict[type, Case] = {
         lambda _: dist.MultinomialProbs(jnp.asarray(SHARES), 8),
         lambda _: st.multinomial(8, SHARES),
         [[2, 3, 3], [0, 8, 0]],
+    ),
+    DriftDiffusion: (
+        lambda k: DriftDiffusion(1.0 + k, 2.0, 0.5, 0.25),
+        lambda _: Diffusion(),
+        [[0.5, 1], [3, -1]],
     ),
 }
 

@@ -22,6 +22,7 @@ WINGS = (
     *(
         "reads",
         "programs",
+        "likelihoods",
         "families",
         "capture",
         "overlap",
