@@ -18,7 +18,7 @@ from numpyro.infer.util import constrain_fn, log_density, potential_energy
 
 from aimz.inference.engine import Problem
 
-__all__ = ["energy_of", "has_nested_latents", "values_of"]
+__all__ = ["constrained", "energy_of", "has_nested_latents", "values_of"]
 
 
 def has_nested_latents(problem: Problem) -> bool:
@@ -37,7 +37,7 @@ def energy_of(
         return partial(potential_energy, model, (), kwargs)
 
     def energy(latents: dict[str, Any]) -> Any:
-        values, log_det = _constrained(guide, latents)
+        values, log_det = constrained(guide, latents)
         density, _ = log_density(_replayed(model, values), (), kwargs, {})
         return -density - log_det
 
@@ -52,15 +52,15 @@ def values_of(
         return partial(constrain_fn, model, (), kwargs, return_deterministic=True)
 
     def values(latents: dict[str, Any]) -> dict[str, Any]:
-        constrained, _ = _constrained(guide, latents)
-        sites = handlers.trace(_replayed(model, constrained)).get_trace(**kwargs)
+        settled, _ = constrained(guide, latents)
+        sites = handlers.trace(_replayed(model, settled)).get_trace(**kwargs)
         kinds = ("sample", "deterministic")
         return {name: site["value"] for name, site in sites.items() if site["type"] in kinds}
 
     return values
 
 
-def _constrained(
+def constrained(
     guide: AutoGuide | None, latents: dict[str, Any]
 ) -> tuple[dict[str, Any], jax.Array]:
     """Values on their own scales, and the log determinant of the way there."""

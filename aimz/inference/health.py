@@ -3,7 +3,10 @@
 Thresholds. A guide has not converged whose loss was still falling by more than its noise and 0.1
 nats between the last two quarters of its steps. Pareto-k is bad above min(1 - 1 / log10(S), 0.7)
 for S weights (Vehtari, Simpson, Gelman, Yao and Gabry 2024, "Pareto smoothed importance sampling")
-where log weights vary: the tail of weights that hardly do says nothing. Weights cannot see a tail
+where log weights vary, or move a mean by a fifth of its sd or an sd by a tenth: the tail of weights
+that do neither says nothing. A k below it says that weighting works, not that it is not needed: so
+means and sds with weights and without are compared on the scales of the sites, by as much and the
+noise of both. Weights cannot see a tail
 that a guide has no draws in: the posterior's density is also looked at along lines through places
 of the guide (`sections`), and must have the guide's moments there, on average: one step of a Gibbs
 sampler from the guide must change nothing. The places are as far from the centre as draws are: at
@@ -69,8 +72,10 @@ class Evidence:
         Why there is nothing to judge by.
     sees_tails : bool
         Whether the posterior has no tail that the weights would miss.
-    standard : array (draw, line), optional
-        The draws that are weighted, in the guide's standard units of the latent of each line.
+    values : array (draw, number), optional
+        The draws that are weighted, on the scales of their sites.
+    numbers : sequence of str
+        What each of them is, such as "b[3]".
     """
 
     log_weights: np.ndarray | None = None
@@ -78,7 +83,35 @@ class Evidence:
     sites: Sequence[str] = ()
     absent: str = ""
     sees_tails: bool = False
-    standard: np.ndarray | None = None
+    values: np.ndarray | None = None
+    numbers: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """How far weights move the draws of one number: its sd in the guide's, its mean in sds."""
+
+    name: str
+    ratio: float
+    shift: float
+    noise: float
+
+    def excess(self, *, noise: bool = True) -> float:
+        """What is beyond the limits, as a multiple of them; they allow for noise or do not."""
+        own = self.noise if noise else 0.0
+        narrow = self.ratio / (MAX_WEIGHTED_RATIO + own)
+        wide = 1.0 / (self.ratio * (MAX_SECTION_RATIO + 2.0 * own))
+        aside = abs(self.shift) / (MAX_SECTION_SHIFT + 2.0 * own)
+        return max(narrow, wide, aside)
+
+    @property
+    def words(self) -> str:
+        """The fault as a sentence."""
+        if max(self.ratio, 1.0 / self.ratio) < MAX_WEIGHTED_RATIO:
+            return f"Reweighted, the mean of '{self.name}' is {self.shift:+.2f} sd away. "
+        way = "narrow" if self.ratio > 1.0 else "wide"
+        times = max(self.ratio, 1.0 / self.ratio)
+        return f"Reweighted, the sd of '{self.name}' is {times:.2f} times too {way}. "
 
 
 @dataclass(frozen=True)
@@ -119,17 +152,21 @@ def judge_shape(evidence: Evidence) -> Health:
     spread = float(np.std(weights)) if np.all(np.isfinite(weights)) else math.inf
     seen = "" if evidence.sections is None else _section_fault(evidence)
     varies = not spread <= (MAX_BLIND_WEIGHT_SD if blind else MAX_WEIGHT_SD)
-    attrs = {"k_hat": k_hat, "verdict": "good"}
-    if not k_hat <= limit and (varies or seen):
+    moved = _moved(evidence)
+    told = {} if moved is None else {"most_moved": moved.name, "moved_sd_ratio": moved.ratio}
+    attrs = {"k_hat": k_hat, **told, "verdict": "good"}
+    weighed = "" if moved is None or moved.excess() <= 1.0 else moved.words
+    moves = moved is not None and moved.excess(noise=False) > 1.0
+    if not k_hat <= limit and (varies or seen or moves):
         text = f"Pareto-k of the guide is {k_hat:.2f} (limit {limit:.2f}). "
-        text += seen or "The guide's shape misses part of the posterior. "
-        note = Note(FitWarning, text + "Compare with inference='nuts'.", "k-hat")
+        text += weighed or seen or "The guide's shape misses part of the posterior. "
+        note = Note(FitWarning, text + "Fit with inference='nuts'.", "k-hat")
         return Health(attrs | {"verdict": "bad: k-hat"}, (note,))
-    if not seen and varies:
-        seen = _weighted_fault(evidence)
-    if seen:
-        text = f"The guide has another shape than the posterior. {seen}"
-        note = Note(FitWarning, text + "Compare with inference='nuts'.", "guide-shape")
+    fault = (weighed if varies else "") or seen
+    if fault:
+        text = f"The guide has another shape than the posterior. {fault}"
+        text += "Take reweighted(), or fit with inference='nuts'."
+        note = Note(FitWarning, text, "guide-shape")
         return Health(attrs | {"verdict": "bad: guide-shape"}, (note,))
     return Health(attrs)
 
@@ -158,28 +195,30 @@ def _section_fault(evidence: Evidence) -> str:
     )
 
 
-def _weighted_fault(evidence: Evidence) -> str:
-    """Where reweighted draws have another spread than the guide's own, as a sentence.
+def _moved(evidence: Evidence) -> _Moved | None:
+    """The number whose mean and spread weights change most; None where there are none to weigh.
 
     A k-hat below its limit says that weighting works, not that it is not needed.
     """
-    if evidence.standard is None or evidence.log_weights is None:
-        return ""
-    logs, _ = _smoothed(evidence.log_weights)
+    if evidence.values is None or evidence.log_weights is None or not len(evidence.numbers):
+        return None
+    draws = np.asarray(evidence.values, np.float64)
+    logs = np.asarray(evidence.log_weights, np.float64)
+    sds = draws.std(axis=0)
+    if not np.all(np.isfinite(logs)) or not np.all(sds > 0.0):
+        return None
+    logs, _ = _smoothed(logs)
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
-    draws = np.asarray(evidence.standard, np.float64)
-    means = weights @ draws
-    sds = np.sqrt(weights @ (draws - means) ** 2) / draws.std(axis=0)
-    worst = int(np.argmax(sds))
+    centred = draws - weights @ draws
+    squares = np.maximum(weights @ centred**2, 1e-300)
     # The standard error of a standard deviation, with as many draws as the weights leave.
-    noise = math.sqrt(0.5 * float(weights @ weights))
-    if sds[worst] <= MAX_WEIGHTED_RATIO + noise:
-        return ""
-    return (
-        f"Weighted by their densities, draws of '{evidence.sites[worst]}' spread {sds[worst]:.2f} "
-        "times as far. "
-    )
+    kurtosis = weights @ centred**4 / squares**2
+    noise = np.sqrt(np.maximum(kurtosis - 1.0, 0.0) / 4.0 * float(weights @ weights))
+    ratios, shifts = np.sqrt(squares) / sds, (weights @ draws - draws.mean(axis=0)) / sds
+    columns = (evidence.numbers, ratios.tolist(), shifts.tolist(), noise.tolist())
+    moved = [_Moved(*each) for each in zip(*columns, strict=True)]
+    return max(moved, key=_Moved.excess)
 
 
 def still_sites(draws: Mapping[str, Any]) -> list[str]:

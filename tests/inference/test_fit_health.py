@@ -32,9 +32,33 @@ def test_draws_that_weights_spread_further_are_a_fault(spread, verdict):
     second, other = standard[:, 1], 0.3 * np.random.default_rng(2).normal(size=1000)
     weights = 0.5 * second**2 - 0.5 * (second / spread) ** 2 + other
     lines = np.tile(NORMAL_LINE, (2, 1, 1))
-    judged = judge_shape(Evidence(weights, lines, ["a", "b"], standard=standard))
+    judged = judge_shape(Evidence(weights, lines, ["a", "b"], values=standard, numbers=["a", "b"]))
     assert judged.attrs["verdict"] == verdict
-    assert ("'b' spread" in "".join(note.message for note in judged.notes)) == (verdict != "good")
+    said = "".join(note.message for note in judged.notes)
+    assert (f"the sd of 'b' is {judged.attrs['moved_sd_ratio']:.2f} times too narrow" in said) == (
+        verdict != "good"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "said"),
+    [
+        (0.0, 0.6, "the sd of 'b' is 1.6"),
+        (0.0, 0.95, ""),
+        (0.4, 1.0, "the mean of 'b' is +0.4"),
+        (-0.4, 1.0, "the mean of 'b' is -0.4"),
+        (0.1, 1.0, ""),
+    ],
+)
+def test_weights_see_a_guide_that_is_too_wide_or_aside_in_units_of_the_user(mean, sd, said):
+    # Draws of a standard guide, on a scale of thousands; the posterior is a normal (mean, sd).
+    draws = np.random.default_rng(3).normal(size=(1000, 2))
+    log_weights = 0.5 * draws[:, 1] ** 2 - 0.5 * ((draws[:, 1] - mean) / sd) ** 2
+    values = 5e3 + 1e3 * draws
+    judged = judge_shape(Evidence(log_weights, values=values, numbers=["a", "b"]))
+    assert judged.attrs["verdict"] == ("bad: guide-shape" if said else "good")
+    assert said in "".join(note.message for note in judged.notes)
+    assert all(len(note.message) < 240 for note in judged.notes)
 
 
 def test_weights_whose_largest_are_tied_are_weighed_as_they_are():
@@ -42,11 +66,11 @@ def test_weights_whose_largest_are_tied_are_weighed_as_they_are():
     standard = np.linspace(-2.0, 2.0, 1000)[:, None]
     lines = np.tile(NORMAL_LINE, (1, 1, 1))
     weights = np.where(np.abs(standard[:, 0]) > 1.0, 0.0, -1.0)
-    judged = judge_shape(Evidence(weights, lines, ["b"], standard=standard))
+    judged = judge_shape(Evidence(weights, lines, ["b"], values=standard, numbers=["b"]))
     assert judged.attrs["verdict"] == "bad: guide-shape"
     # Variances of the parts are 7/3 and 1/3, their weights 1 and 1/e, and that of all is 4/3.
     ratio = np.sqrt((7.0 + math.exp(-1.0)) / (1.0 + math.exp(-1.0)) / 4.0)
-    assert f"'b' spread {ratio:.2f} times" in judged.notes[0].message
+    assert f"the sd of 'b' is {ratio:.2f} times too narrow" in judged.notes[0].message
 
 
 def with_values(values):

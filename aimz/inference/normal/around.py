@@ -1,7 +1,7 @@
 """What is around a normal: log p - log q at its draws, and log p on lines through it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,10 @@ import numpy as np
 
 from aimz.inference import health
 
-__all__ = ["CLOSE", "GLANCE", "Look", "around_normal"]
+__all__ = ["CLOSE", "GLANCE", "Look", "around_normal", "numbers_at", "numbers_of"]
+
+# Numbers, at most, whose means and spreads are compared, or one of each site.
+_NUMBERS = 64
 
 
 class Look(NamedTuple):
@@ -34,8 +37,8 @@ def around_normal(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Log p - log q at draws of a normal, log p on lines through it; and the latents of the lines.
 
-    The draws come along, in standard units of the latents that the lines are of. Called inside a
-    trace. One density serves both: a kernel of many sites is compiled once.
+    The draws come along as points. Called inside a trace. One density serves both: a kernel of many
+    sites is compiled once.
     """
     count = min(loc.size, wanted.lines)
     lines = np.linspace(0, loc.size - 1, count).astype(np.int32)
@@ -49,13 +52,39 @@ def around_normal(
     on_lines = origins[:, :, None] + places[:, None] * ways[:, None, None]
     points = jnp.concatenate([draws, on_lines.reshape(-1, loc.size)])
     logs = jax.lax.map(log_density, points, batch_size=20)
-    sds = jnp.linalg.norm(scale, axis=-1) if scale.ndim > 1 else scale
     seen = {
         "log_weights": logs[: wanted.draws] - normal.log_prob(draws),
-        "standard": ((draws - loc) / sds)[:, lines],
+        "points": draws,
         "sections": logs[wanted.draws :].reshape(on_lines.shape[:-1]),
     }
     return seen, lines
+
+
+def numbers_of(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Names of the numbers that are compared, such as "b[3]"; `numbers_at` has their draws."""
+    chosen = _chosen({name: math.prod(shape) for name, shape in shapes.items()})
+    return [
+        name + (str([int(n) for n in np.unravel_index(at, shapes[name])]) if shapes[name] else "")
+        for name, places in chosen.items()
+        for at in places
+    ]
+
+
+def numbers_at(values: Mapping[str, Any]) -> Any:
+    """Draws of some numbers of each site, (draw, number)."""
+    flat = {name: value.reshape(len(value), -1) for name, value in values.items()}
+    chosen = _chosen({name: value.shape[1] for name, value in flat.items()})
+    return jnp.concatenate([flat[name][:, places] for name, places in chosen.items()], axis=1)
+
+
+def _chosen(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Places of some numbers of each site: all of small ones, and some of large ones."""
+    most = max(1, _NUMBERS // max(1, len(sizes)))
+    return {
+        name: np.linspace(0, sizes[name] - 1, min(sizes[name], most)).astype(np.int32)
+        for name in sorted(sizes)
+        if sizes[name]
+    }
 
 
 def _origins(key: jax.Array, lines: np.ndarray, each: int, dim: int) -> Any:

@@ -32,7 +32,7 @@ from aimz.inference.binding import (
 )
 from aimz.inference.density import energy_of
 from aimz.inference.engine import Course, Draws, Fit, Problem, Settings
-from aimz.inference.normal import REFINED_DIM, WhitenedNormal, find_start
+from aimz.inference.normal import REFINED_DIM, WhitenedNormal, find_start, numbers_of
 from aimz.inference.progress import Bar
 from aimz.inference.svi.course import (
     CHUNK,
@@ -112,9 +112,8 @@ class SVIEngine:
         absent = _why_unweighed(task)
         finished = _finish(draw_key, task, record, num_samples, weigh=not absent)
         losses = np.concatenate(course.losses).astype(np.float64)
-        looked = ("log_weights", "sections", "standard")
-        parts: dict[str, Any] = {name: finished.get(name) for name in looked}
-        evidence = health.Evidence(**parts, sites=finished.get("sites", ()), absent=absent)
+        looked = finished.keys() & {"log_weights", "sections", "values", "sites", "numbers"}
+        evidence = health.Evidence(**{name: finished[name] for name in looked}, absent=absent)
         explicit = plan.steps is not None
         judged = health.judge_svi(losses, evidence, explicit=explicit, course=course)
         judged = _with_modes(_with_points(judged, finished["draws"]), record)
@@ -392,8 +391,10 @@ def _finish(
     finished: dict[str, Any] = dict(program(*arguments))
     check_draws(latents, finished["draws"], SVIEngine.name)
     finished["draws"] = {name: np.asarray(value)[None] for name, value in finished["draws"].items()}
-    for name in finished.keys() & {"log_weights", "sections", "standard"}:
+    for name in finished.keys() & {"log_weights", "sections", "values"}:
         finished[name] = np.asarray(finished[name])
+    if "values" in finished:
+        finished["numbers"] = numbers_of({n: v.shape[2:] for n, v in finished["draws"].items()})
     if "sections" in finished:
         names = sorted(finished["draws"])
         finished["sites"] = [names[number] for number in np.asarray(finished["sites"])]
@@ -408,6 +409,8 @@ def _why_unweighed(task: Task) -> str:
         return f"more than {most:,} rows"
     if not problem.spec.latents:
         return "no latents"
+    if any(problem.spec[name].discrete for name in problem.spec.latents):
+        return "discrete latents are summed out"
     if task.is_mutable or task.is_subsampled:
         return "the kernel's density is random"
     if task.given is not None and is_point(task.given.guide):

@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer import SVI
+from numpyro.infer.util import log_density
 
 from aimz.arrays import Array
 from aimz.inference import health
 from aimz.inference.binding import RowScale
-from aimz.inference.density import energy_of
+from aimz.inference.density import constrained, energy_of
 from aimz.inference.engine import Problem
-from aimz.inference.normal import CLOSE, GLANCE, Look, around_normal
+from aimz.inference.normal import CLOSE, GLANCE, Look, around_normal, numbers_at
 
 __all__ = ["log_weights", "look_around"]
 
@@ -30,15 +31,20 @@ def log_weights(
     kwargs: dict[str, Any],
     weights: Array | None,
 ) -> dict[str, Any]:
-    """Log p - log q at draws of a user's guide; called inside a trace."""
-    elbo = Trace_ELBO()
+    """Log p - log q at draws of a user's guide, and these; called inside a trace."""
+    every = {**kwargs, **svi.static_kwargs}
 
     def one(key: jax.Array) -> Any:
+        model_key, guide_key = jax.random.split(key)
         with RowScale(problem, {}, weights):
-            return -elbo.loss(key, params, svi.model, svi.guide, **kwargs, **svi.static_kwargs)
+            log_q, sites = log_density(handlers.seed(svi.guide, guide_key), (), every, params)
+            model = handlers.replay(handlers.seed(svi.model, model_key), sites)
+            log_p, sites = log_density(model, (), every, params)
+        return log_p - log_q, {name: sites[name]["value"] for name in problem.spec.latents}
 
     each = jax.random.split(keys[0], _look(problem).draws)
-    return {"log_weights": jax.lax.map(one, each, batch_size=20)}
+    logs, values = jax.lax.map(one, each, batch_size=20)
+    return {"log_weights": logs, "values": numbers_at(values)}
 
 
 def look_around(
@@ -51,22 +57,25 @@ def look_around(
 ) -> dict[str, Any]:
     """Log p - log q at draws of the default guide, and log p on lines through it with their sites.
 
-    The draws come along, in standard units of the latents that the lines are of. Called inside a
-    trace.
+    The draws come along, on the scales of their sites. Called inside a trace.
     """
     guide = svi.guide
     loc, scale = guide.affine(*(params[f"{guide.prefix}_{name}"] for name in ("mu", "scale")))
     kernel = handlers.substitute(handlers.seed(svi.model, 0), params)
     energy = energy_of(problem, kernel, kwargs, guide)
 
-    def log_density(point: jax.Array) -> Any:
+    def density_at(point: jax.Array) -> Any:
         with RowScale(problem, {}, weights):
             return -energy(guide._unpack_latent(point))
 
+    def values_at(point: jax.Array) -> dict[str, Any]:
+        return constrained(guide, guide._unpack_latent(point))[0]
+
     normal = guide.normal(loc, scale)
-    seen, lines = around_normal(keys, log_density, normal, loc, scale, _look(problem))
+    seen, lines = around_normal(keys, density_at, normal, loc, scale, _look(problem))
+    values = numbers_at(jax.vmap(values_at)(seen.pop("points")))
     numbers = [np.full(np.size(v), n) for n, v in enumerate(guide._init_locs.values())]
-    return {**seen, "sites": jnp.asarray(np.concatenate(numbers)[lines])}
+    return {**seen, "values": values, "sites": jnp.asarray(np.concatenate(numbers)[lines])}
 
 
 def _look(problem: Problem) -> Look:

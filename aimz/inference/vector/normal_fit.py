@@ -10,8 +10,8 @@ import numpyro.distributions as dist
 from aimz.errors import AimzError, FitWarning, Note
 from aimz.inference import health
 from aimz.inference.engine import Draws
-from aimz.inference.normal import CLOSE, GLANCE, Look, around_normal
-from aimz.inference.vector.posterior import VectorPosterior, View
+from aimz.inference.normal import CLOSE, GLANCE, Look, around_normal, numbers_at, numbers_of
+from aimz.inference.vector.posterior import VectorPosterior, View, values_at
 
 __all__ = ["RIVAL", "draws_of", "judged_normal", "modes_note", "root_of", "weighted_evidence"]
 
@@ -50,7 +50,10 @@ def judged_normal(
     seen = posterior.call(_looked, keys, loc, root, wanted=wanted)
     lines = seen.pop("lines")
     names = [posterior.names[line] for line in lines]
-    return health.judge_shape(health.Evidence(sites=names, **seen)), seen["log_weights"]
+    values = seen.pop("values")
+    numbers = numbers_of({name: value.shape[1:] for name, value in values.items()})
+    drawn: dict[str, Any] = {"values": np.asarray(numbers_at(values)), "numbers": numbers}
+    return health.judge_shape(health.Evidence(sites=names, **seen, **drawn)), seen["log_weights"]
 
 
 def _looked(
@@ -58,7 +61,8 @@ def _looked(
 ) -> dict[str, Any]:
     normal = dist.MultivariateNormal(loc, scale_tril=root, validate_args=False)
     seen, lines = around_normal((keys[0], keys[1]), view.density, normal, loc, root, wanted)
-    return {**seen, "lines": jnp.asarray(lines)}
+    values = values_at(view, seen.pop("points"))
+    return {**seen, "values": values, "lines": jnp.asarray(lines)}
 
 
 def weighted_evidence(log_weights: np.ndarray) -> tuple[float, float]:
