@@ -1,6 +1,7 @@
 """Settings of the site that `make site` builds; the pages themselves read well without it."""
 
 import os
+import sys
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from pygments.lexers.special import TextLexer
 from sphinx_design.shared import PassthroughTextElement
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "aimz"
 author = "The aimz developers"
@@ -18,6 +20,7 @@ release = installed("aimz")
 version = release
 
 extensions = [
+    "flowcharts",
     "myst_nb",
     "numpydoc",
     "sphinx.ext.autodoc",
@@ -92,7 +95,7 @@ def _write_text(visitor: Any, node: Any) -> None:
 def setup(app: Any) -> None:
     """Skip what is not ours, and tell the plain twins of the pages about nodes new to them.
 
-    Mermaid is drawn where pages are shown by a host that can; here its text is legible as it is.
+    The twins show Mermaid as it is written.
     """
     app.add_lexer("mermaid", TextLexer)
     app.connect("autodoc-skip-member", _is_skipped)

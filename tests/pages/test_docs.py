@@ -1,10 +1,13 @@
 """Every Python example of the README and the docs runs, and prints what it says."""
 
 import doctest
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
+
+import aimz
 
 ROOT = Path(__file__).parents[2]
 # Pages whose examples fit models or compile many programs; the README fits in the fast suite.
@@ -69,3 +72,11 @@ def test_codes_that_the_skill_names_are_codes():
     known = set(re.findall(r"`([a-z-]+)`", (ROOT / "docs" / "errors.md").read_text()))
     assert named
     assert named <= known, named - known
+
+
+def test_the_reference_has_every_public_name():
+    page = (ROOT / "docs" / "map" / "reference.md").read_text()
+    names = re.findall(r"^   (aimz\.[\w.]+)$", page, re.MULTILINE)
+    for name in names:
+        pkgutil.resolve_name(name)
+    assert {f"aimz.{name}" for name in aimz.__all__ if name != "__version__"} <= set(names)
