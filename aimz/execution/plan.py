@@ -16,6 +16,7 @@ from aimz.sampling import (
     evidence_block,
     expectation_block,
     law_block,
+    left_out_block,
     log_likelihood_block,
     score_block,
 )
@@ -34,7 +35,10 @@ WIDE_ARRAYS = 8
 MAX_WHOLE_DRAWS = 256
 # What is computed in double precision: densities of large counts, means of which small differences
 # are asked, noise behind values. Draws are in single precision everywhere, and the same.
-WIDE = (evidence_block, expectation_block, law_block, log_likelihood_block, score_block)
+WIDE = (
+    *(evidence_block, expectation_block, law_block),
+    *(left_out_block, log_likelihood_block, score_block),
+)
 
 
 @dataclass(frozen=True)

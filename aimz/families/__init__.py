@@ -10,6 +10,7 @@ from aimz.families.limits import Faults, Mark, fault_of, faults_of, first_fault,
 from aimz.families.means import mean_of, mean_of_known
 from aimz.families.noise import Noise, abduce, coupling_of, replay, success_of
 from aimz.families.reading import law_of
+from aimz.families.state_space import StateSpace
 from aimz.families.table import FAMILIES
 from aimz.families.truncated import with_tails
 
@@ -21,6 +22,7 @@ __all__ = [
     "Law",
     "Mark",
     "Noise",
+    "StateSpace",
     "abduce",
     "base_distribution",
     "coupling_of",

@@ -62,12 +62,16 @@ class Vector(NamedTuple):
 
     Without the others (`marginal` log density), of the others given them (`completed`), of those
     that follow the first ones (`after`), and of all from independent normal noise (`of_noise`).
+    Of a series also the log density of each element given those before it (`earlier`), and given
+    all others (`others`).
     """
 
     marginal: Callable[[Any, Any, Any], Any] | None = None
     completed: Callable[[Any, Any, Any, Any], Any] | None = None
     after: Callable[[Any, Any, Any], Any] | None = None
     of_noise: Callable[[Any, Any], Any] | None = None
+    earlier: Callable[[Any, Any, Any], Any] | None = None
+    others: Callable[[Any, Any, Any], Any] | None = None
 
 
 _SCALARS = Vector()

@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from aimz.families import angles, continuous, discrete, exact, residuals, responses, tails, vectors
 from aimz.families.categories import Categories
 from aimz.families.family import Families, Family
+from aimz.families.state_space import STATE_SPACE, StateSpace
 from aimz.likelihoods import DriftDiffusion
 
 __all__ = ["FAMILIES"]
@@ -332,6 +333,12 @@ FAMILIES = Families(
         "random-walk",
         {dist.GaussianRandomWalk: ()},
         vector=vectors.WALK,
+        why={"noise": _NOT_RECOVERED, **_VECTOR},
+    ),
+    Family(
+        "state-space",
+        {StateSpace: ()},
+        vector=STATE_SPACE,
         why={"noise": _NOT_RECOVERED, **_VECTOR},
     ),
     Family(

@@ -21,6 +21,10 @@ from aimz.kernel.statements import Reading, Statement, is_masked
 __all__ = ["KernelSpec", "SiteSpec", "facts_of", "spec_of"]
 
 
+_FAMILIES = frozenset(kind.__name__ for row in FAMILIES for kind in row.kinds)
+_SERIES = frozenset(k.__name__ for row in FAMILIES if row.vector.earlier for k in row.kinds)
+
+
 @dataclass(frozen=True)
 class SiteSpec:
     """One named statement of a kernel.
@@ -119,6 +123,13 @@ class SiteSpec:
         if self.bounds is None or FAMILIES.of[kind].has_order:
             return 0
         return self.bounds[1] + 1
+
+    @property
+    def is_series(self) -> bool:
+        """Whether all rows are one event of a family that knows each value given the others."""
+        is_event = self.event_dim == self.joint_dim == 1
+        is_by_row = self.rows == "leading" and self.row_axis == len(self.shape) - 1
+        return is_event and is_by_row and self.law.partition("(")[0] in _SERIES
 
     @property
     def belongs_to_rows(self) -> bool:
@@ -433,7 +444,11 @@ def _law(statement: Statement) -> str:
         return ""
     law = base_distribution(statement.fn)
     written = [_written(vars(law).get(name)) for name in getattr(law, "arg_constraints", {})]
-    return f"{type(law).__name__}({', '.join(text for text in written if text)})"
+    kind = type(law)
+    name = kind.__name__
+    if name in _FAMILIES and not FAMILIES.of[kind].name:  # a user's own class of the same name
+        name = f"{kind.__module__}.{name}"
+    return f"{name}({', '.join(text for text in written if text)})"
 
 
 def _written(value: object) -> str:

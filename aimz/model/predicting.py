@@ -32,7 +32,7 @@ from aimz.prediction import (
     sites_to_return,
 )
 from aimz.results import check_labels, constant_dataset, flat_arrays
-from aimz.sampling import log_likelihood_block, predict_block, score_block
+from aimz.sampling import left_out_block, log_likelihood_block, predict_block, score_block
 
 __all__ = [
     "Planned",
@@ -113,9 +113,10 @@ def density_request(
     setup: Setup, fitted: Fitted, method: str, missing: str, to: Delivery
 ) -> Request:
     """A request for densities of what was observed: of each value, or of each row for a score."""
+    programs = {"score": score_block, "loo": left_out_block}
     return setup.request(
         fitted,
-        program=score_block if method == "score" else log_likelihood_block,
+        program=programs.get(method, log_likelihood_block),
         method=method,
         group="log_likelihood",
         sites=lambda spec: observed_sites(spec, fitted.fit.draws),

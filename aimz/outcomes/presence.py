@@ -21,7 +21,7 @@ from numpyro.infer import init_to_feasible
 from aimz.arrays import Array
 from aimz.data import MISSING
 from aimz.errors import InputError
-from aimz.families import FAMILIES, density_of
+from aimz.families import FAMILIES, base_distribution, density_of
 from aimz.kernel import Inputs, KernelSpec, SiteSpec
 from aimz.programs import Bound, Cache, compile_program, remembered
 
@@ -179,9 +179,17 @@ _WRAPPERS = (dist.MaskedDistribution, dist.ExpandedDistribution, dist.Independen
 
 
 def densities_of(
-    fn: dist.Distribution, value: Array, site: SiteSpec, *, missing: bool
+    fn: dist.Distribution, value: Array, site: SiteSpec, *, missing: bool, given: str = "earlier"
 ) -> tuple[Any, Any]:
-    """Log densities of what a site observes, event by event, and which of them count."""
+    """Log densities of what a site observes, event by event, and which of them count.
+
+    Those of a series are of each value, given the "earlier" ones or all "others".
+    """
+    if site.is_series:
+        law = base_distribution(fn)
+        there = is_there(value) if missing else jnp.ones(jnp.shape(value), bool)
+        density = getattr(FAMILIES.of[type(law)].vector, given)(law, value, there)
+        return density, there & jnp.expand_dims(unmasked(fn), -1)
     if site.kind == "factor":
         density = fn.log_prob(value)
         return density, jnp.broadcast_to(unmasked(fn), jnp.shape(density))

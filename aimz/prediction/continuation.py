@@ -29,7 +29,7 @@ __all__ = [
 
 
 #: Families of one event over the rows that can be drawn on from the first of them.
-DRAWN_ON = ("GaussianRandomWalk", "MultivariateNormal")
+DRAWN_ON = ("GaussianRandomWalk", "MultivariateNormal", "StateSpace")
 
 
 def is_path(site: SiteSpec) -> bool:

@@ -13,7 +13,7 @@ from aimz.errors import InputError
 from aimz.inference import Fit, Problem, Settings
 from aimz.kernel import KernelSpec
 from aimz.overlap import Support
-from aimz.sampling import log_likelihood_block, score_block
+from aimz.sampling import left_out_block, log_likelihood_block, score_block
 from aimz.store import Sink, destination
 
 __all__ = ["Delivery", "Fitted", "LateSupport", "Origin", "Request", "Use"]
@@ -157,7 +157,7 @@ class Request:
     @property
     def conditions(self) -> bool:
         """Whether the outcome is data of the kernel, rather than kept beside its draws."""
-        return self.program in (log_likelihood_block, score_block)
+        return self.program in (left_out_block, log_likelihood_block, score_block)
 
 
 @dataclass(frozen=True)

@@ -83,13 +83,15 @@ class Task:
 def density_spec(spec: KernelSpec) -> KernelSpec:
     """The sites as their log densities are shaped: without event dimensions.
 
-    A density that is joint over the rows (a process, a multivariate normal over rows) follows no
-    row.
+    Of a series whose values are known given one another each has its own. Any other density that is
+    joint over the rows (a process, a multivariate normal over rows) follows no row.
     """
     return replace(spec, sites=tuple(_density_site(site) for site in spec.sites))
 
 
 def _density_site(site: SiteSpec) -> SiteSpec:
+    if site.is_series:
+        return replace(site, event_dim=0)
     rank = len(site.shape) - (0 if site.kind == "factor" else site.event_dim)
     by_element = replace(site, shape=site.shape[:rank], dims=site.dims[:rank], event_dim=0)
     if site.row_axis is not None and site.row_axis < rank:

@@ -46,6 +46,7 @@ __all__ = [
     "evidence_block",
     "expectation_block",
     "law_block",
+    "left_out_block",
     "log_likelihood_block",
     "population_block",
     "predict_block",
@@ -75,6 +76,14 @@ def log_likelihood_block(task: Task, block: Block) -> Found:
     What is missing, or masked by the kernel, has none: NaN.
     """
     return run_block(task, block, _site_densities)
+
+
+def left_out_block(task: Task, block: Block) -> Found:
+    """As `log_likelihood_block`, of values that are left out: of a series each given all others.
+
+    Under these densities draws are weighted by 1 over them to a posterior without a value.
+    """
+    return run_block(task, block, _left_out_densities)
 
 
 def presence_block(task: Task, block: Block) -> Found:
@@ -268,7 +277,7 @@ def _site_faults(
         options: dict[str, Any] = {"is_read": False}
         if read is not site_values and name in asked and name not in set_sites:
             options["is_read"] = site["type"] == "sample"
-            if read in (_site_densities, _row_scores):
+            if read in (_site_densities, _left_out_densities, _row_scores):
                 density, counts = _density(task, trace, name)
                 density = jnp.where(counts, density, 0.0)
                 marks.append(Mark("log density", ~(density < jnp.inf), density))
@@ -332,7 +341,15 @@ def _uniform(words: jax.Array, name: str, shape: tuple[int, ...], row: ArrayLike
 
 
 def _site_densities(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
-    densities = {name: _density(task, trace, name) for name in task.sites}
+    return _that_count({name: _density(task, trace, name) for name in task.sites})
+
+
+def _left_out_densities(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+    given = "others"
+    return _that_count({name: _density(task, trace, name, given) for name in task.sites})
+
+
+def _that_count(densities: Mapping[str, tuple[Any, Any]]) -> dict[str, jax.Array]:
     return {
         name: jnp.where(counts, density, jnp.nan) for name, (density, counts) in densities.items()
     }
@@ -342,10 +359,12 @@ def _site_presence(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, 
     return {name: _density(task, trace, name)[1] for name in task.sites}
 
 
-def _density(task: Task, trace: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+def _density(
+    task: Task, trace: Mapping[str, Any], name: str, given: str = "earlier"
+) -> tuple[Any, Any]:
     """Log densities of a site and which count; where nothing is masked or missing, all do."""
-    site = trace[name]
-    return densities_of(site["fn"], site["value"], task.spec[name], missing=task.missing)
+    fn, value, site = trace[name]["fn"], trace[name]["value"], task.spec[name]
+    return densities_of(fn, value, site, missing=task.missing, given=given)
 
 
 def _row_scores(task: Task, _: Block, trace: Mapping[str, Any]) -> dict[str, jax.Array]:

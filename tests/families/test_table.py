@@ -14,7 +14,16 @@ import scipy.stats as st
 from scipy.special import expit
 
 from aimz import InputError
-from aimz.families import FAMILIES, Evidence, abduce, density_of, law_of, mean_of, replay
+from aimz.families import (
+    FAMILIES,
+    Evidence,
+    StateSpace,
+    abduce,
+    density_of,
+    law_of,
+    mean_of,
+    replay,
+)
 from aimz.families.censored import log_tail
 from aimz.families.discrete import Counts
 from aimz.likelihoods import DriftDiffusion
@@ -257,6 +266,19 @@ CASES: dict[type, Case] = {
     dist.GaussianRandomWalk: (
         lambda _: dist.GaussianRandomWalk(2.0, 3),
         lambda _: st.multivariate_normal(np.zeros(3), WALK),
+        [[0, 1, 2], [3, -2, 1]],
+    ),
+    StateSpace: (
+        lambda _: StateSpace(
+            jnp.zeros(3),
+            jnp.eye(1),
+            2.0 * jnp.eye(1),
+            jnp.ones(1),
+            1.0,
+            jnp.zeros(1),
+            2 * jnp.eye(1),
+        ),
+        lambda _: st.multivariate_normal(np.zeros(3), WALK + np.eye(3)),
         [[0, 1, 2], [3, -2, 1]],
     ),
     dist.ProjectedNormal: (

@@ -24,6 +24,7 @@ WINGS = (
         "programs",
         "likelihoods",
         "families",
+        "kernels",
         "capture",
         "overlap",
         "plots",
@@ -57,7 +58,8 @@ PUBLIC_CLASSES = {
     "ImpactModel",
     "_Impact",
 }  # public methods take what API users name
-PUBLIC_FUNCTIONS = {"autolog", "log_model", "save_model"}  # the arguments of MLflow's own flavors
+# The arguments of MLflow's own flavors, and the arrays that the formulas of a kernel name.
+PUBLIC_FUNCTIONS = {"autolog", "log_model", "save_model", "kalman"}
 
 # Written so that this file does not contain what it looks for.
 MACHINE_PATHS = re.compile(
