@@ -13,7 +13,9 @@ sampler from the guide must change nothing. The places are as far from the centr
 the centre itself the residuals of a regression with p slopes and n rows are the smallest that there
 are, and its scale is p / sqrt(2 n) standard deviations off. R-hat is bad above 1.05, or above 1.01
 with an ESS below 400; an ESS is bad below 100, or a tenth of few draws. Divergences are reported
-beyond one in a thousand draws. What was not computed is "not checked", never "good".
+beyond one in a thousand draws, and an E-BFMI below 0.3 (Betancourt 2016, "Diagnosing suboptimal
+cotangent disintegrations"), where draws are enough to tell. What was not computed is "not checked",
+never "good".
 """
 
 import math
@@ -53,6 +55,7 @@ MAX_R_HAT = 1.05
 GOOD_R_HAT = 1.01
 GOOD_ESS, LEAST_ESS = 400, 100
 MAX_DIVERGING = 0.001
+MIN_BFMI = 0.3
 _NATS = 0.1
 
 
@@ -258,7 +261,7 @@ def _smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def judge_chains(draws: dict[str, Any], stats: dict[str, Any]) -> Health:
-    """Health of chains: R-hat, effective sample size, divergences."""
+    """Health of chains: R-hat, effective sample size, divergences, energy, trees cut short."""
     mixing = _convergence(draws)
     diverging = np.asarray(stats.get("diverging", np.zeros((1, 1))))
     count = int(diverging.sum())
@@ -285,13 +288,38 @@ def judge_chains(draws: dict[str, Any], stats: dict[str, Any]) -> Health:
                 "divergences",
             )
         )
+    energy, note = _energy(stats)
+    notes += [] if note is None else [note]
     verdict = "not checked: too few draws"
     if notes:
         verdict = f"bad: {', '.join(note.code for note in notes)}"
     elif mixing.draws:
         verdict = "good"
-    attrs = {"rhat_max": r_hat, "ess_min": ess, "divergences": count, "verdict": verdict}
+    attrs = {"rhat_max": r_hat, "ess_min": ess, "divergences": count, **energy, "verdict": verdict}
     return Health(attrs, tuple(notes))
+
+
+def _energy(stats: dict[str, Any]) -> tuple[dict[str, Any], Note | None]:
+    """Whether the energy moved as freely as it should, and how many trees were cut short."""
+    attrs: dict[str, Any] = {}
+    if "reached_max_treedepth" in stats:
+        attrs["max_tree_depths"] = int(np.asarray(stats["reached_max_treedepth"]).sum())
+    energy = np.asarray(stats.get("energy", np.zeros((1, 0))), np.float64)
+    if (
+        energy.shape[1] < 4
+        or not np.all(np.isfinite(energy))
+        or np.any(np.ptp(energy, axis=1) == 0)
+    ):
+        return attrs, None
+    attrs["bfmi_min"] = bfmi = float(np.min(_array_stats().bfmi(energy)))
+    # Noise of a ratio of sums of as many squares.
+    if bfmi * (1.0 + 3.0 / math.sqrt(energy.shape[1])) >= MIN_BFMI:
+        return attrs, None
+    message = (
+        f"The energy of a chain hardly moves (E-BFMI {bfmi:.2f}, limit {MIN_BFMI}): tails of the "
+        "posterior may be missed. Reparametrise, or run a longer warm-up."
+    )
+    return attrs, Note(FitWarning, message, "energy")
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,32 @@ def test_chains_are_good_only_where_they_mixed(kind, verdict):
     assert [note.code for note in judged.notes] == (["r-hat"] if "bad" in verdict else [])
 
 
+@pytest.mark.parametrize(
+    ("pull", "draws", "verdict"),
+    [
+        (0.0, 500, "good"),
+        (0.9, 500, "bad: energy"),
+        (0.9, 20, "good"),
+        (None, 500, "good"),
+    ],
+)
+def test_energy_that_hardly_moves_is_said(pull, draws, verdict):
+    # Of a stationary AR(1) with coefficient r, squared steps over the variance are 2 (1 - r).
+    rng = np.random.default_rng(1)
+    energy = rng.normal(size=(4, draws))
+    for step in range(1, draws):
+        energy[:, step] += (pull or 0.0) * energy[:, step - 1]
+    stats = {"energy": np.zeros((4, draws)) if pull is None else energy}
+    stats["reached_max_treedepth"] = np.arange(4 * draws).reshape(4, -1) < 7
+    judged = judge_chains({"a": rng.normal(size=(4, draws, 2))}, stats)
+    assert judged.attrs["verdict"] == verdict
+    assert judged.attrs["max_tree_depths"] == 7
+    if pull is None:
+        assert "bfmi_min" not in judged.attrs
+    elif draws == 500:
+        assert abs(judged.attrs["bfmi_min"] - 2 * (1 - pull)) < 0.35
+
+
 ROWS = np.zeros((20, 1), np.float32)
 
 
