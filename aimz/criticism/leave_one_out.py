@@ -21,7 +21,7 @@ from aimz.errors import InputError, Note, OutputWarning, nearest
 from aimz.execution import Plan, TileRun, compile_call, each_tile, num_draws
 from aimz.kernel import KernelSpec
 from aimz.libraries import xr
-from aimz.prediction import Given, Prepared, Request, origin_of, precision_notes
+from aimz.prediction import Given, Prepared, Request, origin_of
 from aimz.results import Schema, labelled_groups, layout_of
 from aimz.store import Tile
 
@@ -134,7 +134,7 @@ def leave_out(
     named: dict[str, Any] = {"coords": {d: coords[d] for d in dims}, "name": variable.name}
     labelled = [xr.DataArray(array, dims=dims, **named) for array in arrays]
     record = _record(*labelled, row_dim=dims[axis], draws=draws)
-    notes = (*_health(record, name), *_limits(request, inputs, name), *precision_notes(run))
+    notes = (*_health(record, name), *_limits(request, inputs, name), *ready.notes)
     return record, notes
 
 

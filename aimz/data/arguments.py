@@ -16,11 +16,10 @@ from aimz.data.containers import (
     is_whole_scalar,
     lined_up,
     rounded_by_cast,
-    value_of,
     values_of,
     within_32_bits,
 )
-from aimz.data.labels import column_order
+from aimz.data.labels import column_order, only_counted
 from aimz.errors import InputError, nearest
 
 __all__ = ["MISSING", "Arguments", "Known", "bind", "check_names", "check_row_shape"]
@@ -51,6 +50,27 @@ class Arguments:
         may_order = self.labels is not None
         return lined_up(values, self.reference, self.rows, primary, may_order=may_order)
 
+    def weights(self, given: Any, primary: str) -> np.ndarray:
+        """Row weights as an array (row,).
+
+        Raises
+        ------
+        InputError
+            `rows-mismatch`, `not-finite`: of another length, negative, or not finite.
+        """
+        lined = self.lined({"sample_weight": given}, primary)["sample_weight"]
+        array = np.asarray(lined.array, dtype=np.float32)
+        if array.shape != (self.rows,):
+            msg = (
+                f"sample_weight has shape {array.shape} but there are {self.rows} rows. Pass one "
+                "per row."
+            )
+            raise InputError(msg, code="rows-mismatch")
+        if not np.all(np.isfinite(array)) or np.any(array < 0):
+            msg = "sample_weight holds values that are negative or not finite. Pass weights >= 0."
+            raise InputError(msg, code="not-finite")
+        return array
+
 
 @dataclass(frozen=True)
 class Known:
@@ -68,6 +88,11 @@ class Known:
     spread: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
     steps: int = 0
     wholes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+
+    @property
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """Names of columns, of those arguments that have more than numbers for names."""
+        return {name: names for name, names in self.columns.items() if not only_counted(names)}
 
     def names(self, argument: str, given: Sequence[str] | None) -> tuple[str, ...] | None:
         """Names of the fitted columns; their numbers where the given ones are numbers, too."""
@@ -98,6 +123,18 @@ class Known:
                     "Only the first axis may change. Pass the fitted one, or fit again."
                 )
                 raise InputError(msg, code="columns-mismatch")
+
+    def check_rows(self, arrays: Mapping[str, Any], steps: int) -> None:
+        """Refuse rows of another shape than the fitted ones; `steps` inside of one may be others.
+
+        Raises
+        ------
+        InputError
+            `columns-mismatch`.
+        """
+        for name in self.shapes.keys() & arrays.keys():
+            if np.shape(arrays[name])[1:2] != (steps,):
+                check_row_shape(name, arrays[name], self.shapes[name])
 
     def in_steps(self, argument: str, shape: tuple[int, ...]) -> bool:
         """Whether rows of a shape differ from the fitted ones in the number of steps only."""
@@ -210,7 +247,7 @@ def _per_row(value: Value, rows: int, *, scalar_ok: bool) -> Value:
     array, name = value.array, value.name
     if array.ndim == 0 and scalar_ok:
         check_exact(array, name)
-        return value_of(np.broadcast_to(np.asarray(array), (rows,)), name)
+        return Value.of(np.broadcast_to(np.asarray(array), (rows,)), name)
     if array.ndim == 0 or len(array) != rows:
         msg = (
             f"'{name}' has shape {array.shape} but there are {rows} rows. "

@@ -1,4 +1,4 @@
-"""Checks of names, sizes, outcomes and weights as the user gave them."""
+"""Checks of names, sizes and outcomes as the user gave them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,10 +7,10 @@ import jax
 import numpy as np
 
 from aimz.choices import check_choice, shown
-from aimz.data.arguments import MISSING, Arguments
+from aimz.data.arguments import MISSING
 from aimz.errors import InputError
 
-__all__ = ["check_finite", "check_outcome", "check_positive", "check_weights"]
+__all__ = ["check_finite", "check_outcome", "check_positive"]
 
 
 def check_positive(value: Any, name: str) -> None:
@@ -73,17 +73,3 @@ def check_outcome(outcome: Any, missing: str, output: str) -> np.ndarray | None:
         msg = f"'{output}' holds {count} values that are not finite. {fix}"
         raise InputError(msg, code="not-finite")
     return there
-
-
-def check_weights(weights: Any, arguments: Arguments, primary: str) -> np.ndarray:
-    """Row weights as an array (row,); refused where negative, not finite or of another length."""
-    rows = arguments.rows
-    lined = arguments.lined({"sample_weight": weights}, primary)["sample_weight"]
-    array = np.asarray(lined.array, dtype=np.float32)
-    if array.shape != (rows,):
-        msg = f"sample_weight has shape {array.shape} but there are {rows} rows. Pass one per row."
-        raise InputError(msg, code="rows-mismatch")
-    if not np.all(np.isfinite(array)) or np.any(array < 0):
-        msg = "sample_weight holds values that are negative or not finite. Pass weights >= 0."
-        raise InputError(msg, code="not-finite")
-    return array

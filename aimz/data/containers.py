@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NoReturn
@@ -33,7 +33,6 @@ __all__ = [
     "lined_up",
     "rounded_by_cast",
     "rounding_refused",
-    "value_of",
     "values_of",
     "within_32_bits",
 ]
@@ -54,7 +53,7 @@ class Value:
 
     Examples
     --------
-    >>> value = value_of(pd.DataFrame({"dose": [1, 2]}, index=["a", "b"]), "X")
+    >>> value = Value.of(pd.DataFrame({"dose": [1, 2]}, index=["a", "b"]), "X")
     >>> value.labels.tolist(), value.columns, value.array.shape
     (['a', 'b'], ('dose',), (2, 1))
     """
@@ -62,6 +61,20 @@ class Value:
     given: Any
     name: str
     marks: Marks
+
+    @classmethod
+    def of(cls, given: Any, name: str) -> Value:
+        """What is given under a name, read; a value is one already.
+
+        Frames of Dask, which do not know their rows, and tables of Arrow are brought into memory.
+        """
+        if isinstance(given, Value):
+            return given
+        if hasattr(given, "npartitions") and hasattr(given, "compute") and hasattr(given, "index"):
+            given = given.compute()
+        elif hasattr(given, "column_names") and hasattr(given, "to_pandas"):
+            given = given.to_pandas()
+        return cls(given, name, marks_of(given))
 
     @cached_property
     def labels(self) -> np.ndarray | None:
@@ -125,23 +138,9 @@ class Value:
         return replace(self, given=value, marks=Marks(self.marks.rows, fitted))
 
 
-def value_of(given: Any, name: str) -> Value:
-    """What is given under a name, read; a value is one already.
-
-    Frames of Dask, which do not know their rows, and tables of Arrow are brought into memory.
-    """
-    if isinstance(given, Value):
-        return given
-    if hasattr(given, "npartitions") and hasattr(given, "compute") and hasattr(given, "index"):
-        given = given.compute()
-    elif hasattr(given, "column_names") and hasattr(given, "to_pandas"):
-        given = given.to_pandas()
-    return Value(given, name, marks_of(given))
-
-
 def values_of(given: Mapping[str, Any]) -> dict[str, Value]:
     """Values by name."""
-    return {name: value_of(value, name) for name, value in given.items()}
+    return {name: Value.of(value, name) for name, value in given.items()}
 
 
 def is_given(values: Mapping[str, Value], name: str) -> bool:
@@ -372,8 +371,8 @@ def rounding_refused(name: str, value: Any, rounded: float) -> InputError:
     return InputError(msg, code="cast-precision")
 
 
-def check_exact(value: Any, name: str) -> None:
-    """Refuse a single whole number that 32 bits round to another.
+def check_exact(value: Any, name: str, matters: Callable[[float], bool] | None = None) -> None:
+    """Refuse a single whole number that 32 bits round to another, where that `matters`.
 
     Raises
     ------
@@ -381,7 +380,7 @@ def check_exact(value: Any, name: str) -> None:
         `cast-precision`.
     """
     rounded = rounded_by_cast(value)
-    if rounded is not None:
+    if rounded is not None and (matters is None or matters(rounded)):
         raise rounding_refused(name, value, rounded)
 
 

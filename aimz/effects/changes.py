@@ -11,7 +11,8 @@ from aimz.data import Value, as_array, check_exact, column_label, is_given, line
 from aimz.errors import InputError, nearest
 from aimz.execution import Call
 from aimz.kernel import KernelSpec
-from aimz.prediction import Given, Request, as_head_of, changed_rows, gather
+from aimz.prediction import Given, Request, as_head_of, gather
+from aimz.programs import fingerprint_values
 from aimz.sampling import applied
 
 __all__ = [
@@ -349,7 +350,7 @@ class AllAtOnce:
         if rows != self.factual.rows:
             raise _other_rows(scenario, rows, self.factual)
         its_inputs = gather(request, {**natural, **replaced}, natural=self.factual)
-        return its_inputs, changed_rows(self.factual, its_inputs)
+        return its_inputs, _changed_rows(self.factual, its_inputs)
 
     def call(
         self, _: str, call: Call, __: Given, ___: Mapping[str, Value], ____: Collection[str]
@@ -415,7 +416,7 @@ class ByPiece(AllAtOnce):
     ) -> tuple[Given, dict[str, np.ndarray]]:
         """The inputs on the head, which does not tell: what is set may differ in any row."""
         its_inputs = as_head_of(request, self.factual, natural, replaced)
-        now = changed_rows(self.factual, its_inputs)
+        now = _changed_rows(self.factual, its_inputs)
         return its_inputs, now | {n: np.array(True) for n in replaced.keys() - now.keys()}
 
     def call(
@@ -453,3 +454,25 @@ class ByPiece(AllAtOnce):
 def _other_rows(scenario: str, rows: int, factual: Given) -> InputError:
     msg = f"Scenario '{scenario}' has {rows} rows, but there are {factual.rows}. Keep them."
     return InputError(msg, code="rows-mismatch")
+
+
+def _changed_rows(natural: Given, scenario: Given) -> dict[str, np.ndarray]:
+    """Rows, (row,), in which each argument of a scenario is not the natural one; () for others."""
+    changed = {}
+    spec, primary = natural.spec, natural.arguments.arrays
+    for name, value in scenario.arguments.arrays.items():
+        old = primary.get(name)
+        if old is value:
+            continue
+        by_row = name in spec.row_inputs and not isinstance(value, dict)
+        if by_row and old is not None and np.shape(old) == np.shape(value):
+            other = np.asarray(old) != np.asarray(value)
+            differs = natural.source.by_row(other.reshape(len(other), -1).any(axis=1))
+        else:
+            differs = np.array(fingerprint_values(old) != fingerprint_values(value))
+        if differs.any():
+            changed[name] = differs
+    for name, value in scenario.arguments.static.items():
+        if natural.arguments.static.get(name) != value:
+            changed[name] = np.array(True)
+    return changed

@@ -39,7 +39,6 @@ from aimz.execution import Call, JointRun, Plan, TileRun, compile_call, each_til
 from aimz.kernel import SiteSpec
 from aimz.libraries import pd, xr
 from aimz.overlap import Support
-from aimz.prediction import precision_notes
 from aimz.results import Schema
 from aimz.sampling import Task, population_block
 from aimz.store import Tile
@@ -182,7 +181,7 @@ def _run(
     running.rows = each_tile(first, plan, work, on_rows)
     running.couplings = {} if replays is None else replays.couplings
     runs = [run for runner in (worlds, replays) if runner is not None for run in runner.runs]
-    running.notes = precision_notes(*runs)
+    running.notes = tuple(dict.fromkeys(note for run in runs for note in run.ready.notes))
     return running
 
 

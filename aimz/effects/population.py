@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data import as_array, value_of
+from aimz.data import Value, as_array
 from aimz.effects.changes import Natural, column_of
 from aimz.effects.question import Question
 from aimz.errors import InputError
@@ -159,7 +159,7 @@ def _grouping(by: Any, natural: Natural, rows: int) -> list[tuple[str, Any]]:
         all(are_names) or (any(are_names) and len(by) != rows)
     ):  # an unare_names one is refused
         return [(name, name) for name in by]
-    names = value_of(by, "by").columns if len(getattr(by, "shape", ())) == 2 else None
+    names = Value.of(by, "by").columns if len(getattr(by, "shape", ())) == 2 else None
     if names is not None:
         return [(name, column_of(by, place)) for place, name in enumerate(names)]
     if isinstance(by, np.ndarray) and by.ndim == 2:
@@ -170,7 +170,7 @@ def _grouping(by: Any, natural: Natural, rows: int) -> list[tuple[str, Any]]:
 def _named_values(wanted: Any, natural: Natural, rows: int, option: str) -> np.ndarray:
     """One value per row: as given, of an argument, or of a column of the primary input."""
     named = natural.by_name(wanted, option) if isinstance(wanted, str) else wanted
-    values = value_of(named, option).as_labels()
+    values = Value.of(named, option).as_labels()
     if isinstance(wanted, str) and values.ndim == 0:
         values = np.broadcast_to(values, (rows,))
     if values.shape != (rows,):

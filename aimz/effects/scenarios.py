@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
-from aimz.data import Value, check_exact, value_of
+from aimz.data import Value, check_exact
 from aimz.effects.changes import AllAtOnce, ByPiece, Names, Natural, Split, check_resolved, way_of
 from aimz.effects.counterfactual import Replays
 from aimz.effects.question import Question
@@ -197,7 +197,7 @@ def _over_rows(scenario: str, value: Value, factual: Given) -> Value:
     if shape == () or (one_row and shape in (one_row, (1, *one_row))):
         check_exact(value.given, name)
         spread = _spread(value.given, factual.arguments.rows, np.asarray(natural))
-        return value_of(spread, name)
+        return Value.of(spread, name)
     if shape[1:] != one_row and value.columns is None:
         msg = (
             f"Scenario '{scenario}' sets '{name}' to an array of shape {shape}, but the rows have "

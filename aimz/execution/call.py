@@ -13,7 +13,7 @@ import numpy as np
 
 from aimz.arrays import Array
 from aimz.data import AtHand, RowTile, Stream
-from aimz.errors import AimzError
+from aimz.errors import AimzError, Note, OutputWarning
 from aimz.execution.parts import WIDE_BYTES, Program, with_less_at_once
 from aimz.execution.plan import WIDE, Plan, num_draws, widened_block
 from aimz.programs import (
@@ -44,6 +44,12 @@ __all__ = [
 #: Values of the smallest tile whose draws are made two and two, if they are 0 and 1.
 PAIRED_VALUES = 2**18
 _MAX_READY = 256
+_NARROWED = Note(
+    OutputWarning,
+    "The kernel fixes numbers to 32 bits, so this is computed in single precision: small "
+    "differences of large numbers are lost. Take dtypes from the inputs, or set jax_enable_x64.",
+    "single-precision",
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,8 @@ class Call:
 class Ready:
     """A compiled call; shape and narrow dtype of each site in one tile, and its own dtype.
 
-    A program that makes its draws two and two returns both in the bytes of one number.
+    A program that makes its draws two and two returns both in the bytes of one number. `notes` are
+    what is said of its results.
     """
 
     run: Bound
@@ -92,14 +99,29 @@ class Ready:
     dtypes: Mapping[str, np.dtype]
     in_pairs: bool = False
     is_wide: bool = False
+    notes: tuple[Note, ...] = ()
 
 
 # By all that a trace follows from.
 _READY: Cache[Hashable, Ready] = Cache(_MAX_READY)
+# The same by the arrays of the call, before they are cut and padded, and how they will be.
+_READY_FOR: Cache[Hashable, Ready] = Cache(_MAX_READY)
 
 
 def compile_call(call: Call, plan: Plan) -> Ready:
     """Compile the program of one tile, or find it without a trace where that is sound."""
+
+    def name() -> Hashable | None:
+        its, shapes = call.name, name_of_shapes(tuple(call.block))
+        cut = (plan.chains, plan.draws, plan.tile_rows, plan.tile_draws, plan.whole)
+        return None if its is None or shapes is None else (its, shapes, cut, WIDE_BYTES)
+
+    if call.source.names:  # a tile's arrays come from elsewhere
+        return _compiled_tile(call, plan)
+    return remembered(_READY_FOR, name, lambda: _compiled_tile(call, plan))
+
+
+def _compiled_tile(call: Call, plan: Plan) -> Ready:
     first = RowTile(slice(0, 1), {n: v[:1] for n, v in call.source.head.items()})
     tile = Tile(0, slice(0, 1), slice(0, 1), slice(0, 1))
     block = shared_block(call.block, tile, plan)
@@ -170,7 +192,9 @@ def _compiled(call: Call, block: Block, *, is_wide: bool) -> Ready:
             )
         if is_wide:
             run.check(shapes)
-    return Ready(run, run.shapes.values, dtypes, is_wide=is_wide)
+    is_narrowed = call.is_wide and not is_wide and not jax.config.jax_enable_x64
+    notes = (_NARROWED,) if is_narrowed else ()
+    return Ready(run, run.shapes.values, dtypes, is_wide=is_wide, notes=notes)
 
 
 def precision_of(*, is_wide: bool) -> AbstractContextManager[Any]:

@@ -8,12 +8,14 @@ import difflib
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 from numpyro.primitives import Messenger
 
 from aimz.choices import shown
 from aimz.errors import InputError, KernelValidationError, nearest
+from aimz.programs import Cache
 
 __all__ = ["RESERVED", "Signature", "kernel_signature", "read_signature", "unknown_argument"]
 
@@ -62,6 +64,10 @@ RESERVED = frozenset(
 )
 
 
+# Of plain functions, by their code and the defaults of their arguments.
+_SIGNATURES: Cache[Any, tuple["Signature", Any, Any]] = Cache(limit=256)
+
+
 @dataclass(frozen=True)
 class Signature:
     """Arguments of a kernel: all names, those without a default, the defaults of the others."""
@@ -102,6 +108,19 @@ def read_signature(kernel: Callable[..., Any], param_input: str, param_output: s
         if not isinstance(name, str):
             msg = f"{option}= is the name of an argument of the kernel, not {shown(name)}."
             raise InputError(msg, code="option-unknown")
+    if type(kernel) is not FunctionType or vars(kernel):  # which may say what its signature is
+        return _checked(kernel, param_input, param_output)
+    code, defaults, named_ones = kernel.__code__, kernel.__defaults__, kernel.__kwdefaults__ or {}
+    by_name = tuple((n, id(value)) for n, value in named_ones.items())
+    key = (code, id(defaults), by_name, param_input, param_output)
+    # What is told apart by address is kept beside the signature.
+    known = _SIGNATURES.get_or_make(
+        key, lambda: (_checked(kernel, param_input, param_output), defaults, dict(named_ones))
+    )
+    return known[0]
+
+
+def _checked(kernel: Callable[..., Any], param_input: str, param_output: str) -> Signature:
     parameters = _parameters(kernel)
     names = tuple(parameters)
     for parameter in parameters.values():

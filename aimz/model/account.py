@@ -11,14 +11,14 @@ import numpy as np
 from aimz import errors
 from aimz._version import __version__
 from aimz.capture import kept_account
-from aimz.data import only_counted
 from aimz.inference import Fit
 from aimz.kernel import KernelSpec, SiteSpec
 from aimz.libraries import xr
 from aimz.model.setup import Inference, Kernel, Setup
 from aimz.prediction import Fitted
 from aimz.programs import Cache, fingerprint_values, unversioned
-from aimz.results import draws_dataset, tree_of
+from aimz.results import draws_dataset
+from aimz.store import tree_of
 
 __all__ = [
     "account_of",
@@ -135,8 +135,8 @@ def columns_of(fitted: Fitted, primary: str) -> int:
 
 def column_names_of(fitted: Fitted, primary: str) -> np.ndarray:
     """Names of the columns of the rows of a fit."""
-    names = fitted.known.columns.get(primary)
-    if names is None or only_counted(names):
+    names = fitted.known.named.get(primary)
+    if names is None:
         msg = "The input of the fit had no column names, or the posterior was set by hand."
         raise AttributeError(msg)
     return np.asarray(names, dtype=object)
@@ -159,9 +159,8 @@ def kernel_name(kernel: Kernel) -> str:
 
 def _input_account(fitted: Fitted, name: str) -> dict[str, Any]:
     """Shape of one row of an argument, and the names of its columns."""
-    columns = fitted.known.columns.get(name, ())
-    named = [] if only_counted(columns) else list(columns)
-    return {"shape": tuple(fitted.known.shapes[name]), "columns": named}
+    columns = list(fitted.known.named.get(name, ()))
+    return {"shape": tuple(fitted.known.shapes[name]), "columns": columns}
 
 
 def _site_account(site: SiteSpec) -> dict[str, Any]:

@@ -30,11 +30,8 @@ from aimz.prediction import (
     Fitted,
     Request,
     Use,
-    check_new_groups,
-    concerns,
     difference,
     located,
-    sites_to_return,
     subtracting,
 )
 from aimz.results import check_labels
@@ -206,8 +203,9 @@ def difference_of(
 ) -> xr.DataTree:
     """The second of two results less the first, after what is to be said of them was shown."""
     baseline, intervention = trees
-    show(concerns(baseline, intervention))
-    return difference(baseline, intervention, scratch)
+    notes, subtract = difference(baseline, intervention, scratch)
+    show(notes)
+    return subtract()
 
 
 def _prediction_of(
@@ -219,13 +217,12 @@ def _prediction_of(
     options = dict(bound.arguments)
     X, others, sites = (options.pop(name) for name in ("X", "kwargs", "return_sites"))
     delivery = {name: options.pop(name) for name in Delivery.__dataclass_fields__}
-    options["new_groups"] = check_new_groups(options["new_groups"])
     request = setup.request(
         fitted,
         program=predict_block,
         method="predict",
         group="posterior_predictive" if options["in_sample"] else "predictions",
-        sites=lambda spec: sites_to_return(spec, sites),
+        return_sites=sites,
         to=Delivery(**delivery),
         **options,
     )

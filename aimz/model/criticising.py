@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aimz.criticism import leave_out
-from aimz.data import lined_up, value_of
+from aimz.data import Value, lined_up
 from aimz.errors import InputError, Note
 from aimz.model.fitting import Data
 from aimz.model.predicting import Planned, density_request, planned
 from aimz.model.setup import RowsLike, Setup
 from aimz.options import progress_bar
-from aimz.prediction import Delivery, Fitted, check_fitted_rows, row_scores
+from aimz.prediction import Delivery, Fitted, row_scores
 
 if TYPE_CHECKING:
     from arviz_stats import ELPDDataLOO
@@ -41,7 +41,7 @@ def score_of(
 ) -> tuple[float, tuple[Note, ...]]:
     """Mean log predictive density per row; `labelled` are the outcomes and the `sample_weight`."""
     scores = row_scores(call.prepared, lambda _: None)
-    check_fitted_rows(call.request.fitted, call.prepared.call)
+    call.prepared.check_rows_read(call.request.fitted)
     if labelled["sample_weight"] is None:
         return scores.mean(), scores.notes
     rows = len(scores.densities)
@@ -57,7 +57,7 @@ def left_out(
     shown = request.to.progress
     with progress_bar(inputs.rows, desc="loo", unit="row", shown=shown) as bar:
         record, notes = leave_out(call.prepared, request, inputs, schema, site, bar.update)
-    check_fitted_rows(request.fitted, call.prepared.call)
+    call.prepared.check_rows_read(request.fitted)
     return record, notes
 
 
@@ -71,7 +71,7 @@ def _row_weights(
     labelled: Mapping[str, ArrayLike | None], X: RowsLike, rows: int, primary: str
 ) -> np.ndarray:
     """One weight for each row of a score."""
-    lined = lined_up(labelled, value_of(X, primary).labels, rows, primary)
+    lined = lined_up(labelled, Value.of(X, primary).labels, rows, primary)
     weights = np.asarray(lined["sample_weight"].array, np.float64)
     if weights.shape != (rows,) or not weights.sum() > 0 or weights.min() < 0:
         msg = (

@@ -38,14 +38,13 @@ from aimz.prediction import (
     Request,
     Use,
     carry_out,
-    check_new_groups,
     located,
     of_rows_that_count,
-    sites_to_return,
 )
-from aimz.results import as_draws, draw_labels, flat_draws, tree_of
+from aimz.programs import one_look
+from aimz.results import as_draws, draw_labels, flat_draws
 from aimz.sampling import expectation_block, predict_block
-from aimz.store import PlaceLike, Scratch, Sink, import_dask
+from aimz.store import PlaceLike, Scratch, Sink, import_dask, tree_of
 
 if TYPE_CHECKING:
     from arviz_stats import ELPDDataLOO
@@ -594,11 +593,11 @@ class ImpactModel(Routed, Portable):
             program=predict_block,
             method="predict",
             group="posterior_predictive" if in_sample else "predictions",
-            sites=lambda spec: sites_to_return(spec, return_sites),
+            return_sites=return_sites,
             to=to,
             rng_key=rng_key,
             in_sample=in_sample,
-            new_groups=check_new_groups(new_groups),
+            new_groups=new_groups,
             intervention=intervention,
             condition=condition,
         )
@@ -682,7 +681,7 @@ class ImpactModel(Routed, Portable):
             self._setup,
             self._fitted,
             num_samples,
-            sites=lambda spec: sites_to_return(spec, return_sites),
+            return_sites=return_sites,
             to=Delivery(shard_axis, batch_size, store, output_dir, progress),
             rng_key=rng_key,
             intervention=intervention,
@@ -1110,16 +1109,17 @@ class ImpactModel(Routed, Portable):
             program=expectation_block if question.target == "expectation" else predict_block,
             method="effect",
             group="effect",
-            sites=lambda spec: sites_to_return(spec, site),
+            return_sites=site,
             to=Delivery(store="memory", progress=progress),
             rng_key=rng_key,
             in_sample=in_sample,
-            new_groups=check_new_groups(new_groups),
+            new_groups=new_groups,
         )
-        asked, notes = asking.asked(self._setup, request, question, natural, changes, options)
-        self._say(notes)
-        behind = partial(again.behind_of, self._setup, asked, type(self), given)
-        effect, notes = asking.answered(self._setup, asked, behind)
+        with one_look():
+            asked, notes = asking.asked(self._setup, request, question, natural, changes, options)
+            self._say(notes)
+            behind = partial(again.behind_of, self._setup, asked, type(self), given)
+            effect, notes = asking.answered(self._setup, asked, behind)
         self._say(notes)
         return effect
 
@@ -1305,19 +1305,23 @@ class ImpactModel(Routed, Portable):
 
     def _streamed(self, way: Request | Planned, arguments: Any = None) -> xr.DataTree:
         """The one road of every streamed result."""
-        import_dask()
-        call = way if isinstance(way, Planned) else predicting.planned(self._setup, way, arguments)
-        self._say(call.prepared.notes)
-        request, scratch = call.request, self._scratch()
-        result = predicting.labelled(self._setup, call)
-        bars: Any = {"desc": request.method, "unit": "row", "shown": request.to.progress}
-        with progress_bar(call.inputs.rows, **bars) as bar:
-            tree, notes = carry_out(call.prepared, result, request, scratch, bar.update)
+        import_dask(wait=False)
+        with one_look():
+            setup = self._setup
+            call = way if isinstance(way, Planned) else predicting.planned(setup, way, arguments)
+            self._say(call.prepared.notes)
+            request, scratch = call.request, self._scratch()
+            result = predicting.labelled(setup, call)
+            bars: Any = {"desc": request.method, "unit": "row", "shown": request.to.progress}
+            with progress_bar(call.inputs.rows, **bars) as bar:
+                tree, notes = carry_out(call.prepared, result, request, scratch, bar.update)
         self._say(notes)
         return of_rows_that_count(call.prepared.call, tree) if request.conditions else tree
 
     def _say(self, notes: Sequence[Note]) -> None:
         """Show notes, without those that are said once of a fit, and have been."""
+        if not notes:
+            return
         fitted, told = self._told
         told = told if fitted is not None and fitted is self._fitted else frozenset()
         self._told = self._fitted, told | ({note.code for note in notes} & SAID_ONCE)

@@ -23,13 +23,10 @@ from aimz.prediction import (
     Request,
     Result,
     Use,
-    check_fitted_rows,
     gather,
     leads,
-    observed_sites,
     origin_of,
     prepare,
-    sites_to_return,
 )
 from aimz.results import check_labels, constant_dataset, flat_arrays
 from aimz.sampling import left_out_block, log_likelihood_block, predict_block, score_block
@@ -77,8 +74,11 @@ def labelled(setup: Setup, call: Planned) -> Result:
     attrs["row_dim"] = prepared.call.task.results.row_dim
     schema = setup.schema(request.chains, request.draws, inputs.arguments.labels)
     check_labels(inputs.spec, schema)
-    groups = groups_of(setup, request.fit, fitted, attrs) if request.fit.draws else {}
-    return Result(schema, groups, attrs, lambda: check_fitted_rows(fitted, prepared.call))
+
+    def make_groups() -> Mapping[str, xr.Dataset]:
+        return groups_of(setup, request.fit, fitted, attrs) if request.fit.draws else {}
+
+    return Result(schema, make_groups, attrs, lambda: prepared.check_rows_read(fitted))
 
 
 def in_form(tree: xr.DataTree, *, return_datatree: bool) -> xr.DataTree | dict[str, np.ndarray]:
@@ -119,7 +119,6 @@ def density_request(
         program=programs.get(method, log_likelihood_block),
         method=method,
         group="log_likelihood",
-        sites=lambda spec: observed_sites(spec, fitted.fit.draws),
         to=to,
         missing=missing,
     )
@@ -132,7 +131,6 @@ def inputs_of(setup: Setup, fitted: Fitted, arguments: Mapping[str, Any]) -> Giv
         program=predict_block,
         method="predict",
         group="posterior_predictive",
-        sites=lambda spec: sites_to_return(spec, None),
         to=Delivery(store="memory"),
     )
     return gather(request, arguments)

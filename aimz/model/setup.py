@@ -18,7 +18,7 @@ from aimz.kernel import read_signature, unknown_argument
 from aimz.model.copying import Portable
 from aimz.model.metadata_routing import keywords_of
 from aimz.prediction import Fitted, Request, Use
-from aimz.programs import as_key, call_words, derived_key
+from aimz.programs import as_key, call_words
 from aimz.results import Schema, draw_count
 
 __all__ = ["Inference", "Kernel", "KeyLike", "PathLike", "RowsLike", "Setup", "check_parameters"]
@@ -65,7 +65,7 @@ class Setup:
         """A key of one use; an explicit key replaces the model's, use and numbers."""
         if rng_key is not None:
             return as_key(rng_key)
-        return derived_key(as_key(self.rng_key), use, *numbers)
+        return as_key(self.rng_key, use, *numbers)
 
     def words(self, rng_key: KeyLike | None, use: Use, *numbers: int) -> np.ndarray:
         """The words of a call with the key of one use."""

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
 import numpyro
 
 from aimz._version import __version__
-from aimz.errors import Note, OutputWarning
-from aimz.execution import Ready, TileRun, compile_call, run_tiles
+from aimz.errors import Note
+from aimz.execution import Ready, compile_call, run_tiles
 from aimz.libraries import xr
 from aimz.prediction.preparation import Prepared
 from aimz.prediction.request import Request
@@ -32,11 +33,12 @@ from aimz.store import (
     Sink,
     Variable,
     check_names_storable,
+    import_dask,
     sink_in,
     temporary_sink,
 )
 
-__all__ = ["Result", "carry_out", "precision_notes"]
+__all__ = ["Result", "carry_out"]
 
 
 @dataclass(frozen=True)
@@ -44,21 +46,15 @@ class Result:
     """What a result carries beside its draws, and a last look at the rows that were read."""
 
     schema: Schema
-    groups: Mapping[str, xr.Dataset]
+    make_groups: Callable[[], Mapping[str, xr.Dataset]]
     attrs: Mapping[str, Any]
     check: Callable[[], None]
 
-
-def precision_notes(*runs: TileRun) -> tuple[Note, ...]:
-    """What is said of results that could not be computed in double precision."""
-    narrow = [r for r in runs if r.call.is_wide and not r.ready.is_wide]
-    if not narrow or jax.config.jax_enable_x64:
-        return ()
-    text = (
-        "The kernel fixes numbers to 32 bits, so this is computed in single precision: small "
-        "differences of large numbers are lost. Take dtypes from the inputs, or set jax_enable_x64."
-    )
-    return (Note(OutputWarning, text, "single-precision"),)
+    @cached_property
+    def groups(self) -> Mapping[str, xr.Dataset]:
+        """Groups beside the predictive one."""
+        import_dask(wait=True)
+        return self.make_groups()
 
 
 def carry_out(
@@ -97,7 +93,7 @@ def carry_out(
                 "on."
             )
         raise
-    return tree, (*precision_notes(TileRun(call, ready, plan)), *getattr(sink, "notes", ()))
+    return tree, (*ready.notes, *getattr(sink, "notes", ()))
 
 
 def _sink_of(request: Request, scratch: Scratch, identity: Callable[[], Mapping[str, str]]) -> Sink:

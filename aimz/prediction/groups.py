@@ -8,17 +8,10 @@ all else. A plate of a size that the kernel wrote is made as large as the codes 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aimz.choices import check_choice
 from aimz.errors import InputError, Note, OutputWarning
 from aimz.kernel import KernelSpec, kernel_signature, needed_sizes, row_plates
 
-__all__ = ["check_new_groups", "groups_kept", "with_larger_plates"]
-
-
-def check_new_groups(value: object) -> bool:
-    """Whether groups that the fit did not see are drawn."""
-    check_choice(value, "new_groups", ("refuse", "prior"))
-    return bool(value == "prior")
+__all__ = ["groups_kept", "with_larger_plates"]
 
 
 def with_larger_plates(

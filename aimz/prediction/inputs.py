@@ -25,13 +25,9 @@ from aimz.data import (
     check_exact,
     check_finite,
     check_outcome,
-    check_row_shape,
-    check_weights,
     is_given,
     load,
-    only_counted,
     open_stream,
-    rounded_by_cast,
     row_fingerprint,
     row_hashes,
     values_of,
@@ -133,18 +129,11 @@ def inspected(
             raise
         raise meant from error
     _check_static_numbers(kernel, inputs)
-    _check_row_shapes(arguments, known, spec)
+    known.check_rows(arguments.arrays, spec.inner_steps)
     fresh = spec.row_inputs - known.row_inputs - set(always)
     if any(values[name].labels is not None for name in fresh):
         arguments, inputs = bound(spec.row_inputs)  # only the kernel tells a table from rows
     return arguments, inputs, spec
-
-
-def _check_row_shapes(arguments: Arguments, known: Known, spec: KernelSpec) -> None:
-    """Refuse rows of another shape than the fitted ones; steps inside of a row may be others."""
-    for name in known.shapes.keys() & arguments.arrays.keys():
-        if np.shape(arguments.arrays[name])[1:2] != (spec.inner_steps,):
-            check_row_shape(name, arguments.arrays[name], known.shapes[name])
 
 
 def _codes(outcome: Any) -> np.ndarray | None:
@@ -162,9 +151,6 @@ def _codes(outcome: Any) -> np.ndarray | None:
 def _check_static_numbers(kernel: Callable[..., Any], inputs: Inputs) -> None:
     """Refuse a whole number that the kernel only uses after 32 bits have rounded it."""
     for name, value in inputs.static.items():
-        rounded = rounded_by_cast(value)
-        if rounded is None:
-            continue
 
         def program_of(number: int, name: str = name) -> Any:
             static = {**inputs.static, name: number}
@@ -172,9 +158,11 @@ def _check_static_numbers(kernel: Callable[..., Any], inputs: Inputs) -> None:
                 reading = read(kernel, inputs.arrays, static, inputs.rows)
                 return programs.fingerprint(reading.program, values=True)
 
-        given = program_of(value)
-        if given == program_of(int(rounded)) and given != program_of(int(rounded) // 2):
-            check_exact(value, name)
+        def matters(rounded: float, value: int = value, of: Any = program_of) -> bool:
+            given = of(value)
+            return bool(given == of(int(rounded)) and given != of(int(rounded) // 2))
+
+        check_exact(value, name, matters)
 
 
 def _bound(
@@ -312,7 +300,7 @@ def problem_of(
     check_lookups(spec.lookups, arguments.arrays)
     there = check_outcome(arguments.arrays[output], missing, output)
     unknown = check_outcomes(kernel, inputs, is_fit=True)
-    rows = None if weights is None else check_weights(weights, arguments, primary)
+    rows = None if weights is None else arguments.weights(weights, primary)
     own = drawable(kernel, inputs)
     if unknown and not has_own_start:
         check_reachable(own, inputs, unknown)
@@ -476,10 +464,10 @@ def _in_memory(
         request.kernel, request.names, own, request.fitted.known, request.seen_specs
     )
     arguments = arguments or bound
-    if request.fitted.known.wholes and not request.new_groups:
+    if request.fitted.known.wholes and request.new_groups == "refuse":
         request.fitted.known.check_wholes(arguments.arrays)
     larger = None
-    if request.new_groups:
+    if request.new_groups == "prior":
         larger = with_larger_plates(request.kernel, spec, arguments.arrays)
     if larger is not None:
         _, inputs, spec = inspected(larger, request.names, own, request.fitted.known)
@@ -533,9 +521,8 @@ def _rejoined(
 
 def _notes(request: Request, arguments: Arguments) -> tuple[Note, ...]:
     """What is said of columns that have lost their names since the fit."""
-    lost = sorted(request.fitted.known.columns.keys() & arguments.arrays.keys())
-    names = request.fitted.known.columns
-    lost = [n for n in lost if n not in arguments.columns and not only_counted(names[n])]
+    named = request.fitted.known.named.keys()
+    lost = sorted((named & arguments.arrays.keys()) - arguments.columns.keys())
     if not lost:
         return ()
     text = (

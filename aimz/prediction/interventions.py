@@ -16,7 +16,7 @@ from numpyro.distributions import biject_to
 
 from aimz.arrays import Array
 from aimz.choices import names_of
-from aimz.data import as_array, as_jax_sees, check_finite
+from aimz.data import Value, as_array, check_finite
 from aimz.errors import InputError, nearest
 from aimz.kernel import KernelSpec, SiteSpec
 from aimz.prediction.continuation import ends_early, first_axis, is_history
@@ -250,7 +250,7 @@ def as_site(site: SiteSpec, value: Array) -> np.ndarray:
         return array
     if site.dtype.kind not in "biu":
         wide = array.astype(np.float64) if array.dtype.kind in "biu" else array
-        cast: np.ndarray = as_jax_sees(wide, site.name).astype(site.dtype)
+        cast: np.ndarray = Value.of(wide, site.name).seen.astype(site.dtype)
         return cast
     if array.dtype.kind == "f" and np.any(array != np.round(array)):
         msg = (

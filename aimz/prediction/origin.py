@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 
 from aimz.data import AtHand
-from aimz.errors import InputError
-from aimz.execution import Call
 from aimz.prediction.alongside import differ, found, own_labels
 from aimz.prediction.fitted import argument_hashes
 from aimz.prediction.inputs import Given
 from aimz.prediction.request import Fitted, Origin, Request
-from aimz.programs import fingerprint_values
 
-__all__ = ["changed_rows", "check_fitted_rows", "origin_of"]
+__all__ = ["origin_of"]
 
 
 def origin_of(request: Request, given: Given) -> Origin:
@@ -87,42 +84,6 @@ def _changes(
             changed[name] = np.array(True)
     changed = {name: differs for name, differs in changed.items() if differs.any()}
     return {"changed": changed, "static": frozenset(changed) & given.arguments.static.keys()}
-
-
-def changed_rows(natural: Given, scenario: Given) -> dict[str, np.ndarray]:
-    """Rows, (row,), in which each argument of a scenario is not the natural one; () for others."""
-    changed = {}
-    spec, primary = natural.spec, natural.arguments.arrays
-    for name, value in scenario.arguments.arrays.items():
-        old = primary.get(name)
-        if old is value:
-            continue
-        by_row = name in spec.row_inputs and not isinstance(value, dict)
-        if by_row and old is not None and np.shape(old) == np.shape(value):
-            other = np.asarray(old) != np.asarray(value)
-            differs = natural.source.by_row(other.reshape(len(other), -1).any(axis=1))
-        else:
-            differs = np.array(fingerprint_values(old) != fingerprint_values(value))
-        if differs.any():
-            changed[name] = differs
-    for name, value in scenario.arguments.static.items():
-        if natural.arguments.static.get(name) != value:
-            changed[name] = np.array(True)
-    return changed
-
-
-def check_fitted_rows(fitted: Fitted, call: Call) -> None:
-    """Refuse a stream that was not the fitted rows, where latents of these have been reused."""
-    if fitted.spec is None or not call.block.row_posterior:
-        return
-    read = call.source.has_read()
-    if read not in (None, (fitted.rows, fitted.fingerprint)):
-        site = next(iter(call.block.row_posterior))
-        msg = (
-            f"Site '{site}' has one value per fitted row, and these were other rows. Pass the "
-            "fitted rows, or predict with in_sample=False to draw it anew."
-        )
-        raise InputError(msg, code="rows-not-fitted")
 
 
 def _go_on(

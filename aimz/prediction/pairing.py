@@ -236,11 +236,23 @@ def _on_the_way(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Not
     return notes
 
 
-def difference(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratch) -> xr.DataTree:
-    """Intervention minus baseline, draw by draw and row by row.
+def difference(
+    baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratch
+) -> tuple[tuple[Note, ...], Callable[[], xr.DataTree]]:
+    """What is said of intervention minus baseline, and a function that subtracts draw by draw.
 
     Results on disk are subtracted a tile at a time, into a temporary store below `scratch`.
+
+    Raises
+    ------
+    InputError
+        As in `concerns`.
     """
+    notes = concerns(baseline, intervention)
+    return notes, functools.partial(_subtracted, baseline, intervention, scratch)
+
+
+def _subtracted(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scratch) -> xr.DataTree:
     group = shared_group(baseline, intervention)
     groups = {} if why_unpaired(baseline, intervention) else _of_the_fit(intervention)
     if not any("artifact_path" in tree.attrs for tree in (baseline, intervention)):

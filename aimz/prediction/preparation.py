@@ -10,7 +10,7 @@ import numpy as np
 
 from aimz.arrays import Array
 from aimz.data import row_fingerprint
-from aimz.errors import Note, OutputWarning, PerformanceWarning
+from aimz.errors import InputError, Note, OutputWarning, PerformanceWarning
 from aimz.execution import Call, Plan, plan_tiles
 from aimz.kernel import Inputs, foresight, spread_sites
 from aimz.prediction.alongside import check_by_row, check_settings
@@ -18,7 +18,7 @@ from aimz.prediction.continuation import carries_outcome
 from aimz.prediction.groups import groups_kept
 from aimz.prediction.inputs import Given
 from aimz.prediction.interventions import Scenario, scenario_of
-from aimz.prediction.request import Origin, Request, Use
+from aimz.prediction.request import Fitted, Origin, Request, Use
 from aimz.prediction.reuse import reused_draws
 from aimz.programs import Cache
 from aimz.sampling import Block, Task, density_spec
@@ -43,6 +43,26 @@ class Prepared:
     notes: tuple[Note, ...]
     redrawn: tuple[str, ...] = ()
 
+    def check_rows_read(self, fitted: Fitted) -> None:
+        """Refuse a stream that was not the fitted rows, where latents of these have been reused.
+
+        Raises
+        ------
+        InputError
+            `rows-not-fitted`.
+        """
+        block = self.call.block
+        if fitted.spec is None or not block.row_posterior:
+            return
+        read = self.call.source.has_read()
+        if read not in (None, (fitted.rows, fitted.fingerprint)):
+            site = next(iter(block.row_posterior))
+            msg = (
+                f"Site '{site}' has one value per fitted row, and these were other rows. Pass the "
+                "fitted rows, or predict with in_sample=False to draw it anew."
+            )
+            raise InputError(msg, code="rows-not-fitted")
+
 
 @dataclass(frozen=True)
 class _Standing:
@@ -54,6 +74,7 @@ class _Standing:
     redraw: Mapping[str, np.ndarray]
     redrawn: tuple[str, ...]
     notes: tuple[Note, ...]
+    plan: Plan
 
 
 # Of each fit, by all that a `_Standing` follows from; it keeps alive what its name tells apart by
@@ -90,9 +111,9 @@ def prepare(request: Request, given: Given, origin: Origin, words: np.ndarray) -
         redraw=dict(standing.redraw),
         kept=given.kept,
     )
-    plan = plan_tiles(spec, given.rows, request.chains, request.draws)
     call = Call(request.program, request.group, standing.task, block, source, given.observed)
-    return Prepared(call, plan, (int(words[0]), int(words[1])), notes, standing.redrawn)
+    of_call = (int(words[0]), int(words[1]))
+    return Prepared(call, standing.plan, of_call, notes, standing.redrawn)
 
 
 def _standing_of(request: Request, given: Given, origin: Origin, scenario: Scenario) -> _Standing:
@@ -119,6 +140,7 @@ def _standing_of(request: Request, given: Given, origin: Origin, scenario: Scena
     name = (
         (id(spec), id(given.kernel or request.kernel), request.names[0], static, given.missing),
         (request.conditions, sites, request.in_sample, request.new_groups),
+        (given.rows, request.chains, request.draws),
         (scenario.do, scenario.condition, *((n, id(f)) for n, f in scenario.functions.items())),
         (origin.elsewhere, origin.observed, frozenset(origin.changed)),
         (config.jax_enable_x64, config.jax_default_device),
@@ -139,9 +161,10 @@ def _stand(
         origin,
         in_sample=request.in_sample,
         foresight=partial(foresight, kernel, inputs, spec),
-        grows=request.new_groups,
+        grows=request.new_groups == "prior",
     )
-    groups = () if request.in_sample or request.new_groups else groups_kept(spec, reuse.draws)
+    is_new = not request.in_sample and request.new_groups == "refuse"
+    groups = groups_kept(spec, reuse.draws) if is_new else ()
     task = Task(
         spread_sites(kernel, spec.spread, request.names[0]),
         spec,
@@ -161,7 +184,8 @@ def _stand(
         else:
             posterior[name] = _placed(request, name, value)
     notes = (*reuse.notes, *groups)
-    return _Standing(task, posterior, row_posterior, reuse.redraw, reuse.redrawn, notes)
+    plan = plan_tiles(spec, given.rows, request.chains, request.draws)
+    return _Standing(task, posterior, row_posterior, reuse.redraw, reuse.redrawn, notes, plan)
 
 
 def _flat(draws: Array) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The records of a call: what a fit left, what is asked for, and where the result goes."""
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from aimz.errors import InputError
 from aimz.inference import Fit, Problem, Settings
 from aimz.kernel import KernelSpec
 from aimz.overlap import Support
+from aimz.prediction.interventions import observed_sites, sites_to_return
 from aimz.sampling import left_out_block, log_likelihood_block, score_block
 from aimz.store import Sink, destination
 
@@ -135,19 +136,20 @@ class Request:
     fit: Fit
     chains: int
     draws: int
-    sites: Callable[[KernelSpec], tuple[str, ...]]
     to: Delivery
+    return_sites: str | Sequence[str] | None = None
     rng_key: Any = None
     in_sample: bool = True
     intervention: Mapping[str, Any] | None = None
     condition: Mapping[str, Any] | None = None
     missing: str = "raise"
-    new_groups: bool = False  # whether latents of groups that the fit did not see are drawn
+    new_groups: str = "refuse"  # or "prior": latents of groups that the fit did not see are drawn
     seen_specs: dict[Any, KernelSpec] | None = None  # what one call has found out, by structure
 
     def __post_init__(self) -> None:
         check_switches(in_sample=self.in_sample)
         check_choice(self.missing, "missing", ("raise", "mask"))
+        check_choice(self.new_groups, "new_groups", ("refuse", "prior"))
         for option in ("intervention", "condition"):
             value = getattr(self, option)
             if value is not None and not isinstance(value, Mapping):
@@ -158,6 +160,18 @@ class Request:
     def conditions(self) -> bool:
         """Whether the outcome is data of the kernel, rather than kept beside its draws."""
         return self.program in (left_out_block, log_likelihood_block, score_block)
+
+    def sites(self, spec: KernelSpec) -> tuple[str, ...]:
+        """Names of the sites of the result: those that data condition, or those that are asked for.
+
+        Raises
+        ------
+        InputError
+            `site-unknown`, `latent-missing`, `nothing-observed`.
+        """
+        if self.conditions:
+            return observed_sites(spec, self.fitted.fit.draws)
+        return sites_to_return(spec, self.return_sites)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from aimz.data import RowTile
 from aimz.errors import InputError, Note
 from aimz.execution import Call, TileRun, compile_call, each_tile, plan_tiles
 from aimz.libraries import xr
-from aimz.prediction.delivery import precision_notes
 from aimz.prediction.preparation import Prepared
 from aimz.sampling import DENSITY, WEIGHT, density_spec, presence_block, scored
 from aimz.store import Tile
@@ -117,7 +116,7 @@ def row_scores(prepared: Prepared, on_rows: Callable[[int], None]) -> RowScores:
         means.add(tile, densities, values.get(WEIGHT, np.ones_like(densities)))
 
     each_tile(call, plan, work, on_rows)
-    return replace(means.means(plan.chains * plan.draws), notes=precision_notes(run))
+    return replace(means.means(plan.chains * plan.draws), notes=run.ready.notes)
 
 
 def presence_in(call: Call, sites: tuple[str, ...]) -> dict[str, np.ndarray]:

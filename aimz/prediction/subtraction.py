@@ -16,8 +16,16 @@ from aimz.prediction.delivery import Result
 from aimz.prediction.pairing import concerns
 from aimz.prediction.preparation import Prepared
 from aimz.programs import fingerprint_values
-from aimz.results import difference_dtype, first_outcome, layout_of, less, tree_of
-from aimz.store import Scratch, Sink, Tile, Variable, check_names_storable, temporary_sink
+from aimz.results import difference_dtype, first_outcome, layout_of, less
+from aimz.store import (
+    Scratch,
+    Sink,
+    Tile,
+    Variable,
+    check_names_storable,
+    temporary_sink,
+    tree_of,
+)
 
 __all__ = ["subtracting"]
 

@@ -33,7 +33,6 @@ __all__ = [
     "as_key",
     "as_stock_key",
     "call_words",
-    "derived_key",
     "draw_words",
     "fold_words",
     "name_words",
@@ -69,12 +68,22 @@ class Draw(NamedTuple):
         return (self.pair << np.uint32(1)) | self.half
 
 
-def as_key(rng_key: Any) -> jax.Array:
+def as_key(rng_key: Any, *numbers: int) -> jax.Array:
     """Typed JAX key from an int, a typed key or a legacy key of two words.
+
+    With numbers, another key for each tuple of them; it is hashed, so that nothing is compiled.
 
     >>> as_key(0) == jax.random.key(0)
     Array(True, dtype=bool)
     """
+    key = _typed(rng_key)
+    if not numbers:
+        return key
+    words = jax.device_put(_hashed(_words_of(key), *numbers))  # `jnp.asarray` compiles
+    return jax.random.wrap_key_data(words, impl=_STOCK)
+
+
+def _typed(rng_key: Any) -> jax.Array:
     if isinstance(rng_key, int | np.integer) and not isinstance(rng_key, bool):
         bits = 8 * jax.dtypes.canonicalize_dtype(np.int64).itemsize
         if not -(2 ** (bits - 1)) <= rng_key < 2**bits:
@@ -98,16 +107,10 @@ def as_key(rng_key: Any) -> jax.Array:
     raise InputError(msg, code="rng-key")
 
 
-def derived_key(rng_key: jax.Array, *numbers: int) -> jax.Array:
-    """A key of its own for each tuple of numbers; hashed, so that nothing is compiled."""
-    words = jax.device_put(_hashed(_words_of(rng_key), *numbers))  # `jnp.asarray` compiles
-    return jax.random.wrap_key_data(words, impl=_STOCK)
-
-
 def call_words(rng_key: int | np.integer | jax.Array, *numbers: int) -> np.ndarray:
-    """Two words of one call, from its key, or from the one that `derived_key` makes with numbers.
+    """Two words of one call, from its key, or from the one that `as_key` makes with numbers.
 
-    >>> key = derived_key(as_key(0), 3)
+    >>> key = as_key(0, 3)
     >>> bool((call_words(0, 3) == call_words(key)).all())
     True
     """
@@ -119,7 +122,7 @@ def _words_of(rng_key: int | np.integer | jax.Array) -> bytes:
     """All words of a key, or of the key that JAX makes of a seed."""
 
     def make() -> bytes:
-        return np.asarray(jax.random.key_data(as_key(rng_key))).tobytes()
+        return np.asarray(jax.random.key_data(_typed(rng_key))).tobytes()
 
     if not isinstance(rng_key, int | np.integer):
         return make()

@@ -8,8 +8,10 @@ JAX and NumPyro, and for JAX's settings. NumPyro's own settings are among what m
 """
 
 import sys
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,10 +19,10 @@ import numpy as np
 from numpyro.primitives import _PYRO_STACK
 
 from aimz.programs.caches import Cache
-from aimz.programs.tracing import TRACE_LOCK
+from aimz.programs.tracing import TRACE_LOCK, program_stats
 from aimz.reads import Record, UnrecordedError, library_record, record_of
 
-__all__ = ["name_of", "name_of_shapes", "remembered", "unversioned", "version_of"]
+__all__ = ["name_of", "name_of_shapes", "one_look", "remembered", "unversioned", "version_of"]
 
 
 _MAX_RECORDS = 256
@@ -38,6 +40,44 @@ class _Latest:
 
 _RECORDS: Cache[int, _Latest] = Cache(_MAX_RECORDS)
 _LIBRARIES = "libraries"
+
+
+@dataclass
+class _Look:
+    """What one call has seen of functions, until something was traced: then it looks again."""
+
+    traced: int = -1
+    seen: dict[int, tuple[Any, int | None, int | None]] = field(default_factory=dict)
+
+
+_LOOK: ContextVar[_Look | None] = ContextVar("_LOOK", default=None)
+
+
+@contextmanager
+def one_look() -> Iterator[None]:
+    """Inside, which is one call of the user's, a function is looked at once, until a trace is made.
+
+    So the call sees the kernel as it was when it was read first. What is made anew is traced, and
+    is looked at again before it is kept.
+
+    Examples
+    --------
+    >>> scale = [2.0]
+    >>> def double(x):
+    ...     return scale[0] * x
+    >>> with one_look():
+    ...     before = version_of(double)
+    ...     scale[0] = 3.0
+    ...     version_of(double) == before
+    True
+    >>> version_of(double) == before
+    False
+    """
+    token = _LOOK.set(_Look())
+    try:
+        yield
+    finally:
+        _LOOK.reset(token)
 
 
 def version_of(function: Any) -> Hashable | None:
@@ -68,9 +108,14 @@ def version_of(function: Any) -> Hashable | None:
     with TRACE_LOCK:  # while another thread traces, the stack is its
         if _PYRO_STACK:
             return None
-        libraries = _number_of(_RECORDS.get_or_make(0, lambda: _Latest(_LIBRARIES)))
-        latest = _RECORDS.get_or_make(id(function), lambda: _Latest(function))
-        number = _number_of(latest)
+        look, traced = _LOOK.get() or _Look(), program_stats()["traced"]
+        if look.traced != traced:
+            look.traced, look.seen = traced, {}
+        if id(function) not in look.seen:  # it is kept there, so that the address stays its own
+            latest = _RECORDS.get_or_make(id(function), lambda: _Latest(function))
+            libraries = _number_of(_RECORDS.get_or_make(0, lambda: _Latest(_LIBRARIES)))
+            look.seen[id(function)] = (function, _number_of(latest), libraries)
+        _, number, libraries = look.seen[id(function)]
     if number is None or libraries is None:
         return None
     return (number, libraries, settings, *plain)

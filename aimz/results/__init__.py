@@ -28,7 +28,6 @@ from aimz.results.schema import (
     check_labels,
     constant_dataset,
     site_dims,
-    tree_of,
 )
 
 __all__ = [
@@ -53,5 +52,4 @@ __all__ = [
     "shared_measure",
     "site_dims",
     "subtract",
-    "tree_of",
 ]

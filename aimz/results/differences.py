@@ -10,8 +10,7 @@ import numpy as np
 from aimz.errors import InputError
 from aimz.families import turn
 from aimz.libraries import xr
-from aimz.results.schema import tree_of
-from aimz.store import Tile, Variable
+from aimz.store import Tile, Variable, tree_of
 
 __all__ = [
     "aligned",

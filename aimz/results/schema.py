@@ -21,7 +21,6 @@ __all__ = [
     "coords_of",
     "indexed",
     "site_dims",
-    "tree_of",
 ]
 
 
@@ -107,13 +106,6 @@ def constant_dataset(
         lengths.update(zip(dims, array.shape, strict=True))
     coords = {**coords_of(lengths, schema, row_dim), **labels}
     return xr.Dataset(variables, coords=coords, attrs={**attrs, "group": "constant_data"})
-
-
-def tree_of(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.DataTree:
-    """DataTree of named groups."""
-    tree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
-    tree.attrs.update(attrs)
-    return tree
 
 
 def as_variable(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -64,20 +65,23 @@ class Task:
     @property
     def name(self) -> Hashable | None:
         """Name of all that it says, what the kernel reads included; None where it has none."""
-        functions = dict(self.functions)
-        read = (version_of(self.kernel), name_of(dict(self.static)), name_of(functions))
-        if None in read:
-            return None
+        static, functions = name_of(dict(self.static)), name_of(dict(self.functions))
+        read = (version_of(self.kernel), static, functions)
+        return None if None in read else (*read, *self._settled)
+
+    @cached_property
+    def _settled(self) -> tuple[Hashable, ...]:
+        """That part of its name that nothing can change."""
         specs = (self.spec, self.results)
         if (
             not self.spec.coupled
-            and not functions
+            and not self.functions
             and all(s.rows != "scan" for s in self.spec.sites)
         ):
             specs = (self.spec.at_rows(0), self.results.at_rows(0))  # rows are as many as a tile's
         unlike = tuple((site.joint_dim, site.is_nested, site.law) for site in self.spec.sites)
         others = (self.sites, self.do, self.condition, self.held, self.missing, self.unchecked)
-        return (*read, *specs, unlike, *others, self.is_wide)
+        return (*specs, unlike, *others, self.is_wide)
 
 
 def density_spec(spec: KernelSpec) -> KernelSpec:

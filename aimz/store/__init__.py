@@ -5,7 +5,7 @@ A Zarr store is a directory, or the objects below a prefix of a bucket.
 
 from aimz.store.chunks import check_names_storable
 from aimz.store.directories import PlaceLike, destination, local_path
-from aimz.store.memory import MemorySink
+from aimz.store.memory import MemorySink, tree_of
 from aimz.store.object_sink import ObjectSink, sink_in
 from aimz.store.places import Scratch, writing
 from aimz.store.reading import import_dask, open_result, verify
@@ -28,6 +28,7 @@ __all__ = [
     "open_result",
     "sink_in",
     "temporary_sink",
+    "tree_of",
     "verify",
     "writing",
 ]

@@ -15,7 +15,7 @@ import numpy as np
 from aimz.libraries import xr
 from aimz.store.sink import Groups, Key, Tile, Variable
 
-__all__ = ["MemorySink"]
+__all__ = ["MemorySink", "tree_of"]
 
 
 #: A result of this size first frees earlier ones that nobody uses.
@@ -68,10 +68,8 @@ class MemorySink:
         for (group, name), variable in self.variables.items():
             values = (variable.dims, self.arrays[group, name], variable.attrs)
             made.setdefault(group, {})[name] = values
-        filled = {f"/{name}": _with(group, made.get(name, {})) for name, group in groups.items()}
-        tree = xr.DataTree.from_dict(filled)
-        tree.attrs.update(attrs)
-        return tree
+        filled = {name: _with(group, made.get(name, {})) for name, group in groups.items()}
+        return tree_of(filled, attrs)
 
     def abort(self) -> Path | None:
         self.arrays, self.pieces = {}, {}
@@ -86,6 +84,15 @@ class MemorySink:
         pieces = self.pieces[variable.key]
         piece = pieces.setdefault(tile.rows.start, _empty(shape, variable))
         piece[(*place[:axis], slice(0, count), *place[axis + 1 :])] = array
+
+
+def tree_of(groups: Groups, attrs: Mapping[str, Any]) -> xr.DataTree:
+    """DataTree of named groups."""
+    tree: xr.DataTree = xr.DataTree()
+    # Set after they are made: `from_dict` and the constructor would copy each of them.
+    tree.children = {name: xr.DataTree(group) for name, group in groups.items()}
+    tree.attrs.update(attrs)
+    return tree
 
 
 def _with(group: xr.Dataset, variables: Mapping[Any, Any]) -> xr.Dataset:

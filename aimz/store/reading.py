@@ -11,9 +11,9 @@ import contextlib
 import importlib.util
 import itertools
 import math
-import sys
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from aimz.libraries import xr, zarr
 from aimz.store.chunks import LABEL_DTYPE
 from aimz.store.directories import Place, PlaceLike, place_of
 from aimz.store.manifest import MANIFEST, Damage, checked_manifest, damaged_documents
+from aimz.store.memory import tree_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -114,8 +115,7 @@ def open_tree(root: Place, owner: object = None) -> xr.DataTree:
     total = sum(variable.nbytes for group in groups.values() for variable in group.values())
     if total > RESULT_BYTES and importlib.util.find_spec("dask"):
         groups = {name: _chunked(group) for name, group in groups.items()}
-    opened = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
-    opened.attrs.update({k: v for k, v in tree.attrs.items() if k != MANIFEST})
+    opened = tree_of(groups, {str(k): v for k, v in tree.attrs.items() if k != MANIFEST})
     for group in opened.subtree:  # where the store is, wherever it was written
         if "artifact_path" in group.attrs:
             group.attrs["artifact_path"] = str(root)
@@ -205,19 +205,35 @@ def _damaged_chunks(name: str, array: zarr.Array[Any]) -> Iterable[Damage]:
             yield Damage(key, f"is damaged: {error!s:.120}")
 
 
-def import_dask() -> None:
+def import_dask(*, wait: bool) -> None:
     """Import Dask, where it is installed, as xarray is about to do, but in a thread of its own.
 
     Dask keeps the exception that tells it that Jinja is missing, and an exception keeps the frames
-    of all its callers: the first result of a process would never be freed.
+    of all its callers: the first result of a process would never be freed. Begun before a program
+    is compiled, it has come when the result is made.
     """
-    if "dask.array" in sys.modules or importlib.util.find_spec("dask") is None:
-        return
+    with _IMPORT.lock:
+        if not _IMPORT.is_begun:
+            _IMPORT.is_begun = True
+            _IMPORT.thread = threading.Thread(target=_load_dask)
+            _IMPORT.thread.start()
+    if wait and _IMPORT.thread is not None:
+        _IMPORT.thread.join()
+        _IMPORT.thread = None
 
-    def load() -> None:
-        with contextlib.suppress(ImportError):  # xarray does without it
-            importlib.import_module("dask.array")
 
-    thread = threading.Thread(target=load)
-    thread.start()
-    thread.join()
+@dataclass
+class _Import:
+    """Whether an import has begun, and the thread that is at it."""
+
+    lock: Any = field(default_factory=threading.Lock)
+    is_begun: bool = False
+    thread: threading.Thread | None = None
+
+
+_IMPORT = _Import()
+
+
+def _load_dask() -> None:
+    with contextlib.suppress(ImportError):  # xarray does without it
+        importlib.import_module("dask.array")

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 import aimz
 from aimz import ImpactModel, InputError
-from aimz.data import Known, as_array, as_jax_sees, bind, lined_up, value_of
+from aimz.data import Known, Value, as_array, bind, lined_up
+from aimz.data.containers import as_jax_sees
 
 MA: Any = np.ma  # whose types know masks of arrays only
 
@@ -270,7 +271,7 @@ INDICES: dict[str, Any] = {
 @pytest.mark.parametrize("kind", INDICES)
 def test_values_are_lined_up_by_labels_of_any_kind(kind):
     index, order = INDICES[kind], [2, 0, 1]
-    labels = value_of(pd.DataFrame({"x": np.arange(3.0)}, index=index), "X").labels
+    labels = Value.of(pd.DataFrame({"x": np.arange(3.0)}, index=index), "X").labels
     values = pd.Series(np.arange(3.0), index=index).iloc[order]
     lined = lined_up({"d": values}, labels, 3, "X")["d"]
     np.testing.assert_array_equal(lined.array, np.arange(3.0))
@@ -291,11 +292,11 @@ def test_labels_come_back_from_a_store(kind, model, tmp_path):
 def test_labels_of_two_kinds_that_read_alike_are_refused():
     frame = pd.DataFrame({"x": np.zeros(3)}, index=pd.Index([1, "1", "a"], dtype=object))
     with pytest.raises(InputError, match="int and str, both read '1'") as raised:
-        _ = value_of(frame, "X").labels
+        _ = Value.of(frame, "X").labels
     assert raised.value.code == "row-labels"
     array = xr.DataArray(np.zeros(2), dims="r", coords={"r": np.array([1, "1"], object)})
     with pytest.raises(InputError, match="both read '1'"):
-        _ = value_of(array, "X").labels
+        _ = Value.of(array, "X").labels
 
 
 # ------------------------------------------------------------------ labels of groups

@@ -1,5 +1,7 @@
 """A kernel is read once, as data: signature, sites, parents, plates, and what is refused."""
 
+import inspect as python_inspect
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -484,3 +486,52 @@ def test_inspection_does_not_touch_the_values():
         lambda X, y=None: observe(slope() * X, y), {"X": jax.ShapeDtypeStruct((ROWS,), np.float32)}
     )
     assert not spec.coupled
+
+
+def _written(X, dose=1.0, *, scale=2.0, y=None): ...
+
+
+def _of_other_defaults() -> None:
+    _written.__defaults__ = (5.0,)
+
+
+def _of_other_named_defaults() -> None:
+    assert _written.__kwdefaults__ is not None
+    _written.__kwdefaults__["scale"] = 5.0
+
+
+def _of_other_code() -> None:
+    def other(X, dose=1.0, *, size=2.0, scale=2.0, y=None): ...
+
+    _written.__code__ = other.__code__
+    _written.__kwdefaults__ = {"size": 5.0, "scale": 2.0, "y": None}
+
+
+def _of_a_signature_of_its_own() -> None:
+    def other(X, y=None): ...
+
+    _written.__signature__ = python_inspect.signature(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "defaults"),
+    [
+        (_of_other_defaults, {"dose": 5.0, "scale": 2.0, "y": None}),
+        (_of_other_named_defaults, {"dose": 1.0, "scale": 5.0, "y": None}),
+        (_of_other_code, {"dose": 1.0, "size": 5.0, "scale": 2.0, "y": None}),
+        (_of_a_signature_of_its_own, {"y": None}),
+    ],
+)
+def test_a_signature_that_changes_is_read_anew(change, defaults):
+    own = dict(vars(_written))
+    state = (_written.__code__, _written.__defaults__, dict(_written.__kwdefaults__ or {}))
+    try:
+        for _ in range(2):
+            before = read_signature(_written, "X", "y").defaults
+            assert before == {"dose": 1.0, "scale": 2.0, "y": None}
+        change()
+        assert read_signature(_written, "X", "y").defaults == defaults
+    finally:
+        _written.__code__, _written.__defaults__, _written.__kwdefaults__ = state
+        vars(_written).clear()
+        vars(_written).update(own)

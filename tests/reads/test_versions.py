@@ -12,8 +12,9 @@ import sys
 import textwrap
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ import pandas as pd
 import pytest
 from numpyro import handlers
 
-from aimz.programs import unversioned, version_of
+from aimz import programs
+from aimz.programs import Cache, one_look, trace, unversioned, version_of
 
 
 class Options(NamedTuple):
@@ -501,3 +503,66 @@ def test_a_look_costs_little():
     for _ in range(3):
         jax.make_jaxpr(lambda x: jnp.exp(x).sum() + 0.0)(1.0)
     assert min(looks) < (time.process_time() - start) / 3
+
+
+LOOKED = {"scale": 2.0}
+
+
+def looked(x):
+    return LOOKED["scale"] * x
+
+
+def _trace() -> None:
+    trace(lambda x: x, np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("between", "where", "is_seen"),
+    [
+        (lambda: None, "here", False),
+        (_trace, "here", True),
+        (lambda: None, "in a thread", True),
+        (lambda: None, "in a look inside", True),
+        (lambda: None, "of another function", True),
+    ],
+    ids=["nothing", "a trace", "another thread", "a look inside", "another function"],
+)
+def test_one_look_lasts_until_a_trace_and_is_of_one_thread(between, where, is_seen, monkeypatch):
+    def other(x):
+        return LOOKED["scale"] + x
+
+    outside = {function: version_of(function) for function in (looked, other)}
+    with one_look():
+        before = version_of(looked)
+        monkeypatch.setitem(LOOKED, "scale", 3.0)
+        between()
+        if where == "in a thread":
+            with ThreadPoolExecutor(1) as pool:
+                now = pool.submit(version_of, looked).result()
+        elif where == "in a look inside":
+            with one_look():
+                now = version_of(looked)
+        elif where == "of another function":
+            before, now = outside[other], version_of(other)
+        else:
+            now = version_of(looked)
+    assert (now != before) == is_seen
+    assert version_of(looked) != outside[looked]
+
+
+def test_what_is_made_while_it_changes_is_not_kept_in_one_look():
+    cache: Cache[Any, float] = Cache(4)
+    scale = [1.0]
+
+    def function(x):
+        return scale[0] * x
+
+    def make() -> float:
+        value = scale[0]
+        trace(function, np.ones(2))
+        scale[0] += 1
+        return value
+
+    with one_look():
+        first = programs.remembered(cache, lambda: version_of(function), make)
+        assert (first, len(cache)) == (1.0, 0)
