@@ -32,15 +32,7 @@ from aimz.model.notes import SAID_ONCE, notes_on_key, show
 from aimz.model.predicting import Planned
 from aimz.model.setup import Inference, Kernel, KeyLike, PathLike, RowsLike, Setup, check_parameters
 from aimz.options import progress_bar
-from aimz.prediction import (
-    Delivery,
-    Fitted,
-    Request,
-    Use,
-    carry_out,
-    located,
-    of_rows_that_count,
-)
+from aimz.prediction import Delivery, Fitted, Request, Use, carry_out, located, of_rows_that_count
 from aimz.programs import one_look
 from aimz.results import as_draws, draw_labels, flat_draws
 from aimz.sampling import expectation_block, predict_block
