@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "Library",
+    "cloudpickle",
+    "distributed",
     "google_crc32c",
     "joblib",
     "numcodecs",
@@ -44,6 +46,8 @@ class Library:
 
 
 if TYPE_CHECKING:
+    import cloudpickle  # type: ignore[import-untyped]
+    import distributed
     import google_crc32c
     import joblib
     import numcodecs
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
     import zarr.codecs.numcodecs
     import zarr.storage
 else:
+    cloudpickle, distributed = Library("cloudpickle"), Library("distributed")
     google_crc32c = Library("google_crc32c")
     joblib, numcodecs, optax = Library("joblib"), Library("numcodecs"), Library("optax")
     obstore = Library("obstore")

@@ -6,10 +6,10 @@ What is chosen is kept in the environment, so that worker processes that start l
 import os
 from typing import Any, Self
 
-__all__ = ["progress_bar", "set_options", "wants_progress"]
+__all__ = ["progress_bar", "set_options", "wants_cluster", "wants_progress"]
 
 
-_PROGRESS = "AIMZ_PROGRESS"
+_PROGRESS, _CLUSTER = "AIMZ_PROGRESS", "AIMZ_CLUSTER"
 
 
 class set_options:  # noqa: N801  # read as a function, and used in `with` as one
@@ -20,6 +20,9 @@ class set_options:  # noqa: N801  # read as a function, and used in `with` as on
     progress : bool, optional
         False shows no progress bar anywhere, whatever a call asks for; worker processes that start
         later follow. True, the default, lets each call decide.
+    cluster : bool, optional
+        False computes in this process although a `distributed.Client` is active. True, the default,
+        sends work to the cluster of an active client.
 
     Examples
     --------
@@ -28,19 +31,21 @@ class set_options:  # noqa: N801  # read as a function, and used in `with` as on
     ...     pass  # a grid search, say
     """
 
-    def __init__(self, *, progress: bool | None = None) -> None:
-        self._before = os.environ.get(_PROGRESS)
-        if progress is not None:
-            os.environ[_PROGRESS] = "1" if progress else "0"
+    def __init__(self, *, progress: bool | None = None, cluster: bool | None = None) -> None:
+        self._before = {name: os.environ.get(name) for name in (_PROGRESS, _CLUSTER)}
+        for name, value in ((_PROGRESS, progress), (_CLUSTER, cluster)):
+            if value is not None:
+                os.environ[name] = "1" if value else "0"
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is None:
-            os.environ.pop(_PROGRESS, None)
-        else:
-            os.environ[_PROGRESS] = self._before
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def progress_bar(
@@ -56,3 +61,8 @@ def progress_bar(
 def wants_progress(*, asked: bool) -> bool:
     """Whether a bar is to be shown: the call asks for it and the process allows it."""
     return asked and os.environ.get(_PROGRESS) != "0"
+
+
+def wants_cluster() -> bool:
+    """Whether the process sends work to the cluster of an active client."""
+    return os.environ.get(_CLUSTER) != "0"

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from aimz.criticism.smoothing import LEAST_DRAWS, LeftOut, smoothed_out, tail_length
@@ -122,10 +121,10 @@ def leave_out(
     run = TileRun(call, ready, plan)
     passed = _Pass(plan, tail_length(draws, _efficiency(request.fit.draws, plan)))
 
-    def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
-        passed.add(tile, run(row_tile, tile, device)[name])
+    def finish(_: RowTile, tile: Tile, values: Mapping[str, np.ndarray]) -> None:
+        passed.add(tile, values[name])
 
-    rows = each_tile(call, plan, work, on_rows)
+    rows = each_tile(call, plan, run, finish, on_rows)
     (variable,) = layout_of(call, ready, plan, schema)
     coords = labelled_groups((variable,), schema, task.results, rows)[call.group].coords
     axis, dims = task.results[name].axis, variable.dims[2:]

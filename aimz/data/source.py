@@ -172,6 +172,10 @@ class Stream:
         self.head = next(_recut(iter(taken), HEAD_ROWS))
         self.batches = itertools.chain(taken, checked)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process gets its rows with the tiles, and reads none."""
+        return {**self.__dict__, "batches": (), "check": None, "_digest": None}
+
     @property
     def names(self) -> frozenset[str]:
         """Names of the arrays."""

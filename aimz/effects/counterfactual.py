@@ -51,7 +51,7 @@ class Replayed:
 
     A scenario that does not reach the site has its `factual` law. `has_other_couplings` says
     whether other sites that are replayed leave a choice of the noise. `is_sound`, (row, draw), is
-    False where an outcome says too little of it.
+    False where an outcome says too little of it. `couplings` are those of the replayed sites.
     """
 
     values: dict[Any, np.ndarray]
@@ -59,6 +59,7 @@ class Replayed:
     factual: Law | None
     has_other_couplings: bool
     is_sound: np.ndarray
+    couplings: Mapping[str, str]
 
 
 def replays_of(
@@ -208,6 +209,9 @@ class Replay:
         self.last = {scenario: ready(call) for scenario, call in replays.last.items()}
         self.couplings: dict[str, str] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Replay, (self.replays, self.evidence.plan)
+
     @property
     def runs(self) -> list[TileRun]:
         """What it runs."""
@@ -241,7 +245,8 @@ class Replay:
                 values[scenario] = now[site]
         others = {c for name, c in self.couplings.items() if name != site}
         factual = evidence[site].law if site in evidence else None
-        return Replayed(values, laws, factual, bool(others - {"residual"}), _soundness(noise))
+        has_others = bool(others - {"residual"})
+        return Replayed(values, laws, factual, has_others, _soundness(noise), self.couplings)
 
 
 def _same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:

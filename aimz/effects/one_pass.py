@@ -61,7 +61,7 @@ class _Pass:
     summary: RowSummary | None
     overlap: Overlap | None
     unsound: dict[int, np.ndarray] = field(default_factory=dict)  # rows by number of the first
-    couplings: Mapping[str, str] = field(default_factory=dict)
+    couplings: dict[str, str] = field(default_factory=dict)
     rows: int = 0
     notes: tuple[Note, ...] = ()
 
@@ -140,49 +140,100 @@ def _run(
     first, weights = scenarios.own.call, running.reduction.weights
     plan = replace(scenarios.own.plan, asked=None if weights is None else weights > 0)
     site = scenarios.natural.spec[question.site]
-    replays = None if scenarios.replays is None else Replay(scenarios.replays, plan)
-    worlds = None
-    if replays is None:
-        worlds = _SideBySide(scenarios, plan, sums=_is_plain(question, running, site))
-    weigh: TileRun | None = None
-    if question.population == "superpopulation":
-        weigh = _ready(_population_call(first), plan)
+    work = _in_each_tile(
+        question,
+        scenarios,
+        plan,
+        running.reduction,
+        by_row=running.summary is not None,
+    )
     pairs = [] if question.meaning.is_joint else contrasts_of(question, list(scenarios.prepared))
 
-    def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
+    def finish(row_tile: RowTile, tile: Tile, computed: _Computed) -> None:
         first_draw = tile.chains.start * plan.draws + tile.draws.start
+        draws = slice(first_draw, first_draw + num_draws(tile))
         if running.overlap is not None and not first.source.can_repeat and not first_draw:
             running.overlap.judge(row_tile)
-        if worlds is not None:
-            values = worlds(row_tile, tile, device)
-        elif replays is not None:
-            replayed = replays(row_tile, tile, device)
-            _note_soundness(running, tile, replayed)
-            values = replayed.values
-            if question.meaning.is_joint:
-                values = {**values, **events_of(scenarios, replayed, tile)}
-        draws = slice(first_draw, first_draw + num_draws(tile))
-        if worlds is not None and worlds.has_sums:
-            running.reduction.add(tile.number, draws, _share_of_sums(values, tile))
+        if computed.share is not None:
+            running.reduction.add(tile.number, draws, computed.share)
             return
+        values = computed.values
+        if computed.replayed is not None:
+            _note_soundness(running, tile, computed.replayed)
+            running.couplings.update(computed.replayed.couplings)
+            if question.meaning.is_joint:
+                values = {**values, **events_of(scenarios, computed.replayed, tile)}
         if question.population == "finite":
             for name, there in scenarios.arms.items():
                 values[name] = _kept(values[name], there[tile.rows], scenarios, tile)
         values = measured(question, site, values)
-        weights = None if weigh is None else weigh(row_tile, tile, device)[_POPULATION]
-        running.reduction.add(
-            tile.number, draws, running.reduction.share(tile.rows, values, weights)
-        )
+        share = running.reduction.share(tile.rows, values, computed.weights)
+        running.reduction.add(tile.number, draws, share)
         if running.summary is not None:
             rows = directions(site, values)
             effects = {pair: _by_row(question, rows, pair) for pair in pairs}
             running.summary.add(tile.rows, draws, effects)
 
-    running.rows = each_tile(first, plan, work, on_rows)
-    running.couplings = {} if replays is None else replays.couplings
-    runs = [run for runner in (worlds, replays) if runner is not None for run in runner.runs]
+    running.rows = each_tile(first, plan, work, finish, on_rows)
+    runs = work.worlds.runs
     running.notes = tuple(dict.fromkeys(note for run in runs for note in run.ready.notes))
     return running
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """What a tile adds; or values by scenario, (row, draw, ...), with the weights of the rows."""
+
+    share: Share | None
+    values: dict[Any, np.ndarray] = field(default_factory=dict)
+    weights: np.ndarray | None = None
+    replayed: Replayed | None = None
+
+
+@dataclass(frozen=True)
+class _InATile:
+    """Scenarios as a function of a tile."""
+
+    worlds: _SideBySide | Replay
+    weigh: TileRun | None
+    shared: tuple[Question, SiteSpec, Reduction] | None  # where a share is enough
+
+    def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> _Computed:
+        computed = self.worlds(row_tile, tile, device)
+        weights = None if self.weigh is None else self.weigh(row_tile, tile, device)[_POPULATION]
+        if isinstance(computed, Replayed):
+            return _Computed(None, computed.values, weights, computed)
+        if isinstance(self.worlds, _SideBySide) and self.worlds.has_sums:
+            # Sums are (draw, part, ...) of the tile's rows.
+            sums = {n: parts.sum(axis=1, dtype=np.float64)[None] for n, parts in computed.items()}
+            rows = float(tile.rows.stop - tile.rows.start)
+            return _Computed(Share(np.zeros(1, np.intp), sums, np.full((1, 1), rows)))
+        if self.shared is None:
+            return _Computed(None, computed, weights)
+        question, site, reduction = self.shared
+        return _Computed(reduction.share(tile.rows, measured(question, site, computed), weights))
+
+
+def _in_each_tile(
+    question: Question,
+    scenarios: Scenarios,
+    plan: Plan,
+    reduction: Reduction,
+    *,
+    by_row: bool,
+) -> _InATile:
+    """What is computed of each tile of a plan; `by_row`: something is asked of each row."""
+    site = scenarios.natural.spec[question.site]
+    weigh = None
+    if question.population == "superpopulation":
+        weigh = _ready(_population_call(scenarios.own.call), plan)
+    if scenarios.replays is not None:
+        return _InATile(Replay(scenarios.replays, plan), weigh, None)
+    is_weighed = reduction.weights is not None or reduction.groups is not None
+    is_shared = not by_row and question.population != "finite"
+    is_sum = question.population == "sample" and not is_measured(question, site)
+    worlds = _SideBySide(scenarios, plan, sums=is_shared and is_sum and not is_weighed)
+    return _InATile(worlds, weigh, (question, site, reduction) if is_shared else None)
 
 
 class _SideBySide:
@@ -225,22 +276,19 @@ class _SideBySide:
         return values
 
 
-def _is_plain(question: Question, running: _Pass, site: SiteSpec) -> bool:
-    """Whether sums over all rows are enough."""
-    is_weighed = running.reduction.weights is not None or running.reduction.groups is not None
-    is_sum = question.population == "sample" and not is_measured(question, site)
-    return not is_weighed and running.summary is None and is_sum
-
-
-def _share_of_sums(sums: Mapping[Any, np.ndarray], tile: Tile) -> Share:
-    """What a tile adds, from sums (draw, part, ...) of its rows."""
-    totals = {name: parts.sum(axis=1, dtype=np.float64)[None] for name, parts in sums.items()}
-    rows = float(tile.rows.stop - tile.rows.start)
-    return Share(np.zeros(1, np.intp), totals, np.full((1, 1), rows))
-
-
 def _ready(call: Call, plan: Plan) -> TileRun:
     return TileRun(call, compile_call(call, plan), plan)
+
+
+def _population_call(call: Call) -> Call:
+    """Weights of a Bayesian bootstrap, drawn like a site of rows."""
+    spec = call.task.spec
+    weight_site = SiteSpec(
+        _POPULATION, "deterministic", "leading", 0, (spec.rows,), np.dtype(np.float32)
+    )
+    results = replace(spec, sites=(*spec.sites, weight_site))
+    task = Task(call.task.kernel, spec, results, call.task.static, (_POPULATION,))
+    return replace(call, program=population_block, task=task)
 
 
 def _by_row(question: Question, values: Mapping[Any, np.ndarray], pair: tuple[Any, Any]) -> Any:
@@ -258,17 +306,6 @@ def _kept(values: np.ndarray, there: np.ndarray, scenarios: Scenarios, tile: Til
     if absent is not None:
         is_observed = is_observed & ~absent[tile.rows]
     return np.where(is_observed[:, None], observed[:, None], values)
-
-
-def _population_call(call: Call) -> Call:
-    """Weights of a Bayesian bootstrap, drawn like a site of rows."""
-    spec = call.task.spec
-    weight_site = SiteSpec(
-        _POPULATION, "deterministic", "leading", 0, (spec.rows,), np.dtype(np.float32)
-    )
-    results = replace(spec, sites=(*spec.sites, weight_site))
-    task = Task(call.task.kernel, spec, results, call.task.static, (_POPULATION,))
-    return replace(call, program=population_block, task=task)
 
 
 def _note_soundness(running: _Pass, tile: Tile, replayed: Replayed) -> None:

@@ -62,6 +62,10 @@ class Reduction:
     _next: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets what rows weigh and not what has been added."""
+        return Reduction, (self.weights, self.groups, self.num_groups, self.draws)
+
     def share(
         self, rows: slice, values: Mapping[str, np.ndarray], draw_weights: np.ndarray | None = None
     ) -> Share:

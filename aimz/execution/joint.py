@@ -73,6 +73,9 @@ class JointRun:
         joint = _joint_call(numbered, form)
         self.run = TileRun(joint, compile_call(joint, plan), plan)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(JointRun, sums=self.has_sums), (self.calls, self.run.plan)
+
     def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> dict[Any, np.ndarray]:
         values = list(self.run(row_tile, tile, device).values())
         if self.is_packed:

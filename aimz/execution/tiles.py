@@ -9,7 +9,7 @@ A few threads take one tile after another: each computes it on its device, copie
 to the sink, so that the three overlap and no more tiles are in memory than there are threads.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,7 +19,15 @@ import numpy as np
 from aimz.arrays import Array
 from aimz.data import RowTile
 from aimz.errors import InputError
-from aimz.execution.call import Call, Ready, outcomes_of, precision_of, with_rows
+from aimz.execution.call import (
+    Call,
+    Ready,
+    compile_call,
+    outcomes_of,
+    precision_of,
+    with_rows,
+)
+from aimz.execution.cluster import cluster_of
 from aimz.execution.plan import Plan, length_of, num_draws
 from aimz.execution.threads import Shared, devices_in_use, num_threads, run_in_threads
 from aimz.families import Faults, fault_of
@@ -45,7 +53,7 @@ def run_tiles(
     keys = {variable.site: variable for variable in variables if variable.has_draws}
     observed = next((variable for variable in variables if not variable.has_draws), None)
 
-    def put(row_tile: RowTile, tile: Tile, computed: Mapping[str, Any]) -> None:
+    def finish(row_tile: RowTile, tile: Tile, computed: Mapping[str, Any]) -> None:
         values = {}
         for name, value in computed.items():
             variable = keys[name]
@@ -54,16 +62,12 @@ def run_tiles(
             values[observed.key] = observed.arrange(outcomes_of(call, row_tile), tile)
         sink.write(tile, values)
 
-    def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
-        if not sink.has(tile):
-            put(row_tile, tile, compute(row_tile, tile, device))
-
     if not plan.is_single:
-        return each_tile(call, plan, work, on_rows)
+        return each_tile(call, plan, compute, finish, on_rows, skip=sink.has)
     (row_tile,) = call.source.tiles(plan.tile_rows)
     (tile,) = plan.tiles(row_tile)
     if not sink.has(tile):  # here: a thread would cost more than it gains
-        put(row_tile, tile, compute(row_tile, tile, devices_in_use()[0]))
+        finish(row_tile, tile, compute(row_tile, tile, devices_in_use()[0]))
     on_rows(length_of(tile.rows))
     return length_of(tile.rows)
 
@@ -74,6 +78,9 @@ class TileRun:
     def __init__(self, call: Call, ready: Ready, plan: Plan) -> None:
         self.call, self.ready, self.plan = call, ready, plan
         self.shared = Shared(call.block, plan)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _compiled_anew, (self.call, self.plan)
 
     def __call__(
         self,
@@ -108,6 +115,11 @@ class TileRun:
             name: jax.tree.map(partial(cut, by_row=owned[name]), value)
             for name, value in results.items()
         }
+
+
+def _compiled_anew(call: Call, plan: Plan) -> TileRun:
+    """A run in another process."""
+    return TileRun(call, compile_call(call, plan), plan)
 
 
 def _check_faults(faults: Mapping[str, Faults], rows: slice, asked: np.ndarray | None) -> None:
@@ -172,20 +184,27 @@ _REFUSALS = {
 }
 
 
-def each_tile(
+def each_tile[Values](
     call: Call,
     plan: Plan,
-    work: Callable[[RowTile, Tile, Any], None],
+    compute: Callable[[RowTile, Tile, Any], Values],
+    finish: Callable[[RowTile, Tile, Values], None],
     on_rows: Callable[[int], None],
+    skip: Callable[[Tile], bool] | None = None,
 ) -> int:
-    """Let threads do some work on every tile, and a device, in order; returns the rows."""
+    """Compute every tile, here or on the cluster of an active client; returns the rows.
+
+    `compute` travels; `finish` gets its values in this process, in any order and from several
+    threads at once. Tiles that `skip` knows are left out.
+    """
     devices = devices_in_use()
     last = plan.chains * plan.draws
     rows = 0
 
     def work_on(item: tuple[RowTile, Tile], lane: int) -> int:
         row_tile, tile = item
-        work(row_tile, tile, devices[lane % len(devices)])
+        if skip is None or not skip(tile):
+            finish(row_tile, tile, compute(row_tile, tile, devices[lane % len(devices)]))
         is_last = tile.chains.stop * tile.draws.stop == last
         return length_of(tile.rows) if is_last else 0
 
@@ -200,5 +219,17 @@ def each_tile(
         for item in items:
             count(work_on(item, 0))
         return rows
-    run_in_threads(items, work_on, count, threads=num_threads(devices))
+    cluster = cluster_of(plan, compute, call.group)
+    if cluster is None:
+        run_in_threads(items, work_on, count, threads=num_threads(devices))
+        return rows
+
+    def work_there(run: Sequence[tuple[RowTile, Tile]], _: int) -> int:
+        asked = [item for item in run if skip is None or not skip(item[1])]
+        for (row_tile, tile), values in zip(asked, cluster.results(asked) if asked else ()):
+            finish(row_tile, tile, values)
+        lasts = [tile for _, tile in run if tile.chains.stop * tile.draws.stop == last]
+        return sum(length_of(tile.rows) for tile in lasts)
+
+    run_in_threads(cluster.tasks(items), work_there, count, threads=cluster.lanes)
     return rows

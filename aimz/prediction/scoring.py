@@ -7,10 +7,9 @@ size rows x draws is held.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-import jax
 import numpy as np
 
 from aimz.data import RowTile
@@ -110,12 +109,11 @@ def row_scores(prepared: Prepared, on_rows: Callable[[int], None]) -> RowScores:
     run = TileRun(call, compile_call(call, plan), plan)
     means = _LogMeans()
 
-    def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
-        values = run(row_tile, tile, device)
+    def finish(_: RowTile, tile: Tile, values: Mapping[str, np.ndarray]) -> None:
         densities = values[DENSITY]
         means.add(tile, densities, values.get(WEIGHT, np.ones_like(densities)))
 
-    each_tile(call, plan, work, on_rows)
+    each_tile(call, plan, run, finish, on_rows)
     return replace(means.means(plan.chains * plan.draws), notes=run.ready.notes)
 
 
@@ -133,13 +131,13 @@ def presence_in(call: Call, sites: tuple[str, ...]) -> dict[str, np.ndarray]:
     run = TileRun(call, compile_call(call, plan), plan)
     by_tile: dict[int, dict[str, np.ndarray]] = {}
 
-    def work(row_tile: RowTile, tile: Tile, device: jax.Device) -> None:
-        values = {n: v.any(axis=1) for n, v in run(row_tile, tile, device).items()}
+    def finish(_: RowTile, tile: Tile, found: Mapping[str, np.ndarray]) -> None:
+        values = {n: v.any(axis=1) for n, v in found.items()}
         seen = by_tile.setdefault(tile.rows.start, values)
         for name, value in values.items():
             seen[name] = seen[name] | value
 
-    each_tile(call, plan, work, lambda _: None)
+    each_tile(call, plan, run, finish, lambda _: None)
     parts = [by_tile[first] for first in sorted(by_tile)]
     return {name: np.concatenate([flags[name] for flags in parts]) for name in sites}
 

@@ -1,0 +1,212 @@
+"""Tiles on a cluster: runs of them are tasks of `dask.distributed`, with answers as of one machine.
+
+Where a client is active, what computes a tile travels once to each worker process, as the kernel
+and its task, and is compiled there. What comes back is put in its place, or added in the order of
+the grid, by the process that asks. A task says its key, is never taken for another, and is done
+again where its worker is lost. Inside a task of a worker everything is computed in place: a task
+that waits for tasks may wait forever.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpyro
+
+from aimz._version import __version__
+from aimz.data import RowTile
+from aimz.errors import InputError, ProcessError
+from aimz.execution.plan import Plan
+from aimz.execution.threads import devices_in_use
+from aimz.libraries import cloudpickle, distributed
+from aimz.options import wants_cluster
+from aimz.store import Tile
+
+__all__ = ["Cluster", "active_client", "cluster_of", "tiles_of_a_task"]
+
+
+#: Values of a task: its tiles have about so many together.
+TASK_VALUES = 2**22
+#: Tiles of the largest task.
+MOST_TILES = 64
+#: How often the scheduler, and then this process, begin a task anew whose worker is lost.
+RETRIES = 3
+# Tasks that wait for a thread of a worker, so that none has to wait for the next.
+_AHEAD = 4
+# What computes tiles in this worker, by call: some calls side by side.
+_HERE: OrderedDict[str, Any] = OrderedDict()
+_MOST_HERE, _LOCK = 8, threading.Lock()
+type Item = tuple[RowTile, Tile]
+# What computes a tile, here or in another process: it can be pickled.
+type Compute = Callable[[RowTile, Tile, Any], Any]
+
+
+def active_client() -> Any:
+    """The client of a cluster that is active, where tasks may be sent from here; else None."""
+    if "distributed" not in sys.modules or not wants_cluster():
+        return None
+    try:
+        distributed.get_worker()
+    except ValueError:
+        pass
+    else:
+        return None
+    try:
+        client: Any = distributed.default_client()  # type: ignore[no-untyped-call]  # it says none
+    except ValueError:
+        return None
+    return None if client.asynchronous else client
+
+
+def cluster_of(plan: Plan, compute: Compute, label: str) -> Cluster | None:
+    """A cluster for a plan, or None where there is none, or the plan is one task's work."""
+    if plan.is_single:
+        return None
+    client = active_client()
+    if client is None:
+        return None
+    size = tiles_of_a_task(plan)
+    blocks = -(-plan.chains * plan.draws // plan.tile_draws)
+    if plan.rows is not None and -(-plan.rows // plan.tile_rows) * blocks <= size:
+        return None
+    return Cluster(client, compute, label, size)
+
+
+def tiles_of_a_task(plan: Plan) -> int:
+    """How many tiles are worth a task."""
+    return max(1, min(MOST_TILES, TASK_VALUES // (plan.tile_rows * plan.tile_draws)))
+
+
+class Cluster:
+    """One call on a cluster.
+
+    Raises
+    ------
+    InputError
+        `cluster-kernel`: what computes a tile cannot be sent.
+    """
+
+    def __init__(self, client: Any, compute: Compute, label: str, size: int) -> None:
+        self.client, self.label, self.size = client, label, size
+        self.token = uuid.uuid4().hex
+        try:
+            self._payload = cloudpickle.dumps(compute)
+        except Exception as error:  # whatever an object of the user's may raise: rethrown as ours
+            msg = (
+                f"The kernel, or what it reads, cannot be sent to the cluster: {error!s:.80}. Put "
+                "it into a module of the workers, or aimz.set_options(cluster=False)."
+            )
+            raise InputError(msg, code="cluster-kernel") from error
+        self._sent: tuple[int, Any] = (-1, None)
+        self._lock = threading.Lock()
+        about = client.scheduler_info(n_workers=-1)["workers"].values()
+        self.lanes = _AHEAD * max(1, sum(worker["nthreads"] for worker in about))
+        has_cards = any("GPU" in worker.get("resources", {}) for worker in about)
+        self._resources = {"GPU": 1} if has_cards else None
+
+    def tasks(self, items: Iterator[Item]) -> Iterator[Sequence[Item]]:
+        """Items, some at a time."""
+        return itertools.batched(items, self.size)
+
+    def results(self, run: Sequence[Item]) -> list[Any]:
+        """What a worker computes of some tiles.
+
+        Raises
+        ------
+        ProcessError
+            `cluster-lost`, `cluster-versions`.
+        """
+        lost: BaseException | None = None
+        for attempt in range(RETRIES):
+            key = f"aimz-{self.label}-{self.token}-{run[0][1].number}-{attempt}"
+            future = None
+            try:
+                with distributed.span("aimz", self.label):
+                    future = self.client.submit(
+                        _computed,
+                        self.token,
+                        self._payload_there(attempt),
+                        run,
+                        _environment(),
+                        key=key,
+                        pure=False,
+                        retries=RETRIES,
+                        resources=self._resources,
+                    )
+                results: list[Any] = future.result()
+            except _of_the_cluster() as error:
+                lost = error
+            else:
+                return results
+            finally:
+                if future is not None:
+                    future.release()
+        msg = (
+            f"The cluster has lost the work on tile {run[0][1].number}: {lost!s:.80}. Look at its "
+            "workers, and call again: with output_dir= it goes on."
+        )
+        raise ProcessError(msg, code="cluster-lost") from lost
+
+    def _payload_there(self, attempt: int) -> Any:
+        """What computes a tile, once on each worker; sent anew where it may be lost."""
+        with self._lock:
+            if self._sent[0] < attempt:
+                kept = self.client.scatter(self._payload, broadcast=True, hash=False)
+                self._sent = (attempt, kept)
+            return self._sent[1]
+
+
+def _of_the_cluster() -> tuple[type[BaseException], ...]:
+    """Exceptions that say that work was lost, and nothing of the work."""
+    from concurrent.futures import CancelledError
+
+    from distributed.comm.core import CommClosedError
+
+    return (CancelledError, distributed.KilledWorker, CommClosedError, TimeoutError)
+
+
+def _environment() -> Mapping[str, Any]:
+    """What the bits of a result depend on beside its inputs."""
+    return {
+        "aimz": __version__,
+        "jax": jax.__version__,
+        "numpyro": numpyro.__version__,
+        "backend": jax.default_backend(),
+        "precision": jax.config.jax_default_matmul_precision,
+        "x64": bool(jax.config.jax_enable_x64),
+    }
+
+
+def _computed(token: str, payload: bytes, run: Sequence[Item], asked: Mapping[str, Any]) -> Any:
+    """Compute some tiles, in a worker."""
+    with jax.enable_x64(asked["x64"]):
+        found = _environment()
+        differs = [name for name in asked if asked[name] != found[name]]
+        if differs:
+            name = differs[0]
+            msg = (
+                f"A worker has {name} {found[name]} and this process {asked[name]}, so its numbers "
+                "may be others. Give the cluster the same environment."
+            )
+            raise ProcessError(msg, code="cluster-versions")
+        compute = _here(token, payload)
+        devices = devices_in_use()
+        return [compute(row, tile, devices[tile.number % len(devices)]) for row, tile in run]
+
+
+def _here(token: str, payload: bytes) -> Compute:
+    """What computes the tiles of a call, made once in a process; the token is that of one call."""
+    with _LOCK:
+        if token not in _HERE:
+            _HERE[token] = cloudpickle.loads(payload)
+            while len(_HERE) > _MOST_HERE:
+                _HERE.popitem(last=False)
+        compute: Compute = _HERE[token]
+        return compute
