@@ -37,6 +37,8 @@ class Change:
         Of the fit, from which its key follows.
     options : mapping
         Options of `effect` in place of those that were given.
+    draws : int, optional
+        Fit nothing, and ask so many draws of the fit, of the rows of the fit.
     """
 
     arrays: Mapping[str, Any] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class Change:
     kernel: Callable[..., Any] | None = None
     number: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    draws: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +66,16 @@ class Behind:
         Whether the effect was asked of the rows of the fit.
     may_refit : bool
         Whether the draws are those of the fit, so that another one is like it.
+    changes : mapping of str to mapping
+        What each scenario sets, as it was given.
     """
 
     problem: Problem
     columns: Mapping[str, tuple[str, ...]]
-    again: Callable[[Change | None], Any]
+    again: Callable[[Change], Any]
     is_same_rows: bool
     may_refit: bool
+    changes: Mapping[Any, Mapping[str, Any]] = field(default_factory=dict)
 
     def variables(self) -> dict[str, np.ndarray]:
         """What the kernel reads of each row by name: arguments, and the columns of wide ones."""
@@ -83,10 +89,34 @@ class Behind:
             if table.ndim == 1:
                 named[argument] = table
                 continue
-            numbered = [f"{argument}[{place}]" for place in range(table.shape[1])]
-            labels = self.columns.get(argument, numbered)
-            named |= dict(zip(labels, table.T, strict=True))
+            named |= dict(zip(self.labels_of(argument), table.T, strict=True))
         return named
+
+    def with_variable(
+        self, name: str, change: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[str, np.ndarray]:
+        """The argument that a variable is, or is a column of, with the variable changed."""
+        arrays = self.problem.inputs.arrays
+        if name in arrays:
+            values = np.asarray(arrays[name])
+            return name, np.asarray(change(values), values.dtype)
+        for argument in sorted(self.problem.spec.row_inputs & arrays.keys()):
+            labels = self.labels_of(argument)
+            if name in labels:
+                values = np.array(arrays[argument])
+                place = labels.index(name)
+                values[:, place] = change(values[:, place])
+                return argument, values
+        self.values_of(name)
+        raise AssertionError(name)  # what has values is an argument or a column
+
+    def labels_of(self, argument: str) -> list[str]:
+        """Names of the columns of an argument; `X[0]` and so on where it has none."""
+        shape = np.shape(self.problem.inputs.arrays[argument])
+        if len(shape) != 2:
+            return []
+        numbered = [f"{argument}[{place}]" for place in range(shape[1])]
+        return list(self.columns.get(argument, numbered))
 
     def values_of(self, name: str) -> np.ndarray:
         """One variable of the rows.
@@ -137,10 +167,8 @@ class Behind:
         places = coded_columns(self.problem.spec.lookups, inputs.arrays)
         names = set()
         for argument, columns in places.items():
-            numbered = [f"{argument}[{place}]" for place in sorted(columns)]
-            labels = self.columns.get(argument)
-            named = numbered if labels is None else [labels[place] for place in sorted(columns)]
-            names |= {argument} if np.ndim(inputs.arrays[argument]) == 1 else set(named)
+            labels = self.labels_of(argument)
+            names |= {labels[place] for place in columns} if labels else {argument}
         return names
 
 

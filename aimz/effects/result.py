@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from aimz.choices import bounds_of, check_choice, check_interval
+from aimz.data import check_positive
 from aimz.effects.behind import Behind
 from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
+from aimz.effects.refuting import Course, refuted
 from aimz.effects.robustness import evidence_of
 from aimz.effects.wording import Compared, fault_of, labels_of, share_text
 from aimz.libraries import pd, xr
 from aimz.plots import label_text
+from aimz.refutation import Refutation
 from aimz.sensitivity import Sensitivity, sensitivity_of
 
 if TYPE_CHECKING:
@@ -311,6 +314,63 @@ class Effect:
             alpha=alpha,
             ci_prob=ci_prob,
         )
+
+    def refute(
+        self,
+        tests: str | Sequence[str] = ("placebo", "random_cause", "subset", "dummy_outcome"),
+        *,
+        repeats: int = 20,
+        treatment: str | None = None,
+        seed: int = 0,
+        ci_prob: float | None = None,
+        progress: bool = True,
+    ) -> Refutation:
+        """Fit changed data again and again, and say whether the effect behaves as it should.
+
+        Each refit begins anew with the settings of the fit and asks the same question. Nothing of
+        the model or its data is changed. A pass does not prove an effect: no test sees a confounder
+        that nobody measured (`sensitivity` does what can be done about that).
+
+        Parameters
+        ----------
+        tests : str or list of str
+            `"placebo"`: the treatment is permuted, and no effect is left. `"dummy_outcome"`:
+            outcomes simulated with everybody in the first scenario have none. `"injected"`:
+            outcomes simulated from one draw have the effect of that draw, which comes back.
+            `"random_cause"`: a random covariate changes nothing. `"subset"`: four rows of five give
+            the same. `"bootstrap"`: rows weighed at random give the same, and spread as the
+            posterior does.
+        repeats : int
+            Refits of each test.
+        treatment : str, optional
+            What is permuted; default the one thing that the scenarios set.
+        seed : int
+            Of the changes and the refits.
+        ci_prob : float, optional
+            Probability of equal-tailed intervals; default ArviZ's.
+        progress : bool
+            Show a bar.
+
+        Returns
+        -------
+        Refutation
+            A table, sentences, `plot()`.
+
+        Raises
+        ------
+        InputError
+            `data-gone`: there is no fit in this process to repeat; `data-differ`: its rows were
+            changed in place; `effect-several`, `effect-scale`, `treatment-unknown`,
+            `family-unknown`, `option-unknown`.
+
+        Examples
+        --------
+        >>> effect = im.effect(X, {"t": 0}, {"t": 1}, t=t)  # doctest: +SKIP
+        >>> effect.refute("placebo", repeats=5)  # doctest: +SKIP
+        """
+        check_positive(repeats, "repeats")
+        listed = (tests,) if isinstance(tests, str) else tuple(tests)
+        return refuted(self, listed, treatment, Course(repeats, seed, progress), ci_prob)
 
     def to_datatree(self) -> xr.DataTree:
         """The effect for ArviZ, with its labels: a tree with the group `posterior`.

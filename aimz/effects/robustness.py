@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class Answer(Protocol):
     def question(self) -> Question: ...
     @property
     def scenarios(self) -> Compared: ...
+    @property
+    def diagnostics(self) -> Mapping[str, Any]: ...
     @property
     def behind(self) -> Callable[[], Behind | None] | None: ...
 

@@ -29,6 +29,7 @@ WINGS = (
         "overlap",
         "plots",
         "sensitivity",
+        "refutation",
         "data",
         "kernel",
         "outcomes",

@@ -1,1 +1,1 @@
-"""Hidden confounding: formulas, and the report of an effect."""
+"""Tests of `aimz.sensitivity`."""

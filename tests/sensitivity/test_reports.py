@@ -125,7 +125,7 @@ def test_the_picture_marks_benchmarks_and_the_tipping_line(effect):
     words = [text.get_text() for text in ax.get_legend().get_texts()]
     assert any(word.startswith("as smoke: 1x") for word in words)
     assert "partial R2" in ax.get_xlabel()
-    plt.close(ax.figure)
+    plt.close("all")
 
 
 def test_the_words_hold_the_numbers(effect):
