@@ -3,7 +3,6 @@
 from aimz.inference.chains import NUTS, ChainRecord, MCMCEngine
 from aimz.inference.choice import AbsentEngine, as_engine, check_settings
 from aimz.inference.engine import (
-    Draws,
     Engine,
     Fit,
     ObjectEngine,
@@ -20,6 +19,7 @@ from aimz.inference.linear import (
     LinearKernel,
     LogisticKernel,
 )
+from aimz.inference.reweighting import reweighted
 from aimz.inference.smc import SMC
 from aimz.inference.svi import SVIEngine, SVIRecord
 from aimz.inference.vector import DADVI, Laplace
@@ -31,7 +31,6 @@ __all__ = [
     "AbsentEngine",
     "ChainRecord",
     "Columns",
-    "Draws",
     "Engine",
     "ExactLinear",
     "Fit",
@@ -50,4 +49,5 @@ __all__ = [
     "as_engine",
     "check_settings",
     "more_draws",
+    "reweighted",
 ]

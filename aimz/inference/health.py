@@ -37,7 +37,9 @@ __all__ = [
     "judge_chains",
     "judge_shape",
     "judge_svi",
+    "k_limit",
     "pareto_k",
+    "smoothed",
     "still_sites",
 ]
 
@@ -150,7 +152,7 @@ def judge_shape(evidence: Evidence) -> Health:
     if weights is None:
         return Health({"k_hat": math.nan, "verdict": f"not checked: {absent}"})
     k_hat = pareto_k(weights)
-    limit = min(1.0 - 1.0 / math.log10(max(len(weights), 11)), MAX_K_HAT)
+    limit = k_limit(len(weights))
     blind = evidence.sections is None and not evidence.sees_tails
     spread = float(np.std(weights)) if np.all(np.isfinite(weights)) else math.inf
     seen = "" if evidence.sections is None else _section_fault(evidence)
@@ -248,6 +250,16 @@ def pareto_k(log_weights: np.ndarray) -> float:
     if math.isnan(k_hat):  # of a tail that is too short to be fitted, or of ties by rounding
         return math.inf if np.ptp(spread) > MAX_WEIGHT_SD else -math.inf
     return k_hat
+
+
+def k_limit(count: int) -> float:
+    """Largest Pareto-k of so many weights at which what they give can be relied on."""
+    return min(1.0 - 1.0 / math.log10(max(count, 11)), MAX_K_HAT)
+
+
+def smoothed(log_weights: np.ndarray) -> np.ndarray:
+    """Log weights whose largest are the quantiles of a Pareto distribution of the tail."""
+    return _smoothed(log_weights)[0]
 
 
 def _smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from aimz import inference
 from aimz.choices import check_choice, check_switches
 from aimz.data import Arguments, Known, check_positive, row_fingerprint
 from aimz.errors import AimzError, FitWarning, InputError, Note
@@ -22,7 +23,18 @@ from aimz.model.setup import KeyLike, Setup
 from aimz.prediction import Fitted, Use, check_same_data, fitted_on, problem_of
 from aimz.results import check_labels
 
-__all__ = ["Data", "data_of", "fit", "more", "numpyro_object", "showing", "step", "variational"]
+__all__ = [
+    "Data",
+    "data_of",
+    "fit",
+    "from_run",
+    "more",
+    "numpyro_object",
+    "reweighted",
+    "showing",
+    "step",
+    "variational",
+]
 
 
 class _NoResultError(InputError, AttributeError):
@@ -112,6 +124,20 @@ def more(
     drawn = more_draws(setup.engine, key, problem, fitted.fit, num_samples)
     now = replace(fitted.fit, state=drawn.state) if fitted.fit.draws else drawn
     return drawn, replace(fitted, steps=fitted.steps + 1, fit=now)
+
+
+def reweighted(setup: Setup, fitted: Fitted, rng_key: KeyLike | None, num_samples: int) -> Fitted:
+    """The fit with draws that weights have made those of the posterior."""
+    check_positive(num_samples, "num_samples")
+    key = setup.key(rng_key, Use.SAMPLE, fitted.steps)
+    made = inference.reweighted(setup.engine, key, fitted.problem, fitted.fit, num_samples)
+    return replace(fitted, fit=made, course=None)
+
+
+def from_run(setup: Setup, result: Any) -> Fitted:
+    """What a run of NumPyro's SVI elsewhere leaves."""
+    key = setup.key(None, Use.FIT)
+    return Fitted(variational(setup).fit_from(key, result, setup.num_samples))
 
 
 def numpyro_object(engine: ObjectEngine, fitted: Fitted) -> Any:

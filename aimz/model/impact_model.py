@@ -32,7 +32,7 @@ from aimz.model.notes import SAID_ONCE, notes_on_key, show
 from aimz.model.predicting import Planned
 from aimz.model.setup import Inference, Kernel, KeyLike, PathLike, RowsLike, Setup, check_parameters
 from aimz.options import progress_bar
-from aimz.prediction import Delivery, Fitted, Request, Use, carry_out, located, of_rows_that_count
+from aimz.prediction import Delivery, Fitted, Request, carry_out, of_rows_that_count
 from aimz.programs import one_look
 from aimz.results import as_draws, draw_labels, flat_draws
 from aimz.sampling import expectation_block, predict_block
@@ -210,15 +210,9 @@ class ImpactModel(Routed, Portable):
         steps: dict[str, Any] = {"num_steps": num_steps, "epochs": epochs}
         chains: dict[str, Any] = {"num_chains": num_chains, "num_warmup": num_warmup}
         check_settings(self._setup.engine, steps | chains)
-        settings = Settings(
-            num_samples=self._setting("num_samples", num_samples),
-            epochs=self._setting("epochs", epochs),
-            batch_size=self._setting("batch_size", batch_size),
-            num_steps=self._setting("num_steps", num_steps),
-            shuffle=shuffle,
-            progress=progress,
-            **chains,
-        )
+        called = {"num_samples": num_samples, "batch_size": batch_size, **steps}
+        called = {name: self._setting(name, value) for name, value in called.items()}
+        settings = Settings(shuffle=shuffle, progress=progress, **called, **chains)
         data = Data(self._setup.arguments(self.fit, kwargs, X, y), sample_weight, missing)
         return self._fit(data, settings, rng_key, on_bad_fit)
 
@@ -392,6 +386,47 @@ class ImpactModel(Routed, Portable):
             return flat_draws(drawn.draws)
         return account.posterior_tree(self._setup, drawn, now)
 
+    def reweighted(self, *, num_samples: int | None = None, rng_key: KeyLike | None = None) -> Self:
+        """A model with draws of the posterior itself, where those of a guide can be made such.
+
+        Four times as many draws of the guide are weighed by the posterior's density against the
+        guide's, the weights are smoothed, and draws are taken again by them (Vehtari, Simpson,
+        Gelman, Yao & Gabry, 2024, "Pareto smoothed importance sampling").
+
+        Parameters
+        ----------
+        num_samples : int, optional
+            Draws; default as the model says, or 1,000.
+        rng_key : int or Array, optional
+            Replaces the key that the fitted state would use next.
+
+        Returns
+        -------
+        Self
+            Another model, with the rows of this fit; `diagnostics_` has the Pareto-k of its weights
+            and the number of draws that they are worth.
+
+        Raises
+        ------
+        InputError
+            `no-weights`: the draws have no density of their own, as those of chains, or no weights
+            make them draws of the posterior: Pareto-k is too high, or the guide sees one mode of
+            several; `no-data`: the fit, or its data, are not here.
+
+        Examples
+        --------
+        >>> im = ImpactModel(kernel, inference="svi").fit(X, y, t=t, progress=False)
+        >>> better = im.reweighted(num_samples=500)
+        >>> round(float(better.posterior["b"].mean()), 1), better.diagnostics_["verdict"]
+        (2.0, 'good')
+        """
+        before, other = self._trained(with_draws=True), type(self)(**self.get_params())
+        count = self._setting("num_samples", num_samples) or 1000
+        other._fitted = fitting.reweighted(  # noqa: SLF001  # of its own class
+            self._setup, before, rng_key, count
+        )
+        return other
+
     # -------------------------------------------------------------- posterior
 
     def set_posterior_sample(
@@ -480,9 +515,7 @@ class ImpactModel(Routed, Portable):
 
     @vi_result.setter
     def vi_result(self, result: Any) -> None:
-        count = self._setting("num_samples", None)
-        key = self._setup.key(None, Use.FIT)
-        self._fitted = Fitted(fitting.variational(self._setup).fit_from(key, result, count))
+        self._fitted = fitting.from_run(self._setup, result)
 
     # ------------------------------------------------------------- predicting
 
@@ -1259,10 +1292,8 @@ class ImpactModel(Routed, Portable):
         state = dict(super().__getstate__())
         state.pop("_told", None)
         state.pop("_temporary", None)  # a copy elsewhere does not own these files
-        if state.get("_fitted") is not None:
-            seen, notes = located(state["_fitted"])
-            state["_fitted"] = replace(state["_fitted"], seen=seen, problem=None, course=None)
-            show(notes)
+        state["_fitted"], notes = saving.portable(state.get("_fitted"))
+        show(notes)
         return state
 
     # ---------------------------------------------------------------- private

@@ -15,7 +15,7 @@ from aimz.model.setup import Inference, Kernel, PathLike
 from aimz.prediction import Fitted, located
 from aimz.store import local_path
 
-__all__ = ["read_model", "write_model"]
+__all__ = ["portable", "read_model", "write_model"]
 
 
 def write_model(path: PathLike, settings: Mapping[str, Any], fitted: Fitted) -> tuple[Note, ...]:
@@ -34,6 +34,14 @@ def write_model(path: PathLike, settings: Mapping[str, Any], fitted: Fitted) -> 
         "move it to a module that can be imported."
     )
     return (*lost, Note(OutputWarning, text, "kernel-not-kept"))
+
+
+def portable(fitted: Fitted | None) -> tuple[Fitted | None, tuple[Note, ...]]:
+    """A fit as it goes to another process, without its data; and what to say of it."""
+    if fitted is None:
+        return None, ()
+    seen, notes = located(fitted)
+    return replace(fitted, seen=seen, problem=None, course=None), notes
 
 
 def read_model(

@@ -45,7 +45,7 @@ from aimz.inference.svi.course import (
 )
 from aimz.inference.svi.guides import guide_name, is_point, sample_guide
 from aimz.inference.svi.steps import advance_by_chunks, chunk_compiled, step_program
-from aimz.inference.svi.surroundings import log_weights, look_around
+from aimz.inference.svi.surroundings import log_weights, look_around, weighed_draws
 from aimz.inference.svi.task import STEP_RATE, SVIRecord, Task, empty_guide
 from aimz.programs import TRACE_LOCK, as_key
 
@@ -135,6 +135,17 @@ class SVIEngine:
         task = self._task(problem)
         draws: Draws = _finish(as_key(rng_key), task, fit.state, num_samples)["draws"]
         return draws
+
+    def weighed(
+        self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int
+    ) -> tuple[Draws, np.ndarray]:
+        """Fresh draws of the guide, and log p - log q of each; see `WeighingEngine`."""
+        task = self._task(problem)
+        absent = _why_unweighed(task)
+        if absent:
+            msg = f"The guide cannot be weighed: {absent}. Compare with inference='nuts'."
+            raise InputError(msg, code="no-weights")
+        return _weighed(as_key(rng_key), task, fit.state, num_samples)
 
     def step(
         self, rng_key: Seed, problem: Problem, state: SVIRecord | None = None
@@ -399,6 +410,30 @@ def _finish(
         names = sorted(finished["draws"])
         finished["sites"] = [names[number] for number in np.asarray(finished["sites"])]
     return finished
+
+
+def _weighed(
+    rng_key: jax.Array, task: Task, record: SVIRecord, count: int
+) -> tuple[Draws, np.ndarray]:
+    """Draws, (1, draw, ...), and log p - log q of each."""
+    problem = task.problem
+
+    def weigh(
+        key: jax.Array,
+        state: SVIState,
+        fixed: tuple[jax.Array, dict[str, Any] | None],
+        arrays: dict[str, Any],
+        weights: Array | None,
+    ) -> Any:
+        kwargs = task.kwargs(arrays)
+        svi = task.set_up(problem.inputs.rows, fixed, kwargs)
+        params = {**svi.get_params(state), **(state.mutable_state or {})}
+        return weighed_draws(key, count, problem, svi, params, kwargs, weights)
+
+    fixed = (record.setup_key, record.start)
+    arguments = (rng_key, record.svi, fixed, task.arrays, task.weights)
+    logs, values = task.program(weigh, *arguments, beside=(count,))(*arguments)
+    return {name: np.asarray(value)[None] for name, value in values.items()}, np.asarray(logs)
 
 
 def _why_unweighed(task: Task) -> str:

@@ -3,7 +3,7 @@
 Above a certain number of rows it is a glance: fewer draws and fewer lines. `health` judges it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,9 +18,16 @@ from aimz.inference import health
 from aimz.inference.binding import RowScale
 from aimz.inference.density import constrained, energy_of
 from aimz.inference.engine import Problem
-from aimz.inference.normal import CLOSE, GLANCE, Look, around_normal, numbers_at
+from aimz.inference.normal import (
+    CLOSE,
+    GLANCE,
+    Look,
+    WhitenedNormal,
+    around_normal,
+    numbers_at,
+)
 
-__all__ = ["log_weights", "look_around"]
+__all__ = ["log_weights", "look_around", "weighed_draws"]
 
 
 def log_weights(
@@ -32,6 +39,40 @@ def log_weights(
     weights: Array | None,
 ) -> dict[str, Any]:
     """Log p - log q at draws of a user's guide, and these; called inside a trace."""
+    count = _look(problem).draws
+    logs, values = _of_users(keys[0], count, problem, svi, params, kwargs, weights)
+    return {"log_weights": logs, "values": numbers_at(values)}
+
+
+def weighed_draws(
+    key: jax.Array,
+    count: int,
+    problem: Problem,
+    svi: SVI,
+    params: dict[str, Any],
+    kwargs: dict[str, Any],
+    weights: Array | None,
+) -> tuple[Any, dict[str, Any]]:
+    """Log p - log q at draws of any guide, and these by site; called inside a trace."""
+    guide = svi.guide
+    if not isinstance(guide, WhitenedNormal):
+        return _of_users(key, count, problem, svi, params, kwargs, weights)
+    normal = guide.normal(*_affine(guide, params))
+    density_at, values_at = _views(problem, svi, params, kwargs, weights)
+    draws = normal.sample(key, (count,))
+    logs = jax.lax.map(density_at, draws, batch_size=20) - normal.log_prob(draws)
+    return logs, jax.vmap(values_at)(draws)
+
+
+def _of_users(
+    key: jax.Array,
+    count: int,
+    problem: Problem,
+    svi: SVI,
+    params: dict[str, Any],
+    kwargs: dict[str, Any],
+    weights: Array | None,
+) -> tuple[Any, dict[str, Any]]:
     every = {**kwargs, **svi.static_kwargs}
 
     def one(key: jax.Array) -> Any:
@@ -42,9 +83,10 @@ def log_weights(
             log_p, sites = log_density(model, (), every, params)
         return log_p - log_q, {name: sites[name]["value"] for name in problem.spec.latents}
 
-    each = jax.random.split(keys[0], _look(problem).draws)
-    logs, values = jax.lax.map(one, each, batch_size=20)
-    return {"log_weights": logs, "values": numbers_at(values)}
+    drawn: tuple[Any, dict[str, Any]] = jax.lax.map(
+        one, jax.random.split(key, count), batch_size=20
+    )
+    return drawn
 
 
 def look_around(
@@ -60,7 +102,28 @@ def look_around(
     The draws come along, on the scales of their sites. Called inside a trace.
     """
     guide = svi.guide
-    loc, scale = guide.affine(*(params[f"{guide.prefix}_{name}"] for name in ("mu", "scale")))
+    loc, scale = _affine(guide, params)
+    density_at, values_at = _views(problem, svi, params, kwargs, weights)
+    normal = guide.normal(loc, scale)
+    seen, lines = around_normal(keys, density_at, normal, loc, scale, _look(problem))
+    values = numbers_at(jax.vmap(values_at)(seen.pop("points")))
+    numbers = [np.full(np.size(v), n) for n, v in enumerate(guide._init_locs.values())]
+    return {**seen, "values": values, "sites": jnp.asarray(np.concatenate(numbers)[lines])}
+
+
+def _affine(guide: WhitenedNormal, params: dict[str, Any]) -> tuple[Any, Any]:
+    return guide.affine(*(params[f"{guide.prefix}_{name}"] for name in ("mu", "scale")))
+
+
+def _views(
+    problem: Problem,
+    svi: SVI,
+    params: dict[str, Any],
+    kwargs: dict[str, Any],
+    weights: Array | None,
+) -> tuple[Callable[[jax.Array], Any], Callable[[jax.Array], dict[str, Any]]]:
+    """The log density at a point of the default guide, and the sites' values there."""
+    guide = svi.guide
     kernel = handlers.substitute(handlers.seed(svi.model, 0), params)
     energy = energy_of(problem, kernel, kwargs, guide)
 
@@ -71,11 +134,7 @@ def look_around(
     def values_at(point: jax.Array) -> dict[str, Any]:
         return constrained(guide, guide._unpack_latent(point))[0]
 
-    normal = guide.normal(loc, scale)
-    seen, lines = around_normal(keys, density_at, normal, loc, scale, _look(problem))
-    values = numbers_at(jax.vmap(values_at)(seen.pop("points")))
-    numbers = [np.full(np.size(v), n) for n, v in enumerate(guide._init_locs.values())]
-    return {**seen, "values": values, "sites": jnp.asarray(np.concatenate(numbers)[lines])}
+    return density_at, values_at
 
 
 def _look(problem: Problem) -> Look:

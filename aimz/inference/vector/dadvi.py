@@ -16,8 +16,15 @@ import numpy as np
 from aimz.arrays import Seed
 from aimz.errors import FitWarning, Note
 from aimz.inference.binding import check_draws, param_notes
-from aimz.inference.engine import Fit, Problem, Settings
-from aimz.inference.vector.normal_fit import RIVAL, draws_of, judged_normal, modes_note, root_of
+from aimz.inference.engine import Draws, Fit, Problem, Settings
+from aimz.inference.vector.normal_fit import (
+    RIVAL,
+    draws_of,
+    judged_normal,
+    modes_note,
+    root_of,
+    weighed_draws,
+)
 from aimz.inference.vector.posterior import VectorPosterior, View
 from aimz.inference.vector.search import (
     ARRIVED,
@@ -131,6 +138,14 @@ class DADVI:
         state = fit.state
         posterior = VectorPosterior(self.name, problem, key, state["params"])
         return draws_of(posterior, key, state["loc"], state["root"], num_samples)
+
+    def weighed(
+        self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int
+    ) -> tuple[Draws, np.ndarray]:
+        """Fresh draws of the normal, and log p - log q of each; see `WeighingEngine`."""
+        key, state = jax.random.fold_in(as_key(rng_key), 5), fit.state
+        posterior = VectorPosterior(self.name, problem, key, state["params"])
+        return weighed_draws(posterior, key, state["loc"], state["root"], num_samples)
 
 
 class _Found(NamedTuple):

@@ -13,7 +13,15 @@ from aimz.inference.engine import Draws
 from aimz.inference.normal import CLOSE, GLANCE, Look, around_normal, numbers_at, numbers_of
 from aimz.inference.vector.posterior import VectorPosterior, View, values_at
 
-__all__ = ["RIVAL", "draws_of", "judged_normal", "modes_note", "root_of", "weighted_evidence"]
+__all__ = [
+    "RIVAL",
+    "draws_of",
+    "judged_normal",
+    "modes_note",
+    "root_of",
+    "weighed_draws",
+    "weighted_evidence",
+]
 
 #: Share of the evidence at another mode that is worth a word.
 RIVAL = 0.01
@@ -37,6 +45,21 @@ def draws_of(
     with jax.enable_x64(True):
         noise = np.asarray(jax.random.normal(key, (count, len(loc)), float))
     return posterior.draws((loc + noise @ root.T)[None])
+
+
+def weighed_draws(
+    posterior: VectorPosterior, key: jax.Array, loc: np.ndarray, root: np.ndarray, count: int
+) -> tuple[Draws, np.ndarray]:
+    """Draws of a normal, (1, draw, ...), and log p - log q of each."""
+    with jax.enable_x64(True):
+        noise = np.asarray(jax.random.normal(key, (count, len(loc)), float))
+    points = loc + noise @ root.T
+    logs = posterior.call(_densities, points) + 0.5 * np.sum(noise**2, axis=1)
+    return posterior.draws(points[None]), logs
+
+
+def _densities(view: View, points: jax.Array) -> Any:
+    return jax.lax.map(view.density, points, batch_size=20)
 
 
 def judged_normal(
