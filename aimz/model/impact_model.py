@@ -980,7 +980,9 @@ class ImpactModel(Routed, Portable):
         Returns
         -------
         DataTree
-            Intervention minus baseline, in the group that both share; of angles the turn.
+            Intervention minus baseline, in the group that both share; of angles the turn. Above
+            256 MiB its arrays are Dask-backed where Dask is installed, so that averages are taken
+            in parts: `.load()` it for ArviZ.
 
         Warns
         -----

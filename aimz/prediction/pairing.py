@@ -259,7 +259,7 @@ def _subtracted(baseline: xr.DataTree, intervention: xr.DataTree, scratch: Scrat
         return subtract(baseline, intervention, group, groups)
     pair = aligned(baseline, intervention, group)
     attrs = {str(k): v for k, v in intervention.attrs.items()}
-    sink = temporary_sink(scratch, "estimate_effect")
+    sink = temporary_sink(scratch, "estimate_effect", is_difference=True)
     return _difference_on_disk(*pair, group, sink, attrs, groups)
 
 

@@ -94,7 +94,7 @@ def subtracting(
     notes = concerns(_announced(variables, one), _announced(others, other))
     check_names_storable(variables, one.groups)
     by_site = {variable.site: variable for variable in variables}
-    kept = temporary_sink(scratch, "estimate_effect")
+    kept = temporary_sink(scratch, "estimate_effect", is_difference=True)
     return _Subtracting(TileRun(old.call, ready, old.plan), by_site, kept), notes
 
 

@@ -28,11 +28,21 @@ from aimz.store.memory import tree_of
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-__all__ = ["RESULT_BYTES", "import_dask", "open_result", "open_tree", "verify"]
+__all__ = [
+    "DIFFERENCE_BYTES",
+    "RESULT_BYTES",
+    "import_dask",
+    "open_checked",
+    "open_result",
+    "open_tree",
+    "verify",
+]
 
 
 #: A result up to this size opens without Dask.
 RESULT_BYTES = 2 * 2**30
+#: The same of a difference.
+DIFFERENCE_BYTES = 256 * 2**20
 # Words of xarray for the units of durations.
 _UNITS = {"nanoseconds": "ns", "microseconds": "us", "milliseconds": "ms", "seconds": "s"}
 _UNITS |= {"minutes": "m", "hours": "h", "days": "D"}
@@ -73,18 +83,26 @@ def open_result(
     Traceback (most recent call last):
     aimz.errors.StoreError: There is no result at ...no/such/result.
     """
-    root = place_of(path, "path", storage)
+    return open_checked(place_of(path, "path", storage), owner)
+
+
+def open_checked(root: Place, owner: object = None, *, is_difference: bool = False) -> xr.DataTree:
+    """The tree of a store, as `open_result` opens it; a difference in parts from a smaller size on.
+
+    What is subtracted is then averaged, which xarray does in one piece of memory unless it is in
+    parts.
+    """
     manifest = checked_manifest(root)
     for damage in damaged_documents(root, manifest):
         raise StoreError(
             f"The result at {root} is damaged: {damage.key} {damage.problem}. Compute it again.",
             code="store-damaged",
         )
-    return open_tree(root, owner)
+    return open_tree(root, owner, DIFFERENCE_BYTES if is_difference else None)
 
 
-def open_tree(root: Place, owner: object = None) -> xr.DataTree:
-    """The tree of a store, whatever its root says of it.
+def open_tree(root: Place, owner: object = None, most: int | None = None) -> xr.DataTree:
+    """The tree of a store, whatever its root says of it; above `most` bytes in Dask's arrays.
 
     Raises
     ------
@@ -113,7 +131,7 @@ def open_tree(root: Place, owner: object = None) -> xr.DataTree:
     names = sorted(tree.children, key=lambda name: (name == "observed_data", name))
     groups = {name: _guarded(tree[name].to_dataset(), root, owner) for name in names}
     total = sum(variable.nbytes for group in groups.values() for variable in group.values())
-    if total > RESULT_BYTES and importlib.util.find_spec("dask"):
+    if total > (RESULT_BYTES if most is None else most) and importlib.util.find_spec("dask"):
         groups = {name: _chunked(group) for name, group in groups.items()}
     opened = tree_of(groups, {str(k): v for k, v in tree.attrs.items() if k != MANIFEST})
     for group in opened.subtree:  # where the store is, wherever it was written

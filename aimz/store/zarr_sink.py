@@ -34,10 +34,11 @@ from aimz.store.chunks import (
     write_chunk,
     write_labels,
 )
+from aimz.store.directories import Folder
 from aimz.store.links import earlier_results, write_large
 from aimz.store.manifest import differences_of, manifest_of, root_document, seal, set_bytes
 from aimz.store.places import Scratch, hold, let_go, writing
-from aimz.store.reading import open_result
+from aimz.store.reading import open_checked
 from aimz.store.sink import Groups, Key, Tile, Variable
 
 __all__ = ["ZarrSink", "not_resumed", "temporary_sink"]
@@ -76,12 +77,15 @@ class ZarrSink:
         Digests of everything that the result follows from; empty where it is not to be resumed.
     owner : Scratch, optional
         Temporary directory of the store, which the result keeps.
+    is_difference : bool
+        Whether it is of two results, and so will be averaged.
     """
 
     directory: Path
     method: str
     identity: Mapping[str, str]
     owner: Scratch | None = None
+    is_difference: bool = False
     notes: list[Note] = field(default_factory=list)
     variables: dict[Key, Variable] = field(default_factory=dict)
     arrays: dict[Key, Any] = field(default_factory=dict)
@@ -157,7 +161,8 @@ class ZarrSink:
         seal(self._store, {**attrs, **placed}, self.identity, self.finished)
         self._path.rename(self._final)
         try:
-            tree = open_result(self._final, owner=self.owner)
+            place = Folder(self._final)
+            tree = open_checked(place, self.owner, is_difference=self.is_difference)
         except BaseException:  # what cannot be read back is not a result; rethrown as it is
             self._final.rename(self._path)
             raise
@@ -276,10 +281,10 @@ def not_resumed(method: str, differs: Iterable[str]) -> Note:
     return Note(OutputWarning, text, "not-resumed")
 
 
-def temporary_sink(scratch: Scratch, method: str) -> ZarrSink:
+def temporary_sink(scratch: Scratch, method: str, *, is_difference: bool = False) -> ZarrSink:
     """A sink in a directory of its own below `scratch`, which its result keeps."""
     own = Scratch(scratch)
-    return ZarrSink(own.path, method, {}, own)
+    return ZarrSink(own.path, method, {}, own, is_difference)
 
 
 def _write_group(

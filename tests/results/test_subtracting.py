@@ -11,7 +11,8 @@ import pytest
 import aimz
 from aimz import ImpactModel, InputError
 from aimz.execution import plan
-from aimz.store import ZarrSink
+from aimz.store import ZarrSink, reading
+from aimz.store.guarded import GuardedArray
 from tests.support.kernels import kind_of
 
 slow = pytest.mark.slow
@@ -126,3 +127,34 @@ def test_batches_that_can_be_read_once_are_predicted_apart(written):
     assert written == ["predict", "predict", "estimate_effect"]
     draws = np.linspace(1.0, 3.0, 5)[None, :, None]
     np.testing.assert_allclose(effect.posterior_predictive["y"], draws + 0 * X.T, rtol=1e-5)
+
+
+def test_a_large_difference_is_averaged_in_parts(monkeypatch):
+    pytest.importorskip("dask")
+    rows, sizes = 3000, []
+    real = GuardedArray._read
+
+    def noted(array, key):
+        values = real(array, key)
+        sizes.append(values.size)
+        return values
+
+    def kernel(X, t, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Normal(X * b + t * b, 1.0), obs=y)
+
+    draws = np.linspace(0.5, 1.5, 8, dtype=np.float32)
+    im = ImpactModel(kernel).set_posterior_sample({"b": draws})
+    X = np.linspace(-1.0, 1.0, rows, dtype=np.float32)
+    arms: Any = [{"X": X, "t": t, "progress": False} for t in (0.0, 2.0)]
+    whole = im.estimate_effect(args_baseline=arms[0], args_intervention=arms[1])
+    monkeypatch.setattr(reading, "DIFFERENCE_BYTES", 0)
+    monkeypatch.setattr(GuardedArray, "_read", noted)
+    parts = im.estimate_effect(args_baseline=arms[0], args_intervention=arms[1])
+    y = parts["posterior_predictive"]["y"]
+    np.testing.assert_allclose(y.mean(("chain", "rows")), 2 * draws, rtol=1e-5)
+    assert max(sizes) == 1024 * len(draws)
+    np.testing.assert_array_equal(y.values, whole["posterior_predictive"]["y"].values)
+    assert whole["posterior_predictive"]["y"].chunks is None
+    assert im.predict(**arms[0])["posterior_predictive"]["y"].chunks is None
