@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from aimz.families.law import Law, wide_parameters
-from aimz.likelihoods import DriftDiffusion, Response
+from aimz.likelihoods import DriftDiffusion, MixtureResponse, Response
 
-__all__ = ["DRIFT_DIFFUSION", "Responses"]
+__all__ = ["DRIFT_DIFFUSION", "MIXTURE", "Responses"]
 
 
 @dataclass(frozen=True)
@@ -61,3 +61,4 @@ def _drift_diffusion(parameters: dict[str, Any]) -> Response:
 
 
 DRIFT_DIFFUSION = Responses(_drift_diffusion)
+MIXTURE = Responses(MixtureResponse.of_law)

@@ -14,7 +14,7 @@ from aimz.families import angles, continuous, discrete, exact, residuals, respon
 from aimz.families.categories import Categories
 from aimz.families.family import Families, Family
 from aimz.families.state_space import STATE_SPACE, StateSpace
-from aimz.likelihoods import DriftDiffusion
+from aimz.likelihoods import DriftDiffusion, MixtureResponse
 
 __all__ = ["FAMILIES"]
 
@@ -365,6 +365,13 @@ FAMILIES = Families(
         {DriftDiffusion: ("parameters",)},
         axes={"parameters": 1},
         noise=responses.DRIFT_DIFFUSION,
+        why=_VECTOR,
+    ),
+    Family(
+        "mixture-response",
+        {MixtureResponse: ("law_shares", "law_parts", "law_shift", "law_codes")},
+        axes={"law_shares": 1, "law_parts": 3, "law_codes": 1},
+        noise=responses.MIXTURE,
         why=_VECTOR,
     ),
 )

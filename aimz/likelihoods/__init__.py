@@ -5,6 +5,21 @@ counterfactuals work as for any other family. Nothing is extrapolated in silence
 """
 
 from aimz.likelihoods.diffusion import DriftDiffusion
+from aimz.likelihoods.mixture import Head, MixtureResponse
+from aimz.likelihoods.nets import Training
+from aimz.likelihoods.neural import NeuralLikelihood
 from aimz.likelihoods.responses import CensoredResponse, Response, TimeAndChoice
+from aimz.likelihoods.simulations import Simulations, simulate
 
-__all__ = ["CensoredResponse", "DriftDiffusion", "Response", "TimeAndChoice"]
+__all__ = [
+    "CensoredResponse",
+    "DriftDiffusion",
+    "Head",
+    "MixtureResponse",
+    "NeuralLikelihood",
+    "Response",
+    "Simulations",
+    "TimeAndChoice",
+    "Training",
+    "simulate",
+]

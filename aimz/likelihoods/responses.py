@@ -190,7 +190,7 @@ class Response(dist.Distribution):  # type: ignore[misc]  # NumPyro has no stubs
 
     def _index(self, choice: Array) -> Any:
         """Numbers of the choices, 0 for a code that is none."""
-        return jnp.argmax(choice[..., None] == np.asarray(self.codes), axis=-1)
+        return jnp.argmax(choice[..., None] == jnp.asarray(self.codes), axis=-1)
 
     def _index_at(self, place: Array) -> Any:
         """The choice whose share of (0, 1) a place lies in."""
@@ -259,7 +259,8 @@ class CensoredResponse(dist.Distribution):  # type: ignore[misc]  # NumPyro has 
         is_shown = (choice[..., None] == np.asarray(self.shown)).any(axis=-1)
         is_seen = is_shown & (time <= self.deadline)
         seen = jnp.where(is_seen, self.base.log_prob(value), -jnp.inf)
-        return jnp.where(is_none, self.log_hidden(), seen)
+        density = jnp.where(is_none, self.log_hidden(), seen)
+        return jnp.where(jnp.isnan(density), -jnp.inf, density)
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Pairs as of the family, zeros where no response is seen."""

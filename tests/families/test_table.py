@@ -26,7 +26,7 @@ from aimz.families import (
 )
 from aimz.families.censored import log_tail
 from aimz.families.discrete import Counts
-from aimz.likelihoods import DriftDiffusion
+from aimz.likelihoods import DriftDiffusion, Head, MixtureResponse
 
 
 class Kumaraswamy(st.rv_continuous):  # type: ignore[misc]  # SciPy has no stubs
@@ -55,6 +55,17 @@ class Diffusion:
         images = 1 + 4 * np.arange(-20, 21)
         waves = np.sum(images * np.exp(-(images**2) / (2 * time)))
         return -way - time / 2 + np.log(waves) - np.log(2 * np.pi * time**3) / 2
+
+
+class LogLogistic:
+    """A choice, and a log-logistic time of one part."""
+
+    laws = (st.fisk(4.0, 0.25), st.fisk(2.5, 0.25, np.exp(0.5)))
+    mean = (0.25 * laws[0].mean() + 0.75 * laws[1].mean(), 0.5)
+
+    def logpdf(self, value: Any) -> Any:
+        is_upper = int(value[1] > 0)
+        return np.log((0.25, 0.75)[is_upper]) + self.laws[is_upper].logpdf(value[0])
 
 
 def codes(shares: list[float]) -> Any:
@@ -304,6 +315,22 @@ CASES: dict[type, Case] = {
     DriftDiffusion: (
         lambda k: DriftDiffusion(1.0 + k, 2.0, 0.5, 0.25),
         lambda _: Diffusion(),
+        [[0.5, 1], [3, -1]],
+    ),
+    MixtureResponse: (
+        lambda _: MixtureResponse(
+            Head(
+                jnp.log(jnp.array([0.25, 0.75])),
+                jnp.zeros((2, 1)),
+                jnp.array([[0.0], [0.5]]),
+                jnp.array([[0.25], [0.4]]),
+            ),
+            jnp.array(0.25),
+            (-1.0, 1.0),
+            {},
+            (),
+        ),
+        lambda _: LogLogistic(),
         [[0.5, 1], [3, -1]],
     ),
 }

@@ -1,0 +1,149 @@
+"""Simulated responses: parameters drawn from a box, and what a simulator makes of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from aimz.errors import InputError
+
+if TYPE_CHECKING:
+    from aimz.arrays import Array
+
+__all__ = ["Simulations", "simulate"]
+
+
+#: A smallest and a largest value of each parameter.
+type Bounds = Mapping[str, tuple[float, float]]
+_CHUNK = 50_000
+
+
+@dataclass(frozen=True)
+class Simulations:
+    """Parameters and the response to each set of them.
+
+    Parameters
+    ----------
+    parameters : dict of arrays, shape (n,)
+        By name.
+    outcomes : array, shape (n, 2)
+        Times and choices.
+    bounds : dict of pairs
+        The box that the parameters were drawn from.
+    """
+
+    parameters: dict[str, np.ndarray]
+    outcomes: np.ndarray
+    bounds: dict[str, tuple[float, float]]
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+
+def simulate(
+    simulator: Callable[..., Any] | str,
+    bounds: Bounds | None = None,
+    n: int = 100_000,
+    key: int = 0,
+) -> Simulations:
+    """Draw parameters evenly from a box, and simulate one response for each set of them.
+
+    It goes by chunks, each with a key of its own, so that memory holds one at a time.
+
+    Parameters
+    ----------
+    simulator : callable or str
+        `simulator(key, **parameters)`, which gets arrays of one length and returns times and
+        choices, two arrays of that length; it may be written in JAX, or in NumPy with a key of
+        JAX's to seed it. Or the name of a model of ssm-simulators.
+    bounds : mapping of pairs
+        Smallest and largest value of each parameter. Those of ssm-simulators where its model is
+        named and none are given.
+    n : int
+        Number of simulations.
+    key : int
+        Seed.
+
+    Returns
+    -------
+    Simulations
+
+    Raises
+    ------
+    InputError
+        `simulations`: bounds that are none, a simulator that is not known, or times that are no
+        numbers.
+
+    Examples
+    --------
+    >>> def exponential(key, rate):
+    ...     times = jax.random.exponential(key, rate.shape) / rate
+    ...     return times, jax.numpy.ones_like(times)
+    >>> simulate(exponential, {"rate": (0.5, 2.0)}, n=5).outcomes.shape
+    (5, 2)
+    """
+    if isinstance(simulator, str):
+        simulator, bounds = _of_package(simulator, bounds)
+    box = _checked(bounds)
+    low, high = np.array(list(box.values()), np.float32).T
+    parameters, outcomes = [], []
+    for number, start in enumerate(range(0, n, _CHUNK)):
+        base = jax.random.fold_in(jax.random.key(key), number)
+        place, noise = jax.random.split(base)
+        drawn = low + (high - low) * np.asarray(jax.random.uniform(place, (_CHUNK, len(low))))
+        drawn = drawn[: min(_CHUNK, n - start)]
+        response = simulator(noise, **dict(zip(box, drawn.T, strict=True)))
+        parameters.append(drawn)
+        outcomes.append(np.stack([np.asarray(part, np.float32) for part in response], -1))
+    whole, pairs = np.concatenate(parameters), np.concatenate(outcomes)
+    if pairs.shape != (n, 2) or not np.isfinite(pairs).all() or (pairs[:, 0] < 0).any():
+        msg = (
+            f"The simulator gave responses of the shape {pairs.shape}, or times that are negative "
+            "or no numbers. It must return times and choices, one for each set of parameters."
+        )
+        raise InputError(msg, code="simulations")
+    return Simulations(dict(zip(box, whole.T, strict=True)), pairs, box)
+
+
+def _checked(bounds: Bounds | None) -> dict[str, tuple[float, float]]:
+    box = {name: (float(low), float(high)) for name, (low, high) in (bounds or {}).items()}
+    wrong = [
+        name for name, pair in box.items() if not (np.isfinite(pair).all() and pair[0] < pair[1])
+    ]
+    if wrong or not box:
+        which = f"'{wrong[0]}' has {box[wrong[0]]}" if wrong else "there are none"
+        msg = f"Bounds are a smaller and a larger number for each parameter, but {which}."
+        raise InputError(msg, code="simulations")
+    return box
+
+
+def _of_package(name: str, bounds: Bounds | None) -> tuple[Callable[..., Any], Bounds]:
+    """A model of ssm-simulators, and its box."""
+    try:
+        known = importlib.import_module("ssms.config").model_config
+        run = importlib.import_module("ssms.basic_simulators.simulator").simulator
+    except ImportError as error:
+        msg = "Models by name are those of ssm-simulators. Run: pip install 'aimz[ssm]'"
+        raise InputError(msg, code="simulations") from error
+    if name not in known:
+        msg = f"ssm-simulators has no model '{name}'. Name another, or pass a function."
+        raise InputError(msg, code="simulations")
+    names = list(known[name]["params"])
+    own = dict(zip(names, zip(*known[name]["param_bounds"], strict=True), strict=True))
+    box = dict(own if bounds is None else bounds)
+    if set(box) != set(names):
+        msg = f"The model '{name}' has the parameters {names}, but bounds name {sorted(box)}."
+        raise InputError(msg, code="simulations")
+
+    def simulator(key: Array, **parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        theta = np.stack([parameters[name] for name in names], -1)
+        seed = int(jax.random.bits(key, (), "uint32")) % 2**31
+        found = run(theta=theta, model=name, n_samples=1, random_state=seed)
+        return found["rts"].reshape(-1), found["choices"].reshape(-1)
+
+    return simulator, {name: box[name] for name in names}
