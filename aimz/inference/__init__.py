@@ -22,10 +22,11 @@ from aimz.inference.linear import (
 from aimz.inference.reweighting import reweighted
 from aimz.inference.smc import SMC
 from aimz.inference.svi import SVIEngine, SVIRecord
-from aimz.inference.vector import DADVI, Laplace
+from aimz.inference.vector import DADVI, MCLMC, Laplace, NestedSampling, Pathfinder
 
 __all__ = [
     "DADVI",
+    "MCLMC",
     "NUTS",
     "SMC",
     "AbsentEngine",
@@ -39,7 +40,9 @@ __all__ = [
     "LinearKernel",
     "LogisticKernel",
     "MCMCEngine",
+    "NestedSampling",
     "ObjectEngine",
+    "Pathfinder",
     "Problem",
     "SVIEngine",
     "SVIRecord",

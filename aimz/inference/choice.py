@@ -25,16 +25,19 @@ from aimz.inference.chains import NUTS, MCMCEngine
 from aimz.inference.engine import Draws, Engine, Fit, Problem, Settings
 from aimz.inference.smc import SMC
 from aimz.inference.svi import SVIEngine
-from aimz.inference.vector import DADVI, Laplace
+from aimz.inference.vector import DADVI, MCLMC, Laplace, NestedSampling, Pathfinder
 
 __all__ = ["AbsentEngine", "as_engine", "check_settings"]
 
 
 #: Engines that need nothing but their settings, by name.
-OWN: dict[str, Callable[[], Engine]] = {
+OWN: dict[str, type[Any]] = {
     "smc": SMC,
     "laplace": Laplace,
     "dadvi": DADVI,
+    "pathfinder": Pathfinder,
+    "mclmc": MCLMC,
+    "nested": NestedSampling,
 }
 
 
@@ -150,11 +153,11 @@ def check_settings(engine: Engine, called: Mapping[str, Any]) -> None:
         raise InputError(msg, code="settings")
     for name, value in called.items():
         of_chains = name in ("num_chains", "num_warmup")
-        users = (AutoEngine, MCMCEngine) if of_chains else (SVIEngine,)
+        users = (AutoEngine, MCMCEngine, MCLMC) if of_chains else (SVIEngine,)
         if value is None or isinstance(engine, users):
             continue
         if not isinstance(
-            engine, MCMCEngine | SVIEngine | SMC | Laplace | DADVI
+            engine, (MCMCEngine, SVIEngine, *OWN.values())
         ):  # of somebody else, who may have a use
             continue
         kind, place = ("chains", "nuts") if of_chains else ("training by steps", "svi")

@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.special import betaln
 
 from aimz import AimzError, FitWarning, ImpactModel, InputError, KernelValidationError
-from aimz.inference import DADVI, Laplace
+from aimz.inference import DADVI, MCLMC, Laplace, NestedSampling, Pathfinder
 from aimz.testing import EngineContract
 
 
@@ -25,9 +25,29 @@ class TestDADVI(EngineContract):
         return DADVI()
 
 
+@pytest.mark.slow
+class TestPathfinder(EngineContract):
+    def make_engine(self):
+        return Pathfinder(paths=4)
+
+
+@pytest.mark.slow
+class TestMCLMC(EngineContract):
+    def make_engine(self):
+        return MCLMC(chains=2, warmup=1000)
+
+
+@pytest.mark.slow
+class TestNestedSampling(EngineContract):
+    def make_engine(self):
+        return NestedSampling(live=100, runs=2)
+
+
 RNG = np.random.default_rng(5)
 ENGINES = [Laplace(), DADVI()]
 NAMES = ["laplace", "dadvi"]
+ALL = [*ENGINES, Pathfinder(4), MCLMC(2, 1000), NestedSampling(100, runs=2)]
+every_engine = pytest.mark.parametrize("engine", ALL, ids=lambda engine: engine.name)
 each_engine = pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
 
 
@@ -161,7 +181,7 @@ REFUSED = [
 ]
 
 
-@each_engine
+@every_engine
 @pytest.mark.parametrize(("kernel", "message", "code"), REFUSED, ids=["z", "subsample", "none"])
 def test_kernels_that_it_cannot_do_are_refused_by_name(engine, kernel, message, code):
     with pytest.raises(KernelValidationError, match=message) as caught:
@@ -170,7 +190,7 @@ def test_kernels_that_it_cannot_do_are_refused_by_name(engine, kernel, message, 
 
 
 @pytest.mark.parametrize("setting", ["num_chains", "num_warmup", "num_steps", "epochs"])
-@pytest.mark.parametrize("name", ["laplace", "dadvi"])
+@pytest.mark.parametrize("name", ["laplace", "dadvi", "pathfinder", "nested"])
 def test_settings_of_other_engines_are_refused(name, setting):
     asked: dict[str, Any] = {setting: 3}
     with pytest.raises(InputError, match=f"{setting}=3 is for"):
@@ -178,7 +198,17 @@ def test_settings_of_other_engines_are_refused(name, setting):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Laplace(0), lambda: Laplace(starts=True), lambda: DADVI(1)]
+    "make",
+    [
+        lambda: Laplace(0),
+        lambda: Laplace(starts=True),
+        lambda: DADVI(1),
+        lambda: Pathfinder(0),
+        lambda: MCLMC(0),
+        lambda: MCLMC(warmup=10),
+        lambda: NestedSampling(5),
+        lambda: NestedSampling(moves=0),
+    ],
 )
 def test_settings_that_cannot_be_are_refused(make):
     with pytest.raises(InputError, match="is no whole number"):
@@ -230,12 +260,13 @@ def test_a_density_to_the_power_of_two_is_that_of_twice_the_rows():
         np.testing.assert_allclose(found["root"], twice["root"], atol=1e-6)
 
 
-@each_engine
+@pytest.mark.slow
+@every_engine
 def test_a_saved_model_is_the_same_and_draws_on(engine, tmp_path):
     y = np.array([0.5, 1.5, 1.0, 2.0], np.float32)
-    model = fitted(plain, zeros(4), y, engine.name)
+    model = fitted(plain, zeros(4), y, engine)
     model.save(tmp_path / "model")
-    loaded = ImpactModel.load(tmp_path / "model", plain)
+    loaded = ImpactModel.load(tmp_path / "model", plain, inference=engine)
     np.testing.assert_array_equal(loaded.posterior["b"], model.posterior["b"])
     call: dict[str, Any] = {"X": zeros(4), "y": y}  # what a loaded model does not hold
     more, again = (
@@ -244,3 +275,83 @@ def test_a_saved_model_is_the_same_and_draws_on(engine, tmp_path):
     )
     np.testing.assert_array_equal(more, again)
     assert not np.isin(more, model.posterior["b"]).any()
+
+
+# ------------------------------------------------------------------ of the extra
+SCHOOLS = np.array([28, 8, -3, 7, -1, 1, 18, 12], np.float32)
+ERRORS = np.array([15, 10, 16, 11, 9, 11, 10, 18], np.float32)[:, None]
+
+
+def schools(X, y=None):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 10.0))
+    tau = numpyro.sample("tau", dist.LogNormal(5.0, 1.0))
+    with numpyro.plate("schools", X.shape[0]):
+        z = numpyro.sample("z", dist.Normal())
+        numpyro.sample("y", dist.Normal(mu + tau * z, X[:, 0]), obs=y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [MCLMC(), NestedSampling()], ids=["mclmc", "nested"])
+def test_eight_schools_are_those_of_quadrature(engine):
+    model = fitted(schools, ERRORS, SCHOOLS, engine)
+    posterior, found = model.posterior, model.diagnostics_
+    assert found["verdict"] == "good"
+    for name, mean, sd in (("mu", 5.799, 5.447), ("tau", 13.167, 6.909)):
+        assert np.mean(posterior[name]) == pytest.approx(mean, abs=0.1 * sd)
+        assert np.std(posterior[name]) == pytest.approx(sd, rel=0.1)
+    if engine.name == "nested":
+        assert found["log_evidence"] == pytest.approx(-36.1308, abs=0.35)
+        assert found["log_evidence_se"] >= found["log_evidence_volume_sd"] / 2
+
+
+@pytest.mark.slow
+def test_a_path_whose_k_is_high_is_bad_and_has_no_evidence():
+    with pytest.warns(FitWarning, match="Pareto-k"):
+        found = fitted(schools, ERRORS, SCHOOLS, Pathfinder()).diagnostics_
+    assert found["verdict"] == "bad: k-hat"
+    assert np.isnan(found["log_evidence"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [Pathfinder(), MCLMC()], ids=["pathfinder", "mclmc"])
+def test_columns_of_other_scales_are_no_trouble(engine):
+    model = fitted(line, X_LINE, Y_LINE, engine)
+    X = X_LINE.astype(float)
+    covariance = np.linalg.inv(np.eye(2) / 4.0 + X.T @ X / 1.5**2)
+    mean, sd = covariance @ (X.T @ Y_LINE / 1.5**2), np.sqrt(np.diag(covariance))
+    draws = np.asarray(model.posterior["b"], float)
+    np.testing.assert_array_less(np.abs(draws.mean(axis=0) - mean), 0.15 * sd)
+    np.testing.assert_allclose(draws.std(axis=0), sd, rtol=0.1)
+    assert model.diagnostics_["verdict"] == "good"
+
+
+@pytest.mark.slow
+def test_impossible_places_of_the_prior_are_a_plateau_of_no_evidence():
+    """Half of the prior gives the data no density at all."""
+
+    def kernel(X, y=None):
+        top = numpyro.sample("top", dist.Uniform(0.0, 2.0))
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Uniform(0.0, top, validate_args=False), obs=y)
+
+    y = np.array([0.2, 1.0, 0.7], np.float32)
+    found = fitted(kernel, zeros(3), y, NestedSampling(runs=2)).diagnostics_
+    truth = np.log(0.5 * (1.0 - 2.0**-2) / 2.0)  # of the integral of top ** -3 / 2 from 1 to 2
+    assert found["log_evidence"] == pytest.approx(truth, abs=4 * found["log_evidence_se"])
+    assert found["log_evidence_se"] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("laplace", Laplace),
+        ("dadvi", DADVI),
+        ("pathfinder", Pathfinder),
+        ("mclmc", MCLMC),
+        ("nested", NestedSampling),
+    ],
+)
+def test_names_stand_for_engines(name, kind):
+    engine = ImpactModel(plain, inference=name)._setup.engine
+    assert isinstance(engine, kind)
+    assert engine.name == name

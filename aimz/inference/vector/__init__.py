@@ -2,5 +2,8 @@
 
 from aimz.inference.vector.dadvi import DADVI
 from aimz.inference.vector.laplace import Laplace
+from aimz.inference.vector.mclmc import MCLMC
+from aimz.inference.vector.nested import NestedSampling
+from aimz.inference.vector.pathfinder import Pathfinder
 
-__all__ = ["DADVI", "Laplace"]
+__all__ = ["DADVI", "MCLMC", "Laplace", "NestedSampling", "Pathfinder"]
