@@ -23,7 +23,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from aimz.choices import check_switches, quantiles_of
 from aimz.errors import InputError
-from aimz.inference import Columns, ExactLinear, LaplaceLogistic, LinearKernel, LogisticKernel
+from aimz.inference import Columns, Engine, LinearKernel, LogisticKernel, linear_engine
 from aimz.model import ImpactModel, Inference, Kernel, Portable
 
 __all__ = ["ImpactClassifier", "ImpactRegressor"]
@@ -41,7 +41,7 @@ class _Own:
     """What an estimator fits without a kernel; `coords` labels its sites beyond the columns."""
 
     kernel: LinearKernel | LogisticKernel
-    engine: ExactLinear | LaplaceLogistic
+    engine: Engine
     coords: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -263,7 +263,7 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
         outcomes = np.asarray(outcomes, np.float64)
         weights = _weights(sample_weight, rows)
         kernel = LinearKernel.on(rows, outcomes, weights, self.prior_scale)
-        return self._fit(_Own(kernel, ExactLinear()), rows, outcomes, weights)
+        return self._fit(_Own(kernel, linear_engine(LinearKernel)), rows, outcomes, weights)
 
     def predict(self, X: ArrayLike, return_std: bool = False) -> Any:  # noqa: FBT001, FBT002
         """Posterior mean of each row's expected outcome.
@@ -394,7 +394,8 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
         self.classes_, codes = np.unique(labels, return_inverse=True)
         weights = _weights(sample_weight, rows)
         kernel = LogisticKernel(Columns.of(rows, weights), len(self.classes_), self.prior_scale)
-        own = _Own(kernel, LaplaceLogistic(), {"class": [str(label) for label in self.classes_]})
+        engine = linear_engine(LogisticKernel)
+        own = _Own(kernel, engine, {"class": [str(label) for label in self.classes_]})
         return self._fit(own, rows, codes.astype(np.int32), weights)
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:

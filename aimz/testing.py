@@ -35,10 +35,10 @@ class EngineContract:
 
     Examples
     --------
-    >>> from aimz.inference import SVIEngine
+    >>> from aimz.inference import as_engine
     >>> class TestSVI(EngineContract):
     ...     def make_engine(self):
-    ...         return SVIEngine(self.kernel)
+    ...         return as_engine("svi", self.kernel)
     >>> TestSVI().test_it_is_an_engine()
     """
 

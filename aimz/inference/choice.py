@@ -23,7 +23,7 @@ from aimz.errors import InputError, nearest
 from aimz.inference.auto import AutoEngine
 from aimz.inference.chains import NUTS, MCMCEngine
 from aimz.inference.engine import Draws, Engine, Fit, Problem, Settings
-from aimz.inference.smc import SMC
+from aimz.inference.smc import SMC, Gibbs
 from aimz.inference.svi import SVIEngine
 from aimz.inference.vector import DADVI, MCLMC, Laplace, NestedSampling, Pathfinder
 
@@ -33,6 +33,7 @@ __all__ = ["AbsentEngine", "as_engine", "check_settings"]
 #: Engines that need nothing but their settings, by name.
 OWN: dict[str, type[Any]] = {
     "smc": SMC,
+    "gibbs": Gibbs,
     "laplace": Laplace,
     "dadvi": DADVI,
     "pathfinder": Pathfinder,
@@ -153,7 +154,7 @@ def check_settings(engine: Engine, called: Mapping[str, Any]) -> None:
         raise InputError(msg, code="settings")
     for name, value in called.items():
         of_chains = name in ("num_chains", "num_warmup")
-        users = (AutoEngine, MCMCEngine, MCLMC) if of_chains else (SVIEngine,)
+        users = (AutoEngine, MCMCEngine, MCLMC, Gibbs) if of_chains else (SVIEngine,)
         if value is None or isinstance(engine, users):
             continue
         if not isinstance(

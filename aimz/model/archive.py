@@ -32,7 +32,7 @@ from aimz._version import __version__
 from aimz.capture import FILES, Kept
 from aimz.data import Known
 from aimz.errors import InputError, StoreError
-from aimz.inference import ChainRecord, Fit, SVIRecord
+from aimz.inference import RECORDS, Fit
 from aimz.kernel import KernelSpec, SiteSpec
 from aimz.libraries import optax
 from aimz.model.setup import PathLike
@@ -201,7 +201,7 @@ def _digest(document: Mapping[str, Any]) -> str:
 def _states() -> tuple[type, ...]:
     """States of engines that an archive may name."""
     states = (optax.InjectStatefulHyperparamsState, optax.ScaleByAdamState, optax.EmptyState)
-    return (SVIRecord, SVIState, ChainRecord, HMCState, HMCAdaptState, *states)
+    return (*RECORDS, SVIState, HMCState, HMCAdaptState, *states)
 
 
 def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:

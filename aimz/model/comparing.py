@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 __all__ = ["compare"]
+
+_SAME_NATS = 0.5  # that two evidences of one kernel may differ by without a word
 
 
 def compare(
@@ -57,7 +60,8 @@ def compare(
     Warns
     -----
     OutputWarning
-        "compare": the two ways prefer different models, or the error of the evidence is large.
+        "compare": the two ways prefer different models; the error of the evidence is large or not
+        known; the fit that it comes from is bad; or two engines disagree on the same kernel.
 
     Examples
     --------
@@ -93,7 +97,8 @@ def compare(
     by = "log_evidence" if evidence is not None and evidence.notna().all(axis=None) else "weight"
     if by in table:
         table = table.sort_values(by, ascending=False, kind="stable")
-    show([Note(OutputWarning, text, "compare") for text in _doubts(table)])
+    texts = [*_doubts(table), *_doubts_of_evidence(table, models)]
+    show([Note(OutputWarning, text, "compare") for text in texts])
     return table
 
 
@@ -173,3 +178,49 @@ def _doubts(table: DataFrame) -> list[str]:
                 f"{error:.2f}: which is better is not known. Take more particles or runs."
             )
     return texts
+
+
+def _doubts_of_evidence(table: DataFrame, models: Mapping[str, ImpactModel]) -> list[str]:
+    """What to say of single log evidences, and of two of the same kernel."""
+    if "log_evidence" not in table:
+        return []
+    logs, errors = table["log_evidence"].dropna(), table["log_evidence_se"]
+    texts = []
+    unknown = [name for name in logs.index if not np.isfinite(errors[name])]
+    if unknown:
+        texts.append(
+            f"The error of the log evidence of {_listed(unknown)} is not known: it is of one run, "
+            "or of a formula. Take several runs, as SMC(runs=4) does."
+        )
+    bad = [n for n in logs.index if str(models[n].diagnostics_.get("verdict")).startswith("bad")]
+    if bad:
+        texts.append(
+            f"The evidence of {_listed(bad)} comes from a fit that is bad: it may be off by more "
+            "than its error. See diagnostics_."
+        )
+    pairs = [
+        (abs(float(logs[one] - logs[other])), one, other)
+        for one, other in itertools.combinations(logs.index, 2)
+        if _same_question(models[one], models[other])
+    ]
+    gap, one, other = max(pairs, default=(0.0, "", ""))
+    if pairs and gap > max(3.0 * float(np.hypot(errors[one], errors[other])), _SAME_NATS):
+        texts.append(
+            f"'{one:.30}' and '{other:.30}' are the same kernel and data, and their log evidences "
+            f"differ by {gap:.1f}. Tempering passes a narrow spike by, which inference='nested' "
+            "finds; or one of them needs more particles or moves."
+        )
+    return texts
+
+
+def _same_question(one: ImpactModel, other: ImpactModel) -> bool:
+    """Whether two models are the same kernel, fitted to the same arguments."""
+    seen = [
+        {name: value.tolist() for name, value in model._trained(with_draws=True).hashes.items()}  # noqa: SLF001  # of this wing
+        for model in (one, other)
+    ]
+    return one.kernel is other.kernel and seen[0] == seen[1]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"'{name:.40}'" for name in names[:3])

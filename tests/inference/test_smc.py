@@ -9,11 +9,12 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from numpyro.contrib.control_flow import scan
 from scipy import integrate, stats
 from scipy.special import betaln, gammaln, logsumexp
 
 from aimz import FitWarning, ImpactModel, InputError, KernelValidationError
-from aimz.inference import SMC
+from aimz.inference import SMC, Gibbs, NestedSampling
 from aimz.inference.smc.run import Run
 from aimz.inference.smc.steps import grouped_steps
 from aimz.prediction import problem_of
@@ -146,9 +147,78 @@ def test_the_evidence_is_that_of_closed_forms(case):
 
 
 @pytest.mark.slow
-def test_an_assignment_is_drawn_from_its_posterior():
+@pytest.mark.parametrize("case", [coin_case, line_case, funnel_case, counts_case])
+def test_nested_sampling_has_the_evidence_of_closed_forms(case):
+    kernel, X, y, truth = case()
+    model = ImpactModel(kernel, inference=NestedSampling(), rng_key=0).fit(X, y, progress=False)
+    found = model.diagnostics_
+    assert found["log_evidence"] == pytest.approx(truth, abs=3 * found["log_evidence_se"])
+    assert found["log_evidence_se"] < 0.25
+
+
+@pytest.mark.slow
+class TestGibbs(EngineContract):
+    def make_engine(self):
+        return Gibbs(chains=2)
+
+
+@pytest.mark.slow
+class TestGibbsByBlocks(EngineContract):
+    def make_engine(self):
+        return Gibbs(steps={}, chains=2, warmup=400)
+
+
+@pytest.mark.parametrize("steps", [None, {}], ids=["numpyro", "blocks"])
+def test_gibbs_refuses_by_name(steps):
+    def steady(X, y=None):
+        def step(carry, row):
+            z = numpyro.sample("z", dist.Bernoulli(0.5))
+            numpyro.sample("y", dist.Normal(z, 1.0), obs=row)
+            return carry, None
+
+        scan(step, 0.0, y, length=X.shape[0])
+
+    def many(X, y=None):
+        k = numpyro.sample("k", dist.Poisson(3.0))
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Normal(k, 1.0), obs=y)
+
+    for kernel, words in ((steady, "'z' is inside scan"), (many, "'k' has no last value")):
+        model = ImpactModel(kernel, inference=Gibbs(steps), rng_key=0)
+        with pytest.raises(KernelValidationError, match=words):
+            model.fit(zeros(4), np.ones(4, np.float32), progress=False)
+
+
+@pytest.mark.parametrize("settings", [{"chains": 0}, {"walkers": 2}, {"mutations": 0}])
+def test_settings_of_gibbs_that_cannot_be_are_refused(settings):
+    with pytest.raises(InputError, match="is no whole number"):
+        Gibbs(**settings)
+
+
+def square(X, y=None):
+    t = numpyro.sample("t", dist.Normal(0.0, 3.0))
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(t**2, 1.0), obs=y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [None, {}], ids=["numpyro", "blocks"])
+def test_chains_that_stay_at_their_modes_say_so(steps):
+    model = ImpactModel(square, inference=Gibbs(steps), rng_key=0)
+    with pytest.warns(FitWarning, match="have not mixed"):
+        model.fit(zeros(8), np.full(8, 4.0, np.float32), progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "engine",
+    [SMC(), Gibbs(), Gibbs(steps={})],
+    ids=["smc", "gibbs", "gibbs by blocks"],
+)
+def test_an_assignment_is_drawn_from_its_posterior(engine):
     kernel, X, y, _ = mixture_case()
-    found = fitted(kernel, X, y).posterior
+    model = ImpactModel(kernel, inference=engine, rng_key=0, num_samples=1000)
+    found = model.fit(X, y, progress=False).posterior
     grid = (np.arange(20_000) + 0.5) / 20_000
     parts = [
         grid[:, None] * stats.norm(2, 1).pdf(y),

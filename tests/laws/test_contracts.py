@@ -8,14 +8,14 @@ import pytest
 import xarray as xr
 
 from aimz.data import RowTile, Stream
-from aimz.inference import Fit, MCMCEngine, SVIEngine, as_engine
+from aimz.inference import Fit, as_engine
 from aimz.store import MemorySink, ZarrSink
 from aimz.testing import EngineContract, SinkContract, SourceContract
 
 
 class TestSVI(EngineContract):
     def make_engine(self):
-        return SVIEngine(self.kernel)
+        return as_engine("svi", self.kernel)
 
 
 @pytest.mark.slow
@@ -27,7 +27,7 @@ class TestAuto(EngineContract):
 @pytest.mark.slow
 class TestChains(EngineContract):
     def make_engine(self):
-        return MCMCEngine(self.kernel)
+        return as_engine("nuts", self.kernel)
 
 
 class ConjugateEngine:

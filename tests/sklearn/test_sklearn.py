@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from aimz import FitWarning, ImpactModel, InputError
-from aimz.inference import ExactLinear
+from aimz.inference import LinearKernel, linear_engine
 from aimz.sklearn import ImpactClassifier, ImpactRegressor
 
 #: Checks of scikit-learn that may fail, by estimator: name of the check and the reason. None does.
@@ -274,7 +274,7 @@ def test_kernel_is_wrapped_as_its_model_would_be():
 def test_engine_of_another_kernel_is_refused():
     X, y = line()
     with pytest.raises(ValueError, match="LinearKernel only"):
-        ImpactModel(known_noise, inference=ExactLinear()).fit(X, y, progress=False)
+        ImpactModel(known_noise, inference=linear_engine(LinearKernel)).fit(X, y, progress=False)
 
 
 def test_engine_gives_more_draws():

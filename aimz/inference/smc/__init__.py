@@ -1,5 +1,6 @@
-"""Tempered sequential Monte Carlo: from the prior to the posterior, and the evidence on the way."""
+"""Tempered sequential Monte Carlo, and its blocks without tempering."""
 
 from aimz.inference.smc.engine import SMC
+from aimz.inference.smc.gibbs import Gibbs
 
-__all__ = ["SMC"]
+__all__ = ["SMC", "Gibbs"]

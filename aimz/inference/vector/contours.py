@@ -15,12 +15,13 @@ from jax.scipy.special import logsumexp
 from aimz.errors import AimzError
 from aimz.inference.vector.posterior import VectorPosterior, View
 
-__all__ = ["Climb", "climbed", "moved_points"]
+__all__ = ["Climb", "climbed", "moved_points", "sliced", "started", "stepped"]
 
 _CHUNK = 10  # contours of one call of a program
 _MOST_CONTOURS = 20_000
 _PARTS = 10  # a tenth of the points is replaced at once
 _LEFT = 1e-3  # share of the evidence that may still be in the live points
+_FLAT = 0.05  # nats that parts them, at most: on a slope there may be a spike ahead
 _VOLUMES = 200  # ways in which the volumes may have shrunk
 _SIDE_BY_SIDE = 500  # points that are moved at once
 _WIDTH = 3.0  # of a slice, in standard deviations
@@ -63,7 +64,7 @@ def climbed(
         dead.append(particles)
         ahead = state.integrator.logZ_live - state.integrator.logZ
         advance(_CHUNK, f"left {float(np.exp(np.minimum(np.max(ahead), 0.0))):.2g}")
-        if np.all(ahead < np.log(_LEFT)):
+        if np.all(ahead < np.log(_LEFT)) and _is_flat(state.particles.loglikelihood):
             break
     else:
         msg = (
@@ -75,6 +76,11 @@ def climbed(
     # (run, point, ...) of all that were ever there
     points = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
     return _weighed(points, weigh_key, len(dead) * _CHUNK)
+
+
+def _is_flat(log_likelihood: np.ndarray) -> bool:
+    """Whether the live points of each run are on top: a slope may lead to a spike."""
+    return bool(np.all(np.ptp(log_likelihood, axis=1) < _FLAT))
 
 
 def _weighed(points: StateWithLogLikelihood, key: jax.Array, contours: int) -> Climb:
@@ -176,8 +182,7 @@ def _algorithm(view: View, moves: int, delete: int) -> Any:
         sums = {name: jnp.sum(term) for name, term in terms.items()}
         prior = sum((t for n, t in sums.items() if n not in view.tempered), jnp.zeros(()))
         likelihood = sum((t for n, t in sums.items() if n in view.tempered), jnp.zeros(()))
-        both = (jnp.where(jnp.isnan(x), -jnp.inf, x) for x in (prior, likelihood))
-        return tuple(both)
+        return _or_impossible(prior), _or_impossible(likelihood)
 
     return blackjax.nss(
         lambda vector: parts(vector)[0],
@@ -185,3 +190,7 @@ def _algorithm(view: View, moves: int, delete: int) -> Any:
         num_inner_steps=moves,
         num_delete=delete,
     )
+
+
+def _or_impossible(density: jax.Array) -> Any:
+    return jnp.where(jnp.isnan(density), -jnp.inf, density)
