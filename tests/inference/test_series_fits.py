@@ -8,6 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.contrib.control_flow import scan
 from numpyro.infer import Predictive, log_likelihood
@@ -325,7 +326,8 @@ def test_the_density_of_steps_is_that_of_their_normals(kernel):
     levels = np.cumsum(np.random.default_rng(0).normal(size=shape).ravel()).reshape(shape)
     guide = set_up_guide(problem, len(y), key, arrays)
     energy = energy_of(problem, handlers.seed(kernel, key), arrays, guide)
-    got = energy({"size": jnp.log(0.8), "level": jnp.asarray(levels)})
+    vector, _ = ravel_pytree({"size": jnp.log(0.8), "level": jnp.asarray(levels)})
+    got = energy(vector)
     moves = np.diff(levels.ravel(), prepend=0.0)
     want = log_normal(moves, 0.8).sum() + log_normal(y - levels, SPREAD).sum()
     want += np.log(2.0) + log_normal(0.8, 1.0) + np.log(0.8)

@@ -399,16 +399,17 @@ class _Chains:
             mode = modes[number % len(modes)]
             return mode + reach * jax.random.normal(jax.random.fold_in(key, 1), loc.shape)
 
-        def latents(white: jax.Array) -> Any:
-            return guide._unpack_latent(loc + scale @ white)
-
         # NumPyro shrinks the mass matrix it learns towards the identity, which is right in
         # whitened coordinates and ruinous in those of raw covariates.
         dense = loc.size <= _DENSE_DIM
         sampler = infer.NUTS(
-            potential_fn=lambda white: energy(latents(white)), dense_mass=dense, **options
+            potential_fn=lambda white: energy(loc + scale @ white), dense_mass=dense, **options
         )
-        return _Sampler(sampler, kwargs, around, lambda white: values(latents(white)))
+
+        def constrained(white: jax.Array) -> Any:
+            return values(guide.unpack(loc + scale @ white))
+
+        return _Sampler(sampler, kwargs, around, constrained)
 
 
 class _Sampler(NamedTuple):

@@ -17,11 +17,15 @@ _NUMBERS = 64
 
 
 class Look(NamedTuple):
-    """Draws of a guide at which the posterior's density is looked at, lines, and their origins."""
+    """Draws of a guide at which the posterior's density is looked at, lines, and their origins.
+
+    `at_once` is how many points are looked at side by side; None where many sites are dear.
+    """
 
     draws: int
     lines: int
     origins: int
+    at_once: int | None = 20
 
 
 CLOSE, GLANCE = Look(1000, 64, 128), Look(250, 16, 32)
@@ -51,7 +55,7 @@ def around_normal(
     origins = loc + (noise @ scale.T if scale.ndim > 1 else noise * scale)
     on_lines = origins[:, :, None] + places[:, None] * ways[:, None, None]
     points = jnp.concatenate([draws, on_lines.reshape(-1, loc.size)])
-    logs = jax.lax.map(log_density, points, batch_size=20)
+    logs = jax.lax.map(log_density, points, batch_size=wanted.at_once)
     seen = {
         "log_weights": logs[: wanted.draws] - normal.log_prob(draws),
         "points": draws,

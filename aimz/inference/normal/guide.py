@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import lax
@@ -31,6 +32,7 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_uniform
 
+from aimz.inference.density import MANY_SITES
 from aimz.inference.normal.refinement import refined
 
 __all__ = [
@@ -86,8 +88,14 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         }
         self._init_locs = dict(sorted(latents.items()))
         self._init_latent, unpack = jax.flatten_util.ravel_pytree(self._init_locs)
-        self._unpack_latent = unpack
+        self._unpack_latent = self.unpack = unpack
+        if len(latents) > MANY_SITES:  # XLA would compute the vector anew for each of its parts
+            self._unpack_latent = self.unpack = lambda v: unpack(lax.optimization_barrier(v))
         self.latent_dim = self._init_latent.size
+        sizes = [value.size for value in self._init_locs.values()]
+        places = np.split(np.arange(self.latent_dim), np.cumsum(sizes)[:-1])
+        #: Where each site is in the latent vector.
+        self.positions = dict(zip(self._init_locs, places, strict=True))
 
     def affine(self, mu: jax.Array, log_scale: jax.Array) -> tuple[Any, Any]:
         """Location and scale of the posterior, from the guide's parameters."""
@@ -95,6 +103,11 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         if scale0.ndim == 1:
             return loc0 + scale0 * mu, scale0 * jnp.exp(log_scale)
         return loc0 + scale0 @ mu, scale0 @ _inner(log_scale)
+
+    def posterior_at(self, params: dict[str, Any]) -> Any:
+        """The normal over the unconstrained latent vector that these parameters stand for."""
+        names = (f"{self.prefix}_{name}" for name in ("mu", "scale"))
+        return self.normal(*self.affine(*(params[name] for name in names)))
 
     def refined(self, slope: Callable[[Any], Any], params: dict[str, Any], key: jax.Array) -> Any:
         """Parameters of a full-rank guide nearer to the density that has this slope."""

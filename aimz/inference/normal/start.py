@@ -198,8 +198,7 @@ def _informed(
 
         def energy(vector: jax.Array) -> Any:
             fixed = handlers.substitute(handlers.seed(model, model_key), params(vector[dim:]))
-            energy_at = energy_of(problem, fixed, kwargs, guide)
-            return energy_at(guide._unpack_latent(vector[:dim]))
+            return energy_of(problem, fixed, kwargs, guide)(vector[:dim])
 
         with RowScale(problem, factors or {}, weights):
             # One draw for all sites: one for each, as the guide's own, takes long to compile.

@@ -327,7 +327,7 @@ def _refined(rng_key: jax.Array, task: Task, record: SVIRecord) -> SVIRecord:
 
         def log_density(point: jax.Array) -> Any:
             with RowScale(problem, {}, weights):
-                return -energy(svi.guide._unpack_latent(point))
+                return -energy(point)
 
         return svi.guide.refined(jax.grad(log_density), params, key)
 

@@ -16,7 +16,7 @@ from numpyro.infer.util import log_density
 from aimz.arrays import Array
 from aimz.inference import health
 from aimz.inference.binding import RowScale
-from aimz.inference.density import constrained, energy_of
+from aimz.inference.density import constrained, energy_of, has_many_sites
 from aimz.inference.engine import Problem
 from aimz.inference.normal import (
     CLOSE,
@@ -60,7 +60,8 @@ def weighed_draws(
     normal = guide.normal(*_affine(guide, params))
     density_at, values_at = _views(problem, svi, params, kwargs, weights)
     draws = normal.sample(key, (count,))
-    logs = jax.lax.map(density_at, draws, batch_size=20) - normal.log_prob(draws)
+    at_once = _look(problem).at_once
+    logs = jax.lax.map(density_at, draws, batch_size=at_once) - normal.log_prob(draws)
     return logs, jax.vmap(values_at)(draws)
 
 
@@ -129,13 +130,14 @@ def _views(
 
     def density_at(point: jax.Array) -> Any:
         with RowScale(problem, {}, weights):
-            return -energy(guide._unpack_latent(point))
+            return -energy(point)
 
     def values_at(point: jax.Array) -> dict[str, Any]:
-        return constrained(guide, guide._unpack_latent(point))[0]
+        return constrained(guide, guide.unpack(point))[0]
 
     return density_at, values_at
 
 
 def _look(problem: Problem) -> Look:
-    return CLOSE if problem.inputs.rows <= health.WEIGH_ROWS else GLANCE
+    wanted = CLOSE if problem.inputs.rows <= health.WEIGH_ROWS else GLANCE
+    return wanted._replace(at_once=None) if has_many_sites(problem) else wanted

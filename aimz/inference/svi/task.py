@@ -16,9 +16,11 @@ from numpyro.optim import optax_to_numpyro
 
 from aimz.arrays import Array
 from aimz.inference.binding import RawSite, kernel_for, raw_sites, take_rows, version_of
+from aimz.inference.density import has_many_sites
 from aimz.inference.engine import Problem
 from aimz.inference.normal import WhitenedNormal
 from aimz.inference.remembered import program_of
+from aimz.inference.svi.elbo import JoinedELBO
 from aimz.inference.svi.guides import private_svi
 from aimz.libraries import optax
 from aimz.programs import Bound
@@ -96,7 +98,10 @@ class Task:
         guide = empty_guide if start is None else WhitenedNormal(model, start)
         optimiser = optax.inject_hyperparams(optax.adam)(learning_rate=STEP_RATE)
         particles = 1 if self.is_mutable or start is None else _PARTICLES
-        return SVI(model, guide, optax_to_numpyro(optimiser), Trace_ELBO(particles))
+        loss = Trace_ELBO(particles)
+        if start is not None and has_many_sites(self.problem) and not self.is_mutable:
+            loss = JoinedELBO(self.problem, particles)
+        return SVI(model, guide, optax_to_numpyro(optimiser), loss)
 
     def kwargs(self, arrays: dict[str, Any], index: Array | None = None) -> dict[str, Any]:
         """The kernel's arguments, at rows `index` if given."""
@@ -117,6 +122,6 @@ def empty_guide(**_: object) -> None:
     """Guide of a kernel without latent sites."""
 
 
-def _on_device(leaf: Any) -> jax.Array:
+def _on_device(leaf: Array) -> jax.Array:
     """An array for the programs of one fit, which reads it in place or copies it once."""
     return jax.device_put(leaf) if isinstance(leaf, np.ndarray) else jnp.asarray(leaf)

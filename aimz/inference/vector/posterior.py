@@ -158,12 +158,12 @@ def _view(problem: Problem, given: _Given) -> View:
     at = (given.arrays, given.weights)
 
     def unpack(vector: jax.Array) -> dict[str, Any]:
-        latents: dict[str, Any] = guide._unpack_latent(vector)
+        latents: dict[str, Any] = guide.unpack(vector)
         return latents
 
     def energy(vector: jax.Array) -> Any:
         with RowScale(problem, {}, given.weights):
-            return energy_at(unpack(vector))
+            return energy_at(vector)
 
     def values(vector: jax.Array) -> dict[str, Any]:
         found = values_at_point(unpack(vector))
