@@ -37,7 +37,7 @@ WINGS = (
     ),
     *("inference", "sampling", "execution", "results", "prediction", "effects"),
     *("criticism", "model"),
-    *("sequential", "sklearn", "mlflow", "testing", "utils"),
+    *("sequential", "diagnostics", "sklearn", "mlflow", "testing", "utils"),
 )
 FACADE = "aimz"  # __init__.py gathers names from every wing
 SHELL = ("model", "sklearn", "mlflow", "utils")  # these may warn
