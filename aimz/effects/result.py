@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from aimz.choices import bounds_of, check_choice, check_interval
 from aimz.data import check_positive
+from aimz.decisions import Decision, decision_of
 from aimz.effects.behind import Behind
+from aimz.effects.deciding import gains_of
 from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
 from aimz.effects.refuting import Course, refuted
 from aimz.effects.robustness import evidence_of
@@ -371,6 +373,72 @@ class Effect:
         check_positive(repeats, "repeats")
         listed = (tests,) if isinstance(tests, str) else tuple(tests)
         return refuted(self, listed, treatment, Course(repeats, seed, progress), ci_prob)
+
+    def decide(
+        self,
+        *,
+        cost: ArrayLike = 0.0,
+        value: float = 1.0,
+        threshold: float = 0.0,
+        budget: float | None = None,
+        sizes: ArrayLike | None = None,
+        features: pd.DataFrame | None = None,
+        max_depth: int = 2,
+        ci_prob: float | None = None,
+    ) -> Decision:
+        """Say whom to treat: the rule of the greatest expected utility, and what it may miss.
+
+        Rows (of `estimand="ite"`) or groups (of `"cate"`) gain `value` times their effect, less
+        `cost`, if they are treated. Rules are judged on the same draws: a rule that was chosen by
+        them is not worse than it looks if the model is right, and held-out randomised rows tell
+        whether it is (`aimz.decisions.rank_scores`).
+
+        Parameters
+        ----------
+        cost : float or array-like
+            Of treating one row, or one for each row or group.
+        value : float
+            Of one unit of the outcome.
+        threshold : float
+            Of the effect, whose probability of being exceeded is reported for each row or group.
+        budget : float, optional
+            Greatest share of the rows that can be treated.
+        sizes : array-like, optional
+            Rows in each group, in the order of the effect; needed where there are groups.
+        features : DataFrame, optional
+            What a shallow tree of the rule may split on, in the order of the effect.
+        max_depth : int
+            Of the tree.
+        ci_prob : float, optional
+            Probability of equal-tailed intervals; default ArviZ's.
+
+        Returns
+        -------
+        Decision
+            Tables of units and of rules, `to_text()`, `plot()`.
+
+        Raises
+        ------
+        InputError
+            `effect-scale`, `effect-several`, `rows-mismatch`, `option-unknown`.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr
+        >>> from aimz.effects import question_of
+        >>> values = np.array([[[1.0, 3.0]], [[-2.0, 0.0]]])
+        >>> draws = xr.DataArray(values, dims=("obs", "chain", "draw"))
+        >>> question = question_of("y", "ite", "difference", "expectation", "sample")
+        >>> Effect(draws, draws, question, rows=2).decide(cost=0.5).units["treat"].tolist()
+        [True, False]
+        """
+        return decision_of(
+            gains_of(self, value, cost, sizes, features),
+            threshold=threshold,
+            budget=budget,
+            max_depth=max_depth,
+            ci_prob=ci_prob,
+        )
 
     def to_datatree(self) -> xr.DataTree:
         """The effect for ArviZ, with its labels: a tree with the group `posterior`.

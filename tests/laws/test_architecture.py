@@ -30,6 +30,7 @@ WINGS = (
         "plots",
         "sensitivity",
         "refutation",
+        "decisions",
         "data",
         "kernel",
         "outcomes",

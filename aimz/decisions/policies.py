@@ -1,0 +1,212 @@
+"""Rules of whom to treat, judged by expected utility over posterior draws of the gains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aimz.errors import InputError
+from aimz.libraries import pd
+from aimz.plots import interval_of, number_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Decision", "Gains", "decision_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Gains:
+    """Posterior draws of what treating each unit gains, its cost taken off.
+
+    Parameters
+    ----------
+    draws : array, shape (units, draws)
+        Net gain of each row or group, per row.
+    effect : array, shape (units, draws)
+        The effect itself.
+    sizes : array, shape (units,)
+        Share of the rows that each unit stands for; they sum to 1.
+    labels : sequence
+        Name of each unit.
+    features : DataFrame, optional
+        What a tree may split on, a row for each unit.
+    """
+
+    draws: np.ndarray
+    effect: np.ndarray
+    sizes: np.ndarray
+    labels: Sequence[Any]
+    features: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Decision:
+    """Whom to treat; `Effect.decide` makes it.
+
+    Parameters
+    ----------
+    units : DataFrame
+        For each row or group the mean gain, P(effect > threshold), and whether to treat it.
+    policies : DataFrame
+        For each rule (nobody, all or a random share within the budget, those of the greatest
+        gains, a tree) the share that it treats, its expected utility per row with interval, the
+        expected regret against the best choice that a perfect forecast of the gains would make
+        within the same budget, and the probability that it is the best of these rules.
+    best : str
+        The rule of the greatest expected utility.
+    value_of_information : float
+        Expected regret of that rule: what knowing the gains exactly would be worth, per row.
+    tree : str or None
+        A shallow tree of the rule, in words.
+    """
+
+    units: pd.DataFrame
+    policies: pd.DataFrame
+    best: str
+    value_of_information: float
+    tree: str | None = None
+
+    def to_text(self) -> str:
+        """The decision in sentences."""
+        row = self.policies[self.policies["policy"] == self.best].iloc[0]
+        utility, low, high = (number_text(float(row[n])) for n in ("utility", "low", "high"))
+        return (
+            f"The best rule is '{self.best}', which treats {row['treated']:.0%}: its expected "
+            f"utility per row is {utility} ({low} to {high}), and it is the best of these with "
+            f"probability {row['P(best)']:.0%}. Knowing every gain exactly would be worth "
+            f"{number_text(self.value_of_information)} per row."
+        )
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the expected utility of each rule with its interval."""
+        from aimz.decisions.plot import plot_policies
+
+        return plot_policies(self.policies, ax=ax)
+
+    def __repr__(self) -> str:
+        shown = self.policies.to_string(index=False, float_format=lambda value: f"{value:.4g}")
+        tree = "" if self.tree is None else f"\n{self.tree}"
+        return f"Decision\n{self.to_text()}\n{shown}{tree}"
+
+
+def decision_of(
+    gains: Gains,
+    *,
+    threshold: float = 0.0,
+    budget: float | None = None,
+    max_depth: int = 2,
+    ci_prob: float | None = None,
+) -> Decision:
+    """Compare rules of whom to treat.
+
+    Parameters
+    ----------
+    gains : Gains
+        Of each unit.
+    threshold : float
+        Of the probability that is reported for each unit.
+    budget : float, optional
+        Greatest share of the rows that can be treated.
+    max_depth : int
+        Of the tree, where there are features.
+    ci_prob : float, optional
+        Probability of the intervals; default ArviZ's.
+
+    Raises
+    ------
+    InputError
+        `option-unknown`
+
+    Examples
+    --------
+    >>> draws = np.array([[1.0, 3.0], [-2.0, 0.0]])
+    >>> gains = Gains(draws, draws, np.array([0.5, 0.5]), ["a", "b"])
+    >>> decision_of(gains).policies[["policy", "utility"]].values.tolist()
+    [['none', 0.0], ['all', 0.5], ['rule', 1.0]]
+    """
+    if budget is not None and not 0 < budget <= 1:
+        msg = f"budget= is a share of the rows, above 0 and at most 1, not {budget!r:.40}."
+        raise InputError(msg, code="option-unknown")
+    prob, _ = interval_of(ci_prob, None)
+    most = 1.0 if budget is None else float(budget)
+    means = gains.draws.mean(axis=1)
+    everybody = "all" if budget is None else "random"
+    rules = {"none": np.zeros(len(means)), everybody: np.full(len(means), most)}
+    rules["rule"] = _within(means, gains.sizes, most)
+    words = None
+    if gains.features is not None:
+        chosen, words = _tree(gains, means, max_depth)
+        share = float(chosen @ gains.sizes)  # at random among those whom it names, if too many
+        rules["tree"] = chosen * min(1.0, most / share) if share else chosen
+    utilities = {name: (rule * gains.sizes) @ gains.draws for name, rule in rules.items()}
+    perfect = _perfect(gains, most)
+    table = _table(rules, utilities, gains.sizes, perfect, prob)
+    best = str(table["policy"].iloc[int(table["utility"].to_numpy().argmax())])
+    units = pd.DataFrame(
+        {
+            "unit": list(gains.labels),
+            "gain": means,
+            f"P(effect > {threshold:g})": (gains.effect > threshold).mean(axis=1),
+            "treat": rules["rule"] > 0,
+        }
+    )
+    information = float((perfect - utilities[best]).mean())
+    return Decision(units, table, best, information, words)
+
+
+def _within(means: np.ndarray, sizes: np.ndarray, most: float) -> np.ndarray:
+    """Share of each unit to treat: those of positive gain, the greatest first, within a budget."""
+    order = np.argsort(-means, kind="stable")
+    wanted = np.where(means[order] > 0, sizes[order], 0.0)
+    before = np.concatenate([[0.0], np.cumsum(wanted)[:-1]])
+    taken = np.clip(most - before, 0.0, wanted)
+    shares = np.zeros(len(means))
+    shares[order] = np.divide(taken, sizes[order], out=np.zeros_like(taken), where=sizes[order] > 0)
+    return shares
+
+
+def _perfect(gains: Gains, most: float) -> np.ndarray:
+    """Utility in each draw of the rule that knows its gains."""
+    if most == 1.0:
+        return np.asarray(gains.sizes @ np.maximum(gains.draws, 0.0))
+    return np.array(
+        [(_within(column, gains.sizes, most) * gains.sizes) @ column for column in gains.draws.T]
+    )
+
+
+def _table(
+    rules: Mapping[str, np.ndarray],
+    utilities: Mapping[str, np.ndarray],
+    sizes: np.ndarray,
+    perfect: np.ndarray,
+    prob: float,
+) -> pd.DataFrame:
+    stacked = np.stack([*utilities.values()])
+    is_best = stacked >= stacked.max(axis=0) - 1e-12
+    shares = (is_best / is_best.sum(axis=0)).mean(axis=1)
+    rows = []
+    for name, share in zip(rules, shares, strict=True):
+        low, high = np.quantile(utilities[name], [(1 - prob) / 2, (1 + prob) / 2])
+        mean = float(utilities[name].mean())
+        regret = float((perfect - utilities[name]).mean())
+        rows.append((name, float(rules[name] @ sizes), mean, low, high, regret, float(share)))
+    names = ["policy", "treated", "utility", "low", "high", "regret", "P(best)"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _tree(gains: Gains, means: np.ndarray, max_depth: int) -> tuple[np.ndarray, str]:
+    """A shallow tree of whom to treat, which minds gains and not heads, and its words."""
+    from sklearn.tree import DecisionTreeClassifier, export_text
+
+    assert gains.features is not None  # noqa: S101  # asked by the caller
+    tree = DecisionTreeClassifier(max_depth=max_depth, random_state=0)
+    weights = np.abs(means) * gains.sizes
+    tree.fit(gains.features.to_numpy(np.float64), means > 0, sample_weight=weights + 1e-12)
+    words = export_text(tree, feature_names=[str(name) for name in gains.features.columns])
+    treats = tree.predict(gains.features.to_numpy(np.float64)).astype(float)
+    words = words.replace("class: True", "treat").replace("class: False", "leave")
+    return treats, words

@@ -1,0 +1,114 @@
+"""Rules of whom to treat, against sums by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from matplotlib import pyplot as plt
+
+from aimz import InputError
+from aimz.decisions import Gains, decision_of
+from aimz.effects import Effect, question_of
+
+RNG = np.random.default_rng(0)
+DRAWS = RNG.normal(size=(6, 1)) + RNG.normal(size=(6, 300))
+SIZES = np.array([1, 2, 3, 1, 2, 1]) / 10
+
+
+def effect_of(values, estimand="ite", comparison="difference"):
+    dim = "obs" if estimand == "ite" else "group"
+    draws = xr.DataArray(values[:, None], dims=(dim, "chain", "draw"))
+    question = question_of("y", estimand, comparison, "expectation", "sample")
+    return Effect(draws, draws, question, rows=len(values))
+
+
+def table_of(decision):
+    return decision.policies.set_index("policy")
+
+
+def test_utilities_and_regret_are_the_sums():
+    decision = decision_of(Gains(DRAWS, DRAWS, SIZES, range(6)))
+    table, means = table_of(decision), DRAWS.mean(axis=1)
+    assert table.loc["all", "utility"] == pytest.approx(SIZES @ means)
+    assert table.loc["rule", "utility"] == pytest.approx(SIZES @ np.maximum(means, 0))
+    perfect = (SIZES @ np.maximum(DRAWS, 0)).mean()
+    regret = perfect - table["utility"]
+    np.testing.assert_allclose(table["regret"], regret, rtol=1e-9)
+    assert decision.best == "rule"
+    assert decision.value_of_information == pytest.approx(regret["rule"])
+    assert table["P(best)"].sum() == pytest.approx(1.0)
+
+
+def test_a_budget_goes_to_the_greatest_gains():
+    decision = decision_of(Gains(DRAWS, DRAWS, SIZES, range(6)), budget=0.25)
+    means, left, total = DRAWS.mean(axis=1), 0.25, 0.0
+    for unit in np.argsort(-means):
+        share = min(left, SIZES[unit]) if means[unit] > 0 else 0.0
+        total, left = total + share * means[unit], left - share
+    assert table_of(decision).loc["rule", "utility"] == pytest.approx(total)
+    assert table_of(decision)["treated"].max() <= 0.25 + 1e-12
+    assert (decision.policies["regret"] >= -1e-12).all()
+
+
+def test_a_tree_finds_the_rule_that_made_the_gains():
+    x = RNG.normal(size=(400, 2))
+    gains = np.where(x[:, :1] > 0.3, 1.0, -1.0) + 0.3 * RNG.normal(size=(400, 50))
+    features = pd.DataFrame(x, columns=["age", "income"])
+    decision = decision_of(
+        Gains(gains, gains, np.full(400, 1 / 400), range(400), features), max_depth=1
+    )
+    table = table_of(decision)
+    assert "age" in str(decision.tree)
+    assert table.loc["tree", "treated"] == pytest.approx((x[:, 0] > 0.3).mean())
+    assert table.loc["tree", "utility"] <= table.loc["rule", "utility"] + 1e-12
+
+
+def test_cost_and_value_are_those_of_a_row():
+    decision = effect_of(DRAWS).decide(cost=0.5, value=2.0, threshold=0.5)
+    gains = 2 * DRAWS - 0.5
+    assert table_of(decision).loc["all", "utility"] == pytest.approx(gains.mean())
+    np.testing.assert_allclose(decision.units["P(effect > 0.5)"], (DRAWS > 0.5).mean(axis=1))
+    each = effect_of(DRAWS).decide(cost=np.arange(6.0))
+    assert table_of(each).loc["all", "utility"] == pytest.approx(DRAWS.mean() - 2.5)
+
+
+def test_the_words_and_the_picture_hold_the_rules():
+    decision = effect_of(DRAWS).decide()
+    assert "'rule'" in decision.to_text()
+    ax = decision.plot()
+    assert [t.get_text().split(" ")[0] for t in ax.get_yticklabels()] == ["none", "all", "rule"]
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "code"),
+    [
+        (lambda: effect_of(DRAWS, "cate"), {}, "rows-mismatch"),
+        (lambda: effect_of(DRAWS, "cate"), {"sizes": [1, 2]}, "rows-mismatch"),
+        (lambda: effect_of(DRAWS), {"cost": [1.0, 2.0]}, "rows-mismatch"),
+        (lambda: effect_of(DRAWS), {"budget": 2.0}, "option-unknown"),
+        (lambda: effect_of(np.exp(DRAWS), comparison="ratio"), {}, "effect-scale"),
+    ],
+    ids=["no-sizes", "sizes", "cost", "budget", "scale"],
+)
+def test_what_is_no_decision_is_refused(make, options, code):
+    with pytest.raises(InputError) as error:
+        make().decide(**options)
+    assert error.value.code == code
+
+
+@pytest.mark.slow
+def test_the_value_of_a_known_rule_is_covered_at_its_rate():
+    """Gains of rows with a conjugate normal posterior: the interval of a rule's value holds it."""
+    covered = 0
+    for number in range(300):
+        rng = np.random.default_rng(number)
+        truth = 0.3 + rng.normal(size=40)
+        seen = truth + rng.normal(size=40)
+        mean, sd = (0.3 + seen) / 2, np.sqrt(0.5)  # prior N(0.3, 1), one observation of sd 1
+        draws = mean[:, None] + sd * rng.normal(size=(40, 400))
+        decision = decision_of(Gains(draws, draws, np.full(40, 1 / 40), range(40)), ci_prob=0.9)
+        rule = decision.units["treat"].to_numpy()
+        row = table_of(decision).loc["rule"]
+        covered += row["low"] <= (rule * truth).mean() <= row["high"]
+    assert 252 <= covered <= 287  # Bin(300, 0.9): outside once in 500
