@@ -2,6 +2,7 @@
 
 from aimz.effects.behind import Behind, Change
 from aimz.effects.changes import changes_of
+from aimz.effects.impact import Impact
 from aimz.effects.one_pass import effect_of
 from aimz.effects.population import Rows
 from aimz.effects.question import Question, question_of
@@ -13,6 +14,7 @@ __all__ = [
     "Behind",
     "Change",
     "Effect",
+    "Impact",
     "Question",
     "Rows",
     "Scenarios",

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from aimz.effects import Effect
+from aimz.effects import Effect, Impact
 from aimz.errors import InputError
 from aimz.mlflow.environment import import_mlflow
 
@@ -25,7 +25,7 @@ _UNSAFE = re.compile(r"[^\w./ -]+")
 
 
 def log_effect(
-    effect: Effect,
+    effect: Effect | Impact,
     name: str = "effect",
     *,
     ci_prob: float | None = None,
@@ -42,8 +42,8 @@ def log_effect(
 
     Parameters
     ----------
-    effect : Effect
-        Result of `ImpactModel.effect`.
+    effect : Effect or Impact
+        Result of `ImpactModel.effect`, or of `ImpactModel.impact`.
     name : str
         Name in the run, so that a run can hold several.
     ci_prob, ci_kind : optional
@@ -69,31 +69,48 @@ def log_effect(
         raise InputError(msg, code="effect-name")
     question, fit = _question(effect), _fit(effect)
     _log_parameters(question, fit, name)
+    data = _of_impact(effect) if isinstance(effect, Impact) else dataset_of(effect)
     table = effect.summary(ci_prob=ci_prob, ci_kind=ci_kind)
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         table.to_csv(directory / "summary.csv", index=False)
         words = effect.to_text(ci_prob=ci_prob, ci_kind=ci_kind)
         (directory / "summary.txt").write_text(f"{words}\n\n{effect!r}\n")
-        dataset_of(effect).to_netcdf(directory / "draws.nc", engine="scipy")
+        data.to_netcdf(directory / "draws.nc", engine="scipy")
         _draw(effect, directory / "effect.png", {"ci_prob": ci_prob, "ci_kind": ci_kind})
         mlflow.log_artifacts(scratch, artifact_path=name)
     mlflow.set_tags({f"{name}.{key}": value for key, value in (question | fit).items()})
     mlflow.log_metrics(metrics_of(table, name))
 
 
-def _question(effect: Effect) -> dict[str, str]:
+def _of_impact(impact: Impact) -> xr.Dataset:
+    """The series and draws of what it would have been, in types that netCDF 3 has."""
+    time = impact.observed.dims[0]
+    after = impact.predicted.rename({time: f"{time}_after"})
+    data = xr.Dataset({"observed": impact.observed, "predicted": after})
+    plain = {str(name): _plain(variable) for name, variable in data.variables.items()}
+    data = xr.Dataset(
+        {name: plain[str(name)] for name in data.data_vars},
+        {name: plain[str(name)] for name in data.coords},
+    )
+    return data.assign_attrs(_question(impact), account=repr(impact).splitlines()[1])
+
+
+def _question(effect: Effect | Impact) -> dict[str, str]:
     """What was asked, in words: the estimand and its terms, and what each scenario sets."""
+    if isinstance(effect, Impact):
+        return {"estimand": "impact", "target": effect.target, "site": effect.site}
     words = {key: str(getattr(effect.question, key)) for key in _QUESTION}
     compared = effect.scenarios
     each = {f"scenario.{name}": compared.of(name) for name in compared.settings}
     return {**words, "scenarios": str(compared), **each} if each else words
 
 
-def _fit(effect: Effect) -> dict[str, str]:
+def _fit(effect: Effect | Impact) -> dict[str, str]:
     """Rows that were asked about, and the account of the fit behind the effect."""
     found = {n: v for n, v in effect.diagnostics.items() if isinstance(v, str | bool | int | float)}
-    return {"rows": str(effect.rows), **{f"fit.{n}": str(value) for n, value in found.items()}}
+    rows = effect.observed.shape[0] if isinstance(effect, Impact) else effect.rows
+    return {"rows": str(rows), **{f"fit.{n}": str(value) for n, value in found.items()}}
 
 
 def _log_parameters(question: Mapping[str, str], fit: Mapping[str, str], name: str) -> None:
@@ -144,7 +161,7 @@ def _plain(variable: xr.Variable) -> xr.Variable:
 def metrics_of(table: pd.DataFrame, name: str) -> dict[str, float]:
     """Numbers of a summary under names that MLflow takes."""
     numbers = [c for c in table.columns if table[c].dtype.kind == "f"]
-    labels = [c for c in table.columns if c not in (*numbers, "estimand", "comparison")]
+    labels = [c for c in table.columns if c not in (*numbers, "estimand", "comparison", "rows")]
     if "contrast" in labels and table["contrast"].nunique() == 1:
         labels.remove("contrast")
     found: dict[str, float] = {}
@@ -167,11 +184,12 @@ def _metric(column: str) -> str:
     return f"p_{'above' if match[1] == '>' else 'below'}_{match[2]}"
 
 
-def _draw(effect: Effect, path: Path, interval: Mapping[str, Any]) -> None:
+def _draw(effect: Effect | Impact, path: Path, interval: Mapping[str, Any]) -> None:
     try:
-        figure: Any = effect.plot(**interval).figure
+        drawn: Any = effect.plot(**interval)
+        figure = drawn if isinstance(effect, Impact) else drawn.figure
     except InputError as error:
-        if error.code == "plots-missing":
+        if error.code in ("plots-missing", "series-several"):
             return
         raise
     from matplotlib import pyplot as plt

@@ -29,6 +29,7 @@ from aimz.model.copying import Portable
 from aimz.model.fitting import Data
 from aimz.model.metadata_routing import Routed
 from aimz.model.notes import SAID_ONCE, notes_on_key, show
+from aimz.model.over_time import OverTime
 from aimz.model.predicting import Planned
 from aimz.model.setup import Inference, Kernel, KeyLike, PathLike, RowsLike, Setup, check_parameters
 from aimz.options import progress_bar
@@ -49,7 +50,7 @@ _MODELS: weakref.WeakSet[ImpactModel] = weakref.WeakSet()
 _IN_MEMORY: dict[str, Any] = {"store": "memory", "progress": False}
 
 
-class ImpactModel(Routed, Portable):
+class ImpactModel(OverTime, Routed, Portable):
     """A NumPyro model as an estimator: fit, predict, and ask what if.
 
     Parameters

@@ -203,8 +203,10 @@ def _site_value(site: SiteSpec, value: Any, *, may_end: bool) -> np.ndarray:
     rows, nor n values over n x n: they may be one per row or one per column.
     """
     array = as_site(site, as_array(value, site.name))
-    check_finite({site.name: array})
     shape = tuple(site.shape)
+    is_begun = may_end and site.is_series and ends_early(array.shape, shape, first_axis(site))
+    # Of the history of a series some may be missing: the law draws it, given what is there.
+    check_finite({site.name: array[~np.isnan(array)] if is_begun else array})
     try:
         fits = np.broadcast_shapes(array.shape, shape) == shape
     except ValueError:

@@ -130,4 +130,5 @@ def drawn_on(fn: dist.Distribution, value: jax.Array, natural: jax.Array) -> jax
     after = FAMILIES.above[type(base_distribution(fn))].vector.after
     if after is not None:
         natural = after(base_distribution(fn), value, natural)
-    return natural.at[tuple(slice(0, size) for size in value.shape)].set(value)
+    first = tuple(slice(0, size) for size in value.shape)
+    return natural.at[first].set(jnp.where(jnp.isnan(value), natural[first], value))

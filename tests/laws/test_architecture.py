@@ -56,6 +56,7 @@ GENERIC_SHARE = 0.016
 GENERIC_NAMES = {"own", "given", "found", "part", "kept", "rest", "here", "known"}
 PUBLIC_CLASSES = {
     "ImpactModel",
+    "OverTime",
     "_Impact",
 }  # public methods take what API users name
 # The arguments of MLflow's own flavors, and the arrays that the formulas of a kernel name.

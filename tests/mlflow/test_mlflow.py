@@ -904,3 +904,28 @@ def test_a_null_in_a_row_is_refused_as_mlflow_does(model, frame, column):
         Scorer(model).predict(asked)
     assert isinstance(caught.value, InputError)
     assert caught.value.get_http_status_code() == 400
+
+
+def test_an_impact_is_logged_with_its_draws_its_picture_and_its_numbers(
+    module, frame, server, tmp_path
+):
+    import mlflow
+
+    kernel = importlib.import_module(module.stem).kernel
+    draws = {"a": np.zeros(50), "b": np.full((50, 2), 2.0)}
+    im = ImpactModel(kernel).set_posterior_sample(draws)
+    t, y = np.zeros(40), np.arange(40) % 3.0
+    impact = im.impact(frame[["u", "v"]].to_numpy(), y, intervention_time=30, t=t, progress=False)
+    with mlflow.start_run() as run:
+        aimz.mlflow.log_effect(impact, "impact")
+    files = mlflow.artifacts.download_artifacts(
+        run_id=run.info.run_id, artifact_path="impact", dst_path=str(tmp_path)
+    )
+    assert (Path(files) / "effect.png").exists()
+    kept = mlflow.get_run(run.info.run_id).data
+    table = impact.summary().set_index("effect")
+    for effect in ("average", "cumulative"):
+        metric = kept.metrics[f"impact/{effect}/absolute"]
+        assert metric == pytest.approx(table.loc[effect, "absolute"])
+    with xr.load_dataset(Path(files) / "draws.nc", engine="scipy") as data:
+        np.testing.assert_allclose(data["predicted"].values, impact.predicted.values)

@@ -1,0 +1,300 @@
+"""Impact over time: what happened against what would have, in draws, table, text and picture."""
+
+import pickle
+import re
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+from numpyro.contrib.control_flow import scan
+
+from aimz import ImpactModel, InputError
+from aimz.kernels import kalman
+
+mpl.use("Agg")
+
+ROWS, KNOWN = 20, 14
+RNG = np.random.default_rng(1)
+TIMES = pd.date_range("2024-01-01", periods=ROWS, freq="W")
+X = pd.DataFrame({"control": RNG.normal(size=ROWS)}, index=TIMES)
+Y = pd.Series(5 + X["control"] + 2.0 * (np.arange(ROWS) >= KNOWN), index=TIMES, name="sales")
+NOISE = 0.5
+QUIET: dict[str, Any] = {"progress": False}
+
+
+def regression(X: Any, y: Any = None) -> None:
+    mean = numpyro.sample("a", dist.Normal(0.0, 10.0)) + X[:, 0]
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(mean, NOISE), obs=y)
+
+
+def level(X: Any, y: Any = None) -> None:
+    step = numpyro.sample("step", dist.LogNormal(0.0, 1.0))
+    law: Any = {"transition": [[1.0]], "noise": [step], "observe": [1.0], "scale": NOISE}
+    kalman("y", X[:, 0], **law, start=5.0, spread=3.0, obs=y)
+
+
+def autoregression(X: Any, y: Any = None) -> None:
+    share = numpyro.sample("share", dist.Normal(0.5, 0.1))
+
+    def step(last: Any, seen: Any) -> Any:
+        now = numpyro.sample("y", dist.Normal(share * last + seen[0], NOISE), obs=seen[1])
+        return now, None
+
+    scan(step, 5.0, (X[:, 0], y), length=X.shape[0])
+
+
+def hidden_level(X: Any, y: Any = None) -> None:
+    def step(state: Any, seen: Any) -> Any:
+        state = numpyro.sample("level", dist.Normal(state, 0.4))
+        numpyro.sample("y", dist.Normal(state + seen[0], NOISE), obs=seen[1])
+        return state, None
+
+    scan(step, 5.0, (X[:, 0], y), length=X.shape[0])
+
+
+def several(X: Any, y: Any = None) -> None:
+    mean = numpyro.sample("a", dist.Normal(0.0, 10.0)) + X @ np.ones((1, 2), np.float32)
+    numpyro.sample("y", dist.Normal(mean, NOISE).to_event(1), obs=y)
+
+
+DRAWS = 3000
+
+
+@pytest.fixture(scope="module")
+def impact() -> Any:
+    im = ImpactModel(regression).set_posterior_sample({"a": np.full(DRAWS, 5.0)})
+    return im.impact(X, Y, intervention_time="2024-04-10", **QUIET)
+
+
+def test_numbers_are_those_of_the_closed_form(impact):
+    after = ROWS - KNOWN
+    assert impact.pointwise.sizes == {"chain": 1, "draw": DRAWS, "rows": after}
+    np.testing.assert_allclose(impact.pointwise.mean(("chain", "draw")), 2.0, atol=0.05)
+    np.testing.assert_allclose(impact.pointwise.std(("chain", "draw")), NOISE, rtol=0.1)
+    np.testing.assert_allclose(
+        impact.cumulative.mean(("chain", "draw")), 2.0 * np.arange(1, after + 1), atol=0.1
+    )
+    assert float(impact.average.std()) == pytest.approx(NOISE / after**0.5, rel=0.1)
+    assert impact.pointwise["rows"].values[0] == TIMES[KNOWN]
+    total = float((Y - 2.0)[KNOWN:].sum())
+    assert float(impact.relative.mean()) == pytest.approx(2.0 * after / total, rel=0.02)
+    table = impact.summary(ci_prob=0.9, ci_kind="eti").set_index("effect")
+    for effect, count in (("average", 1), ("cumulative", after)):
+        row = table.loc[effect]
+        sd = NOISE * count / after**0.5
+        assert row["actual"] == pytest.approx(Y[KNOWN:].mean() * count)
+        assert row["predicted"] == pytest.approx(total / after * count, rel=0.01)
+        assert row["absolute_eti90_lb"] == pytest.approx(
+            2.0 * count - 1.645 * sd, abs=0.1 * sd + 0.02 * count
+        )
+        assert row["absolute_eti90_ub"] == pytest.approx(
+            2.0 * count + 1.645 * sd, abs=0.1 * sd + 0.02 * count
+        )
+        assert row["P(effect > 0)"] == 1.0
+    assert not impact.summary(direction="<")["P(effect < 0)"].any()
+    assert all(kind.kind in "fi" for kind in table.dtypes)
+
+
+def test_the_expectation_has_no_noise():
+    im = ImpactModel(regression).set_posterior_sample({"a": np.linspace(4.9, 5.1, 101)})
+    impact = im.impact(X, Y, post=np.arange(ROWS) >= KNOWN, target="expectation", **QUIET)
+    np.testing.assert_allclose(impact.average.values[0], np.linspace(2.1, 1.9, 101), rtol=1e-5)
+    assert "without its noise" in impact.to_text()
+
+
+def numbers_in(text: str) -> list[float]:
+    plain = text.replace("\N{MINUS SIGN}", "-").replace(",", "")
+    return [float(number) for number in re.findall(r"(?<![\w.])-?\d+\.?\d*", plain)]
+
+
+def test_text_table_and_picture_agree(impact):
+    from matplotlib import pyplot as plt
+
+    table = impact.summary(ci_prob=0.8).set_index("effect")
+    said = numbers_in(impact.to_text(ci_prob=0.8))
+    figure = impact.plot(ci_prob=0.8)
+    caption = next(t.get_text() for t in figure.axes[2].texts)
+    drawn = numbers_in(caption)
+    for effect in ("average", "cumulative"):
+        row = table.loc[effect]
+        for name in ("predicted", "absolute"):
+            for column in (name, f"{name}_eti80_lb", f"{name}_eti80_ub"):
+                assert min(abs(row[column] - number) for number in said) < 6e-3 * abs(row[column])
+                if name == "absolute":
+                    assert min(abs(row[column] - n) for n in drawn) < 6e-3 * abs(row[column])
+        assert min(abs(row["actual"] - number) for number in said) < 6e-3 * row["actual"]
+        assert min(abs(100 * row["relative"] - number) for number in said) < 0.6 * row["relative"]
+    (so_far,) = [line for line in figure.axes[2].lines if line.get_label() == "_mean"]
+    assert so_far.get_ydata()[-1] == pytest.approx(table.loc["cumulative", "absolute"])
+    band = figure.axes[2].collections[0].get_paths()[0].vertices
+    at_end = band[band[:, 0] == band[:, 0].max()][:, 1]
+    assert at_end.min() == pytest.approx(table.loc["cumulative", "absolute_eti80_lb"])
+    assert at_end.max() == pytest.approx(table.loc["cumulative", "absolute_eti80_ub"])
+    (observed,) = [line for line in figure.axes[0].lines if line.get_label() == "observed"]
+    np.testing.assert_allclose(observed.get_ydata(), Y)
+    plt.close(figure)
+    assert "average" in impact._repr_html_()
+    assert "average" in repr(impact)
+
+
+def test_a_part_of_the_time_has_its_own_sums(impact):
+    part = impact.window(TIMES[KNOWN + 1], TIMES[KNOWN + 3])
+    assert part.summary()["rows"].tolist() == [3, 3]
+    want = impact.pointwise.isel(rows=slice(1, 4)).sum("rows")
+    np.testing.assert_allclose(part.cumulative.isel(rows=-1), want)
+    with pytest.raises(InputError) as caught:
+        impact.window("2030-01-01")
+    assert caught.value.code == "time-unknown"
+
+
+def test_missing_outcomes_add_nothing():
+    y = Y.copy()
+    y.iloc[[3, KNOWN + 1]] = np.nan
+    im = ImpactModel(regression).set_posterior_sample({"a": np.full(500, 5.0)})
+    impact = im.impact(X, y, intervention_time=TIMES[KNOWN], missing="mask", **QUIET)
+    assert impact.summary()["rows"].tolist() == [ROWS - KNOWN - 1] * 2
+    assert float(impact.average.mean()) == pytest.approx(2.0, abs=0.1)
+    assert bool(impact.pointwise.isel(rows=1).isnull().all())
+    with pytest.raises(InputError) as caught:
+        im.impact(X, y, intervention_time=TIMES[KNOWN], **QUIET)
+    assert caught.value.code == "not-finite"
+
+
+def test_what_may_be_zero_has_no_share():
+    im = ImpactModel(regression).set_posterior_sample({"a": np.linspace(-2, 2, 200)})
+    impact = im.impact(X, Y - 5, intervention_time=TIMES[KNOWN], **QUIET)
+    assert impact.summary()["relative"].isna().all()
+    assert "no share" in impact.to_text()
+
+
+def ahead(kernel: Any) -> np.ndarray:
+    """Expected rows after a history, of the laws with 0.4 or a half for their parameter."""
+    x, y = X["control"].to_numpy(), Y.to_numpy()
+    if kernel is autoregression:
+        path = [y[KNOWN - 1]]
+        for row in range(KNOWN, ROWS):
+            path.append(0.5 * path[-1] + x[row])
+        return np.array(path[1:])
+    cover = 9 + 0.16 * np.minimum.outer(np.arange(ROWS), np.arange(ROWS)) + NOISE**2 * np.eye(ROWS)
+    off = np.linalg.solve(cover[:KNOWN, :KNOWN], (y - x - 5)[:KNOWN])
+    return (5 + x + cover[:, :KNOWN] @ off)[KNOWN:]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "draws"), [(level, {"step": 0.4}), (autoregression, {"share": 0.5})]
+)
+def test_series_go_on_from_their_history(kernel, draws):
+    im = ImpactModel(kernel).set_posterior_sample({n: np.full(DRAWS, v) for n, v in draws.items()})
+    impact = im.impact(X, Y, intervention_time=TIMES[KNOWN], **QUIET)
+    assert impact.before is None
+    got = impact.predicted.mean(("chain", "draw"))
+    np.testing.assert_allclose(got, ahead(kernel), atol=0.12)
+
+
+def test_a_series_with_holes_before_goes_on_from_what_is_there():
+    y = Y.copy()
+    y.iloc[[2, KNOWN - 1]] = np.nan
+    im = ImpactModel(level).set_posterior_sample({"step": np.full(DRAWS, 0.4)})
+    impact = im.impact(X, y, intervention_time=TIMES[KNOWN], missing="mask", **QUIET)
+    there = np.setdiff1d(np.arange(KNOWN), [2, KNOWN - 1])
+    cover = 9 + 0.16 * np.minimum.outer(np.arange(ROWS), np.arange(ROWS)) + NOISE**2 * np.eye(ROWS)
+    off = np.linalg.solve(cover[np.ix_(there, there)], (Y - X["control"] - 5).to_numpy()[there])
+    want = 5 + X["control"].to_numpy() + cover[:, there] @ off
+    np.testing.assert_allclose(impact.predicted.mean(("chain", "draw")), want[KNOWN:], atol=0.12)
+    with pytest.raises(InputError) as caught:
+        im.impact(X, Y, intervention_time=TIMES[KNOWN], target="expectation", **QUIET)
+    assert caught.value.code == "no-mean"
+
+
+def test_latents_behind_a_series_need_no_history():
+    draws = {"level": np.full((DRAWS, KNOWN), 5.0)}
+    im = ImpactModel(hidden_level).set_posterior_sample(draws)
+    impact = im.impact(X, Y, intervention_time=TIMES[KNOWN], **QUIET)
+    got = impact.predicted.mean(("chain", "draw"))
+    np.testing.assert_allclose(got, 5 + X["control"][KNOWN:], atol=0.1)
+    spread = impact.predicted.std(("chain", "draw")).values
+    want = np.sqrt(NOISE**2 + 0.16 * np.arange(1, ROWS - KNOWN + 1))
+    np.testing.assert_allclose(spread, want, rtol=0.1)
+    assert impact.before is not None
+    np.testing.assert_allclose(
+        impact.before.mean(("chain", "draw")), 5 + X["control"][:KNOWN], atol=0.1
+    )
+
+
+def test_several_series_are_columns():
+    wide = pd.DataFrame({"a": Y, "b": Y - 2.0 * (np.arange(ROWS) >= KNOWN)})
+    im = ImpactModel(several).set_posterior_sample({"a": np.full(500, 5.0)})
+    impact = im.impact(X, wide, intervention_time=TIMES[KNOWN], **QUIET)
+    table = impact.summary()
+    assert table.iloc[:, :2].to_numpy().tolist() == [
+        ["a", "average"],
+        ["a", "cumulative"],
+        ["b", "average"],
+        ["b", "cumulative"],
+    ]
+    np.testing.assert_allclose(table["absolute"], [2.0, 12.0, 0.0, 0.0], atol=0.3)
+    with pytest.raises(InputError) as caught:
+        impact.plot()
+    assert caught.value.code == "series-several"
+    one = impact.of(**{str(impact.observed.dims[1]): "b"})
+    np.testing.assert_allclose(one.summary()["absolute"], table["absolute"][2:])
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({}, "post-unclear"),
+        ({"post": np.ones(ROWS, bool), "intervention_time": 3}, "post-unclear"),
+        ({"post": np.ones(ROWS, bool)}, "post-unclear"),
+        ({"post": np.zeros(ROWS, bool)}, "post-unclear"),
+        ({"post": np.arange(ROWS) < 3}, "post-unclear"),
+        ({"post": np.arange(3) > 1}, "post-unclear"),
+        ({"intervention_time": "2031-01-01"}, "post-unclear"),
+        ({"intervention_time": "yesterday, perhaps"}, "time-unknown"),
+        ({"intervention_time": TIMES[KNOWN], "target": "mean"}, "option-unknown"),
+    ],
+)
+def test_an_intervention_that_divides_nothing_is_refused(options, code):
+    im = ImpactModel(regression).set_posterior_sample({"a": np.full(2, 5.0)})
+    with pytest.raises(InputError) as caught:
+        im.impact(X, Y, **options, **QUIET)
+    assert caught.value.code == code
+
+
+def test_rows_out_of_order_are_refused():
+    im = ImpactModel(regression).set_posterior_sample({"a": np.full(2, 5.0)})
+    with pytest.raises(InputError) as caught:
+        im.impact(X[::-1], Y, intervention_time=TIMES[KNOWN], **QUIET)
+    assert caught.value.code == "time-unknown"
+
+
+def test_a_fresh_model_sees_only_the_rows_before_and_is_checked_on_them():
+    im = ImpactModel(regression, inference="laplace", num_samples=300)
+    impact = im.impact(X, Y, intervention_time=TIMES[KNOWN], **QUIET)
+    assert not im.is_fitted()
+    assert float(impact.average.mean()) == pytest.approx(2.0, abs=0.3)
+    table = impact.check(times=[8])
+    assert table["rows"].tolist() == [KNOWN - 8]
+    assert table["covers_0"].all()
+    assert (table["error"] < NOISE).all()
+    assert (table["coverage"] == 1.0).all()
+    with pytest.raises(InputError) as caught:
+        impact.check(times=[KNOWN])
+    assert caught.value.code == "time-unknown"
+    with pytest.raises(InputError) as caught:
+        pickle.loads(pickle.dumps(impact)).check()
+    assert caught.value.code == "no-data"
+    whole = ImpactModel(regression, inference="laplace", num_samples=300).fit(X, Y, **QUIET)
+    with pytest.raises(InputError) as caught:
+        whole.impact(X, Y, intervention_time=TIMES[KNOWN], **QUIET)
+    assert caught.value.code == "fit-saw-after"
+    before = ImpactModel(regression, inference="laplace", num_samples=300).fit(
+        X[:KNOWN], Y[:KNOWN], **QUIET
+    )
+    again = before.impact(X, Y, intervention_time=TIMES[KNOWN], **QUIET)
+    np.testing.assert_array_equal(again.predicted, impact.predicted)
