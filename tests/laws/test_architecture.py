@@ -60,7 +60,7 @@ PUBLIC_CLASSES = {
     "_Impact",
 }  # public methods take what API users name
 # The arguments of MLflow's own flavors, and the arrays that the formulas of a kernel name.
-PUBLIC_FUNCTIONS = {"autolog", "log_model", "save_model", "kalman"}
+PUBLIC_FUNCTIONS = {"autolog", "log_model", "save_model", "kalman", "sbc"}
 
 # Written so that this file does not contain what it looks for.
 MACHINE_PATHS = re.compile(
