@@ -5,6 +5,7 @@ counterfactuals work as for any other family. Nothing is extrapolated in silence
 """
 
 from aimz.likelihoods.diffusion import DriftDiffusion
+from aimz.likelihoods.external import ExternalLikelihood, from_callable, from_onnx
 from aimz.likelihoods.mixture import Head, MixtureResponse
 from aimz.likelihoods.nets import Training
 from aimz.likelihoods.neural import NeuralLikelihood
@@ -14,6 +15,7 @@ from aimz.likelihoods.simulations import Simulations, simulate
 __all__ = [
     "CensoredResponse",
     "DriftDiffusion",
+    "ExternalLikelihood",
     "Head",
     "MixtureResponse",
     "NeuralLikelihood",
@@ -21,5 +23,7 @@ __all__ = [
     "Simulations",
     "TimeAndChoice",
     "Training",
+    "from_callable",
+    "from_onnx",
     "simulate",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from aimz.arrays import Array
+from aimz.likelihoods.box import is_in_box
 from aimz.likelihoods.responses import Response
 
 __all__ = ["Head", "MixtureResponse"]
@@ -63,11 +64,8 @@ class MixtureResponse(Response):
 
     def is_inside(self) -> Any:
         """Whether parameters lie in the box, up to rounding."""
-        inside: Any = jnp.ones(self.batch_shape, bool)
-        for value, (low, high) in zip(self.parameters.values(), self.box, strict=True):
-            slack = 1e-5 * (high - low)
-            inside = inside & (value >= low - slack) & (value <= high + slack)
-        return inside
+        limits = dict(zip(self.parameters, self.box, strict=True))
+        return jnp.broadcast_to(is_in_box(self.parameters, limits), self.batch_shape)
 
     # -------------------------------------------------------------- as a law, for a replay
     @property

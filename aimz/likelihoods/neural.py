@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aimz.errors import InputError, nearest
+from aimz.likelihoods.box import check_box, check_names
 from aimz.likelihoods.mixture import Head, MixtureResponse
 from aimz.likelihoods.nets import Course, Examples, Training, head_of, learned
 
@@ -140,9 +141,9 @@ class NeuralLikelihood:
             `likelihood-parameters`: other names than those trained on; `outside-box`: numbers that
             lie outside of the box.
         """
-        self._check_names(parameters)
+        check_names(parameters, self.bounds)
+        check_box(parameters, self.bounds)
         values = {name: jnp.asarray(parameters[name], float) for name in self.bounds}
-        self._check_box(parameters)
         names = [name for name in self.bounds if name != self.shift]
         shape = jnp.broadcast_shapes(*(value.shape for value in values.values()))
         inner = jnp.broadcast_shapes(*(values[name].shape for name in names))
@@ -195,30 +196,6 @@ class NeuralLikelihood:
             choices=about["choices"],
             units=(low, high),
         )
-
-    def _check_names(self, parameters: dict[str, Any]) -> None:
-        wrong = parameters.keys() ^ self.bounds.keys()
-        if wrong:
-            name = min(wrong)
-            said = "is no parameter of it" if name in parameters else "is not given"
-            msg = f"The likelihood takes {list(self.bounds)}, each by its name: '{name}' {said}."
-            raise InputError(msg, code="likelihood-parameters")
-
-    def _check_box(self, parameters: dict[str, Any]) -> None:
-        """Refuse numbers outside of the box; those of a kernel are known only when it runs."""
-        for name, (low, high) in self.bounds.items():
-            if isinstance(parameters[name], jax.core.Tracer):
-                continue
-            value = np.asarray(parameters[name])
-            slack = 1e-5 * (high - low)
-            bad = ~((value >= low - slack) & (value <= high + slack))
-            if bad.any():
-                msg = (
-                    f"'{name}' is {value[bad].flat[0]:g}, outside of the box that the likelihood "
-                    f"was trained in ({low:g} to {high:g}), where it knows nothing. Take priors "
-                    "from its bounds, or train it in a larger box."
-                )
-                raise InputError(msg, code="outside-box")
 
 
 def _library(name: str) -> Any:

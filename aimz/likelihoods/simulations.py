@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,11 @@ from aimz.errors import InputError
 
 if TYPE_CHECKING:
     from aimz.arrays import Array
+    from aimz.likelihoods.box import Bounds
 
 __all__ = ["Simulations", "simulate"]
 
 
-#: A smallest and a largest value of each parameter.
-type Bounds = Mapping[str, tuple[float, float]]
 _CHUNK = 50_000
 
 

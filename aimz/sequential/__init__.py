@@ -3,7 +3,8 @@
 Law: one kernel simulates, is fitted, and is asked what if; what is padded changes nothing.
 """
 
+from aimz.sequential.recovery import Recovery, recovery
 from aimz.sequential.sessions import sessions
 from aimz.sequential.trials import hierarchical, scan_trials
 
-__all__ = ["hierarchical", "scan_trials", "sessions"]
+__all__ = ["Recovery", "hierarchical", "recovery", "scan_trials", "sessions"]
