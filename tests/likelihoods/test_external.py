@@ -48,7 +48,7 @@ def test_a_function_scores_and_its_sampler_predicts():
     with pytest.raises(InputError) as error:
         lik(v=4.0, a=1.0)
     assert error.value.code == "outside-box"
-    with pytest.raises(InputError, match="v = 3.5"):
+    with pytest.raises(InputError, match=r"v = 3\.5"):
         model.predict_on_batch(X + 3.0)
 
 
