@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import importlib.util
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +22,12 @@ from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
 from aimz.effects.refuting import Course, refuted
 from aimz.effects.robustness import evidence_of
 from aimz.effects.wording import Compared, fault_of, labels_of, share_text
+from aimz.errors import InputError
 from aimz.libraries import pd, xr
 from aimz.plots import label_text
 from aimz.refutation import Refutation
 from aimz.sensitivity import Sensitivity, sensitivity_of
+from aimz.store import PlaceLike, local_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -439,6 +443,40 @@ class Effect:
             max_depth=max_depth,
             ci_prob=ci_prob,
         )
+
+    def to_parquet(self, path: PlaceLike) -> Path:
+        """Write the summary of each row, where it was asked for, else the table of `summary`.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; it is there when it is whole.
+
+        Returns
+        -------
+        Path
+            Where it is.
+
+        Raises
+        ------
+        InputError
+            `pyarrow-missing`, `output-dir`.
+
+        Examples
+        --------
+        >>> effect = im.effect(X, {"t": 0}, {"t": 1}, t=t, row_summary=True)  # doctest: +SKIP
+        >>> effect.to_parquet("effects.parquet")  # doctest: +SKIP
+        """
+        if importlib.util.find_spec("pyarrow") is None:
+            msg = "A Parquet file is written by pyarrow. pip install 'aimz[parquet]'."
+            raise InputError(msg, code="pyarrow-missing")
+        final = local_path(path, "path")
+        rows = self.row_summary
+        table = self.summary() if rows is None else rows.to_dataframe().reset_index()
+        partial = final.with_name(f".{final.name}.partial")
+        table.to_parquet(partial, index=False)
+        partial.replace(final)
+        return final
 
     def to_datatree(self) -> xr.DataTree:
         """The effect for ArviZ, with its labels: a tree with the group `posterior`.

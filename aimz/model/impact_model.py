@@ -32,6 +32,7 @@ from aimz.model.notes import SAID_ONCE, notes_on_key, show
 from aimz.model.over_time import OverTime
 from aimz.model.predicting import Planned
 from aimz.model.setup import Inference, Kernel, KeyLike, PathLike, RowsLike, Setup, check_parameters
+from aimz.model.summarising import predict_summary
 from aimz.options import progress_bar
 from aimz.prediction import Delivery, Fitted, Request, carry_out, of_rows_that_count
 from aimz.programs import one_look
@@ -656,6 +657,8 @@ class ImpactModel(OverTime, Routed, Portable):
         tree = self.predict(X, **{**_IN_MEMORY, **kwargs})
         return predicting.in_form(tree, return_datatree=return_datatree)
 
+    predict_summary = predict_summary
+
     def sample_posterior_predictive(self, X: RowsLike, **kwargs: Any) -> xr.DataTree:
         """Alias of `predict`."""
         return self.predict(X, **kwargs)
@@ -1124,7 +1127,7 @@ class ImpactModel(OverTime, Routed, Portable):
         """
         given = {**locals()}
         arguments = asking.arguments_of(self._setup, type(self).effect, given, kwargs)
-        y = kwargs.get(self.param_output) if y is None else y
+        y = kwargs.get(self.param_output) if y is None or isinstance(y, str) else y
         options = values_of({"treatment": treatment, "by": by, "weights": weights, "y": y})
         natural = values_of(self._setup.arguments(self.effect, arguments, X))
         changes = changes_of(baseline, intervention, scenarios)

@@ -16,6 +16,7 @@ from aimz.errors import InputError
 from aimz.inference import NUTS, Engine, Fit, as_engine
 from aimz.kernel import read_signature, unknown_argument
 from aimz.model.copying import Portable
+from aimz.model.files import in_columns_of_files
 from aimz.model.metadata_routing import keywords_of
 from aimz.prediction import Fitted, Request, Use
 from aimz.programs import as_key, call_words
@@ -86,6 +87,9 @@ class Setup:
                 msg = f"{method.__name__} has got '{name}' by position and by name. Pass it once."
                 raise InputError(msg, code="argument-twice")
             arguments[name] = value
+        rows = arguments.get(self.names[0])
+        if isinstance(rows, str | os.PathLike) or type(rows).__module__ == "pyarrow._dataset":
+            return in_columns_of_files(arguments, *self.names)
         return arguments
 
     def counts(self, fit: Fit) -> tuple[int, int]:

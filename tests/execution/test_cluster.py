@@ -87,7 +87,7 @@ def model_of(kernel) -> ImpactModel:
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[LocalCluster]:
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
     ) as made:
         yield made
 
@@ -313,7 +313,7 @@ def test_killed_workers_and_late_ones_change_nothing(seed, threads, monkeypatch)
     rng = np.random.default_rng(seed)
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=threads, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=threads, processes=True, dashboard_address=":0"
         ) as made,
         Client(made) as active,
     ):
@@ -333,7 +333,7 @@ def test_killed_workers_and_late_ones_change_nothing(seed, threads, monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.filterwarnings("ignore::aimz.PerformanceWarning")
+@pytest.mark.filterwarnings("ignore::aimz.PerformanceWarning", "ignore::aimz.OutputWarning")
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_answer_of_six_kernels_is_that_of_one_machine(client, kernel):
     im = model_of(kernel)
