@@ -140,9 +140,17 @@ def _decided(call: _Call) -> KernelSpec:
     rows, form = call.inputs.rows, _form(call)
     if form is None:
         return _decide(call)
-    known = programs.remembered(
-        _SPECS_BY_FORM, lambda: _with_version(call, form), lambda: _decide(call)
-    )
+    if rows > _FEW_ROWS:
+        known = programs.remembered(
+            _SPECS_BY_FORM, lambda: _with_version(call, form), lambda: _decide(call)
+        )
+    else:  # what is decided on rows that were all looked at says nothing of more
+        key = _with_version(call, form)
+        known = (
+            _SPECS_BY_FORM.get_or_make(key, lambda: _decide(call), lambda: False)
+            if key is not None
+            else _decide(call)
+        )
     if known.rows == rows:
         return known
     spec = known.at_rows(rows)
@@ -159,12 +167,11 @@ def _with_version(call: _Call, form: Hashable) -> Hashable | None:
 def _form(call: _Call) -> Hashable | None:
     """Name of all that a verdict follows from, with a symbol in place of the number of rows.
 
-    A size that is equal to it by accident is another one at another number. None for so few rows
-    that the verdict looks at them all.
+    A size that is equal to it by accident is another one at another number.
     """
     natural, inputs = call.natural, call.inputs
     static, rows = programs.name_of(dict(inputs.static)), inputs.rows
-    if rows <= _FEW_ROWS or static is None:
+    if static is None:
         return None
 
     def sizes(shape: Iterable[int]) -> tuple[Any, ...]:

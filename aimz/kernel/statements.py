@@ -7,6 +7,7 @@ its log density, and the values of deterministic sites. Nothing here decides any
 """
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -159,7 +160,7 @@ def _is_plain(thing: Any) -> bool:
 
     A pytree of another kind may be a function of the user's.
     """
-    if type(thing) in (tuple, list, dict):
+    if type(thing) in (tuple, list, dict, OrderedDict):
         return all(map(_is_plain, thing.values() if isinstance(thing, dict) else thing))
     if thing is None or isinstance(thing, (*_ARRAY_TYPES, str)):
         return True

@@ -96,7 +96,7 @@ def spec_at(kernel, rows):
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
 def test_a_verdict_is_the_same_with_and_without_those_on_other_rows(kernel):
-    after = [spec_at(kernel, rows) for rows in (20, 56, 57)][1:]
+    after = [spec_at(kernel, rows) for rows in (20, 56, 57, 4, 2, 1)][1:]
     for spec in after:
         clear_programs()
         alone = spec_at(kernel, spec.rows)
@@ -110,17 +110,23 @@ def test_a_verdict_is_the_same_with_and_without_those_on_other_rows(kernel):
             )
 
 
-def test_few_rows_are_looked_at_for_themselves():
-    spec_at(plain, 20)
+def test_a_verdict_on_few_rows_says_nothing_of_more():
+    clear_programs()
     assert spec_at(plain, 3).rows == 3
-    assert not spec_at(plain, 1).coupled
+    before = program_stats()["traced"]
+    assert not spec_at(plain, 20).coupled
+    assert program_stats()["traced"] - before > 1
+    before = program_stats()["traced"]
+    assert spec_at(plain, 4).rows == 4
+    assert program_stats()["traced"] - before == 1
 
 
 def test_another_number_of_rows_costs_one_trace():
     im = ImpactModel(plain).set_posterior_sample({"b": np.ones((8, 2), np.float32)})
     X = np.ones((40, 2), np.float32)
-    im.predict_on_batch(X)
-    for rows in (39, 33, 37):
+    for rows in (40, 8):  # whose tile is that of three, too
+        im.predict_on_batch(X[:rows])
+    for rows in (39, 33, 37, 3):
         before = program_stats()
         im.predict_on_batch(X[:rows])
         after = program_stats()
