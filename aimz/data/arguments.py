@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.data.containers import (
     Value,
     check_exact,
@@ -50,7 +51,7 @@ class Arguments:
         may_order = self.labels is not None
         return lined_up(values, self.reference, self.rows, primary, may_order=may_order)
 
-    def weights(self, given: Any, primary: str) -> np.ndarray:
+    def weights(self, given: object, primary: str) -> np.ndarray:
         """Row weights as an array (row,).
 
         Raises
@@ -257,7 +258,7 @@ def _per_row(value: Value, rows: int, *, scalar_ok: bool) -> Value:
     return value
 
 
-def check_row_shape(name: str, array: Any, fitted: tuple[int, ...]) -> None:
+def check_row_shape(name: str, array: Array, fitted: tuple[int, ...]) -> None:
     """Refuse an argument whose rows have another shape than the fitted ones."""
     if tuple(np.shape(array)[1:]) != fitted:
         msg = (

@@ -158,7 +158,9 @@ def _check_static_numbers(kernel: Callable[..., Any], inputs: Inputs) -> None:
                 reading = read(kernel, inputs.arrays, static, inputs.rows)
                 return programs.fingerprint(reading.program, values=True)
 
-        def matters(rounded: float, value: int = value, of: Any = program_of) -> bool:
+        def matters(
+            rounded: float, value: int = value, of: Callable[[int], Any] = program_of
+        ) -> bool:
             given = of(value)
             return bool(given == of(int(rounded)) and given != of(int(rounded) // 2))
 
