@@ -57,7 +57,9 @@ def account_of(setup: Setup, fitted: Fitted | None) -> dict[str, Any]:
     if fitted.spec is not None:
         account["inputs"] = {name: _input_account(fitted, name) for name in fitted.known.shapes}
         account["coupled"] = fitted.spec.reason or False
-        account["sites"] = {site.name: _site_account(site) for site in fitted.spec.sites}
+        account["sites"] = {
+            site.name: _site_account(fitted.spec, site) for site in fitted.spec.sites
+        }
     return account
 
 
@@ -163,7 +165,8 @@ def _input_account(fitted: Fitted, name: str) -> dict[str, Any]:
     return {"shape": tuple(fitted.known.shapes[name]), "columns": columns}
 
 
-def _site_account(site: SiteSpec) -> dict[str, Any]:
+def _site_account(spec: KernelSpec, site: SiteSpec) -> dict[str, Any]:
+    conditional = {"full_conditional": _full_conditional(spec, site)}
     return {
         "kind": site.kind,
         "law": site.law,
@@ -171,4 +174,30 @@ def _site_account(site: SiteSpec) -> dict[str, Any]:
         "shape": tuple(site.shape),
         "plates": list(site.plates),
         "parents": sorted(site.parents),
+        **(conditional if site.kind == "latent" else {}),
     }
+
+
+def _full_conditional(spec: KernelSpec, latent: SiteSpec) -> dict[str, list[str]]:
+    """What a latent is drawn from, all others given: its terms, and the other sites in them."""
+    reads = {
+        site.name: _drawn_parents(spec, site)
+        for site in spec.sites
+        if site.kind in ("latent", "observed", "factor")
+    }
+    terms = [name for name, read in reads.items() if name == latent.name or latent.name in read]
+    given = {name for term in terms for name in (*reads[term], term)} - {latent.name}
+    return {"terms": sorted(terms), "given": sorted(name for name in given if name in reads)}
+
+
+def _drawn_parents(spec: KernelSpec, site: SiteSpec) -> set[str]:
+    """Sites that a site follows from, past those that are only computed."""
+    found: set[str] = set()
+    ahead = set(site.parents)
+    while ahead:
+        name = ahead.pop()
+        if name not in found:
+            found.add(name)
+            if spec[name].kind == "deterministic":
+                ahead |= spec[name].parents
+    return {name for name in found if spec[name].kind != "deterministic"}

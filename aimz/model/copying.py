@@ -20,6 +20,7 @@ from numpyro.infer import SVI
 
 from aimz.errors import InputError
 from aimz.libraries import joblib, sklearn
+from aimz.model.graphing import picture_of
 from aimz.prediction import Fitted
 
 __all__ = ["Portable"]
@@ -57,7 +58,7 @@ class Portable:
     _get_fitted_attr_html = _of_estimators("_get_fitted_attr_html")
     _html_repr = _of_estimators("_html_repr")
     _repr_html_inner = _of_estimators("_repr_html_inner")
-    _repr_mimebundle_ = _of_estimators("_repr_mimebundle_")
+    _bundled = _of_estimators("_repr_mimebundle_")
 
     @classmethod
     def _get_param_names(cls) -> list[str]:
@@ -73,6 +74,14 @@ class Portable:
         """Replace constructor parameters."""
         sklearn.base.BaseEstimator.set_params(self, **params)
         return self
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        """What a notebook shows: scikit-learn's own, and the kernel's picture after a fit."""
+        bundle: dict[str, str] = self._bundled(**kwargs)
+        problem = None if self._fitted is None else self._fitted.problem
+        if problem is not None and "text/html" in bundle:
+            bundle["text/html"] += picture_of(problem)
+        return bundle
 
     @property
     def _repr_html_(self) -> Any:

@@ -30,6 +30,7 @@ __all__ = [
     "from_run",
     "more",
     "numpyro_object",
+    "problem_for",
     "reweighted",
     "showing",
     "step",
@@ -173,6 +174,16 @@ def _stepping(setup: Setup) -> SteppingEngine:
         msg = f"Engine '{engine.name}' cannot train by steps. Use inference='svi', or call fit."
         raise InputError(msg, code="no-steps")
     return engine
+
+
+def problem_for(setup: Setup, fitted: Fitted | None, arguments: Mapping[str, Any]) -> Problem:
+    """The kernel with arguments, or with those of the fit, where none are given."""
+    if any(value is not None for value in arguments.values()):
+        return _problem(setup, Data(arguments, missing="mask"))[0]
+    if fitted is None or fitted.problem is None:
+        msg = "There is no data to run the kernel on. Fit first, or pass its arguments."
+        raise InputError(msg, code="no-data")
+    return fitted.problem
 
 
 def _check_options(data: Data, settings: Settings) -> None:

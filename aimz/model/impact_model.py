@@ -24,7 +24,7 @@ from aimz.errors import Note
 from aimz.inference import Fit, Settings, check_settings
 from aimz.kernel import KernelSpec, read_signature
 from aimz.libraries import xr
-from aimz.model import account, again, asking, criticising, fitting, predicting, saving
+from aimz.model import account, again, asking, criticising, fitting, graphing, predicting, saving
 from aimz.model.copying import Portable
 from aimz.model.fitting import Data
 from aimz.model.metadata_routing import Routed
@@ -1189,8 +1189,37 @@ class ImpactModel(OverTime, Routed, Portable):
         return self._fitted is not None
 
     def describe(self) -> dict[str, Any]:
-        """Account of kernel, sites, fit and health in plain Python values."""
+        """Account of kernel, sites, fit and health in plain Python values.
+
+        Each latent site lists its full conditional: the terms that it is drawn from, all others
+        given, and the sites that these terms read (its Markov blanket).
+        """
         return account.account_of(self._setup, self._fitted)
+
+    def graph(self, X: RowsLike | None = None, y: ArrayLike | None = None, **kwargs: Any) -> Any:
+        """Picture of the kernel: sites, plates, distributions and what follows from what.
+
+        Parameters
+        ----------
+        X, y : array-like, optional
+            Rows and outcomes that the kernel is run on; without them, those of the fit.
+        **kwargs
+            Further arguments of the kernel.
+
+        Returns
+        -------
+        graphviz.Digraph
+            By NumPyro's `render_model`; a notebook shows it, and ``render("file")`` writes it.
+
+        Raises
+        ------
+        InputError
+            "graphviz-missing": `pip install graphviz`; "no-data": there is no fit to take rows of.
+        KernelValidationError
+            "graph": sites inside scan, which the renderer cannot draw.
+        """
+        named = self._setup.arguments(self.graph, kwargs, X, y)
+        return graphing.graph_of(fitting.problem_for(self._setup, self._fitted, named))
 
     # ------------------------------------------------------------------ files
 

@@ -94,3 +94,19 @@ def test_the_direct_and_the_indirect_effect_are_the_published_ones(tmp_path):
         assert mean_of(effect) == pytest.approx(published, abs=MEANS * sd_of(effect))
     total = (found["nde"].draws + found["nie"].draws).values
     np.testing.assert_allclose(found["total"].draws, total, atol=1e-5)
+
+
+def test_eight_schools_are_those_of_quadrature():
+    found = load_example("eight_schools").main(particles=2000)
+    # Log evidence, and means and sds of mu and tau, by quadrature.
+    truth = {"centred": -36.1308, "not_centred": -36.1308, "alike": -30.9028}
+    for name, evidence in truth.items():
+        model = found["models"][name]
+        assert model.log_evidence_ == pytest.approx(evidence, abs=0.12)
+        assert model.diagnostics_["verdict"] == "good"
+    for name in ("centred", "not_centred"):
+        posterior = found["models"][name].posterior
+        assert posterior["mu"].mean() == pytest.approx(5.799, abs=0.4)
+        assert posterior["tau"].mean() == pytest.approx(13.167, abs=0.6)
+        assert posterior["tau"].std() == pytest.approx(6.909, rel=0.1)
+    assert list(found["table"].index) == ["alike", "centred"]
