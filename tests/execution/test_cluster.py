@@ -339,6 +339,10 @@ def test_every_answer_of_six_kernels_is_that_of_one_machine(client, kernel):
     im = model_of(kernel)
     if kernel is chained:
         im.set_posterior_sample({"w": np.tile(np.asarray(im.posterior["w"]), (60, 1))})
+    latent = {row_latents: "z", mediated: "m"}.get(kernel)
+    if latent is not None:  # one value per row, without which there is no likelihood
+        of_rows = RNG.normal(size=(DRAWS, ROWS)).astype(np.float32)
+        im.set_posterior_sample({"w": im.posterior["w"], latent: of_rows})
     outcomes = here(lambda: predicted(im))["y"][0, 0]
 
     def ask():
