@@ -351,7 +351,8 @@ def _of_source(source: Source, primary: str, values: Mapping[str, Value], known:
 
 
 def _batches_of(source: Source) -> Iterator[Batch]:
-    return (dict(tile.arrays) for tile in source.tiles(HEAD_ROWS))
+    size = getattr(source, "batch_rows", HEAD_ROWS)  # what it costs to look at a batch is one price
+    return (dict(tile.arrays) for tile in source.tiles(size))
 
 
 def _in_fitted_order(value: Value, known: Known) -> tuple[Any, tuple[str, ...] | None]:

@@ -73,6 +73,7 @@ class TableRows:
     own: tuple[str, ...]  # columns of the primary input
     named: Mapping[str, str]  # those of other arguments
     labels: None = field(default=None, init=False)
+    batch_rows: int = field(default=8192, init=False)  # that are looked at together
     _seen: list[int] = field(default_factory=lambda: [0, 0], init=False)
 
     @property
