@@ -205,6 +205,8 @@ def _tree(gains: Gains, means: np.ndarray, max_depth: int) -> tuple[np.ndarray, 
     assert gains.features is not None  # noqa: S101  # asked by the caller
     tree = DecisionTreeClassifier(max_depth=max_depth, random_state=0)
     weights = np.abs(means) * gains.sizes
+    if (means > 0).all() or not (means > 0).any():
+        return (means > 0).astype(float), "treat everybody" if means[0] > 0 else "treat nobody"
     tree.fit(gains.features.to_numpy(np.float64), means > 0, sample_weight=weights + 1e-12)
     words = export_text(tree, feature_names=[str(name) for name in gains.features.columns])
     treats = tree.predict(gains.features.to_numpy(np.float64)).astype(float)

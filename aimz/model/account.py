@@ -31,6 +31,7 @@ __all__ = [
     "log_evidence_of",
     "posterior_tree",
     "spec_of",
+    "values_of_rows",
 ]
 
 
@@ -116,6 +117,21 @@ def spec_of(fitted: Fitted) -> KernelSpec:
         msg = "The posterior was set by hand, so no data has shown the kernel's structure yet."
         raise errors.NotFittedError(msg, code="no-spec")
     return fitted.spec
+
+
+def values_of_rows(fitted: Fitted) -> dict[str, np.ndarray]:
+    """Data of the fit by variable, an observed one by its site; none where rows interact."""
+    problem, spec = fitted.problem, fitted.spec
+    if problem is None or spec is None or spec.coupled or problem.presence is not None:
+        return {}
+    shown = {name: site.name for site in spec.sites for name in site.observes}
+    return {
+        shown.get(name, name): np.asarray(values, np.float64)
+        for name, values in problem.inputs.arrays.items()
+        if name in spec.row_inputs | spec.observed_arguments
+        and not isinstance(values, dict)
+        and np.ndim(values) in (1, 2)
+    }
 
 
 def log_evidence_of(fitted: Fitted) -> float:

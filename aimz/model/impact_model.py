@@ -21,6 +21,7 @@ from aimz.choices import check_switches
 from aimz.data import check_names, values_of
 from aimz.effects import Effect, changes_of, question_of
 from aimz.errors import Note
+from aimz.identification import Assumptions, assumptions_of
 from aimz.inference import Fit, Settings, check_settings
 from aimz.kernel import KernelSpec, read_signature
 from aimz.libraries import xr
@@ -1187,6 +1188,41 @@ class ImpactModel(OverTime, Routed, Portable):
     def is_fitted(self) -> bool:
         """Whether the model holds a posterior."""
         return self._fitted is not None
+
+    def assumptions(self, treatment: str, outcome: str | None = None) -> Assumptions:
+        """Say what the kernel takes for granted about an effect, and what the data say of it.
+
+        Roles follow from which site reads which argument or site: what lies between treatment and
+        outcome, what causes both, what follows from the treatment. Columns of one argument are not
+        told apart. What no kernel can say (that a covariate came before, that nothing is missing)
+        is listed as assumed.
+
+        Parameters
+        ----------
+        treatment : str
+            An argument of one value per row, or a site of rows.
+        outcome : str, optional
+            A site of rows; default the output.
+
+        Returns
+        -------
+        Assumptions
+            Tables of roles and of independences that the data can check, sentences, DOT source.
+
+        Raises
+        ------
+        InputError
+            `treatment-unknown`
+
+        Examples
+        --------
+        >>> im = ImpactModel(kernel).fit(X, y, t=t, progress=False)
+        >>> im.assumptions("t").role("X")
+        'covariate'
+        """
+        fitted = self._trained()
+        spec, outcome = account.spec_of(fitted), self.param_output if outcome is None else outcome
+        return assumptions_of(spec, treatment, outcome, account.values_of_rows(fitted))
 
     def describe(self) -> dict[str, Any]:
         """Account of kernel, sites, fit and health in plain Python values.

@@ -33,6 +33,7 @@ WINGS = (
         "decisions",
         "data",
         "kernel",
+        "identification",
         "outcomes",
         "store",
     ),
