@@ -21,7 +21,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from aimz.choices import check_switches, quantiles_of
+from aimz.choices import check_switches, number_of, quantiles_of
 from aimz.errors import InputError
 from aimz.inference import Columns, Engine, LinearKernel, LogisticKernel, linear_engine
 from aimz.model import ImpactModel, Inference, Kernel, Portable
@@ -92,6 +92,7 @@ class _Impact(Portable, BaseEstimator):  # type: ignore[misc]  # no stubs
 
     def _fit(self, own: _Own, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Self:
         """Fit the model inside; `own` is taken where no kernel is given."""
+        check_switches(verbose=self.verbose)
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
@@ -262,7 +263,7 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
         rows, outcomes = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         outcomes = np.asarray(outcomes, np.float64)
         weights = _weights(sample_weight, rows)
-        kernel = LinearKernel.on(rows, outcomes, weights, self.prior_scale)
+        kernel = LinearKernel.on(rows, outcomes, weights, _scale(self.prior_scale))
         return self._fit(_Own(kernel, linear_engine(LinearKernel)), rows, outcomes, weights)
 
     def predict(self, X: ArrayLike, return_std: bool = False) -> Any:  # noqa: FBT001, FBT002
@@ -393,7 +394,8 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         weights = _weights(sample_weight, rows)
-        kernel = LogisticKernel(Columns.of(rows, weights), len(self.classes_), self.prior_scale)
+        scale = _scale(self.prior_scale)
+        kernel = LogisticKernel(Columns.of(rows, weights), len(self.classes_), scale)
         engine = linear_engine(LogisticKernel)
         own = _Own(kernel, engine, {"class": [str(label) for label in self.classes_]})
         return self._fit(own, rows, codes.astype(np.int32), weights)
@@ -489,6 +491,14 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
 def _parts(rows: Table, size: int) -> Iterator[Table]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
+
+
+def _scale(prior_scale: object) -> float:
+    """The spread of the coefficients before the data."""
+    scale = number_of(prior_scale, "prior_scale")
+    if scale <= 0:
+        raise InputError(f"prior_scale is above 0, not {scale:g}.", code="option-unknown")
+    return scale
 
 
 def _weights(given: ArrayLike | None, X: np.ndarray) -> np.ndarray | None:

@@ -20,7 +20,12 @@ from aimz.errors import InputError, Note, OutputWarning, nearest
 from aimz.execution import Plan, TileRun, compile_call, each_tile, num_draws
 from aimz.kernel import KernelSpec
 from aimz.libraries import xr
-from aimz.prediction import Given, Prepared, Request, origin_of
+from aimz.prediction import (
+    Given,
+    Prepared,
+    Request,
+    origin_of,
+)
 from aimz.results import Schema, labelled_groups, layout_of
 from aimz.store import Tile
 
@@ -242,4 +247,5 @@ def _are_fitted(request: Request, inputs: Given) -> bool:
     if fitted.spec is not None and read is not None:
         return read == (fitted.rows, fitted.fingerprint)
     origin = origin_of(request, inputs)
-    return origin.is_known and not origin.leading and not origin.changed
+    is_same = origin.is_known and not origin.leading and not origin.changed
+    return inputs.has_rows_of(fitted, is_same=is_same)

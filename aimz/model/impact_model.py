@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aimz import errors
-from aimz.choices import check_switches
-from aimz.data import check_names, values_of
+from aimz.choices import check_switches, names_of
+from aimz.data import check_names, check_positive, values_of
 from aimz.effects import Effect, changes_of, question_of
 from aimz.errors import Note
 from aimz.identification import Assumptions, assumptions_of
@@ -339,7 +339,7 @@ class ImpactModel(OverTime, Routed, Portable):
         *,
         num_samples: int | None = None,
         rng_key: KeyLike | None = None,
-        return_sites: Sequence[str] | None = None,
+        return_sites: Sequence[str] | str | None = None,
         return_datatree: bool = True,
         **kwargs: Any,
     ) -> xr.DataTree | dict[str, np.ndarray]:
@@ -351,7 +351,7 @@ class ImpactModel(OverTime, Routed, Portable):
             Draws per chain; default the model's `num_samples`.
         rng_key : int or Array, optional
             Replaces the key that the fitted state would use next.
-        return_sites : sequence of str, optional
+        return_sites : str or sequence of str, optional
             Latent sites to return; default all.
         return_datatree : bool
             A DataTree with a `posterior` group, or a dict of arrays (draw, ...).
@@ -368,7 +368,7 @@ class ImpactModel(OverTime, Routed, Portable):
         ------
         InputError
             `no-data`: there is no fit to continue, or not its data; `data-differ`: other data than
-            the fit has seen.
+            the fit has seen; `not-positive`, `option-unknown`, `site-unknown`: of the options.
 
         Examples
         --------
@@ -377,13 +377,16 @@ class ImpactModel(OverTime, Routed, Portable):
         >>> more["b"].shape, bool(np.isin(more["b"], im.posterior["b"]).any())
         ((200,), False)
         """
+        check_positive(num_samples, "num_samples")
+        check_switches(return_datatree=return_datatree)
+        sites = None if return_sites is None else names_of(return_sites, "return_sites")
         before = self._trained()
         data = fitting.data_of(self._setup, self.sample, kwargs) if kwargs else None
         count = self._setting("num_samples", num_samples) or 1000
         drawn, now = fitting.more(self._setup, before, data, rng_key, count)
-        if return_sites is not None:
-            check_names(dict.fromkeys(return_sites), tuple(drawn.draws), what="site")
-            drawn = replace(drawn, draws={name: drawn.draws[name] for name in return_sites})
+        if sites is not None:
+            check_names(dict.fromkeys(sites), tuple(drawn.draws), what="site")
+            drawn = replace(drawn, draws={name: drawn.draws[name] for name in sites})
         self._fitted = now
         if not return_datatree:
             return flat_draws(drawn.draws)

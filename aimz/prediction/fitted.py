@@ -15,7 +15,7 @@ from aimz.overlap import Support, support_of
 from aimz.prediction.request import Fitted, LateSupport
 from aimz.programs import fingerprint_values
 
-__all__ = ["argument_hashes", "check_same_data", "fitted_on", "located"]
+__all__ = ["argument_hashes", "check_same_data", "fitted_on", "has_fitted_rows", "located"]
 
 
 def located(fitted: Fitted) -> tuple[Support | None, tuple[Note, ...]]:
@@ -112,6 +112,50 @@ def check_same_data(fitted: Fitted, problem: Problem, arguments: Arguments) -> N
             continue
         msg = f"'{name}' is not what the model was fitted with. Pass the data of the fit, or refit."
         raise InputError(msg, code="data-differ")
+
+
+def has_fitted_rows(fitted: Fitted, arguments: Arguments, *, is_same: bool) -> bool:
+    """Whether these are the fitted rows with their outcomes; in any order, where that says nothing.
+
+    `is_same` is whether the rows are the fitted ones in their order, apart from the outcomes: all
+    that is known where the rows of the fit are not at hand, or have been changed since.
+    """
+    spec = fitted.spec
+    if spec is None:
+        return is_same
+    then = _rows_at_hand(fitted)
+    if then is None or spec.coupled:
+        outcomes, number = arguments.arrays.get(spec.output), fitted.hashes.get(spec.output)
+        if outcomes is None or number is None:
+            return is_same
+        return is_same and np.array_equal(_hash(outcomes), number)
+    always = fitted.problem.inputs.always_rows if fitted.problem else ()
+    now = {name: arguments.arrays[name] for name in then if name in arguments.arrays}
+    if now.keys() != then.keys():
+        return False
+    by_row = {n for n in then if len(np.atleast_1d(then[n])) == fitted.rows}
+    by_row &= spec.row_inputs | {spec.output, *always}
+    if any(not np.array_equal(then[n], now[n], equal_nan=True) for n in then.keys() - by_row):
+        return False
+    seen, asked = ([row_hashes(rows[n]) for n in sorted(by_row)] for rows in (then, now))
+    return np.array_equal(_sorted_rows(seen), _sorted_rows(asked))
+
+
+def _rows_at_hand(fitted: Fitted) -> Mapping[str, Array] | None:
+    """The arguments of the fit, in the process that fitted, while nobody has changed them."""
+    arrays = fitted.problem.inputs.arrays if fitted.problem else {}
+    for name, value in arrays.items():
+        number = fitted.hashes.get(name)
+        if isinstance(value, dict) or number is None:
+            return None
+        if not np.array_equal(_hashed(value, like=number), number):
+            return None
+    return arrays or None
+
+
+def _sorted_rows(columns: list[np.ndarray]) -> np.ndarray:
+    rows = np.stack(columns, axis=1)
+    return rows[np.lexsort(rows.T)]
 
 
 def _late_support(

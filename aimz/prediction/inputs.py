@@ -48,9 +48,10 @@ from aimz.kernel import (
 )
 from aimz.outcomes import Presence, check_outcomes, check_reachable, presence_of
 from aimz.prediction.alongside import among_the_fitted, as_fitted, rejoined, rows_notes
+from aimz.prediction.fitted import has_fitted_rows
 from aimz.prediction.groups import with_larger_plates
 from aimz.prediction.interventions import rows_set
-from aimz.prediction.request import Request
+from aimz.prediction.request import Fitted, Request
 from aimz.prediction.settings import settings_of
 
 __all__ = ["Given", "as_head_of", "gather", "inspected", "problem_of"]
@@ -84,6 +85,10 @@ class Given:
     def rows(self) -> int | None:
         """Number of rows; None while it is not known."""
         return self.source.count
+
+    def has_rows_of(self, fitted: Fitted, *, is_same: bool) -> bool:
+        """Whether these are the rows of a fit with their outcomes; see `has_fitted_rows`."""
+        return has_fitted_rows(fitted, self.arguments, is_same=is_same)
 
 
 def inspected(

@@ -330,6 +330,43 @@ def test_rows_that_the_fit_has_not_seen_are_told(fitted):
         assert "loo-other-rows" in codes_of(fitted, rows, Y[: len(rows)])
 
 
+OTHER = {
+    "other outcomes": (X, Y + 0.5),
+    "one other outcome": (X, np.where(np.arange(ROWS) == 7, Y + 1, Y)),
+    "outcomes in another order": (X, Y[::-1]),
+    "one row twice": (X[[0, *range(ROWS - 1)]], Y[[0, *range(ROWS - 1)]]),
+}
+SAME = {
+    "as they were": (X, Y),
+    "in another order": (X[::-1], Y[::-1]),
+    "shuffled": (X[np.argsort(Y)], np.sort(Y)),
+    "in single precision": (X.astype(np.float32)[::-1], Y.astype(np.float32)[::-1]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::aimz.FitWarning")
+@pytest.mark.parametrize("name", [*OTHER, *SAME])
+def test_outcomes_of_the_rows_are_those_of_the_fit_in_any_order(fitted, name):
+    rows, outcomes = (OTHER | SAME)[name]
+    assert ("loo-other-rows" in codes_of(fitted, rows, outcomes)) == (name in OTHER)
+
+
+@pytest.mark.filterwarnings("ignore::aimz.FitWarning")
+def test_a_loaded_model_knows_its_outcomes_in_their_order(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    loaded = ImpactModel.load(tmp_path / "model", linear)
+    assert "loo-other-rows" not in codes_of(loaded, X, Y)
+    assert "loo-other-rows" in codes_of(loaded, X, Y[::-1])
+
+
+@pytest.mark.filterwarnings("ignore::aimz.FitWarning")
+def test_rows_that_have_been_changed_in_place_are_no_longer_those_of_the_fit():
+    own, outcomes = X.astype(np.float32), Y.astype(np.float32)
+    im = ImpactModel(linear).fit_on_batch(own, outcomes, num_steps=50, progress=False)
+    outcomes[3] += 1.0
+    assert "loo-other-rows" in codes_of(im, own, outcomes)
+
+
 @pytest.mark.filterwarnings("ignore::aimz.FitWarning")
 def test_a_weighted_fit_is_told(fitted):
     assert "loo-weighted" in codes_of(fitted, X, Y)

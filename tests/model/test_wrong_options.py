@@ -13,7 +13,7 @@ import pytest
 
 from aimz import AimzError, ImpactModel, InputError
 from aimz.effects import Effect
-from aimz.sklearn import ImpactRegressor
+from aimz.sklearn import ImpactClassifier, ImpactRegressor
 
 X = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
 T = np.ones(6, np.float32)
@@ -53,6 +53,57 @@ def fitted() -> ImpactRegressor:
 def effect(im) -> Effect:
     made: Effect = im.effect(X, {"t": 0.0}, {"t": 1.0}, t=T, progress=False)
     return made
+
+
+@pytest.fixture(scope="module")
+def trained() -> ImpactModel:
+    def kernel(X, t, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        with numpyro.plate("row", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * t + X[:, 0], 1.0), obs=y)
+
+    return ImpactModel(kernel, inference="svi", rng_key=0)
+
+
+#: The same of what fits and draws; none of these is run where an option is wrong.
+FITS: dict[str, Callable[..., Any]] = {
+    "fit": lambda im, **own: im.fit(X, X[:, 0], **{"t": T, "num_steps": 1, **own}),
+    "fit_on_batch": lambda im, **own: im.fit_on_batch(
+        X, X[:, 0], **{"t": T, "num_steps": 1, **own}
+    ),
+    "train_on_batch": lambda im, **own: im.train_on_batch(X, X[:, 0], **{"t": T, **own}),
+    "sample": lambda im, **own: im.sample(**{"num_samples": 3, **own}),
+    "loo": lambda im, **own: im.loo(X, X[:, 0], **{"t": T, **own}),
+    "set_posterior_sample": lambda im, **own: im.set_posterior_sample(
+        **{"posterior_sample": {"b": np.ones(3)}, **own}
+    ),
+}
+#: What is no mistake: seeds are any whole numbers, and switches 0, 1 and True.
+RIGHT: dict[str, tuple[str, ...]] = {
+    "rng_key": ("minus one", "zero"),
+    **dict.fromkeys(
+        ("shuffle", "progress", "pointwise", "return_datatree"), ("minus one", "zero", "true")
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", FITS)
+def test_no_option_of_a_fit_is_taken_for_another(trained, method):
+    trained.fit(X, X[:, 0], t=T, num_steps=1, progress=False)
+    for option in options_of(getattr(ImpactModel, method)):
+        for kind in WRONG.keys() - {*RIGHT.get(option, ())}:
+            with pytest.raises(AimzError):
+                FITS[method](trained, **{option: WRONG[kind]})
+
+
+@pytest.mark.parametrize("wrapper", [ImpactRegressor, ImpactClassifier])
+@pytest.mark.parametrize("option", ["prior_scale", "verbose", "num_samples", "on_bad_fit"])
+def test_nor_is_one_of_a_wrapper(wrapper, option):
+    right = {"prior_scale": ("fraction",), "verbose": ("minus one", "zero", "true")}
+    for kind in WRONG.keys() - {*right.get(option, ())}:
+        with pytest.raises(InputError, match=option):
+            wrapper(**{option: WRONG[kind]}).fit(X, (X[:, 0] > 0).astype(int))
 
 
 #: Methods, with the arguments that they need; the options that they have are looked up.
