@@ -16,6 +16,7 @@ SLOW = {
     "concepts.md",
     "counterfactuals.md",
     "evidence.md",
+    "health.md",
     "impact.md",
     "mediation.md",
     "migrating.md",
