@@ -411,7 +411,7 @@ _FORMS: dict[str, Callable[[float], str]] = {
 }
 
 
-def _is_dates(labels: Any) -> bool:
+def _is_dates(labels: object) -> bool:
     return isinstance(labels, pd.DatetimeIndex)
 
 

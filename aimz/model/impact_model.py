@@ -24,6 +24,7 @@ from aimz.errors import Note
 from aimz.identification import Assumptions, assumptions_of
 from aimz.inference import Fit, Settings, check_settings
 from aimz.kernel import KernelSpec, read_signature
+from aimz.kernels import kernel_named
 from aimz.libraries import xr
 from aimz.model import account, again, asking, criticising, fitting, graphing, predicting, saving
 from aimz.model.copying import Portable
@@ -57,9 +58,10 @@ class ImpactModel(OverTime, Routed, Portable):
 
     Parameters
     ----------
-    kernel : callable
+    kernel : callable or str
         NumPyro model function. It takes `param_input` and `param_output=None`, and everything else
-        it needs by name.
+        it needs by name. Or the name of a ready-made one (`aimz.kernels`), whose settings follow as
+        further keywords.
     rng_key : int or jax.Array, default 0
         Seed of everything random.
     inference : str, NUTS, numpyro.infer.SVI, numpyro.infer.MCMC or engine, default "auto"
@@ -105,7 +107,7 @@ class ImpactModel(OverTime, Routed, Portable):
 
     def __init__(
         self,
-        kernel: Kernel,
+        kernel: Kernel | str,
         rng_key: KeyLike = 0,
         inference: Inference = "auto",
         *,
@@ -121,6 +123,8 @@ class ImpactModel(OverTime, Routed, Portable):
         dims: Mapping[str, Sequence[str]] | None = None,
         **unknown: Any,
     ) -> None:
+        if isinstance(kernel, str):
+            kernel, unknown = kernel_named(kernel, unknown), {}
         check_parameters(unknown, type(self))
         self.kernel = kernel
         self.rng_key = rng_key

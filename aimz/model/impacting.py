@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from aimz.data import Value, check_outcome, lined_up, row_fingerprint, values_of
 from aimz.effects import Impact
@@ -84,8 +85,8 @@ def halves_of(
     setup: Setup,
     fitted: Fitted | None,
     arguments: Mapping[str, Any],
-    post: Any,
-    intervention_time: Any,
+    post: ArrayLike | None,
+    intervention_time: object,
 ) -> Halves:
     """Split the rows of a call at the intervention.
 
@@ -119,12 +120,12 @@ def check_outcomes(halves: Halves, missing: str, output: str) -> None:
         check_outcome(part, missing, output)
 
 
-def _as_array(value: Any) -> Any:
+def _as_array(value: object) -> Any:
     """Lists as arrays, of which rows can be taken."""
     return np.asarray(value) if isinstance(value, list | tuple) else value
 
 
-def _rows_before(post: Any, time: Any, rows: int, labels: np.ndarray | None) -> int:
+def _rows_before(post: ArrayLike | None, time: object, rows: int, labels: np.ndarray | None) -> int:
     if (post is None) == (time is None):
         msg = "Say when the intervention was: post=, True from there on, or intervention_time=."
         raise InputError(msg, code="post-unclear")
@@ -139,7 +140,7 @@ def _rows_before(post: Any, time: Any, rows: int, labels: np.ndarray | None) -> 
     return known
 
 
-def _mask_of(post: Any, rows: int) -> np.ndarray:
+def _mask_of(post: ArrayLike | None, rows: int) -> np.ndarray:
     mask = np.asarray(post)
     if mask.shape != (rows,) or not (mask.dtype == bool or np.isin(mask, (0, 1)).all()):
         msg = f"post= of shape {mask.shape} is not True or False for each of {rows} rows."
@@ -147,14 +148,15 @@ def _mask_of(post: Any, rows: int) -> np.ndarray:
     return mask.astype(bool)
 
 
-def _from(time: Any, rows: int, labels: np.ndarray | None) -> np.ndarray:
+def _from(time: object, rows: int, labels: np.ndarray | None) -> np.ndarray:
     """Rows from a time on: by their labels, or where they have none by number."""
     index: Any = pd.RangeIndex(rows) if labels is None else pd.Index(labels)
     if not index.is_monotonic_increasing:
         msg = "The labels of the rows are not in order, so that no time divides them. Sort them."
         raise InputError(msg, code="time-unknown")
+    first: Any = time
     try:
-        after = np.asarray(index >= (pd.Timestamp(time) if index.dtype.kind == "M" else time))
+        after = np.asarray(index >= (pd.Timestamp(first) if index.dtype.kind == "M" else first))
     except (TypeError, ValueError) as error:
         msg = f"intervention_time={time!r:.40} is no time like the rows' ({index[0]!r:.40}, ...)."
         raise InputError(msg, code="time-unknown") from error

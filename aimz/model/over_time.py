@@ -45,7 +45,7 @@ class OverTime:
         X: RowsLike,
         y: ArrayLike,
         *,
-        intervention_time: Any = None,
+        intervention_time: object = None,
         post: ArrayLike | None = None,
         target: str = "prediction",
         missing: str = "raise",
