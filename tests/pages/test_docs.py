@@ -15,6 +15,7 @@ SLOW = {
     "SKILL.md",
     "concepts.md",
     "counterfactuals.md",
+    "decisions.md",
     "evidence.md",
     "health.md",
     "impact.md",
@@ -22,6 +23,7 @@ SLOW = {
     "migrating.md",
     "pipelines.md",
     "time_and_trials.md",
+    "trust.md",
 }
 SKILL = ROOT / "aimz" / ".agents" / "skills" / "aimz" / "SKILL.md"
 WRITTEN = [page for page in (ROOT / "docs").rglob("*.md") if "api" not in page.parts]
