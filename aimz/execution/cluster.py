@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpyro
@@ -28,6 +28,9 @@ from aimz.execution.threads import devices_in_use
 from aimz.libraries import cloudpickle, distributed
 from aimz.options import wants_cluster
 from aimz.store import Tile
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["Cluster", "active_client", "cluster_of", "tiles_of_a_task"]
 
@@ -93,8 +96,9 @@ class Cluster:
         `cluster-kernel`: what computes a tile cannot be sent.
     """
 
-    def __init__(self, client: Any, compute: Compute, label: str, size: int) -> None:
-        self.client, self.label, self.size = client, label, size
+    def __init__(self, client: Client, compute: Compute, label: str, size: int) -> None:
+        self.client: Any = client  # of which half says no types
+        self.label, self.size = label, size
         self.token = uuid.uuid4().hex
         try:
             self._payload = cloudpickle.dumps(compute)

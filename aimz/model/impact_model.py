@@ -101,6 +101,7 @@ class ImpactModel(OverTime, Routed, Portable):
     {'chain': 1, 'draw': 1000, 'obs': 50}
     """
 
+    predict_summary = predict_summary
     _fitted: Fitted | None = None
     _temporary: Scratch | None = None
     _told: tuple[Fitted | None, frozenset[str]] = (None, frozenset())  # codes, of which fit
@@ -664,8 +665,6 @@ class ImpactModel(OverTime, Routed, Portable):
         """
         tree = self.predict(X, **{**_IN_MEMORY, **kwargs})
         return predicting.in_form(tree, return_datatree=return_datatree)
-
-    predict_summary = predict_summary
 
     def sample_posterior_predictive(self, X: RowsLike, **kwargs: Any) -> xr.DataTree:
         """Alias of `predict`."""

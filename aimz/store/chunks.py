@@ -113,7 +113,9 @@ def chunk_path(
     return path
 
 
-def write_labels(store: Any, name: str, group: xr.Dataset) -> None:
+def write_labels(
+    store: zarr.storage.LocalStore | zarr.storage.MemoryStore, name: str, group: xr.Dataset
+) -> None:
     """Write labels, attributes and small variables of a group, each array in one chunk or so."""
     for key, variable in group.variables.items():
         if variable.dtype.kind == "M":

@@ -48,7 +48,7 @@ def seal(
 
 
 def describe(
-    store: Any,
+    store: zarr.storage.LocalStore | zarr.storage.MemoryStore,
     documents: Mapping[str, bytes],
     attrs: Mapping[str, Any],
     identity: Mapping[str, str],
