@@ -56,7 +56,6 @@ def test_no_engine_is_wrong_in_silence(engine, truth):
     try:
         mean, sd, said = asked(engine)
     except AimzError as error:
-        assert error.code in ("no-mode", "fit-diverged")
-        return
+        mean, sd, said = np.nan, np.nan, [error.code] if error.code == "no-mode" else []
     is_right = np.allclose([mean, sd], truth, rtol=0.1)
     assert is_right or said, (mean, sd, truth)
