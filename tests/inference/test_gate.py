@@ -377,7 +377,7 @@ HEALTHY: dict[str, Callable[[], Case]] = {
     "Student's degrees of freedom, 25 rows": partial(student, 25),
     "correlated": correlated,
     "events in both arms": partial(logit, (60, 45)),
-    "full guide": partial(correlated, users(AutoMultivariateNormal, 0.001), num_steps=30_000),
+    "full guide": partial(correlated, users(AutoMultivariateNormal, 0.005), num_steps=20_000),
     "linear, chains": partial(linear, 100, 2, inference="nuts", num_chains=2, num_samples=500),
     "poisson, chains": partial(poisson, "nuts", num_chains=2, num_samples=500),
     "bernoulli, chains": partial(generalised, "bernoulli", inference=chains(samples=500)),
