@@ -18,6 +18,8 @@ SLOW = {
     "decisions.md",
     "evidence.md",
     "health.md",
+    "learning.md",
+    "likelihoods.md",
     "impact.md",
     "mediation.md",
     "migrating.md",

@@ -110,3 +110,18 @@ def test_eight_schools_are_those_of_quadrature():
         assert posterior["tau"].mean() == pytest.approx(13.167, abs=0.6)
         assert posterior["tau"].std() == pytest.approx(6.909, rel=0.1)
     assert list(found["table"].index) == ["alike", "centred"]
+
+
+def test_a_net_comes_near_the_closed_form(tmp_path):
+    figure = tmp_path / "figure.png"
+    errors = load_example("simulator").main(simulations=100_000, figure=figure)
+    assert errors["error of log density"] < 0.1  # of a tenth of the simulations
+    assert figure.stat().st_size > 1_000
+
+
+@pytest.mark.filterwarnings("ignore")  # chains of a small design may not be good
+def test_learning_answers_what_if(tmp_path):
+    figure = tmp_path / "figure.png"
+    best, without = load_example("learning").main(subjects=8, trials=60, figure=figure)
+    assert 0 < without < best < 1
+    assert figure.stat().st_size > 1_000

@@ -1,0 +1,91 @@
+"""Likelihoods in larger models: a learning rule gives the drift; a model without a closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from aimz import ImpactModel
+from aimz.likelihoods import DriftDiffusion, NeuralLikelihood, simulate
+from aimz.sequential import hierarchical, scan_trials
+
+pytestmark = pytest.mark.slow
+
+
+def learned_drift(X, reward, y=None):
+    """Two options are learned; the difference of their values is the drift."""
+    subjects = numpyro.plate("subject", X.shape[0])
+    rate = hierarchical("rate", subjects, jax.nn.sigmoid)
+    gain = hierarchical("gain", subjects, jnp.exp, 1.0, 0.5)
+
+    def step(value, trial):
+        gains, response = trial
+        v = gain * (value[:, 1] - value[:, 0])
+        response = numpyro.sample("y", DriftDiffusion(v, 1.5, 0.5, 0.2), obs=response)
+        chosen = jax.nn.one_hot((response[:, 1] > 0).astype(int), 2)
+        return value + rate[:, None] * (gains - value) * chosen, v
+
+    scan_trials(step, jnp.full((X.shape[0], 2), 0.5), (reward, y), members=subjects)
+
+
+@pytest.mark.filterwarnings("ignore:Rows are predicted together")
+def test_a_learning_rule_gives_the_drift():
+    rng, members, trials = np.random.default_rng(0), 3, 10
+    X, reward = np.zeros((members, 1)), rng.integers(0, 2, (members, trials, 2)).astype(float)
+    draws = {
+        f"{name}_{part}": 0.5 * np.abs(rng.normal(size=(4, *shape)))
+        for name in ("rate", "gain")
+        for part, shape in (("loc", ()), ("sd", ()), ("offset", (members,)))
+    }
+    model = ImpactModel(learned_drift).set_posterior_sample(draws)
+    drawn = np.asarray(model.predict_on_batch(X, reward=reward).posterior_predictive["y"])
+    assert drawn.shape == (1, 4, trials, members, 2)
+    y = drawn[0, 0].swapaxes(0, 1)
+    scored = model.log_likelihood(X, y, reward=reward, store="memory", progress=False)
+    standard = {
+        n: draws[f"{n}_loc"][0] + draws[f"{n}_sd"][0] * draws[f"{n}_offset"][0]
+        for n in ("rate", "gain")
+    }
+    rate, gain = 1 / (1 + np.exp(-standard["rate"])), np.exp(standard["gain"])
+    value = np.full((members, 2), 0.5)
+    for trial in range(trials):
+        v = gain * (value[:, 1] - value[:, 0])
+        truth = DriftDiffusion(v, 1.5, 0.5, 0.2).log_prob(y[:, trial])
+        found = scored.log_likelihood["y"][0, 0, trial]
+        np.testing.assert_allclose(found, truth, rtol=1e-3, atol=1e-4)
+        chosen = (y[:, trial, 1] > 0).astype(int)
+        rows = np.arange(members)
+        value[rows, chosen] += rate * (reward[rows, trial, chosen] - value[rows, chosen])
+
+
+def test_boundaries_that_collapse_are_learned_and_fitted():
+    """The model `angle` of ssm-simulators has no closed form."""
+    bounds = {
+        "v": (-2.0, 2.0),
+        "a": (0.5, 2.0),
+        "z": (0.3, 0.7),
+        "t": (0.1, 1.0),
+        "theta": (0.0, 1.0),
+    }
+    lik = NeuralLikelihood.train(simulate("angle", bounds, n=200_000), shift="t")
+    truth = {"v": 0.8, "a": 1.2, "z": 0.5, "t": 0.4, "theta": 0.4}
+    seen = simulate("angle", {n: (v - 1e-4, v + 1e-4) for n, v in truth.items()}, n=500, key=5)
+
+    def kernel(X, y=None):
+        given = {n: numpyro.sample(n, dist.Uniform(*lik.bounds[n])) for n in lik.bounds}
+        with numpyro.plate("trial", X.shape[0]):
+            numpyro.sample("y", lik(**given), obs=y)
+
+    X = np.zeros((500, 1))
+    model = ImpactModel(kernel, inference="nuts").fit(X, seen.outcomes, progress=False)
+    for name, value in truth.items():
+        low, high = np.quantile(model.posterior[name], [0.01, 0.99])
+        print(name, value, low, high)
+        assert low < value < high, name
+    drawn = model.predict_on_batch(X).posterior_predictive["y"]
+    assert float((drawn[..., 1] == 1).mean()) == pytest.approx(
+        (seen.outcomes[:, 1] == 1).mean(), abs=0.06
+    )
+    assert float(drawn[..., 0].mean()) == pytest.approx(seen.outcomes[:, 0].mean(), abs=0.08)
