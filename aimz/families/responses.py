@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.families.law import Law, wide_parameters
 from aimz.likelihoods import DriftDiffusion, MixtureResponse, Response
 
@@ -45,12 +46,16 @@ class Responses:
 
 
 @partial(jax.jit, static_argnums=0)
-def _noise_of(rebuilt: Any, parameters: dict[str, Any], value: Any, uniform: Any) -> Any:
+def _noise_of(
+    rebuilt: Callable[..., Response], parameters: dict[str, Any], value: Array, uniform: Array
+) -> Any:
     return rebuilt(parameters).noise_of(value, uniform)
 
 
 @partial(jax.jit, static_argnums=0)
-def _value_of(rebuilt: Any, parameters: dict[str, Any], noise: Any) -> Any:
+def _value_of(
+    rebuilt: Callable[..., Response], parameters: dict[str, Any], noise: tuple[Any, ...]
+) -> Any:
     return rebuilt(parameters).value_of(noise)
 
 

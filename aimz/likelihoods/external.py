@@ -41,7 +41,7 @@ class ExternalResponse(dist.Distribution):  # type: ignore[misc]  # NumPyro has 
         super().__init__(shape, (2,), validate_args=False)
 
     @classmethod
-    def tree_unflatten(cls, aux_data: Any, params: Any) -> Any:
+    def tree_unflatten(cls, aux_data: tuple[Any, ...], params: tuple[Any, ...]) -> Any:
         self = super().tree_unflatten(aux_data, params)
         self._show_parameters()  # it is our own
         return self

@@ -51,7 +51,7 @@ class MixtureResponse(Response):
         super().__init__(jnp.shape(shift), (2,), validate_args=False)
 
     @classmethod
-    def tree_unflatten(cls, aux_data: Any, params: Any) -> Any:
+    def tree_unflatten(cls, aux_data: tuple[Any, ...], params: tuple[Any, ...]) -> Any:
         self = super().tree_unflatten(aux_data, params)
         self._show_parameters()  # it is our own
         return self

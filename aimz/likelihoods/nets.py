@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aimz.arrays import Array
 from aimz.libraries import optax
 from aimz.likelihoods.mixture import Head
 
@@ -66,7 +67,7 @@ class Course(NamedTuple):
     held_out: np.ndarray
 
 
-def head_of(weights: dict[str, Any], inputs: Any, choices: int) -> Head:
+def head_of(weights: dict[str, Any], inputs: Array, choices: int) -> Head:
     """What a net says of parameters, in units of log times."""
     hidden, layers = inputs, len(weights) // 2
     for layer in range(layers):
@@ -122,10 +123,10 @@ def learned(
     others = jax.tree.map(lambda v: jnp.asarray(v[apart:]), examples)
 
     @jax.jit
-    def epoch(state: Any, key: jax.Array, others: Examples, tests: Examples) -> Any:
+    def epoch(state: tuple[Any, Any], key: jax.Array, others: Examples, tests: Examples) -> Any:
         order = jax.random.permutation(key, count - apart)[: steps * size].reshape(steps, size)
 
-        def step(state: Any, rows: Any) -> Any:
+        def step(state: tuple[Any, Any], rows: Array) -> Any:
             weights, memory = state
             batch = jax.tree.map(lambda v: v[rows], others)
             loss, slope = jax.value_and_grad(partial(_loss, choices=choices))(weights, batch)

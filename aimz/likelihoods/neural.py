@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from jax.typing import ArrayLike
 
+    from aimz.arrays import Array
     from aimz.likelihoods.simulations import Simulations
 
 __all__ = ["NeuralLikelihood"]
@@ -206,7 +207,7 @@ def _library(name: str) -> Any:
         raise InputError(msg, code="likelihood-file") from error
 
 
-def _scaled(value: Any, bounds: tuple[float, float]) -> Any:
+def _scaled(value: Array, bounds: tuple[float, float]) -> Any:
     low, high = bounds
     return (value - low) * (2 / (high - low)) - 1
 

@@ -148,11 +148,11 @@ def recovery(
     summaries: list[dict[str, Any]] = []
     verdicts: list[str] = []
     for number in range(n):
+        truth = {name: truths[name][number] for name in parameters}
         if simulator is None:
             y = _by_row(outcomes[number], rows)
         else:
-            noise = jax.random.fold_in(jax.random.key(key), number)
-            y = np.asarray(simulator(noise, {name: truths[name][number] for name in parameters}))
+            y = np.asarray(simulator(jax.random.fold_in(jax.random.key(key), number), truth))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AimzWarning)  # verdicts say as much
             model.fit(X, y, rng_key=key + 1 + number, progress=False, **given)
@@ -160,16 +160,17 @@ def recovery(
                 X, return_sites=[*parameters], return_datatree=False, **given
             )
         verdicts.append(str(model.diagnostics_["verdict"]))
-        truth = {name: truths[name][number] for name in parameters}
         summaries.append({name: _summary(found[name], truth[name], probability) for name in truth})
-    parts = {
-        field: {name: np.stack([s[name][field] for s in summaries]) for name in parameters}
-        for field in ("mean", "rank", "covered")
-    }
+    parts = {field: _stacked(summaries, field) for field in ("mean", "rank", "covered")}
     table = pd.DataFrame(
         {name: _line(truths[name], *(parts[f][name] for f in parts)) for name in parameters}
     ).T
     return Recovery(table, truths, parts["mean"], parts["rank"], probability, tuple(verdicts))
+
+
+def _stacked(summaries: list[dict[str, Any]], field: str) -> dict[str, np.ndarray]:
+    """One number of all replicates, by parameter."""
+    return {name: np.stack([one[name][field] for one in summaries]) for name in summaries[0]}
 
 
 def _by_row(outcome: np.ndarray, rows: int) -> np.ndarray:
@@ -184,7 +185,7 @@ def _by_row(outcome: np.ndarray, rows: int) -> np.ndarray:
     raise InputError(msg, code="recovery")
 
 
-def _summary(draws: Any, truth: np.ndarray, probability: float) -> dict[str, np.ndarray]:
+def _summary(draws: np.ndarray, truth: np.ndarray, probability: float) -> dict[str, np.ndarray]:
     values = np.asarray(draws)
     low, high = np.quantile(values, [0.5 - probability / 2, 0.5 + probability / 2], axis=0)
     rank = (values < truth).mean(axis=0)

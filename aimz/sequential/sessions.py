@@ -55,7 +55,7 @@ def sessions(frame: pd.DataFrame, by: str = "subject", trial: str | None = None)
     place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
     shape = (len(subjects), int(counts.max()))
 
-    def padded(column: Any) -> Any:
+    def padded(column: pd.Series | np.ndarray) -> Any:
         values = np.asarray(column)[order]
         array = np.zeros(shape, values.dtype)
         array[row, place] = values
