@@ -38,7 +38,7 @@ def learning(X, reward, there=None, y=None):
     scan_trials(step, start, (reward, y), members=subjects, there=there)
 
 
-def load(subjects: int = 40, trials: int = 200):
+def load(subjects=40, trials=200):
     """True rates, rewards of all arms, and choices."""
     rng = np.random.default_rng(1)
     truth = {
@@ -59,7 +59,7 @@ def load(subjects: int = 40, trials: int = 200):
     return truth, reward, choice
 
 
-def main(subjects: int = 40, trials: int = 200, figure: Path = FIGURE) -> tuple[float, float]:
+def main(subjects=40, trials=200, figure=FIGURE):
     """Fit, ask what if, draw the picture."""
     truth, reward, choice = load(subjects, trials)
     X = np.zeros((subjects, 1))
@@ -79,7 +79,7 @@ def main(subjects: int = 40, trials: int = 200, figure: Path = FIGURE) -> tuple[
     return shares[0], shares[1]
 
 
-def _draw(truth, found, best, figure: Path) -> None:
+def _draw(truth, found, best, figure):
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 

@@ -42,7 +42,7 @@ def go_no_go(likelihood):
     return kernel
 
 
-def main(simulations: int = 1_000_000, figure: Path = FIGURE) -> dict[str, float]:
+def main(simulations=1_000_000, figure=FIGURE):
     """Train, compare, draw the picture."""
     lik = NeuralLikelihood.train(simulate(simulator, BOUNDS, n=simulations), shift="t")
     fresh = simulate(simulator, BOUNDS, n=3000, key=1)
@@ -59,7 +59,7 @@ def main(simulations: int = 1_000_000, figure: Path = FIGURE) -> dict[str, float
     return errors
 
 
-def _draw(lik: NeuralLikelihood, known: np.ndarray, learned: np.ndarray, figure: Path) -> None:
+def _draw(lik, known, learned, figure):
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -81,7 +81,7 @@ def _draw(lik: NeuralLikelihood, known: np.ndarray, learned: np.ndarray, figure:
     plt.close()
 
 
-def fitted(likelihood, trials: int = 1000) -> ImpactModel:
+def fitted(likelihood, trials=1000):
     """The go / no-go task, fitted by chains."""
     X = np.where(np.arange(trials) < trials / 2, 1.0, -1.0)[:, None]
     truth = DriftDiffusion(TRUTH["v"] * X[:, 0], TRUTH["a"], TRUTH["z"], TRUTH["t"])
