@@ -7,8 +7,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from aimz import inference
-from aimz.choices import check_choice, check_switches
-from aimz.data import Arguments, Known, check_positive, row_fingerprint
+from aimz.choices import check_choice, check_switches, names_of
+from aimz.data import Arguments, Known, check_names, check_positive, row_fingerprint
 from aimz.errors import AimzError, FitWarning, InputError, Note
 from aimz.inference import (
     Fit,
@@ -25,6 +25,7 @@ from aimz.results import check_labels
 
 __all__ = [
     "Data",
+    "checked",
     "data_of",
     "fit",
     "from_run",
@@ -104,12 +105,27 @@ def step(
     return fitted, float(loss)
 
 
+def checked(
+    num_samples: object, return_sites: object, *, return_datatree: object
+) -> tuple[str, ...] | None:
+    """The sites to return of further draws; refuses options that are none."""
+    check_positive(num_samples, "num_samples")
+    check_switches(return_datatree=return_datatree)
+    return None if return_sites is None else names_of(return_sites, "return_sites")
+
+
 def more(
-    setup: Setup, fitted: Fitted, data: Data | None, rng_key: KeyLike | None, num_samples: int
+    setup: Setup,
+    fitted: Fitted,
+    data: Data | None,
+    rng_key: KeyLike | None,
+    num_samples: int,
+    sites: tuple[str, ...] | None = None,
 ) -> tuple[Fit, Fitted]:
     """Draw more from a fit; returns it with these draws, and what it is from now on.
 
-    Without `data` these are the fit's own, which only the process that has fitted holds.
+    `sites` are those whose draws are returned. Without `data` it is the fit's own, which only the
+    process that has fitted holds.
     """
     problem = fitted.problem
     if fitted.fit.state is None or (problem is None and data is None):
@@ -124,6 +140,9 @@ def more(
     key = setup.key(rng_key, Use.SAMPLE, fitted.steps)
     drawn = more_draws(setup.engine, key, problem, fitted.fit, num_samples)
     now = replace(fitted.fit, state=drawn.state) if fitted.fit.draws else drawn
+    if sites is not None:
+        check_names(dict.fromkeys(sites), tuple(drawn.draws), what="site")
+        drawn = replace(drawn, draws={name: drawn.draws[name] for name in sites})
     return drawn, replace(fitted, steps=fitted.steps + 1, fit=now)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aimz import errors
-from aimz.choices import check_switches, names_of
-from aimz.data import check_names, check_positive, values_of
+from aimz.choices import check_switches
+from aimz.data import values_of
 from aimz.effects import Effect, changes_of, question_of
 from aimz.errors import Note
 from aimz.identification import Assumptions, assumptions_of
@@ -382,20 +381,12 @@ class ImpactModel(OverTime, Routed, Portable):
         >>> more["b"].shape, bool(np.isin(more["b"], im.posterior["b"]).any())
         ((200,), False)
         """
-        check_positive(num_samples, "num_samples")
-        check_switches(return_datatree=return_datatree)
-        sites = None if return_sites is None else names_of(return_sites, "return_sites")
-        before = self._trained()
+        sites = fitting.checked(num_samples, return_sites, return_datatree=return_datatree)
+        before, count = self._trained(), self._setting("num_samples", num_samples) or 1000
         data = fitting.data_of(self._setup, self.sample, kwargs) if kwargs else None
-        count = self._setting("num_samples", num_samples) or 1000
-        drawn, now = fitting.more(self._setup, before, data, rng_key, count)
-        if sites is not None:
-            check_names(dict.fromkeys(sites), tuple(drawn.draws), what="site")
-            drawn = replace(drawn, draws={name: drawn.draws[name] for name in sites})
-        self._fitted = now
-        if not return_datatree:
-            return flat_draws(drawn.draws)
-        return account.posterior_tree(self._setup, drawn, now)
+        drawn, self._fitted = fitting.more(self._setup, before, data, rng_key, count, sites)
+        tree = account.posterior_tree(self._setup, drawn, self._fitted)
+        return tree if return_datatree else flat_draws(drawn.draws)
 
     def reweighted(self, *, num_samples: int | None = None, rng_key: KeyLike | None = None) -> Self:
         """A model with draws of the posterior itself, where those of a guide can be made such.
