@@ -72,7 +72,8 @@ def _draw(lik, known, learned, figure):
     times = np.linspace(0.51, 4.0, 400)
     for code, colour in ((1.0, "#0072B2"), (-1.0, "#D55E00")):
         pairs = np.stack([times, np.full_like(times, code)], -1)
-        closed, net = (np.exp(fn(**TRUTH).log_prob(pairs)) for fn in (DriftDiffusion, lik))
+        laws = DriftDiffusion(*TRUTH.values()), lik(**TRUTH)
+        closed, net = (np.exp(law.log_prob(pairs)) for law in laws)
         right.plot(times, closed, color=colour, lw=3, alpha=0.35, label=f"{code:+g}, closed form")
         right.plot(times, net, color=colour, lw=1, ls="--", label=f"{code:+g}, net")
     right.set(xlabel="time in seconds", ylabel="density of time and choice")
