@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-_SHARING = "aimz.model.impact_model"
+_SHARING = ("aimz.model.impact_model", "aimz.model.described")
 
 
 @pytest.fixture(autouse=True)
 def _names_of_the_examples(
     request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]
 ) -> Iterator[None]:
-    """Give the examples of one module the names that they go on from, and no other."""
+    """Give the examples of the facade the names that they go on from, and no other."""
     shares = hasattr(request.node, "dtest") and request.node.name.startswith(_SHARING)
     if shares:
         doctest_namespace.update(_first_block())
@@ -36,6 +36,6 @@ def _first_block() -> dict[str, Any]:
     source = "".join(part.source for part in block if not isinstance(part, str))
     file = "<examples of ImpactModel>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    names: dict[str, Any] = {"__name__": _SHARING}
+    names: dict[str, Any] = {"__name__": _SHARING[0]}
     exec(compile(source, file, "exec"), names)  # noqa: S102  # our own docstring
     return names

@@ -20,13 +20,13 @@ from aimz.choices import check_switches
 from aimz.data import values_of
 from aimz.effects import Effect, changes_of, question_of
 from aimz.errors import Note
-from aimz.identification import Assumptions, assumptions_of
 from aimz.inference import Fit, Settings, check_settings
-from aimz.kernel import KernelSpec, read_signature
+from aimz.kernel import read_signature
 from aimz.kernels import kernel_named
 from aimz.libraries import xr
-from aimz.model import account, again, asking, criticising, fitting, graphing, predicting, saving
+from aimz.model import account, again, asking, criticising, fitting, predicting, saving
 from aimz.model.copying import Portable
+from aimz.model.described import Described
 from aimz.model.fitting import Data
 from aimz.model.metadata_routing import Routed
 from aimz.model.notes import SAID_ONCE, notes_on_key, show
@@ -52,7 +52,7 @@ _MODELS: weakref.WeakSet[ImpactModel] = weakref.WeakSet()
 _IN_MEMORY: dict[str, Any] = {"store": "memory", "progress": False}
 
 
-class ImpactModel(OverTime, Routed, Portable):
+class ImpactModel(Described, OverTime, Routed, Portable):
     """A NumPyro model as an estimator: fit, predict, and ask what if.
 
     Parameters
@@ -1153,106 +1153,6 @@ class ImpactModel(OverTime, Routed, Portable):
         return effect
 
     # ------------------------------------------------------------- accounting
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        """Structure of the kernel as the fit saw it."""
-        return account.spec_of(self._trained(with_draws=True))
-
-    @property
-    def diagnostics_(self) -> dict[str, Any]:
-        """Health of the last fit: engine, steps, plateau and k-hat, or R-hat, ESS, divergences."""
-        return dict(self._trained(with_draws=True).fit.attrs)
-
-    @property
-    def log_evidence_(self) -> float:
-        """Log probability of the data under kernel and priors; absent where no engine gave it.
-
-        Its standard error, over runs, is `diagnostics_["log_evidence_se"]`.
-        """
-        return account.log_evidence_of(self._trained(with_draws=True))
-
-    @property
-    def n_features_in_(self) -> int:
-        """Number of columns of the input at the fit; absent where its rows are not vectors."""
-        return account.columns_of(self._trained(), self.param_input)
-
-    @property
-    def feature_names_in_(self) -> np.ndarray:
-        """Names of the columns of the input at the fit; absent where they had none."""
-        return account.column_names_of(self._trained(), self.param_input)
-
-    def is_fitted(self) -> bool:
-        """Whether the model holds a posterior."""
-        return self._fitted is not None
-
-    def assumptions(self, treatment: str, outcome: str | None = None) -> Assumptions:
-        """Say what the kernel takes for granted about an effect, and what the data say of it.
-
-        Roles follow from which site reads which argument or site: what lies between treatment and
-        outcome, what causes both, what follows from the treatment. Columns of one argument are not
-        told apart. What no kernel can say (that a covariate came before, that nothing is missing)
-        is listed as assumed.
-
-        Parameters
-        ----------
-        treatment : str
-            An argument of one value per row, or a site of rows.
-        outcome : str, optional
-            A site of rows; default the output.
-
-        Returns
-        -------
-        Assumptions
-            Tables of roles and of independences that the data can check, sentences, DOT source.
-
-        Raises
-        ------
-        InputError
-            `treatment-unknown`
-
-        Examples
-        --------
-        >>> im = ImpactModel(kernel).fit(X, y, t=t, progress=False)
-        >>> im.assumptions("t").role("X")
-        'covariate'
-        """
-        fitted = self._trained()
-        spec, outcome = account.spec_of(fitted), self.param_output if outcome is None else outcome
-        return assumptions_of(spec, treatment, outcome, account.values_of_rows(fitted))
-
-    def describe(self) -> dict[str, Any]:
-        """Account of kernel, sites, fit and health in plain Python values.
-
-        Each latent site lists its full conditional: the terms that it is drawn from, all others
-        given, and the sites that these terms read (its Markov blanket).
-        """
-        return account.account_of(self._setup, self._fitted)
-
-    def graph(self, X: RowsLike | None = None, y: ArrayLike | None = None, **kwargs: Any) -> Any:
-        """Picture of the kernel: sites, plates, distributions and what follows from what.
-
-        Parameters
-        ----------
-        X, y : array-like, optional
-            Rows and outcomes that the kernel is run on; without them, those of the fit.
-        **kwargs
-            Further arguments of the kernel.
-
-        Returns
-        -------
-        graphviz.Digraph
-            By NumPyro's `render_model`; a notebook shows it, and ``render("file")`` writes it.
-
-        Raises
-        ------
-        InputError
-            "graphviz-missing": `pip install graphviz`; "no-data": there is no fit to take rows of.
-        KernelValidationError
-            "graph": sites inside scan, which the renderer cannot draw.
-        """
-        named = self._setup.arguments(self.graph, kwargs, X, y)
-        return graphing.graph_of(fitting.problem_for(self._setup, self._fitted, named))
 
     # ------------------------------------------------------------------ files
 

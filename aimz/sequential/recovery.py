@@ -153,12 +153,7 @@ def recovery(
             y = _by_row(outcomes[number], rows)
         else:
             y = np.asarray(simulator(jax.random.fold_in(jax.random.key(key), number), truth))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AimzWarning)  # verdicts say as much
-            model.fit(X, y, rng_key=key + 1 + number, progress=False, **given)
-            found: Any = model.predict_on_batch(
-                X, return_sites=[*parameters], return_datatree=False, **given
-            )
+        found = _found(model, {**given, "X": X, "y": y}, key + 1 + number, parameters)
         verdicts.append(str(model.diagnostics_["verdict"]))
         summaries.append({name: _summary(found[name], truth[name], probability) for name in truth})
     parts = {field: _stacked(summaries, field) for field in ("mean", "rank", "covered")}
@@ -166,6 +161,15 @@ def recovery(
         {name: _line(truths[name], *(parts[f][name] for f in parts)) for name in parameters}
     ).T
     return Recovery(table, truths, parts["mean"], parts["rank"], probability, tuple(verdicts))
+
+
+def _found(model: ImpactModel, data: dict[str, Any], key: int, parameters: Sequence[str]) -> Any:
+    """Posterior draws of parameters, after a fit whose verdict is asked for by whoever calls."""
+    X, y, given = data.pop("X"), data.pop("y"), data
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AimzWarning)  # verdicts say as much
+        model.fit(X, y, rng_key=key, progress=False, **given)
+        return model.predict_on_batch(X, return_sites=[*parameters], return_datatree=False, **given)
 
 
 def _stacked(summaries: list[dict[str, Any]], field: str) -> dict[str, np.ndarray]:
