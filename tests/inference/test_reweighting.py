@@ -1,6 +1,7 @@
 """Draws of a guide, made draws of the posterior by weights, against closed forms."""
 
 import warnings
+from typing import Any
 
 import jax
 import numpy as np
@@ -140,8 +141,9 @@ def few(count):
 )
 def test_what_weights_cannot_do_is_refused(engine, attrs, code, match):
     fit = Fit({"a": np.zeros((1, 5))}, attrs=attrs, state="there")
+    problem: Any = "problem"
     with pytest.raises(InputError, match=match) as refused:
-        reweighted(engine, jax.random.key(0), "problem", fit, 100)
+        reweighted(engine, jax.random.key(0), problem, fit, 100)
     assert refused.value.code == code
     assert len(str(refused.value)) <= 240
 

@@ -15,6 +15,8 @@ def test_the_default_fit_of_the_smokers_is_right_and_says_nothing():
     # Warnings are errors here: none is the point.
     path = Path(__file__).parents[2] / "examples" / "quickstart.py"
     spec = importlib.util.spec_from_file_location("quickstart", path)
+    assert spec is not None
+    assert spec.loader is not None
     smokers = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(smokers)
     X, quit_smoking, gained = smokers.load()
