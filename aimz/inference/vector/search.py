@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import optimize
 
 from aimz.errors import AimzError
 from aimz.inference.vector.posterior import View
@@ -119,6 +118,8 @@ def minimum_of(
         if not (np.isfinite(value) and np.all(np.isfinite(gradient))):
             return _IMPOSSIBLE, np.zeros_like(point)
         return value, unit * gradient
+
+    from scipy import optimize  # long to import
 
     options = {"maxiter": _STEPS, "maxcor": _MEMORY, "ftol": 1e-13, "gtol": 1e-7}
     found = optimize.minimize(
