@@ -215,12 +215,13 @@ def _moved(evidence: Evidence) -> _Moved | None:
     logs, _ = _smoothed(logs)
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
-    centred = draws - weights @ draws
-    squares = np.maximum(weights @ centred**2, 1e-300)
+    centred = (draws - weights @ draws) / sds
+    # Where one draw has all the weight, nothing is left but rounding.
+    squares = np.maximum(weights @ centred**2, 1e-30)
     # The standard error of a standard deviation, with as many draws as the weights leave.
     kurtosis = weights @ centred**4 / squares**2
     noise = np.sqrt(np.maximum(kurtosis - 1.0, 0.0) / 4.0 * float(weights @ weights))
-    ratios, shifts = np.sqrt(squares) / sds, (weights @ draws - draws.mean(axis=0)) / sds
+    ratios, shifts = np.sqrt(squares), (weights @ draws - draws.mean(axis=0)) / sds
     columns = (evidence.numbers, ratios.tolist(), shifts.tolist(), noise.tolist())
     moved = [_Moved(*each) for each in zip(*columns, strict=True)]
     return max(moved, key=_Moved.excess)
