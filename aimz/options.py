@@ -51,11 +51,29 @@ class set_options:  # noqa: N801  # read as a function, and used in `with` as on
 def progress_bar(
     total: int | None, *, desc: str, unit: str, shown: bool, **settings: object
 ) -> Any:
-    """A bar that says what it counts; silent where the call or the process wants none."""
+    """A bar that says what it counts, and before it moves that programs are compiled.
+
+    Silent where the call or the process wants none.
+    """
     from tqdm.auto import tqdm
 
     hidden = not wants_progress(asked=shown)
-    return tqdm(total=total, desc=desc, unit=unit, disable=hidden, **settings)
+    bar: Any = tqdm(total=total, desc=f"{desc}: compiling", unit=unit, disable=hidden, **settings)
+    if not hidden:
+        _name_when_it_moves(bar, desc)
+    return bar
+
+
+def _name_when_it_moves(bar: Any, name: str) -> None:
+    """At the first step nothing is compiled any more."""
+    advance = bar.update
+
+    def update(steps: float = 1) -> Any:
+        if not bar.n:
+            bar.set_description_str(name, refresh=False)  # the other doubles the colon
+        return advance(steps)
+
+    bar.update = update
 
 
 def wants_progress(*, asked: bool) -> bool:

@@ -22,9 +22,7 @@ class Bar:
     """
 
     def __init__(self, name: str, total: int | None, *, shown: bool) -> None:
-        self.name, self.moved = name, False
-        text = f"{name}: compiling"
-        self.bar: Any = progress_bar(total, desc=text, unit="step", shown=shown, leave=False)
+        self.bar: Any = progress_bar(total, desc=name, unit="step", shown=shown, leave=False)
 
     def __enter__(self) -> Self:
         return self
@@ -39,8 +37,5 @@ class Bar:
 
     def advance(self, steps: int, text: str = "") -> None:
         """Move on, with a few words on where the fit is."""
-        if not self.moved:
-            self.moved = True
-            self.bar.set_description_str(self.name)  # the other doubles the colon
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(steps)

@@ -57,7 +57,8 @@ def plot_refutation(report: _Report, *, ax: Axes | None = None) -> Axes:
     picture.set_ylim(-len(trials) + 0.4, 0.6)
     picture.set_xlabel("effect", fontsize=PLAIN)
     picture.set_title("Does the effect behave under tests?", fontsize=TITLE, loc="left")
-    keys = f"lines: {100 * report.ci_prob:.4g}% of all draws of all refits; dots: the mean of each refit"
+    share = f"{100 * report.ci_prob:.4g}%"
+    keys = f"lines: {share} of all draws of all refits; dots: the mean of each refit"
     picture.figure.supxlabel(
         f"{keys};\nbar: what should come; band: the effect itself", fontsize=CAPTION, color=GREY
     )

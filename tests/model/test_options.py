@@ -33,6 +33,8 @@ def test_bars_say_what_they_do_and_end(im, capfd):
     shown = capfd.readouterr().err
     assert "predict: 100%" in shown
     assert "effect: 100%" in shown
+    first = shown.index("effect: compiling: ")  # what takes so long in a new process
+    assert first < shown.index("effect: 100%")
 
 
 def test_no_bar_is_shown_where_the_process_wants_none(im, capfd):
