@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-_SHARING = ("aimz.model.impact_model", "aimz.model.described")
+_SHARING = ("aimz.model.impact_model", "aimz.model.described", "aimz.model.summarising")
 
 
 @pytest.fixture(autouse=True)

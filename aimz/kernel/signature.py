@@ -51,6 +51,7 @@ RESERVED = frozenset(
         "num_samples",
         "num_steps",
         "num_warmup",
+        "on_bad_fit",
         "output_dir",
         "progress",
         "return_datatree",

@@ -161,7 +161,8 @@ def _plain(variable: xr.Variable) -> xr.Variable:
 def metrics_of(table: pd.DataFrame, name: str) -> dict[str, float]:
     """Numbers of a summary under names that MLflow takes."""
     numbers = [c for c in table.columns if table[c].dtype.kind == "f"]
-    labels = [c for c in table.columns if c not in (*numbers, "estimand", "comparison", "rows")]
+    said = ("estimand", "comparison", "rows", "fit")
+    labels = [c for c in table.columns if c not in (*numbers, *said)]
     if "contrast" in labels and table["contrast"].nunique() == 1:
         labels.remove("contrast")
     found: dict[str, float] = {}

@@ -15,7 +15,7 @@ from numpyro.contrib.control_flow import scan
 from aimz import ImpactModel, PerformanceWarning
 from aimz.execution import call as calls
 from aimz.execution import plan
-from aimz.programs import Draw, call_words, pair_words, site_key
+from aimz.programs import Draw, call_words, clear_programs, pair_words, site_key
 from aimz.programs.keys import fold_words
 from tests.support.outcomes import OUTCOMES
 
@@ -182,6 +182,7 @@ def test_two_draws_in_one_loop_are_those_that_each_would_be(
 
     def predict(pairs_from):
         monkeypatch.setattr(calls, "PAIRED_VALUES", pairs_from)
+        clear_programs()  # what is ready was decided by the other number
         drawn = model.predict_on_batch(
             rows(48), rng_key=3, in_sample=False, return_datatree=False, return_sites=["c", "y"]
         )

@@ -62,7 +62,7 @@ def test_a_site_of_any_name_may_stay_in_memory(name):
 
 
 @pytest.mark.parametrize(
-    "place", ["http://host/x", "s3://bucket/x", "ftp://host/x", "file://host/x"]
+    "place", ["http://host/x", "hdfs://host/x", "ftp://host/x", "file://host/x"]
 )
 def test_output_dir_names_no_other_machine(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
