@@ -12,9 +12,13 @@ os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 import jax
 import pytest
 
+from tests.support.tiers import thin_out
 
+
+@pytest.hookimpl(tryfirst=True)  # before marks are selected by
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that need a GPU where there is none."""
+    """Thin out large tables, and skip the tests that need a GPU where there is none."""
+    thin_out(items)
     if any(item.get_closest_marker("gpu") for item in items) and jax.default_backend() == "cpu":
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -360,6 +360,7 @@ def test_a_loaded_model_knows_its_outcomes_in_their_order(fitted, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::aimz.FitWarning")
+@pytest.mark.slow
 def test_rows_that_have_been_changed_in_place_are_no_longer_those_of_the_fit():
     own, outcomes = X.astype(np.float32), Y.astype(np.float32)
     im = ImpactModel(linear).fit_on_batch(own, outcomes, num_steps=50, progress=False)

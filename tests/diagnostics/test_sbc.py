@@ -59,6 +59,7 @@ def test_ranks_are_uniform_where_the_posterior_is_right(wide, shift, at_ends):
     assert ranks["prior_sbc"].attrs["bad_fits"] == (0 if wide == 1.0 else 120)
 
 
+@pytest.mark.slow
 def test_ranks_of_whole_numbers_are_uniform_too():
     def counts(X, y=None):
         rate = numpyro.sample("rate", dist.DiscreteUniform(0, 2))

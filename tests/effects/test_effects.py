@@ -586,6 +586,7 @@ def test_an_estimand_of_a_users_own_is_of_the_averages(X, t):
 # ------------------------------------------------------------------ silence
 
 
+@pytest.mark.slow
 def test_sums_of_large_counts_do_not_overflow(X, t):
     def kernel(X, t, y=None):
         numpyro.sample("y", dist.Poisson(5e6 * (1.0 + 0.1 * t)), obs=y)

@@ -273,6 +273,7 @@ def test_rows_out_of_order_are_refused():
     assert caught.value.code == "time-unknown"
 
 
+@pytest.mark.slow
 def test_a_fresh_model_sees_only_the_rows_before_and_is_checked_on_them():
     im = ImpactModel(regression, inference="laplace", num_samples=300)
     impact = im.impact(X, Y, intervention_time=TIMES[KNOWN], **QUIET)

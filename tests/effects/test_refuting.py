@@ -53,6 +53,7 @@ def test_a_seed_gives_the_same_refits(effect):
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.slow
 def test_the_model_stays_as_it_was(model, effect):
     draws = copy.copy(model.posterior["w"])
     effect.refute("subset", repeats=1, progress=False)

@@ -243,6 +243,7 @@ def site_of_counts(X, y=None):
         pytest.param({"flag": lambda v: v - 2**40}, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_functions_of_sites_of_counts_do_not_overflow(change):
     im = ImpactModel(site_of_counts).set_posterior_sample({"rate": np.full(2, 300.0)})
     for call in (

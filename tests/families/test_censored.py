@@ -112,6 +112,7 @@ def single(values: Any) -> Any:
     return np.asarray(values, np.float32)
 
 
+@pytest.mark.slow
 def test_tails_are_those_of_scipy_in_single_precision():
     def look(values: list[Any]) -> list[Any]:
         pairs = zip(FAMILIES, values, strict=True)

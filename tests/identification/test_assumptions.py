@@ -188,6 +188,7 @@ def test_what_is_no_variable_is_refused():
     assert error.value.code == "treatment-unknown"
 
 
+@pytest.mark.slow
 def test_a_model_is_asked_with_its_data():
     t = NOISE[0]
     m = t + NOISE[1]

@@ -66,6 +66,7 @@ def test_the_lengths_of_chains_are_those_asked_for(inference, asked, lengths):
 
 
 @pytest.mark.filterwarnings("ignore::aimz.FitWarning")  # these chains are short
+@pytest.mark.slow
 def test_an_mcmc_object_and_a_call_say_how_long_chains_are():
     im = fitted(chains(num_warmup=50, num_samples=70))
     assert im.posterior_tree["posterior"]["mean"].shape == (1, 70)
@@ -76,6 +77,7 @@ def test_an_mcmc_object_and_a_call_say_how_long_chains_are():
 
 
 @pytest.mark.filterwarnings("ignore::aimz.FitWarning")  # these chains are short
+@pytest.mark.slow
 def test_the_default_runs_chains_where_a_call_asks_for_them():
     im = fitted("auto", num_chains=2, num_warmup=30, num_samples=20)
     assert im.posterior_tree["posterior"]["mean"].shape == (2, 10)

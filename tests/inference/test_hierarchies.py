@@ -95,6 +95,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.slow
 def test_centred_groups_are_right_where_guides_fail():
     g, y = data(150, 4)
     im = ImpactModel(centred(150)).fit(np.zeros((len(y), 1)), y, g=g, progress=False)

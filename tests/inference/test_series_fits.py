@@ -242,6 +242,7 @@ def answers_are_right(case: Case, im: ImpactModel) -> None:
         is_set_inside(im, case)
 
 
+@pytest.mark.slow
 def test_a_level_is_that_of_the_dense_normal():
     case = Case(next(series for series in FITS if series.name == "local_level"))
     im = ImpactModel(local_level, num_samples=2000)

@@ -324,6 +324,7 @@ def test_settings_of_other_engines_are_refused(setting):
         ImpactModel(coin, inference="smc").fit(zeros(4), np.ones(4), **asked)
 
 
+@pytest.mark.slow
 def test_param_sites_are_said_to_keep_their_values():
     def kernel(X, y=None):
         shift = numpyro.param("shift", 0.5)

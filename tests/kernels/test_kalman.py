@@ -61,6 +61,7 @@ def test_a_history_is_held_and_goes_on(im):
     np.testing.assert_allclose(path.std(0)[KNOWN:], sd[KNOWN:], rtol=0.1)
 
 
+@pytest.mark.slow
 def test_an_intervention_and_an_effect_given_a_history(im):
     known: Any = {"condition": {"y": Y[:KNOWN]}}
     effect = im.effect(X, known, {"b": 2.5, **known}, estimand="ite", progress=False)

@@ -27,6 +27,7 @@ def law_of(kernel: Any, X: np.ndarray, **values: Any) -> Any:
     return handlers.trace(fixed).get_trace(X)["y"]["fn"]
 
 
+@pytest.mark.slow
 def test_a_season_repeats_and_adds_up_to_nothing():
     law = law_of(StructuralTimeSeries(season=4, regression=False), np.zeros((ROWS, 0)))
     paths = np.asarray(law.sample(jax.random.key(0), (20,)))

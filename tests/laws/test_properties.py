@@ -165,6 +165,7 @@ FEW = settings(
 
 @FEW
 @given(TEMPLATES, LAYOUTS, st.integers(1, 150), st.integers(0, 1000))
+@pytest.mark.slow
 def test_draws_are_those_of_one_dense_tile(template, layout, rows, seed):
     check(template, layout, rows, seed)
 

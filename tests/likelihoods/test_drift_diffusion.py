@@ -228,6 +228,7 @@ def outcome(model) -> Any:
     return np.asarray(drawn)[0, 0]
 
 
+@pytest.mark.slow
 def test_predictions_belong_to_their_rows(model):
     whole, tiled = (
         model.predict(X, treated=TREATED, store="memory", batch_size=size, progress=False)
@@ -240,6 +241,7 @@ def test_predictions_belong_to_their_rows(model):
     assert drawn[..., 0].min() > 0.25
 
 
+@pytest.mark.slow
 def test_scores_are_the_densities_of_pairs(model, outcome):
     scored = model.log_likelihood(X, outcome, treated=TREATED, store="memory", progress=False)
     v = DRAWS["drift"][:, None] + DRAWS["gain"][:, None] * TREATED
@@ -255,6 +257,7 @@ def test_effects_are_on_mean_time_and_choice(model):
     assert time < 0
 
 
+@pytest.mark.slow
 def test_a_counterfactual_keeps_the_place_of_each_response(model, outcome):
     effect = model.effect(
         X,

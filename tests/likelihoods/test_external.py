@@ -32,6 +32,7 @@ def kernel_of(lik):
     return kernel
 
 
+@pytest.mark.slow
 def test_a_function_scores_and_its_sampler_predicts():
     X = np.linspace(0, 1, 8)[:, None]
     lik = from_callable(logp, BOUNDS, sampler=sampler)

@@ -178,6 +178,7 @@ RNG = np.random.default_rng(0)
 DRAWS = {"drift": RNG.normal(0.5, 0.1, 20), "gain": RNG.normal(1, 0.1, 20)}
 
 
+@pytest.mark.slow
 def test_it_is_a_family_like_others(lik, tmp_path):
     model = ImpactModel(Kernel(lik)).set_posterior_sample(DRAWS)
     whole, tiled = (

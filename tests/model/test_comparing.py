@@ -130,6 +130,7 @@ def by_hand(kernel, **attrs):
     return model
 
 
+@pytest.mark.slow
 def test_what_is_not_known_of_an_evidence_is_said():
     kernel = with_spread(0.5)
     known = {"log_evidence": -20.0, "log_evidence_se": 0.1, "verdict": "good"}

@@ -99,6 +99,7 @@ def test_effects_and_densities_are_those_of_the_frame(im, path):
     np.testing.assert_array_equal(other_density, density)
 
 
+@pytest.mark.slow
 def test_a_fit_reads_a_file(path):
     fits = [
         ImpactModel(kernel, rng_key=0, num_samples=20).fit(

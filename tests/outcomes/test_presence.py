@@ -514,6 +514,7 @@ def test_fits_of_vectors_with_holes_are_exact(inference):
 
 
 @COUPLED
+@pytest.mark.slow
 def test_a_process_over_rows_has_missing_rows():
     distance = np.abs(np.arange(ROWS)[:, None] - np.arange(ROWS))
     covariance = np.exp(-distance / 2.0)

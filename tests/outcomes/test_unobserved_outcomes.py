@@ -114,6 +114,7 @@ def with_mediator(X, t, k, h=None, y=None):
         numpyro.sample("y", dist.Normal(2.0 * h, 1.0), obs=y)
 
 
+@pytest.mark.slow
 def test_a_masked_mediator_is_drawn_too():
     h = np.array([0.5, -999.0, 0.0, 1.0])
     k = np.array([True, False, True, True])
@@ -137,6 +138,7 @@ def pair(X, t, y=None):
         numpyro.sample("y", dist.MultivariateNormal(loc, covariance_matrix=COVARIANCE), obs=y)
 
 
+@pytest.mark.slow
 def test_a_part_that_is_missing_follows_what_is_there():
     y = np.zeros((ROWS, 2))
     y[1] = [2.0, np.nan]

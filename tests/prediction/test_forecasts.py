@@ -128,6 +128,7 @@ def test_an_autoregression_goes_on_from_its_history():
     np.testing.assert_allclose(y, np.broadcast_to(want, y.shape), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_autoregression_without_its_history_warns():
     kernel = by_name("autoregression").kernel
     im = briefly_fitted(kernel, TIME[:FITTED], Y[:FITTED])

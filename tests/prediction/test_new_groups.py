@@ -129,6 +129,7 @@ def test_two_plates_of_one_size_are_told_apart_by_an_argument():
         predicted(im, new_groups="prior")
 
 
+@pytest.mark.slow
 def test_a_latent_joint_over_the_groups_cannot_grow():
     def kernel(X, g, cover, y=None):
         a = numpyro.sample("a", dist.MultivariateNormal(jnp.zeros(len(cover)), cover))

@@ -91,6 +91,7 @@ def test_the_effect_of_quitting_depends_on_the_cigarettes(cigarettes, published,
     assert float(got.draws.mean()) == pytest.approx(published, abs=0.1)
 
 
+@pytest.mark.slow
 def test_three_populations_have_three_standard_deviations(model, data):
     def sd(**options):
         return float(ask(model, data, **options).draws.std())

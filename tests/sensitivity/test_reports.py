@@ -79,6 +79,7 @@ def test_a_difference_is_a_ratio_by_the_outcomes_spread(effect):
     assert report.e_values["e_value"].item() == pytest.approx(each.mean(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_difference_of_chances_is_a_ratio_by_its_averages():
     y = (GAIN > 0.5).astype(int)
     im = known(risky, y, TREATED)
