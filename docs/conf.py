@@ -82,9 +82,10 @@ llms_txt_description = (
 nitpicky = False
 
 
-def _is_skipped(_app: Any, _what: str, name: str, _obj: Any, skip: bool, _options: Any) -> bool:  # noqa: FBT001
-    """What scikit-learn writes for metadata routing refers to pages of its own."""
-    return skip or name.endswith("_request") or name == "get_metadata_routing"
+def _is_skipped(_app: Any, _what: str, name: str, obj: Any, skip: bool, _options: Any) -> bool:  # noqa: FBT001
+    """What comes from other libraries refers to pages of theirs."""
+    origin = getattr(getattr(obj, "fget", obj), "__module__", None) or "aimz"
+    return skip or name.endswith("_request") or not origin.startswith("aimz")
 
 
 def _write_text(visitor: Any, node: Any) -> None:
