@@ -5,7 +5,6 @@ objective". A mean-field normal is fitted to the average of the energy at fixed 
 linear response of its mean gives the covariances that a mean field has not.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,14 +15,14 @@ import numpy as np
 from aimz.arrays import Seed
 from aimz.errors import FitWarning, Note
 from aimz.inference.binding import check_draws, param_notes
-from aimz.inference.engine import Draws, Fit, Problem, Settings
+from aimz.inference.engine import Fit, Problem, Settings
 from aimz.inference.vector.normal_fit import (
     RIVAL,
+    NormalFit,
     draws_of,
     judged_normal,
     modes_note,
     root_of,
-    weighed_draws,
 )
 from aimz.inference.vector.posterior import VectorPosterior, View
 from aimz.inference.vector.search import (
@@ -51,7 +50,7 @@ _STARTS = 4
 
 
 @dataclass(frozen=True)
-class DADVI:
+class DADVI(NormalFit):
     """Deterministic variational inference: pass it as `inference=`, or its name "dadvi".
 
     There is no learning rate and no question whether it has converged: a quasi-Newton search of a
@@ -129,23 +128,6 @@ class DADVI:
         draws = draws_of(posterior, jax.random.fold_in(key, 3), found.loc, root, count)
         check_draws(problem.spec.latents, draws, self.name)
         return Fit(draws, {}, {}, attrs, kept, posterior.params, tuple(notes))
-
-    def draw(
-        self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int
-    ) -> Mapping[str, Any]:
-        """More draws of the normal; see `Engine`."""
-        key = jax.random.fold_in(as_key(rng_key), 4)
-        state = fit.state
-        posterior = VectorPosterior(self.name, problem, key, state["params"])
-        return draws_of(posterior, key, state["loc"], state["root"], num_samples)
-
-    def weighed(
-        self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int
-    ) -> tuple[Draws, np.ndarray]:
-        """Fresh draws of the normal, and log p - log q of each; see `WeighingEngine`."""
-        key, state = jax.random.fold_in(as_key(rng_key), 5), fit.state
-        posterior = VectorPosterior(self.name, problem, key, state["params"])
-        return weighed_draws(posterior, key, state["loc"], state["root"], num_samples)
 
 
 class _Found(NamedTuple):

@@ -1,7 +1,6 @@
 """Laplace's method: the mode of the posterior, and the curvature there as a normal's precision."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +9,15 @@ import numpy as np
 
 from aimz.arrays import Seed
 from aimz.inference.binding import check_draws, param_notes
-from aimz.inference.engine import Draws, Fit, Problem, Settings
+from aimz.inference.engine import Fit, Problem, Settings
 from aimz.inference.evidence import why_no_evidence
 from aimz.inference.vector.normal_fit import (
     RIVAL,
+    NormalFit,
     draws_of,
     judged_normal,
     modes_note,
     root_of,
-    weighed_draws,
     weighted_evidence,
 )
 from aimz.inference.vector.posterior import VectorPosterior
@@ -44,7 +43,7 @@ _SAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Laplace:
+class Laplace(NormalFit):
     """Laplace's approximation: pass it as `inference=`, or its name "laplace".
 
     The mode on the unconstrained scale, found by a quasi-Newton search from several starts, and a
@@ -120,23 +119,6 @@ class Laplace:
         draws = draws_of(posterior, jax.random.fold_in(key, 3), best.point, root, count)
         check_draws(problem.spec.latents, draws, self.name)
         return Fit(draws, {}, {}, attrs, state, posterior.params, tuple(notes))
-
-    def draw(
-        self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int
-    ) -> Mapping[str, Any]:
-        """More draws of the normal; see `Engine`."""
-        key = jax.random.fold_in(as_key(rng_key), 4)
-        state = fit.state
-        posterior = VectorPosterior(self.name, problem, key, state["params"])
-        return draws_of(posterior, key, state["loc"], state["root"], num_samples)
-
-    def weighed(
-        self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int
-    ) -> tuple[Draws, np.ndarray]:
-        """Fresh draws of the normal, and log p - log q of each; see `WeighingEngine`."""
-        key, state = jax.random.fold_in(as_key(rng_key), 5), fit.state
-        posterior = VectorPosterior(self.name, problem, key, state["params"])
-        return weighed_draws(posterior, key, state["loc"], state["root"], num_samples)
 
 
 def _minima(

@@ -1,25 +1,28 @@
 """What Laplace and DADVI share: a normal over the vector, its draws, its health."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
+from aimz.arrays import Seed
 from aimz.errors import AimzError, FitWarning, Note
 from aimz.inference import health
-from aimz.inference.engine import Draws
+from aimz.inference.engine import Draws, Fit, Problem
 from aimz.inference.normal import CLOSE, GLANCE, Look, around_normal, numbers_at, numbers_of
 from aimz.inference.vector.posterior import VectorPosterior, View, values_at
+from aimz.programs import as_key
 
 __all__ = [
     "RIVAL",
+    "NormalFit",
     "draws_of",
     "judged_normal",
     "modes_note",
     "root_of",
-    "weighed_draws",
     "weighted_evidence",
 ]
 
@@ -38,6 +41,28 @@ def root_of(covariance: np.ndarray, what: str) -> np.ndarray:
     return root
 
 
+class NormalFit:
+    """More draws of an engine whose posterior is one normal over the vector."""
+
+    name: ClassVar[str]
+
+    def draw(
+        self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int
+    ) -> Mapping[str, Any]:
+        """More draws of the normal; see `Engine`."""
+        key, state = jax.random.fold_in(as_key(rng_key), 4), fit.state
+        posterior = VectorPosterior(self.name, problem, key, state["params"])
+        return draws_of(posterior, key, state["loc"], state["root"], num_samples)
+
+    def weighed(
+        self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int
+    ) -> tuple[Draws, np.ndarray]:
+        """Fresh draws of the normal, and log p - log q of each; see `WeighingEngine`."""
+        key, state = jax.random.fold_in(as_key(rng_key), 5), fit.state
+        posterior = VectorPosterior(self.name, problem, key, state["params"])
+        return _weighed_draws(posterior, key, state["loc"], state["root"], num_samples)
+
+
 def draws_of(
     posterior: VectorPosterior, key: jax.Array, loc: np.ndarray, root: np.ndarray, count: int
 ) -> Draws:
@@ -47,7 +72,7 @@ def draws_of(
     return posterior.draws((loc + noise @ root.T)[None])
 
 
-def weighed_draws(
+def _weighed_draws(
     posterior: VectorPosterior, key: jax.Array, loc: np.ndarray, root: np.ndarray, count: int
 ) -> tuple[Draws, np.ndarray]:
     """Draws of a normal, (1, draw, ...), and log p - log q of each."""
