@@ -204,7 +204,7 @@ def rate_of_effects(
     Raises
     ------
     InputError
-        `option-unknown`
+        `not-finite`, `option-unknown`, `rows-mismatch`
 
     Examples
     --------
@@ -212,7 +212,7 @@ def rate_of_effects(
     0.25
     """
     check_choice(weighting, "weighting", ("toc", "qini"))
-    scores, values = np.asarray(score, np.float64), np.asarray(effects, np.float64)
+    scores, values = _by_row(score, effects)
     shares = np.asarray(percentiles, np.float64)
     curve = []
     for threshold in np.percentile(scores, shares):
@@ -278,7 +278,7 @@ def calibration(
     -------
     DataFrame
         For each group its rows, the mean score, the difference of the arms' means, its standard
-        error, and how many of these lie between.
+        error, and how many of these lie between; NaN where an arm has one row, or no spread.
 
     Raises
     ------
@@ -299,10 +299,10 @@ def calibration(
         if not all(len(part) for part in parts):
             raise _one_arm(f"Group {number + 1} of {groups}")
         observed = parts[0].mean() - parts[1].mean()
-        sizes = [max(len(part), 2) for part in parts]
-        se = np.sqrt(sum(part.var() / (n - 1) for part, n in zip(parts, sizes, strict=True)))
+        is_spread = all(len(part) > 1 for part in parts)
+        se = np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)) if is_spread else np.nan
         predicted = scores[members].mean()
-        score_of = (observed - predicted) / se if se > 0 else 0.0
+        score_of = (observed - predicted) / se if se > 0 else np.nan
         rows.append((number + 1, len(members), predicted, observed, se, score_of))
     return pd.DataFrame(rows, columns=["group", "rows", "predicted", "observed", "se", "z"])
 
@@ -398,16 +398,23 @@ def _checked(
     score: ArrayLike, outcome: ArrayLike, treated: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Three arrays of one number per row, both arms among them."""
-    scores, y, arm = (np.asarray(values, np.float64) for values in (score, outcome, treated))
-    if scores.ndim != 1 or not scores.shape == y.shape == arm.shape:
-        msg = f"A score, outcomes and arms have one number per row, not {scores.shape}, {y.shape}."
-        raise InputError(msg, code="rows-mismatch")
-    if not all(np.isfinite(values).all() for values in (scores, y)):
-        msg = "Scores and outcomes are finite numbers. Leave rows without one out."
-        raise InputError(msg, code="not-finite")
+    scores, y, arm = _by_row(score, outcome, treated)
     if {*np.unique(arm)} != {0.0, 1.0}:
         raise _one_arm("What says who was treated")
     return scores, y, arm
+
+
+def _by_row(*given: ArrayLike) -> list[np.ndarray]:
+    """Arrays of one finite number per row each."""
+    arrays = [np.asarray(values, np.float64) for values in given]
+    if arrays[0].ndim != 1 or len({array.shape for array in arrays}) > 1:
+        shapes = ", ".join(str(array.shape) for array in arrays)
+        msg = f"Scores, outcomes and arms have one number per row, and not {shapes}."
+        raise InputError(msg, code="rows-mismatch")
+    if not all(np.isfinite(array).all() for array in arrays):
+        msg = "Scores and outcomes are finite numbers. Leave rows without one out."
+        raise InputError(msg, code="not-finite")
+    return arrays
 
 
 def _one_arm(what: str) -> InputError:

@@ -139,7 +139,7 @@ class Impact:
         **series
             Label along each further dimension; without labels, its number.
         """
-        chosen = [self.observed, self.predicted]
+        chosen = [self.observed, self.predicted, *([] if self.before is None else [self.before])]
         for dim, label in series.items():
             if dim not in self._others:
                 listed = ", ".join(self._others) or "none"
@@ -147,10 +147,7 @@ class Impact:
                 raise InputError(msg, code="option-unknown")
             way = "sel" if dim in self.observed.coords else "isel"
             chosen = [getattr(one, way)({dim: label}) for one in chosen]
-        before = self.before
-        if before is not None:
-            for dim, label in series.items():
-                before = getattr(before, "sel" if dim in before.coords else "isel")({dim: label})
+        before = chosen[2] if len(chosen) > 2 else None
         return replace(self, observed=chosen[0], predicted=chosen[1], before=before, again=None)
 
     # -------------------------------------------------------------- numbers
@@ -189,9 +186,13 @@ class Impact:
         check_choice(direction, "direction", tuple(_SIGNS))
         check_interval(ci_prob, ci_kind)
         time, counted = self._time, self._counted
-        actual = {"average": self._after.mean(time), "cumulative": self._after.sum(time)}
-        predicted = {"average": counted.mean(time), "cumulative": counted.sum(time)}
-        absolute = {"average": self.average, "cumulative": self.pointwise.sum(time)}
+        # A series without any outcome after the intervention has no sum, and not a sum of 0.
+        actual = {
+            "average": self._after.mean(time),
+            "cumulative": self._after.sum(time, min_count=1),
+        }
+        predicted = {"average": counted.mean(time), "cumulative": counted.sum(time, min_count=1)}
+        absolute = {"average": self.average, "cumulative": self.pointwise.sum(time, min_count=1)}
         tables = {
             "predicted": _stats(self._cells(predicted), ci_prob, ci_kind),
             "absolute": _stats(self._cells(absolute), ci_prob, ci_kind),
@@ -205,7 +206,7 @@ class Impact:
         for name, table in tables.items():
             named = {"mean": name}
             columns |= {named.get(c, f"{name}_{c}"): table[c].to_numpy() for c in table.columns}
-        beyond = (_SIGNS[direction] * cells > 0).mean(_SAMPLE)
+        beyond = (_SIGNS[direction] * cells > 0).where(cells.notnull()).mean(_SAMPLE)
         columns[f"P(effect {direction} 0)"] = beyond.values
         return pd.DataFrame(columns)
 
@@ -218,6 +219,9 @@ class Impact:
         lines = []
         for _, row in table.iterrows():
             where = "".join(f" of {dim} {label_text(row[dim])}" for dim in self._others)
+            if not row["rows"]:
+                lines.append(f"There is no {row['effect']} effect{where}: no outcome is known.")
+                continue
             texts = {
                 name: f"{form(row[name])} ({interval} {form(row[f'{name}_{kind}_lb'])} to "
                 f"{form(row[f'{name}_{kind}_ub'])})"

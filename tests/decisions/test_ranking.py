@@ -97,6 +97,24 @@ def test_calibration_holds_where_the_score_is_the_effect():
     assert calibration(3 * effect, outcome, treated)["z"].abs().max() > 10
 
 
+def test_a_group_whose_arm_is_one_row_has_no_standard_error():
+    score, outcome, treated = [1] * 3 + [2] * 4, [0, 2, 5, 1, 3, 4, 8], [0, 1, 1, 0, 0, 1, 1]
+    alone = calibration(score[:3], outcome[:3], treated[:3], groups=1).iloc[0]
+    assert (alone["observed"], np.isnan(alone["se"]), np.isnan(alone["z"])) == (3.5, True, True)
+    pair = calibration(score[3:], outcome[3:], treated[3:], groups=1).iloc[0]
+    assert pair["se"] == pytest.approx(np.sqrt(2 / 2 + 8 / 2))  # unequal variances (Welch, 1947)
+    assert pair["z"] == pytest.approx((4.0 - 2.0) / np.sqrt(5.0))
+
+
+@pytest.mark.parametrize(
+    ("effects", "code"), [([1.0, 2.0], "rows-mismatch"), ([1.0, np.nan, 2.0], "not-finite")]
+)
+def test_effects_that_are_not_one_for_each_row_are_refused(effects, code):
+    with pytest.raises(InputError) as caught:
+        rate_of_effects([3, 2, 1], effects, percentiles=[0, 50, 100])
+    assert caught.value.code == code
+
+
 def test_the_parts_of_an_interval_are_told_apart():
     rng = np.random.default_rng(0)
     effect, treated = rng.normal(size=200), rng.integers(0, 2, size=200)

@@ -160,6 +160,10 @@ def test_missing_outcomes_add_nothing():
     assert impact.summary()["rows"].tolist() == [ROWS - KNOWN - 1] * 2
     assert float(impact.average.mean()) == pytest.approx(2.0, abs=0.1)
     assert bool(impact.pointwise.isel(rows=1).isnull().all())
+    nothing = impact.window(TIMES[KNOWN + 1], TIMES[KNOWN + 1])
+    table = nothing.summary().drop(columns=["effect", "rows"])
+    assert table.isnull().all(axis=None), "a sum of nothing is no effect of 0"
+    assert nothing.to_text().startswith("There is no average effect: no outcome is known.")
     with pytest.raises(InputError) as caught:
         im.impact(X, y, intervention_time=TIMES[KNOWN], **QUIET)
     assert caught.value.code == "not-finite"
