@@ -59,7 +59,7 @@ def predict_summary(
     Raises
     ------
     InputError
-        `option-unknown`: no quantiles; `no-mean`: a site of angles or categories;
+        `option-unknown`: quantiles that are none; `no-mean`: a site of angles or categories;
         `pyarrow-missing`.
 
     Examples
@@ -165,7 +165,8 @@ class _Summaries:
             for number in range(draws.shape[2]):
                 name = f"{variable.name}[{number}]" if own else variable.name
                 values = draws[:, :, number]
-                spread = values.std(axis=1, ddof=1) if self._draws > 1 else 0 * values[:, 0]
+                # One draw has no spread, which is not one of 0.
+                spread = values.std(axis=1, ddof=1) if self._draws > 1 else np.nan * values[:, 0]
                 yield f"{name} mean", values.mean(axis=1)
                 yield f"{name} sd", spread
                 for q, found in zip(self.quantiles, np.quantile(values, self.quantiles, axis=1)):

@@ -215,6 +215,13 @@ def test_settings_that_cannot_be_are_refused(make):
         make()
 
 
+@pytest.mark.parametrize("target", [0, 1, 1.0, 0.0, -0.5, float("nan"), True, "high"])
+def test_a_target_that_is_no_probability_is_refused(target):
+    with pytest.raises(InputError, match="is no probability between 0 and 1") as caught:
+        MCLMC(target_accept_prob=target)
+    assert caught.value.code == "settings"
+
+
 def scaled(X, y=None):
     b = numpyro.sample("b", dist.Normal())
     with numpyro.plate("rows", X.shape[0]), numpyro.handlers.scale(scale=2.0):

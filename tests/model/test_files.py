@@ -181,6 +181,13 @@ def test_summaries_go_from_file_to_file(im, path, tmp_path):
     assert [place.name for place in tmp_path.iterdir()] == ["out.parquet"]
 
 
+def test_one_draw_has_no_spread():
+    im = ImpactModel(kernel).set_posterior_sample({"w": W[:1]})
+    table = im.predict_summary(X[:5], t=T[:5], quantiles=(0.5,), progress=False)
+    assert table["y sd"].isnull().all()
+    np.testing.assert_array_equal(table["y mean"], table["y 50%"])
+
+
 def test_rows_keep_their_labels(im):
     labelled = X.iloc[:40].set_axis([f"shop {n}" for n in range(40)])
     table = im.predict_summary(labelled, t=T.iloc[:40].to_numpy(), progress=False)

@@ -13,7 +13,7 @@ from aimz.inference import health
 from aimz.inference.binding import check_draws, param_notes
 from aimz.inference.engine import Fit, Problem, Settings
 from aimz.inference.vector.posterior import VectorPosterior, import_blackjax
-from aimz.inference.vector.settings import check_count, check_dim
+from aimz.inference.vector.settings import check_count, check_dim, check_probability
 from aimz.programs import as_key
 
 __all__ = ["MCLMC"]
@@ -63,8 +63,7 @@ class MCLMC:
         """Refuse what cannot be."""
         for setting, least in (("chains", 1), ("warmup", 100), ("thinning", 1)):
             check_count("MCLMC", setting, getattr(self, setting), least)
-        if not 0.0 < self.target_accept_prob < 1.0:
-            check_count("MCLMC", "target_accept_prob", self.target_accept_prob, 0)
+        check_probability("MCLMC", "target_accept_prob", self.target_accept_prob)
 
     def fit(
         self,
