@@ -70,7 +70,7 @@ def _name_when_it_moves(bar: Any, name: str) -> None:
 
     def update(steps: float = 1) -> Any:
         if not bar.n:
-            bar.set_description_str(name, refresh=False)  # the other doubles the colon
+            bar.set_description_str(name)  # the other doubles the colon
         return advance(steps)
 
     bar.update = update

@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import aimz
@@ -195,12 +195,15 @@ HOLDERS: dict[str, Any] = {
     "read-only": lambda v: np.broadcast_to(v, v.shape),
     "Series": lambda v: pd.Series(v.astype(v.dtype.newbyteorder("="))),
     "xarray": lambda v: xr.DataArray(v, dims="row"),
-    "Arrow": lambda v: pa.array(v.tolist()),
+    "Arrow": lambda v: pa.array(v.tolist(), pa.uint64() if v.dtype == np.uint64 else None),
     "polars": lambda v: pl.Series(v.tolist()),
 }
 
 
 @settings(deadline=None, max_examples=150)
+@example("uint64", "Arrow", [2**63])
+@example("uint64", "polars", [2**63])
+@example("uint64", "Arrow", [0, 2**64 - 1024])
 @given(
     st.sampled_from(BITS),
     st.sampled_from(sorted(HOLDERS)),
@@ -210,7 +213,8 @@ def test_numbers_are_exact_or_refused_whatever_holds_them(dtype, holder, numbers
     kind = np.dtype(dtype)
     limits = np.iinfo(kind) if kind.kind in "iu" else np.finfo(kind)
     least, greatest = (int(limit) for limit in (limits.min, limits.max))
-    held = np.array([n for n in numbers if least <= n <= greatest] or [1]).astype(kind)
+    # Of that kind at once: small and large whole numbers together would be floats on the way.
+    held = np.array([n for n in numbers if least <= n <= greatest] or [1], kind)
     value = HOLDERS[holder](held)
     try:
         found = as_jax_sees(as_array(value, "t"), "t")
