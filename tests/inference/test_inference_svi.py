@@ -209,6 +209,7 @@ def test_minibatches_reach_the_posterior_of_all_rows():
 
 
 @pytest.mark.parametrize("rows", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_batches_of_very_many_rows_end_with_all_of_them(rows):
     X, y = data(n=rows)
     problem = problem_of(regression, X=X, y=y)

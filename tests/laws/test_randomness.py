@@ -89,6 +89,7 @@ def group_of(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize(("case", "keep"), [("changed", 10), ("fewer", 16), ("padded", 20)])
+@pytest.mark.slow
 def test_draws_of_a_row_are_its_own(name, case, keep):
     draws = draws_of(group_of(name))
     expected, got = draws["base"][name][:, :keep], draws[case][name][:, :keep]

@@ -472,6 +472,7 @@ def test_a_score_of_vectors_with_holes_is_that_of_what_is_there(kernel):
         of_the_logarithm,
     ],
 )
+@pytest.mark.slow
 def test_a_fit_of_vectors_with_holes_sees_what_is_there(kernel):
     problem, _ = problem_of(kernel, ("X", "y"), {"X": X, "y": PAIR_Y}, None, "mask")
 

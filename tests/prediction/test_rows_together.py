@@ -203,6 +203,7 @@ def test_other_rows_and_rows_that_are_only_counted_are_refused(case):
 
 
 @pytest.mark.parametrize("order", [[3, 0, 1], pytest.param([11, 4], marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_matrix_of_the_rows_asked_for_is_the_fitted_one(order):
     case = CASES[2]
     im, X, _ = remembering(case)
