@@ -128,14 +128,15 @@ def _check_faults(faults: Mapping[str, Faults], rows: slice, asked: np.ndarray |
         fault = fault_of(of_site, length_of(rows), None if asked is None else asked[rows])
         if fault is None:
             continue
-        row, (family, parameter, value) = fault
-        refusal = _REFUSALS.get(parameter, _OF_PARAMETER)
+        row, (family, parameter, value, box) = fault
+        refusal = _OUTSIDE_BOX if box else _REFUSALS.get(parameter, _OF_PARAMETER)
         raise InputError(
             refusal.text.format(
                 site=name.rpartition("\0")[2],
                 family=family,
                 parameter=parameter,
                 value=value,
+                box=box,
                 where="" if row is None else f" in row {rows.start + row}",
             ),
             code=refusal.code,
@@ -153,6 +154,12 @@ _OF_PARAMETER = _Refusal(
     "Site '{site}' is drawn from {family} with {parameter} = {value:.6g}{where}, which it "
     "cannot have. Check the scenario, or put the parameter through a link in the kernel.",
     code="parameters",
+)
+_OUTSIDE_BOX = _Refusal(
+    "Site '{site}' is drawn from {family} with {parameter} = {value:.6g}{where}, outside of the "
+    "box that it was trained in ({box}), where it knows nothing. Narrow the priors or the "
+    "scenario, or train it in a larger box.",
+    code="outside-box",
 )
 # Of faults that are none of a parameter, by their mark.
 _REFUSALS = {

@@ -20,7 +20,7 @@ from numpyro.distributions.distribution import Distribution
 from aimz.arrays import Array
 from aimz.families.law import base_distribution
 from aimz.families.table import FAMILIES
-from aimz.likelihoods import TimeAndChoice
+from aimz.likelihoods import InBox, TimeAndChoice
 
 __all__ = ["Faults", "Mark", "Point", "fault_of", "faults_of", "first_fault", "is_inside", "takes"]
 
@@ -30,6 +30,8 @@ _SLACK = 1e-5
 _SUM_SLACK = 1e-4
 # Of a border in double precision and a value in single.
 _ROUNDED = 1e-6
+# Between a parameter's name and the box that it must lie in.
+_IN = "\0"
 _ORDERED = (type(constraints.ordered_vector), type(constraints.positive_ordered_vector))
 # Of vectors, whose sums NumPyro holds to a millionth.
 _TOLERANT = (type(constraints.simplex), type(constraints.sphere), *_ORDERED)
@@ -50,13 +52,19 @@ class Faults:
     family: str
     names: tuple[str, ...]
 
+    @property
+    def has_box(self) -> bool:
+        """Whether the distribution, or a part of it, knows its parameters in a box only."""
+        return any(_IN in name for name in self.names)
+
 
 class Point(NamedTuple):
-    """A bad parameter: whose, its name and its value."""
+    """A bad parameter: whose, its name and its value, and the box that it is outside of, if any."""
 
     family: str
     parameter: str
     value: float
+    box: str = ""
 
 
 def is_inside(constraint: constraints.Constraint, value: Array, *, slack: float = 0.0) -> Any:
@@ -91,7 +99,7 @@ def is_inside(constraint: constraints.Constraint, value: Array, *, slack: float 
     inside = value == value  # noqa: PLR0124  # NaN
     if isinstance(constraint, type(constraints.circular)):  # angles go around
         return inside
-    if isinstance(constraint, TimeAndChoice):
+    if isinstance(constraint, TimeAndChoice | InBox):
         return constraint.takes(value)
     if isinstance(constraint, type(constraints.multinomial(1))):
         total = constraint.upper_bound
@@ -260,7 +268,8 @@ def fault_of(
     if not code.any():
         return None
     row = int(np.argmax(code > 0))
-    point = Point(faults.family, faults.names[int(code[row]) - 1], float(value[row]))
+    parameter, _, box = faults.names[int(code[row]) - 1].partition(_IN)
+    point = Point(faults.family, parameter, float(value[row]), box)
     return (row if by_row else None), point
 
 
@@ -286,7 +295,10 @@ def _checks(fn: dist.Distribution, *, is_drawn: bool) -> Iterator[tuple[str, Any
         if value is None or _is_any(constraint) or not _is_numeric(value):
             continue
         value = jnp.asarray(value)
-        yield name, ~is_inside(constraint, value, slack=_SLACK), _shown(constraint, value)
+        known = ""
+        if isinstance(constraint, InBox):
+            known = f"{_IN}{constraint.lower_bound:g} to {constraint.upper_bound:g}"
+        yield name + known, ~is_inside(constraint, value, slack=_SLACK), _shown(constraint, value)
     reach_of = FAMILIES.of[type(fn)].reach
     if is_drawn and reach_of is not None:
         reach = jnp.asarray(reach_of(fn), jnp.result_type(float))

@@ -4,6 +4,7 @@ Each is a NumPyro distribution with a density **and** draws, so that predictions
 counterfactuals work as for any other family. Nothing is extrapolated in silence.
 """
 
+from aimz.likelihoods.box import InBox
 from aimz.likelihoods.diffusion import DriftDiffusion
 from aimz.likelihoods.external import ExternalLikelihood, from_callable, from_onnx
 from aimz.likelihoods.mixture import Head, MixtureResponse
@@ -11,18 +12,21 @@ from aimz.likelihoods.nets import Training
 from aimz.likelihoods.neural import NeuralLikelihood
 from aimz.likelihoods.responses import CensoredResponse, Response, TimeAndChoice
 from aimz.likelihoods.simulations import Simulations, simulate
+from aimz.likelihoods.validation import Validation
 
 __all__ = [
     "CensoredResponse",
     "DriftDiffusion",
     "ExternalLikelihood",
     "Head",
+    "InBox",
     "MixtureResponse",
     "NeuralLikelihood",
     "Response",
     "Simulations",
     "TimeAndChoice",
     "Training",
+    "Validation",
     "from_callable",
     "from_onnx",
     "simulate",

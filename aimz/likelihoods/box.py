@@ -6,10 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions import constraints
 
+from aimz.arrays import Array
 from aimz.errors import InputError
 
-__all__ = ["Bounds", "check_box", "check_names", "is_in_box"]
+__all__ = ["Bounds", "InBox", "check_box", "check_names", "is_in_box"]
 
 
 #: A smallest and a largest value of each parameter.
@@ -17,13 +19,40 @@ type Bounds = Mapping[str, tuple[float, float]]
 _ROUNDED = 1e-5  # of the width of the box
 
 
+class InBox(constraints.Constraint):  # type: ignore[misc]  # NumPyro has no stubs
+    """One side of a box: numbers outside of it are not wrong, but nothing is known of them."""
+
+    def __init__(self, lower_bound: float, upper_bound: float) -> None:
+        self.lower_bound, self.upper_bound = lower_bound, upper_bound
+
+    def __call__(self, value: Array) -> Any:
+        return self.takes(value)
+
+    def feasible_like(self, prototype: Array) -> jax.Array:
+        return jnp.full_like(prototype, (self.lower_bound + self.upper_bound) / 2)
+
+    def tree_flatten(self) -> Any:
+        names = ("lower_bound", "upper_bound")
+        return (self.lower_bound, self.upper_bound), (names, {})
+
+    def __eq__(self, other: object) -> bool:
+        ends = (self.lower_bound, self.upper_bound)
+        return isinstance(other, InBox) and ends == (other.lower_bound, other.upper_bound)
+
+    def __hash__(self) -> int:
+        return hash((self.lower_bound, self.upper_bound))
+
+    def takes(self, value: Array) -> Any:
+        """Whether numbers lie inside, up to rounding; NaN never does."""
+        slack = _ROUNDED * (self.upper_bound - self.lower_bound)
+        return (value >= self.lower_bound - slack) & (value <= self.upper_bound + slack)
+
+
 def is_in_box(parameters: Mapping[str, Any], bounds: Bounds) -> Any:
     """Whether parameters lie in a box, up to rounding, all together."""
     inside: Any = jnp.ones((), bool)
-    for name, (low, high) in bounds.items():
-        slack = _ROUNDED * (high - low)
-        value = parameters[name]
-        inside = inside & (value >= low - slack) & (value <= high + slack)
+    for name, pair in bounds.items():
+        inside = inside & InBox(*pair).takes(parameters[name])
     return inside
 
 
@@ -55,8 +84,7 @@ def check_box(parameters: Mapping[str, Any], bounds: Bounds) -> None:
         if isinstance(parameters[name], jax.core.Tracer):
             continue
         value = np.asarray(parameters[name])
-        slack = _ROUNDED * (high - low)
-        bad = ~((value >= low - slack) & (value <= high + slack))
+        bad = ~InBox(low, high).takes(value)
         if bad.any():
             msg = (
                 f"'{name}' is {value[bad].flat[0]:g}, outside of the box that the likelihood "

@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from numpyro.distributions import constraints
 
 from aimz.errors import InputError
-from aimz.likelihoods.box import check_box, check_names, is_in_box
+from aimz.likelihoods.box import InBox, check_box, check_names, is_in_box
 from aimz.likelihoods.responses import TimeAndChoice
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class ExternalResponse(dist.Distribution):  # type: ignore[misc]  # NumPyro has 
 
     def _show_parameters(self) -> None:
         limits = self.source.bounds.items()
-        self.arg_constraints = {name: constraints.interval(*pair) for name, pair in limits}
+        self.arg_constraints = {name: InBox(*pair) for name, pair in limits}
         self.__dict__.update(self.parameters)
 
     @property

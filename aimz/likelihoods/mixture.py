@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import constraints
 
 from aimz.arrays import Array
-from aimz.likelihoods.box import is_in_box
+from aimz.likelihoods.box import InBox, is_in_box
 from aimz.likelihoods.responses import Response
 
 __all__ = ["Head", "MixtureResponse"]
@@ -59,7 +58,7 @@ class MixtureResponse(Response):
     def _show_parameters(self) -> None:
         """Parameters as attributes with limits, as those of other families, to be checked so."""
         limits = dict(zip(self.parameters, self.box, strict=True))
-        self.arg_constraints = {n: constraints.interval(*pair) for n, pair in limits.items()}
+        self.arg_constraints = {n: InBox(*pair) for n, pair in limits.items()}
         self.__dict__.update(self.parameters)
 
     def is_inside(self) -> Any:

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.errors import InputError, nearest
+from aimz.errors import InputError
 from aimz.likelihoods.box import check_box, check_names
 from aimz.likelihoods.mixture import Head, MixtureResponse
 from aimz.likelihoods.nets import Course, Examples, Training, head_of, learned
+from aimz.likelihoods.simulations import check_responses
+from aimz.likelihoods.validation import Validation, validated
 
 if TYPE_CHECKING:
     import os
@@ -53,6 +55,9 @@ class NeuralLikelihood:
     >>> lik = NeuralLikelihood.train(simulations, choices=(1,), training=brief)
     >>> lik(rate=1.0).event_shape, lik.bounds
     ((2,), {'rate': (0.5, 2.0)})
+    >>> validation = lik.validate(simulate(exponential, lik.bounds, n=500, key=1))
+    >>> validation.table[["parameter", "n"]].head(2).values.tolist()
+    [['', 500], ['rate', ...]]
 
     See Also
     --------
@@ -67,14 +72,15 @@ class NeuralLikelihood:
         shift: str | None,
         choices: Sequence[float],
         units: tuple[float, float],
-        course: Course | None = None,
+        first: tuple[float, ...] | None = None,
     ) -> None:
         self.weights = weights
         self.bounds = bounds
         self.shift = shift
         self.choices = tuple(float(code) for code in choices)
         self.units = units
-        self.course = course
+        self.course: Course | None = None
+        self.first = first  # parameters of the first simulation: held-out ones must not have them
 
     @classmethod
     def train(
@@ -112,13 +118,8 @@ class NeuralLikelihood:
         """
         training = training or Training()
         codes = np.array(choices, np.float32)
-        elapsed = simulations.outcomes[:, 0].astype(np.float64)
-        if shift is not None:
-            if shift not in simulations.bounds:
-                msg = f"'{shift}' is no parameter. {nearest(shift, simulations.bounds)}"
-                raise InputError(msg, code="simulations")
-            elapsed = elapsed - simulations.parameters[shift]
-        _check(simulations, elapsed, codes, training)
+        least = max(100, 2 * training.batch_size)
+        elapsed = check_responses(simulations, shift, codes, least)
         places = np.log(np.maximum(elapsed, 1e-6))
         units = float(places.mean()), float(places.std())
         names = [name for name in simulations.bounds if name != shift]
@@ -131,7 +132,10 @@ class NeuralLikelihood:
         )
         weights, course = learned(jax.random.key(key), examples, len(codes), training)
         bounds = dict(simulations.bounds)
-        return cls(weights, bounds=bounds, shift=shift, choices=choices, units=units, course=course)
+        first = tuple(float(simulations.parameters[name][0]) for name in bounds)
+        made = cls(weights, bounds=bounds, shift=shift, choices=choices, units=units, first=first)
+        made.course = course
+        return made
 
     def __call__(self, **parameters: ArrayLike) -> MixtureResponse:
         """The distribution of responses for some parameters, each by its name.
@@ -157,6 +161,34 @@ class NeuralLikelihood:
         shift = values[self.shift] if self.shift is not None else jnp.zeros(shape)
         return MixtureResponse(head, shift, self.choices, values, tuple(self.bounds.values()))
 
+    def validate(self, held_out: Simulations) -> Validation:
+        """Compare what the net says with simulations that it has not learned from.
+
+        If the net is right, distribution functions of times given their choices are even (PIT;
+        Dawid, 1984), and choices are as frequent as they are probable, in each region of the box.
+
+        Parameters
+        ----------
+        held_out : Simulations
+            Of `simulate` with another key, in the same box or in a part of it.
+
+        Returns
+        -------
+        Validation
+            With `table`, `to_text()` and `plot()`.
+
+        Raises
+        ------
+        InputError
+            `simulations`: fewer than 100, among them some that the net has learned from, or
+            responses that it cannot give; `outside-box`, `likelihood-parameters`.
+
+        Examples
+        --------
+        See the class.
+        """
+        return validated(self, held_out)
+
     def __repr__(self) -> str:
         names = ", ".join(self.bounds)
         return f"NeuralLikelihood({names}; shift={self.shift!r}, choices={self.choices})"
@@ -169,6 +201,7 @@ class NeuralLikelihood:
             "shift": self.shift,
             "choices": self.choices,
             "units": self.units,
+            "first": self.first,
         }
         save = _library("safetensors.numpy").save_file
         save(self.weights, Path(path), {"aimz": json.dumps(about)})
@@ -196,6 +229,7 @@ class NeuralLikelihood:
             shift=about["shift"],
             choices=about["choices"],
             units=(low, high),
+            first=None if about.get("first") is None else tuple(about["first"]),
         )
 
 
@@ -210,25 +244,3 @@ def _library(name: str) -> Any:
 def _scaled(value: Array, bounds: tuple[float, float]) -> Any:
     low, high = bounds
     return (value - low) * (2 / (high - low)) - 1
-
-
-def _check(
-    simulations: Simulations, elapsed: np.ndarray, codes: np.ndarray, training: Training
-) -> None:
-    made = np.unique(simulations.outcomes[:, 1])
-    if not set(made) <= set(codes) or 0 in codes:
-        msg = (
-            f"Simulated choices are {made[:6].tolist()}, but choices={codes.tolist()}. Name the "
-            "code of each choice, and keep 0 for no response."
-        )
-        raise InputError(msg, code="simulations")
-    if (elapsed <= 0).any():
-        msg = (
-            f"{int((elapsed <= 0).sum())} simulated times are not after the shift. Name the "
-            "parameter that is added to all times, or none."
-        )
-        raise InputError(msg, code="simulations")
-    least = max(100, 2 * training.batch_size)
-    if len(elapsed) < least:
-        msg = f"{len(elapsed)} simulations are too few: at least {least} for these settings."
-        raise InputError(msg, code="simulations")

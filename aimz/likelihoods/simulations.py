@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from aimz.errors import InputError
+from aimz.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from aimz.arrays import Array
     from aimz.likelihoods.box import Bounds
 
-__all__ = ["Simulations", "simulate"]
+__all__ = ["Simulations", "check_responses", "simulate"]
 
 
 _CHUNK = 50_000
@@ -107,6 +107,41 @@ def simulate(
         )
         raise InputError(msg, code="simulations")
     return Simulations(dict(zip(box, whole.T, strict=True)), pairs, box)
+
+
+def check_responses(
+    simulations: Simulations, shift: str | None, codes: np.ndarray, least: int
+) -> np.ndarray:
+    """Times since the shift, of responses that a likelihood can take.
+
+    Raises
+    ------
+    InputError
+        `simulations`: choices without a code, too few simulations, or times before the shift.
+    """
+    elapsed = simulations.outcomes[:, 0].astype(np.float64)
+    if shift is not None:
+        if shift not in simulations.bounds:
+            msg = f"'{shift}' is no parameter. {nearest(shift, simulations.bounds)}"
+            raise InputError(msg, code="simulations")
+        elapsed = elapsed - simulations.parameters[shift]
+    made = np.unique(simulations.outcomes[:, 1])
+    if not set(made) <= set(codes) or 0 in codes:
+        msg = (
+            f"Simulated choices are {made[:6].tolist()}, but choices={codes.tolist()}. Name the "
+            "code of each choice, and keep 0 for no response."
+        )
+        raise InputError(msg, code="simulations")
+    if (elapsed <= 0).any():
+        msg = (
+            f"{int((elapsed <= 0).sum())} simulated times are not after the shift. Name the "
+            "parameter that is added to all times, or none."
+        )
+        raise InputError(msg, code="simulations")
+    if len(elapsed) < least:
+        msg = f"{len(elapsed)} simulations are too few: at least {least} are needed here."
+        raise InputError(msg, code="simulations")
+    return elapsed
 
 
 def _checked(bounds: Bounds | None) -> dict[str, tuple[float, float]]:

@@ -5,7 +5,7 @@ follow from the arguments alone. A support that a latent decides is left to the 
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -18,7 +18,15 @@ from numpyro.distributions import constraints
 from aimz import programs
 from aimz.arrays import Array
 from aimz.errors import InputError
-from aimz.families import FAMILIES, base_distribution, density_of, is_inside
+from aimz.families import (
+    FAMILIES,
+    Faults,
+    base_distribution,
+    density_of,
+    fault_of,
+    faults_of,
+    is_inside,
+)
 from aimz.kernel import Inputs, known_outputs, spread_sites, stand_ins
 from aimz.outcomes.presence import is_there, unmasked
 
@@ -109,7 +117,7 @@ def check_reachable(kernel: Callable[..., Any], inputs: Inputs, names: Collectio
     Raises
     ------
     InputError
-        `outcome-support`.
+        `outcome-support`; `outside-box`, where all draws are outside of what a net knows.
     """
     families: dict[str, str] = {}
 
@@ -120,20 +128,23 @@ def check_reachable(kernel: Callable[..., Any], inputs: Inputs, names: Collectio
                     **arrays, **inputs.static
                 )
             families.update({n: type(base_distribution(sites[n]["fn"])).__name__ for n in names})
-            return {name: _is_possible(sites[name]) for name in names}
+            return {name: (_is_possible(sites[name]), _outside_box(sites[name])) for name in names}
 
-        first = one(keys[0])
-        step = lambda by_site, key: (jax.tree.map(jnp.logical_or, by_site, one(key)), None)  # noqa: E731
-        return jax.lax.scan(step, first, keys[1:])[0]
+        def step(before: dict[str, Any], key: jax.Array) -> tuple[dict[str, Any], None]:
+            now = one(key)
+            return {name: _together(before[name], now[name]) for name in names}, None
+
+        return jax.lax.scan(step, one(keys[0]), keys[1:])[0]
 
     keys = jax.random.split(jax.random.key(0), _PRIOR_DRAWS)
     try:
         by_site = programs.compile_program(look, inputs.arrays, keys)(inputs.arrays, keys)
     except (NotImplementedError, TypeError, ValueError):  # a prior without a sampler
         return
-    for name, possible in by_site.items():
+    for name, (possible, outside) in by_site.items():
         bad = np.argwhere(~np.asarray(possible))
         if len(bad):
+            _check_in_box(name, outside, np.asarray(possible))
             row = f" in row {bad[0][0]}" if len(bad[0]) else ""
             raise InputError(
                 f"In none of {_PRIOR_DRAWS} draws of the prior can site '{name}' be what it "
@@ -148,6 +159,38 @@ def _is_possible(site: Mapping[str, Any]) -> Any:
     fn, value = site["fn"], jnp.asarray(site["value"])
     events = tuple(range(value.ndim - fn.event_dim, value.ndim))
     return ~jnp.isneginf(density_of(fn, value)) | ~is_there(value).all(axis=events)
+
+
+def _outside_box(site: Mapping[str, Any]) -> Faults | None:
+    """Where parameters are outside of the box that a net knows; None where there is no box."""
+    faults = faults_of(site["fn"], jnp.shape(site["value"]), 0)
+    return faults if faults is not None and faults.has_box else None
+
+
+def _together(before: tuple[Any, Faults | None], now: tuple[Any, Faults | None]) -> tuple[Any, Any]:
+    """What some draw finds possible, and what all of them find outside."""
+    possible = before[0] | now[0]
+    if before[1] is None or now[1] is None:
+        return possible, None
+    code = jnp.where(now[1].code > 0, before[1].code, 0).astype(before[1].code.dtype)
+    return possible, replace(before[1], code=code)
+
+
+def _check_in_box(name: str, outside: Faults | None, possible: np.ndarray) -> None:
+    """Refuse rows whose parameters every draw of the prior puts outside of the box."""
+    if outside is None:
+        return
+    is_bad = ~possible.reshape(len(possible), -1).all(axis=1) if possible.ndim else np.array([True])
+    fault = fault_of(outside, len(is_bad), is_bad)
+    if fault is not None and fault[1].box:
+        row, (family, parameter, value, box) = fault
+        where = "" if row is None else f" in row {row}"
+        raise InputError(
+            f"All {_PRIOR_DRAWS} draws of the prior put site '{name}'{where} outside of the box of "
+            f"{family}, such as at {parameter} = {value:.4g}: it was trained in {box}. Narrow the "
+            "priors to its bounds, or train it in a larger box.",
+            code="outside-box",
+        )
 
 
 def _says_little(fn: dist.Distribution) -> bool:

@@ -22,12 +22,12 @@ WINGS = (
     *(
         "reads",
         "programs",
+        "plots",
         "likelihoods",
         "families",
         "kernels",
         "capture",
         "overlap",
-        "plots",
         "sensitivity",
         "refutation",
         "decisions",
