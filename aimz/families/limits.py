@@ -52,11 +52,6 @@ class Faults:
     family: str
     names: tuple[str, ...]
 
-    @property
-    def has_box(self) -> bool:
-        """Whether the distribution, or a part of it, knows its parameters in a box only."""
-        return any(_IN in name for name in self.names)
-
 
 class Point(NamedTuple):
     """A bad parameter: whose, its name and its value, and the box that it is outside of, if any."""

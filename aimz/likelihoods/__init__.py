@@ -4,7 +4,7 @@ Each is a NumPyro distribution with a density **and** draws, so that predictions
 counterfactuals work as for any other family. Nothing is extrapolated in silence.
 """
 
-from aimz.likelihoods.box import InBox
+from aimz.likelihoods.box import InBox, has_box
 from aimz.likelihoods.diffusion import DriftDiffusion
 from aimz.likelihoods.external import ExternalLikelihood, from_callable, from_onnx
 from aimz.likelihoods.mixture import Head, MixtureResponse
@@ -29,5 +29,6 @@ __all__ = [
     "Validation",
     "from_callable",
     "from_onnx",
+    "has_box",
     "simulate",
 ]

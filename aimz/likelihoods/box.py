@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from aimz.arrays import Array
 from aimz.errors import InputError
 
-__all__ = ["Bounds", "InBox", "check_box", "check_names", "is_in_box"]
+__all__ = ["Bounds", "InBox", "check_box", "check_names", "has_box", "is_in_box"]
 
 
 #: A smallest and a largest value of each parameter.
@@ -46,6 +47,14 @@ class InBox(constraints.Constraint):  # type: ignore[misc]  # NumPyro has no stu
         """Whether numbers lie inside, up to rounding; NaN never does."""
         slack = _ROUNDED * (self.upper_bound - self.lower_bound)
         return (value >= self.lower_bound - slack) & (value <= self.upper_bound + slack)
+
+
+def has_box(fn: dist.Distribution) -> bool:
+    """Whether a distribution, or a part of it, knows its parameters in a box only."""
+    if any(isinstance(limit, InBox) for limit in fn.arg_constraints.values()):
+        return True
+    held = (v if isinstance(v, list | tuple) else [v] for v in vars(fn).values())
+    return any(has_box(one) for some in held for one in some if isinstance(one, dist.Distribution))
 
 
 def is_in_box(parameters: Mapping[str, Any], bounds: Bounds) -> Any:

@@ -28,6 +28,7 @@ from aimz.families import (
     is_inside,
 )
 from aimz.kernel import Inputs, known_outputs, spread_sites, stand_ins
+from aimz.likelihoods import has_box
 from aimz.outcomes.presence import is_there, unmasked
 
 __all__ = ["check_outcomes", "check_reachable"]
@@ -96,9 +97,13 @@ def _observations(kernel: Callable[..., Any], inputs: Inputs) -> _Observations:
                 **arrays, **inputs.static
             )
         for name, site in trace.items():
+            is_observed = site["type"] == "sample" and site["is_observed"]
+            is_scanned = bool(site.get("_control_flow_done"))  # its first axis are no rows
+            if is_observed and not is_scanned and has_box(site["fn"]):
+                others.add(name)
             support = _support_of(site)
             if support is None:
-                if site["type"] == "sample" and site["is_observed"] and _says_little(site["fn"]):
+                if is_observed and _says_little(site["fn"]):
                     others.add(name)
                 continue
             leaves, form = jax.tree.flatten(support)
@@ -163,8 +168,9 @@ def _is_possible(site: Mapping[str, Any]) -> Any:
 
 def _outside_box(site: Mapping[str, Any]) -> Faults | None:
     """Where parameters are outside of the box that a net knows; None where there is no box."""
-    faults = faults_of(site["fn"], jnp.shape(site["value"]), 0)
-    return faults if faults is not None and faults.has_box else None
+    if not has_box(site["fn"]):
+        return None
+    return faults_of(site["fn"], jnp.shape(site["value"]), 0)
 
 
 def _together(before: tuple[Any, Faults | None], now: tuple[Any, Faults | None]) -> tuple[Any, Any]:
