@@ -127,7 +127,8 @@ def validated(likelihood: _Learned, held_out: Simulations) -> Validation:
     check_responses(held_out, likelihood.shift, codes, _LEAST)
     names = list(likelihood.bounds)
     rows = np.stack([parameters[name] for name in names], -1)
-    if likelihood.first is not None and (rows == np.float32(likelihood.first)).all(-1).any():
+    first = None if likelihood.first is None else np.array(likelihood.first, np.float32)
+    if first is not None and (rows == first).all(-1).any():
         msg = (
             "Among the held-out simulations are some that the net has learned from. Simulate "
             "with another key."
