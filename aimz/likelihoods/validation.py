@@ -214,14 +214,15 @@ def _masses(likelihood: _Learned, sets: np.ndarray) -> np.ndarray:
     """Integrals of the density over times and choices, by the trapezoidal rule on log times."""
 
     @jax.jit
-    def look(sets: Array) -> tuple[Any, Any, Any]:
+    def look(sets: Array, codes: Array) -> tuple[Any, Any, Any]:  # constants would be folded: slow
         law = likelihood(**dict(zip(likelihood.bounds, sets.T, strict=True)))
         locs, scales = law.head.locs, law.head.scales
         ends = ((locs - 20 * scales).min((-1, -2)), (locs + 20 * scales).max((-1, -2)))
         times = law.shift + jnp.exp(jnp.linspace(*ends, _PLACES))
-        pairs = [jnp.stack([times, jnp.full_like(times, code)], -1) for code in law.codes]
+        pairs = [jnp.stack([times, jnp.full_like(times, code)], -1) for code in codes]
         return times, law.shift, sum(jnp.exp(law.log_prob(pair)) for pair in pairs)
 
-    times, shift, density = (np.asarray(part, np.float64) for part in look(sets))
+    codes = np.array(likelihood.choices, np.float32)
+    times, shift, density = (np.asarray(part, np.float64) for part in look(sets, codes))
     masses: np.ndarray = np.trapezoid(density, times - shift, axis=0)  # places as they are rounded
     return masses
