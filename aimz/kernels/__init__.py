@@ -6,20 +6,36 @@ from aimz.kernels.over_time import (
     StructuralTimeSeries,
     SyntheticControl,
 )
+from aimz.kernels.regressions import GLM, Flexible, Hierarchical, Linear
 from aimz.kernels.series import kalman
+from aimz.kernels.standard import OutcomeUnits, standard
 
 __all__ = [
+    "GLM",
     "DifferenceInDifferences",
+    "Flexible",
+    "Hierarchical",
+    "Linear",
+    "OutcomeUnits",
     "StructuralTimeSeries",
     "SyntheticControl",
     "difference_in_differences",
+    "flexible",
+    "glm",
+    "hierarchical",
     "kalman",
     "kernel_named",
+    "linear",
+    "standard",
     "structural_time_series",
     "synthetic_control",
 ]
 
 # As functions that make them, for those who write kernels in small letters.
+linear = Linear
+glm = GLM
+hierarchical = Hierarchical
+flexible = Flexible
 structural_time_series = StructuralTimeSeries
 synthetic_control = SyntheticControl
 difference_in_differences = DifferenceInDifferences

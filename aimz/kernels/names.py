@@ -10,11 +10,16 @@ from aimz.kernels.over_time import (
     StructuralTimeSeries,
     SyntheticControl,
 )
+from aimz.kernels.regressions import GLM, Flexible, Hierarchical, Linear
 
 __all__ = ["kernel_named"]
 
 
 _NAMED: dict[str, Callable[..., Any]] = {
+    "linear": Linear,
+    "glm": GLM,
+    "hierarchical": Hierarchical,
+    "flexible": Flexible,
     "structural_time_series": StructuralTimeSeries,
     "synthetic_control": SyntheticControl,
     "difference_in_differences": DifferenceInDifferences,

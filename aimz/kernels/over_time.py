@@ -1,7 +1,7 @@
 """Ready-made kernels for an intervention at a time: plain NumPyro, to be read and changed.
 
 Each is an object with its settings, which is called like any kernel. None reads the outcome's scale
-from the data: a latent unit finds it, and everything else is in that unit.
+from the data: a latent unit finds it, or settings give it.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from aimz.errors import InputError
 from aimz.kernels.series import kalman
+from aimz.kernels.standard import OutcomeUnits, observed
 
 __all__ = ["DifferenceInDifferences", "StructuralTimeSeries", "SyntheticControl"]
 
@@ -128,28 +129,32 @@ class SyntheticControl:
             numpyro.sample("y", dist.Normal(X @ weights, noise), obs=y)
 
 
-@dataclass(frozen=True)
-class DifferenceInDifferences:
+@dataclass(frozen=True, kw_only=True)
+class DifferenceInDifferences(OutcomeUnits):
     """A panel of units and times: an effect of treatment beside those of each unit and time.
 
     `unit` and `time` are codes of rows from 0, and `treated` is 1 where a unit is treated then.
     Ask `im.effect(X, {"treated": 0}, {"treated": 1}, treatment="treated", estimand="att", ...)`.
     One effect is the same for all, which is an assumption where treatment begins at several times.
+    Units and times have wide priors of a fixed size, as the fixed effects of least squares.
 
     Parameters
     ----------
     units, times : int
         How many there are.
+    loc, unit : float
+        Standard units of the outcome: `aimz.kernels.standard(y=y)`.
 
     Notes
     -----
-    Sites: `base`, `of_unit`, `of_time`, `effect`, `noise`, their scales, `y`. `X` is not read.
+    Sites: `base`, `of_unit` and `of_time`, which add up to 0, `effect`, `noise`, `y`. `X` is not
+    read.
 
     Examples
     --------
     >>> from aimz import ImpactModel
-    >>> ImpactModel("difference_in_differences", units=20, times=8).kernel
-    DifferenceInDifferences(units=20, times=8)
+    >>> ImpactModel("difference_in_differences", units=20, times=8).kernel.times
+    8
     """
 
     units: int
@@ -163,15 +168,9 @@ class DifferenceInDifferences:
         treated: jax.Array,
         y: ArrayLike | None = None,
     ) -> None:
-        size = numpyro.sample("size", dist.LogNormal(0.0, 5.0))
-        base = numpyro.sample("base", dist.Normal(0.0, 20.0))
-        effect = numpyro.sample("effect", dist.Normal(0.0, 5.0))
-        noise = numpyro.sample("noise", dist.HalfNormal(1.0))
-        scales = numpyro.sample("scales", dist.HalfNormal(2.0).expand([2]).to_event(1))
-        with numpyro.plate("units", self.units):
-            of_unit = numpyro.sample("of_unit", dist.Normal())
-        with numpyro.plate("times", self.times):
-            of_time = numpyro.sample("of_time", dist.Normal())
-        mean = base + scales[0] * of_unit[unit] + scales[1] * of_time[time] + effect * treated
-        with numpyro.plate("rows", X.shape[0]):
-            numpyro.sample("y", dist.Normal(size * mean, size * noise), obs=y)
+        del X
+        base = numpyro.sample("base", dist.Normal(0.0, 3.0))
+        effect = numpyro.sample("effect", dist.Normal(0.0, 3.0))
+        of_unit = numpyro.sample("of_unit", dist.ZeroSumNormal(3.0, (self.units,)))
+        of_time = numpyro.sample("of_time", dist.ZeroSumNormal(3.0, (self.times,)))
+        observed(self, base + of_unit[unit] + of_time[time] + effect * treated, y)

@@ -19,6 +19,7 @@ from aimz.inference import (
     VariationalEngine,
     more_draws,
 )
+from aimz.kernels import OutcomeUnits
 from aimz.model.setup import KeyLike, Setup
 from aimz.prediction import Fitted, Use, check_same_data, fitted_on, problem_of
 from aimz.results import check_labels
@@ -37,6 +38,9 @@ __all__ = [
     "step",
     "variational",
 ]
+
+
+_TELLING = 20  # rows whose mean and spread say what the units are
 
 
 class _NoResultError(InputError, AttributeError):
@@ -75,6 +79,7 @@ def fit(
     state = None if before is None else before.fit.state
     known = None if before is None or state is None else before.known
     problem, arguments = _problem(setup, data, known)
+    _check_units(setup, problem)
     done = engine.fit(setup.key(rng_key, Use.FIT), problem, settings, state=state)
     notes = _passed((*problem.notes, *done.notes), on_bad_fit)
     return replace(fitted_on(problem, arguments, done), course=settings), notes
@@ -98,6 +103,8 @@ def step(
     before = last if last is not None and last.fit.state is not None else None
     problem, arguments = _problem(setup, data, before.known if before else None)
     steps = before.steps if before else 0
+    if before is None:
+        _check_units(setup, problem)
     key = setup.key(rng_key, Use.STEP, steps)
     state, loss = engine.step(key, problem, before.fit.state if before else None)
     moved = replace(before.fit, state=state) if before else Fit(draws={}, state=state)
@@ -226,3 +233,10 @@ def _problem(setup: Setup, data: Data, known: Known | None = None) -> tuple[Prob
     )
     check_labels(problem.spec, setup.schema(1, 0))
     return problem, arguments
+
+
+def _check_units(setup: Setup, problem: Problem) -> None:
+    """Refuse data in other units than a ready-made kernel's priors; a few rows cannot say."""
+    if isinstance(setup.kernel, OutcomeUnits) and problem.inputs.rows >= _TELLING:
+        arrays = problem.inputs.arrays
+        setup.kernel.check(*(arrays.get(name) for name in setup.names))

@@ -18,6 +18,7 @@ SLOW = {
     "decisions.md",
     "evidence.md",
     "health.md",
+    "kernels.md",
     "learning.md",
     "likelihoods.md",
     "impact.md",

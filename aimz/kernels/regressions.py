@@ -1,0 +1,224 @@
+"""Ready-made regressions, with and without a treatment: plain NumPyro, to be read and changed.
+
+Each is an object with its settings, which is called like any kernel. Priors are in standard units
+(`aimz.kernels.standard`).
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax.typing import ArrayLike
+
+from aimz.errors import InputError
+from aimz.kernels.standard import Standard, observed
+
+__all__ = ["GLM", "Flexible", "Hierarchical", "Linear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Standard):
+    """A linear regression with normal noise.
+
+    Parameters
+    ----------
+    treatment : str, optional
+        Name of the argument for the treatment, which has an effect of its own.
+    prior_scale : float
+        Standard deviation of the coefficients' normal prior.
+    center, scale, loc, unit : optional
+        Standard units: `aimz.kernels.standard(X, y)`.
+
+    Notes
+    -----
+    Sites: `base`, `slope` (by column), `effect`, `noise`, `y`. Without settings the data are
+    in standard units; a fit refuses data that are far from them (`not-standard`).
+
+    Examples
+    --------
+    >>> from aimz import ImpactModel
+    >>> ImpactModel("linear", treatment="t").kernel.treatment
+    't'
+    """
+
+    treatment: str | None = None
+    prior_scale: float = 2.0
+
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the kernel's arguments that settings give."""
+        return () if self.treatment is None else (self.treatment,)
+
+    def __call__(self, X: jax.Array, y: ArrayLike | None = None, **named: jax.Array) -> None:
+        columns = self.columns(X)
+        prior = dist.Normal(0.0, self.prior_scale)
+        mean = numpyro.sample("base", dist.Normal(0.0, 3.0))
+        mean += columns @ numpyro.sample("slope", prior.expand([X.shape[1]]).to_event(1))
+        if self.treatment is not None:
+            mean += numpyro.sample("effect", prior) * named[self.treatment]
+        observed(self, mean, y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GLM(Linear):
+    """A generalised linear regression: normal, or Bernoulli by logits, or Poisson by a log rate.
+
+    Parameters
+    ----------
+    family : {"normal", "bernoulli", "poisson"}
+        Of the outcome.
+    treatment, prior_scale, center, scale, loc, unit : optional
+        As of `Linear`; `loc` and `unit` are for a normal outcome only.
+
+    Notes
+    -----
+    Sites: `base`, `slope`, `effect`, `y`, and `noise` of a normal outcome.
+
+    Examples
+    --------
+    >>> from aimz import ImpactModel
+    >>> ImpactModel("glm", family="poisson").kernel.family
+    'poisson'
+    """
+
+    family: str = "normal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hierarchical(Standard):
+    """A regression whose level, and effect of a treatment, differ between groups.
+
+    What groups have in common is learned from all of them, and each is drawn towards it.
+
+    Parameters
+    ----------
+    groups : int
+        How many there are.
+    group : str
+        Name of the argument for the groups' codes, from 0.
+    treatment : str, optional
+        Name of the argument for the treatment.
+    family : {"normal", "bernoulli", "poisson"}
+        Of the outcome.
+    center, scale, loc, unit : optional
+        As of `Linear`.
+
+    Notes
+    -----
+    Sites: `base`, `slope`, `level_spread`, `level` (by group), `effect`, `effect_spread`,
+    `effect_beyond` (by group), `noise`, `y`.
+
+    Examples
+    --------
+    >>> from aimz import ImpactModel
+    >>> ImpactModel("hierarchical", groups=8, group="school", treatment="t").kernel.arguments()
+    ('school', 't')
+    """
+
+    groups: int
+    group: str = "group"
+    treatment: str | None = None
+    family: str = "normal"
+
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the kernel's arguments that settings give."""
+        return (self.group,) if self.treatment is None else (self.group, self.treatment)
+
+    def __call__(self, X: jax.Array, y: ArrayLike | None = None, **named: jax.Array) -> None:
+        group, prior = named[self.group], dist.Normal(0.0, 2.0)
+        base = numpyro.sample("base", dist.Normal(0.0, 3.0))
+        slope = numpyro.sample("slope", prior.expand([X.shape[1]]).to_event(1))
+        spread = numpyro.sample("level_spread", dist.HalfNormal(1.0))
+        with numpyro.plate("groups", self.groups):
+            level = numpyro.sample("level", dist.Normal(0.0, spread))
+        mean = base + self.columns(X) @ slope + level[group]
+        if self.treatment is not None:
+            effect = numpyro.sample("effect", prior)
+            spread = numpyro.sample("effect_spread", dist.HalfNormal(0.5))
+            with numpyro.plate("groups", self.groups):
+                beyond = numpyro.sample("effect_beyond", dist.Normal(0.0, spread))
+            mean += (effect + beyond[group]) * named[self.treatment]
+        observed(self, mean, y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flexible(Standard):
+    """A curved regression, and an effect of a treatment that varies with the columns.
+
+    The outcome is a prognosis plus the effect times the treatment (centred), both functions of the
+    columns: a line and random waves (Rahimi and Recht, 2007). How much the effect varies
+    has a prior near zero of its own, so that it varies only where the data say so: the idea of
+    Bayesian causal forests (Hahn et al., 2020, doi:10.1214/19-BA1195).
+
+    Parameters
+    ----------
+    treatment : str
+        Name of the argument for the treatment, 0 or 1.
+    propensity : str, optional
+        Name of an argument for each row's chance of treatment, which then is a column of the
+        prognosis, and what the treatment is centred at. It helps where rows were treated for
+        what was expected of them.
+    waves : int
+        How many in either part: half along one column each, half across all.
+    family : {"normal", "bernoulli", "poisson"}
+        Of the outcome; effects vary on the scale of logits or log rates.
+    center, scale, loc, unit : optional
+        As of `Linear`.
+
+    Notes
+    -----
+    Sites: `base`, `effect`, for each of the two parts coefficients and their spreads
+    (`prognosis_line`, `prognosis_wave`, `variation_line`, `variation_wave`), `noise`, `y`.
+
+    Examples
+    --------
+    >>> from aimz import ImpactModel
+    >>> ImpactModel("flexible", treatment="t").kernel.waves
+    40
+    """
+
+    treatment: str = "t"
+    propensity: str | None = None
+    waves: int = 40
+    family: str = "normal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.waves, int) or self.waves < 1:
+            msg = f"waves= is a number of waves, at least 1, not {self.waves!r:.40}."
+            raise InputError(msg, code="option-unknown")
+
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the kernel's arguments that settings give."""
+        return (self.treatment,) if self.propensity is None else (self.treatment, self.propensity)
+
+    def __call__(self, X: jax.Array, y: ArrayLike | None = None, **named: jax.Array) -> None:
+        columns, center = self.columns(X), 0.5
+        behind = columns
+        if self.propensity is not None:
+            center = named[self.propensity]
+            behind = jnp.column_stack([columns, 4.0 * center - 2.0])
+        prognosis = numpyro.sample("base", dist.Normal(0.0, 3.0))
+        prognosis += _surface("prognosis", behind, self.waves, 1.0)
+        effect = numpyro.sample("effect", dist.Normal(0.0, 1.0))
+        effect += _surface("variation", columns, self.waves, 0.25)
+        observed(self, prognosis + effect * (named[self.treatment] - center), y)
+
+
+def _surface(name: str, columns: jax.Array, count: int, size: float) -> jax.Array:
+    """A function of the columns, by row: a line, and waves along single columns and across."""
+    width = columns.shape[1]
+    seeded = np.random.default_rng(0)  # the same waves in each call
+    directions = seeded.normal(size=(width, count))
+    number = np.arange(count)
+    along = number // 2 % width == np.arange(width)[:, None]  # the column of each even one
+    directions *= np.where(number % 2 == 0, along, width**-0.5)
+    turns = columns @ directions.astype(np.float32) + seeded.uniform(0.0, 2 * np.pi, count)
+    mean = jnp.zeros(columns.shape[0])
+    for part, basis in (("line", columns), ("wave", 2**0.5 * jnp.cos(turns))):
+        spread = numpyro.sample(f"{name}_{part}_spread", dist.HalfNormal(size))
+        each = dist.Normal(0.0, spread * basis.shape[1] ** -0.5)
+        mean += basis @ numpyro.sample(f"{name}_{part}", each.expand([basis.shape[1]]).to_event(1))
+    return mean

@@ -1,0 +1,200 @@
+"""Standard units, in which the ready-made regressions state their priors.
+
+They are constants of a kernel, computed once: a statistic of the rows inside a kernel would be
+another one for other rows.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpy.typing import ArrayLike
+
+from aimz.errors import InputError
+
+__all__ = ["OutcomeUnits", "Standard", "observed", "standard"]
+
+
+_FAMILIES = ("normal", "bernoulli", "poisson")
+# A column's or outcome's mean and standard deviation, beyond which priors would not fit it.
+_MEAN, _LEAST, _MOST = 3.0, 0.1, 5.0
+
+
+def standard(X: ArrayLike | None = None, y: ArrayLike | None = None) -> dict[str, Any]:
+    """Settings that bring columns and an outcome to standard units inside a ready-made kernel.
+
+    Columns get mean 0 and standard deviation 1; those of two values, whose rare one would be far
+    away, mean 0 and distance 1 (Gelman, 2008, doi:10.1002/sim.3107).
+
+    Parameters
+    ----------
+    X : array-like, shape (rows, columns), optional
+        The rows of the fit.
+    y : array-like, shape (rows,), optional
+        The outcome, where its family is normal. NaN is missing.
+
+    Returns
+    -------
+    dict
+        `center` and `scale` of the columns, `loc` and `unit` of the outcome.
+
+    Raises
+    ------
+    InputError
+        `shape`: `X` is no table.
+
+    Examples
+    --------
+    >>> from aimz.kernels import standard
+    >>> standard([[0.0, 10.0], [0.0, 30.0], [1.0, 50.0], [1.0, 30.0]], y=[1.0, 3.0, 1.0, 3.0])
+    {'center': (0.5, 30.0), 'scale': (1.0, 14.142...), 'loc': 2.0, 'unit': 1.0}
+    """
+    settings: dict[str, Any] = {}
+    if X is not None:
+        rows = np.asarray(X, np.float64)
+        if rows.ndim != 2 or not len(rows):
+            msg = f"X has shape {rows.shape}. Pass a table of rows and columns."
+            raise InputError(msg, code="shape")
+        spread = np.array([_range(column) or column.std() for column in rows.T])
+        settings["center"] = tuple(rows.mean(0).tolist())
+        settings["scale"] = tuple(np.where(spread > 0, spread, 1.0).tolist())
+    if y is not None:
+        outcome = np.asarray(y, np.float64)
+        settings["loc"] = float(np.nanmean(outcome))
+        settings["unit"] = float(np.nanstd(outcome)) or 1.0
+    return settings
+
+
+def _range(column: np.ndarray) -> float:
+    """Distance of the values of a column that has two; 0 of any other."""
+    low, high = column.min(), column.max()
+    return float(high - low) if np.isin(column, (low, high)).all() else 0.0
+
+
+class _Signature:
+    """The signature of a kernel some of whose arguments are named by its settings."""
+
+    def __get__(self, kernel: Any, owner: type) -> inspect.Signature | None:
+        if kernel is None:
+            return None  # Python then reads the class itself
+        kind = inspect.Parameter.KEYWORD_ONLY
+        named = [inspect.Parameter(name, kind) for name in kernel.arguments()]
+        call = list(inspect.signature(owner.__call__).parameters.values())
+        plain = [p for p in call[1:] if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        return inspect.Signature([*plain, *named])
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeUnits:
+    """A kernel whose outcome has standard units, if its family is normal."""
+
+    loc: float = 0.0
+    unit: float = 1.0
+
+    family = "normal"
+
+    def __post_init__(self) -> None:
+        if self.family not in _FAMILIES:
+            msg = f"family={self.family!r:.40} is none of {', '.join(_FAMILIES)}."
+            raise InputError(msg, code="option-unknown")
+        if self.family != "normal" and (self.loc, self.unit) != (0.0, 1.0):
+            msg = (
+                f"loc= and unit= are of family='normal'; a {self.family} outcome has its own "
+                "units. Pass **aimz.kernels.standard(X), without y."
+            )
+            raise InputError(msg, code="option-unknown")
+        _check_units([self.loc], [self.unit])
+
+    def check(self, X: Any, y: Any) -> None:
+        """Refuse data that are far from standard units, whose priors would not fit them.
+
+        Raises
+        ------
+        InputError
+            `not-standard`.
+        """
+        del X
+        if self.family == "normal" and y is not None:
+            _check_standard("The outcome", (np.asarray(y, np.float64) - self.loc) / self.unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standard(OutcomeUnits):
+    """A regression whose columns have standard units too."""
+
+    center: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+    __signature__ = _Signature()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("center", "scale"):
+            values = np.atleast_1d(np.asarray(getattr(self, name), np.float64))
+            object.__setattr__(self, name, tuple(values.tolist()))
+        _check_units(self.center, self.scale)
+
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the kernel's arguments that settings give."""
+        return ()
+
+    def columns(self, X: Any) -> Any:
+        """The columns in standard units."""
+        if X.ndim != 2 or (self.center and X.shape[1] != len(self.center)):
+            known = f"{len(self.center)} columns" if self.center else "rows and columns"
+            msg = f"X has shape {X.shape}, and this kernel reads a table of {known}."
+            raise InputError(msg, code="shape")
+        return (X - jnp.array(self.center)) / jnp.array(self.scale) if self.center else X
+
+    def check(self, X: Any, y: Any) -> None:
+        """Refuse data that are far from standard units; see `OutcomeUnits`."""
+        super().check(X, y)
+        center, scale = (self.center, self.scale) if self.center else (0.0, 1.0)
+        for number, column in enumerate(((np.asarray(X, np.float64) - center) / scale).T):
+            _check_standard(f"Column {number} of X", column)
+
+
+def _check_units(centers: Sequence[float], scales: Sequence[float]) -> None:
+    are_numbers = np.isfinite([*centers, *scales]).all()
+    if len(centers) != len(scales) or not are_numbers or min(scales, default=1.0) <= 0:
+        msg = (
+            "center= and scale= have a number for each column, and scale= and unit= are positive. "
+            "Pass **aimz.kernels.standard(X, y)."
+        )
+        raise InputError(msg, code="option-unknown")
+
+
+def _check_standard(name: str, values: np.ndarray) -> None:
+    mean, spread = np.nanmean(values), np.nanstd(values)
+    is_flat = 0 < spread < _LEAST and not _is_switch(values)
+    if abs(mean) > _MEAN or spread > _MOST or is_flat:
+        msg = (
+            f"{name} has mean {mean:.3g} and standard deviation {spread:.3g}, and the kernel's "
+            "priors are for 0 and 1. Make the model with **aimz.kernels.standard(X, y), of the "
+            "rows of the fit."
+        )
+        raise InputError(msg, code="not-standard")
+
+
+def _is_switch(values: np.ndarray) -> bool:
+    """Whether there are two values, one apart, however rare one of them."""
+    return bool(abs(_range(values) - 1.0) < 1e-6)
+
+
+def observed(kernel: OutcomeUnits, mean: jax.Array, y: Any) -> None:
+    """Sample the outcome by row: `mean` is that of a normal, logits, or a logarithm of rates."""
+    noise = numpyro.sample("noise", dist.HalfNormal(1.0)) if kernel.family == "normal" else None
+    with numpyro.plate("rows", mean.shape[0]):
+        if kernel.family == "normal":
+            law: Any = dist.Normal(kernel.loc + kernel.unit * mean, kernel.unit * noise)
+        elif kernel.family == "bernoulli":
+            law = dist.Bernoulli(logits=mean)
+        else:
+            law = dist.Poisson(jnp.exp(mean))
+        numpyro.sample("y", law, obs=y)

@@ -1,0 +1,205 @@
+"""Ready-made regressions: their units, their arguments, and the truth they find."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.base
+from numpyro import handlers
+
+from aimz import ImpactModel, InputError
+from aimz.kernels import GLM, Flexible, Hierarchical, Linear, standard
+
+RNG = np.random.default_rng(0)
+ROWS = 500
+X = RNG.normal(size=(ROWS, 5))
+CHANCE = 1 / (1 + np.exp(-X[:, 0]))
+T = (RNG.random(ROWS) < CHANCE).astype(float)
+
+
+def law_of(kernel: Any, rows: Any, values: dict[str, Any], **named: Any) -> Any:
+    """The distribution of the outcome, with its latents at some values."""
+    fixed = handlers.substitute(handlers.seed(kernel, 0), values)
+    return handlers.trace(fixed).get_trace(rows, **named)["y"]["fn"]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "arguments"),
+    [
+        ("linear", {}, {"X", "y"}),
+        ("linear", {"treatment": "dose"}, {"X", "y", "dose"}),
+        ("glm", {"family": "poisson", "treatment": "t"}, {"X", "y", "t"}),
+        ("hierarchical", {"groups": 3, "group": "site"}, {"X", "y", "site"}),
+        ("flexible", {"treatment": "t"}, {"X", "y", "t"}),
+        ("flexible", {"propensity": "chance"}, {"X", "y", "t", "chance"}),
+    ],
+)
+def test_arguments_are_named_by_settings(name, settings, arguments):
+    im = ImpactModel(name, **settings)
+    signature = im.kernel.__signature__
+    assert set(signature.parameters) == arguments
+    assert sklearn.base.clone(im).kernel == im.kernel
+    with pytest.raises(InputError) as caught:
+        im.fit(X, T, other=T, progress=False)
+    assert caught.value.code == "argument-unknown"
+
+
+def test_a_saved_model_finds_its_kernel(tmp_path):
+    settings = standard(X[:, :2])
+    latents = {"base": np.ones(4), "slope": np.ones((4, 2)), "effect": np.ones(4)}
+    im = ImpactModel("glm", family="bernoulli", treatment="dose", **settings)
+    im.set_posterior_sample(latents).save(tmp_path / "model")
+    again = ImpactModel.load(tmp_path / "model")
+    assert again.kernel == im.kernel
+    one, other = (
+        m.predict_on_batch(X[:, :2], dose=T, return_datatree=False)["y"] for m in (im, again)
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+def test_means_are_those_of_the_formula():
+    rows = 3.0 + 2.0 * X[:, :2]
+    at: Any = {"base": 0.5, "slope": np.array([1.0, -1.0]), "effect": 2.0, "noise": 0.5}
+    units = standard(rows, [10.0, 14.0])
+    mean = 0.5 + ((rows - rows.mean(0)) / rows.std(0)) @ at["slope"] + 2.0 * T
+    linear = law_of(Linear(treatment="t", **units), rows, at, t=T)
+    np.testing.assert_allclose(linear.loc, 12.0 + 2.0 * mean, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(linear.scale, 1.0)
+    del units["loc"], units["unit"]
+    for family, law_mean in (("bernoulli", 1 / (1 + np.exp(-mean))), ("poisson", np.exp(mean))):
+        law = law_of(GLM(family=family, treatment="t", **units), rows, at, t=T)
+        np.testing.assert_allclose(law.mean, law_mean, rtol=1e-4)
+    groups = np.arange(ROWS) % 3
+    at |= {"level": np.array([0.0, 1.0, 2.0]), "effect_beyond": np.array([1.0, 0.0, -1.0])}
+    hierarchical = Hierarchical(groups=3, treatment="t", **units)
+    law = law_of(hierarchical, rows, at, t=T, group=groups)
+    want = mean + at["level"][groups] + at["effect_beyond"][groups] * T
+    np.testing.assert_allclose(law.loc, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("columns", [1, 5, 60])
+def test_waves_have_the_size_of_their_spread_whatever_the_columns(columns):
+    rows = np.random.default_rng(1).normal(size=(100, columns))
+    at: Any = {"base": 0.0, "effect": 0.0}
+    at |= {f"{part}_line": np.zeros(columns) for part in ("prognosis", "variation")}
+    at["prognosis_wave"] = np.zeros(40)
+    surfaces = []
+    for seed in range(100):
+        at["variation_wave"] = np.random.default_rng(seed).normal(size=40) / 40**0.5
+        surfaces.append(law_of(Flexible(), rows, at, t=np.full(100, 1.5)).loc)
+    assert np.std(surfaces) == pytest.approx(1.0, rel=0.15)
+
+
+def test_a_propensity_centres_the_treatment_and_is_a_column_of_the_prognosis():
+    at: Any = {"base": 0.0, "effect": 2.0, "prognosis_line": np.eye(6)[5]}
+    at |= {"prognosis_wave": np.zeros(40), "variation_wave": np.zeros(40)}
+    at["variation_line"] = np.zeros(5)
+    law = law_of(Flexible(propensity="e"), X.astype(np.float32), at, t=T, e=CHANCE)
+    np.testing.assert_allclose(law.loc, 4 * CHANCE - 2 + 2 * (T - CHANCE), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "code"),
+    [
+        ("glm", {"family": "gamma"}, "option-unknown"),
+        ("glm", {"family": "poisson", "unit": 2.0}, "option-unknown"),
+        ("linear", {"center": (1.0, 2.0), "scale": (1.0,)}, "option-unknown"),
+        ("linear", {"center": (1.0,), "scale": (0.0,)}, "option-unknown"),
+        ("linear", {"unit": -1.0}, "option-unknown"),
+        ("difference_in_differences", {"units": 2, "times": 2, "unit": 0.0}, "option-unknown"),
+        ("flexible", {"waves": 0}, "option-unknown"),
+        ("hierarchical", {}, "kernel-name"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(name, settings, code):
+    with pytest.raises(InputError) as caught:
+        ImpactModel(name, **settings)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("rows", "y", "settings"),
+    [
+        (X * 10.0, T, {}),
+        (X + 5.0, T, {}),
+        (X * 0.01, T, {}),
+        (X, 100.0 + X[:, 0], {}),
+        (X, 100.0 * X[:, 0], standard(X)),
+        (X + 5.0, T, standard(X)),
+    ],
+    ids=["wide", "aside", "narrow", "outcome aside", "outcome wide", "settings of others"],
+)
+@pytest.mark.parametrize("method", ["fit", "fit_on_batch", "train_on_batch"])
+def test_data_in_other_units_are_refused(rows, y, settings, method):
+    im = ImpactModel("linear", **settings)
+    with pytest.raises(InputError) as caught:
+        getattr(im, method)(rows, y)
+    assert caught.value.code == "not-standard"
+
+
+def test_rare_switches_constants_and_missing_outcomes_are_standard():
+    rare = (np.arange(ROWS) < 3).astype(float)
+    rows = np.column_stack([rare, np.ones(ROWS)])
+    y = 1000.0 * X[:, 0]
+    y[0] = np.nan
+    Linear(**standard(rows, y)).check(rows, y)
+    Linear(**standard(y=y)).check(rows, y)
+    GLM(family="bernoulli").check(rows, rare)
+
+
+def test_columns_that_settings_do_not_know_are_refused():
+    im = ImpactModel("linear", **standard(X))
+    with pytest.raises(InputError) as caught:
+        im.fit(X[:, :1], T, progress=False)
+    assert caught.value.code == "shape"
+
+
+def surface(effect: np.ndarray) -> np.ndarray:
+    """Outcomes of a curved prognosis, rows being treated for a part of it."""
+    noise = np.random.default_rng(5).normal(size=ROWS)
+    prognosis = np.sin(X[:, 0]) + 0.5 * X[:, 1] ** 2 + 0.5 * X[:, 2] * X[:, 3]
+    return prognosis + effect * T + 0.5 * noise
+
+
+def effects_by_row(y: np.ndarray) -> np.ndarray:
+    """Draws of each row's effect, (draw, row)."""
+    im = ImpactModel("flexible", treatment="t", **standard(X, y))
+    im.fit(X, y, t=T, progress=False)
+    effect = im.effect(X, {"t": 0.0}, {"t": 1.0}, t=T, estimand="ite", progress=False)
+    return np.asarray(effect.draws.stack(sample=("chain", "draw")).transpose("sample", ...))
+
+
+@pytest.mark.slow
+def test_a_linear_fit_is_the_conjugate_posterior():
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(60, 2))
+    y = 0.3 + rows @ [0.5, -0.4] + 0.7 * rng.normal(size=60)
+    im = ImpactModel("linear", prior_scale=2.0).fit(rows, y, progress=False)
+    design = np.column_stack([np.ones(60), rows])
+    means, covers = [], []
+    for noise in im.posterior["noise"]:  # given the noise, coefficients are normal
+        cover = np.linalg.inv(design.T @ design / noise**2 + np.diag([1 / 9, 0.25, 0.25]))
+        means.append(cover @ design.T @ y / noise**2)
+        covers.append(np.diag(cover))
+    sd = np.sqrt(np.mean(covers, 0) + np.var(means, 0))
+    got = np.column_stack([im.posterior["base"], im.posterior["slope"]])
+    np.testing.assert_allclose(got.mean(0), np.mean(means, 0), atol=0.15 * sd.min())
+    np.testing.assert_allclose(got.std(0), sd, rtol=0.1)
+
+
+@pytest.mark.slow
+def test_effects_that_vary_are_found():
+    truth = 1.0 + 0.5 * X[:, 1]
+    by_row = effects_by_row(surface(truth))
+    low, high = np.quantile(by_row.mean(1), [0.05, 0.95])
+    assert low < truth.mean() < high < low + 0.4
+    assert np.corrcoef(by_row.mean(0), truth)[0, 1] > 0.8
+
+
+@pytest.mark.slow
+def test_effects_that_are_none_shrink():
+    by_row = effects_by_row(surface(np.zeros(ROWS)))
+    low, high = np.quantile(by_row.mean(1), [0.05, 0.95])
+    assert low < 0.0 < high
+    assert by_row.mean(0).std() < 0.1
+    assert (np.quantile(by_row, 0.05, axis=0) < 0).mean() > 0.9
