@@ -186,7 +186,8 @@ class Flexible(Standard):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.waves, int) or self.waves < 1:
+        waves: object = self.waves
+        if not isinstance(waves, int) or waves < 1:
             msg = f"waves= is a number of waves, at least 1, not {self.waves!r:.40}."
             raise InputError(msg, code="option-unknown")
 
@@ -195,7 +196,8 @@ class Flexible(Standard):
         return (self.treatment,) if self.propensity is None else (self.treatment, self.propensity)
 
     def __call__(self, X: jax.Array, y: ArrayLike | None = None, **named: jax.Array) -> None:
-        columns, center = self.columns(X), 0.5
+        columns = self.columns(X)
+        center: Any = 0.5
         behind = columns
         if self.propensity is not None:
             center = named[self.propensity]

@@ -189,7 +189,9 @@ def _is_switch(values: np.ndarray) -> bool:
 
 def observed(kernel: OutcomeUnits, mean: jax.Array, y: Any) -> None:
     """Sample the outcome by row: `mean` is that of a normal, logits, or a logarithm of rates."""
-    noise = numpyro.sample("noise", dist.HalfNormal(1.0)) if kernel.family == "normal" else None
+    noise: Any = None
+    if kernel.family == "normal":
+        noise = numpyro.sample("noise", dist.HalfNormal(1.0))
     with numpyro.plate("rows", mean.shape[0]):
         if kernel.family == "normal":
             law: Any = dist.Normal(kernel.loc + kernel.unit * mean, kernel.unit * noise)

@@ -237,6 +237,7 @@ def _problem(setup: Setup, data: Data, known: Known | None = None) -> tuple[Prob
 
 def _check_units(setup: Setup, problem: Problem) -> None:
     """Refuse data in other units than a ready-made kernel's priors; a few rows cannot say."""
-    if isinstance(setup.kernel, OutcomeUnits) and problem.inputs.rows >= _TELLING:
+    kernel: object = setup.kernel
+    if isinstance(kernel, OutcomeUnits) and problem.inputs.rows >= _TELLING:
         arrays = problem.inputs.arrays
-        setup.kernel.check(*(arrays.get(name) for name in setup.names))
+        kernel.check(*(arrays.get(name) for name in setup.names))

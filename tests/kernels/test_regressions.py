@@ -158,7 +158,8 @@ def surface(effect: np.ndarray) -> np.ndarray:
     """Outcomes of a curved prognosis, rows being treated for a part of it."""
     noise = np.random.default_rng(5).normal(size=ROWS)
     prognosis = np.sin(X[:, 0]) + 0.5 * X[:, 1] ** 2 + 0.5 * X[:, 2] * X[:, 3]
-    return prognosis + effect * T + 0.5 * noise
+    outcomes: np.ndarray = prognosis + effect * T + 0.5 * noise
+    return outcomes
 
 
 def effects_by_row(y: np.ndarray) -> np.ndarray:
