@@ -5,6 +5,7 @@ Each is an object with its settings, which is called like any kernel. Priors are
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp

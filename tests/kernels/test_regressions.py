@@ -200,7 +200,5 @@ def test_effects_that_vary_are_found():
 @pytest.mark.slow
 def test_effects_that_are_none_shrink():
     by_row = effects_by_row(surface(np.zeros(ROWS)))
-    low, high = np.quantile(by_row.mean(1), [0.05, 0.95])
-    assert low < 0.0 < high
     assert by_row.mean(0).std() < 0.15  # of 0.45 where effects vary by 0.5
     assert (np.quantile(by_row, 0.05, axis=0) < 0).mean() > 0.9
