@@ -20,6 +20,7 @@ release = installed("aimz")
 version = release
 
 extensions = [
+    "codes",
     "flowcharts",
     "myst_nb",
     "numpydoc",
@@ -29,6 +30,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_llm.txt",
+    "worked",
 ]
 exclude_patterns = ["_build", "performance.json", "api/_*"]
 # The first is what the reference's pages are written in.
@@ -58,11 +60,14 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 # Pages that begin with a kernel's name are notebooks: they are run, and an error ends the build.
 nb_execution_mode = os.environ.get("AIMZ_SITE_EXECUTION", "cache")
+# The worked examples take minutes: they run when everything does.
+nb_execution_excludepatterns = [] if nb_execution_mode == "force" else ["worked/*"]
 nb_execution_cache_path = str(ROOT / "build" / "executed")
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # bars, and what notebooks say of each other
 nb_render_image_options = {"align": "center"}
 
 autosummary_generate = True
