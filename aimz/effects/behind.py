@@ -154,14 +154,14 @@ class Behind:
         """What the kernel reads of each row beside the treatment and outcomes, as columns."""
         spec = self.problem.spec
         outcomes = {*spec.observed_arguments, spec.output, treatment}
-        coded = self._coded()
+        coded = self.coded()
         return {
             name: _levels(values) if name in coded else values
             for name, values in self.variables().items()
             if name not in outcomes
         }
 
-    def _coded(self) -> set[str]:
+    def coded(self) -> set[str]:
         """Names of variables that are codes of categories."""
         inputs = self.problem.inputs
         places = coded_columns(self.problem.spec.lookups, inputs.arrays)

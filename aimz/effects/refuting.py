@@ -16,7 +16,7 @@ from aimz.options import progress_bar
 from aimz.plots import interval_of
 from aimz.refutation import Refutation, Trial, refutation_of, with_cause
 
-__all__ = ["TESTS", "Course", "refuted"]
+__all__ = ["TESTS", "Case", "Course", "case_of", "refuted"]
 
 
 _SHARE = 0.8  # of the rows, in a subset
@@ -44,7 +44,7 @@ class Course:
 
 
 @dataclass(frozen=True, eq=False)
-class _Case:
+class Case:
     """An effect with what is behind it, and the treatment that a test may permute."""
 
     effect: Answer
@@ -59,7 +59,7 @@ class _Test:
     """What a test does in words, its changes with the truth of each, whether the effect stays."""
 
     asks: str
-    changes: Callable[[_Case, np.random.Generator, int], Iterator[tuple[Change, float]]]
+    changes: Callable[[Case, np.random.Generator, int], Iterator[tuple[Change, float]]]
     stays: bool = False
     spread: float = 0.0
 
@@ -83,14 +83,21 @@ def refuted(
         if name not in TESTS:
             msg = f"There is no test {name!r:.40}. {nearest(str(name), TESTS)}"
             raise InputError(msg, code="option-unknown")
-    case, (prob, _) = _case(effect, treatment), interval_of(ci_prob, None)
+    case, (prob, _) = case_of(effect, treatment), interval_of(ci_prob, None)
     total = len(tests) * course.repeats
     with progress_bar(total, desc="refute", unit="refit", shown=course.progress) as bar:
         trials = [_tried(name, case, course, bar) for name in tests]
     return refutation_of(case.draws, trials, case.null, prob)
 
 
-def _case(effect: Answer, treatment: str | None) -> _Case:
+def case_of(effect: Answer, treatment: str | None) -> Case:
+    """What refits need to know of an effect, which must be one number of a fit of this process.
+
+    Raises
+    ------
+    InputError
+        `data-gone`, `effect-several`, `effect-scale`, `treatment-unknown`.
+    """
     draws = single_draws(effect, "refute")
     behind = None if effect.behind is None else effect.behind()
     if behind is None or not behind.may_refit:
@@ -101,7 +108,7 @@ def _case(effect: Answer, treatment: str | None) -> _Case:
         raise InputError(msg, code="data-gone")
     null = effect.question.null
     if null is None:
-        msg = "Tests need to know what no effect is: ask by difference, ratio, lift or odds_ratio."
+        msg = "Refits need to know what no effect is: ask by difference, ratio, lift or odds_ratio."
         raise InputError(msg, code="effect-scale")
     named = effect.scenarios.treatment if treatment is None else treatment
     if named is None:
@@ -109,10 +116,10 @@ def _case(effect: Answer, treatment: str | None) -> _Case:
         raise InputError(msg, code="treatment-unknown")
     name = behind.argument_of(named)
     behind.values_of(name)
-    return _Case(effect, behind, name, null, draws)
+    return Case(effect, behind, name, null, draws)
 
 
-def _tried(name: str, case: _Case, course: Course, bar: Any) -> Trial:
+def _tried(name: str, case: Case, course: Course, bar: Any) -> Trial:
     """The refits of one test."""
     test = TESTS[name]
     random = np.random.default_rng([course.seed, list(TESTS).index(name)])
@@ -130,7 +137,7 @@ def _tried(name: str, case: _Case, course: Course, bar: Any) -> Trial:
 
 
 def _placebo(
-    case: _Case, random: np.random.Generator, repeats: int
+    case: Case, random: np.random.Generator, repeats: int
 ) -> Iterator[tuple[Change, float]]:
     for _ in range(repeats):
         argument, values = case.behind.with_variable(case.treatment, random.permutation)
@@ -138,7 +145,7 @@ def _placebo(
 
 
 def _subset(
-    case: _Case, random: np.random.Generator, repeats: int
+    case: Case, random: np.random.Generator, repeats: int
 ) -> Iterator[tuple[Change, float]]:
     rows = case.behind.problem.inputs.rows
     for _ in range(repeats):
@@ -148,7 +155,7 @@ def _subset(
 
 
 def _bootstrap(
-    case: _Case, random: np.random.Generator, repeats: int
+    case: Case, random: np.random.Generator, repeats: int
 ) -> Iterator[tuple[Change, float]]:
     """Weights of Rubin's Bayesian bootstrap (1981, Annals of Statistics 9, 130-134)."""
     rows = case.behind.problem.inputs.rows
@@ -158,7 +165,7 @@ def _bootstrap(
 
 
 def _random_cause(
-    case: _Case, random: np.random.Generator, repeats: int
+    case: Case, random: np.random.Generator, repeats: int
 ) -> Iterator[tuple[Change, float]]:
     problem, site = case.behind.problem, case.effect.question.site
     outcome = case.behind.outcome(site)
@@ -171,7 +178,7 @@ def _random_cause(
 
 
 def _dummy_outcome(
-    case: _Case, random: np.random.Generator, repeats: int
+    case: Case, random: np.random.Generator, repeats: int
 ) -> Iterator[tuple[Change, float]]:
     """Outcomes that a draw of the model gives where everybody has the first scenario."""
     del random
@@ -182,7 +189,7 @@ def _dummy_outcome(
 
 
 def _injected(
-    case: _Case, random: np.random.Generator, repeats: int
+    case: Case, random: np.random.Generator, repeats: int
 ) -> Iterator[tuple[Change, float]]:
     """Outcomes that a draw of the model gives where everybody has what they had."""
     del random
@@ -194,7 +201,7 @@ def _injected(
 _NATURAL = "as it was"
 
 
-def _simulated(case: _Case, repeats: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _simulated(case: Case, repeats: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Outcomes (row, draw) of each scenario under some draws of the fit, and their effects."""
     effects = single_draws(case.behind.again(Change(draws=repeats)), "refute")
     changes = case.behind.changes
@@ -209,7 +216,7 @@ def _simulated(case: _Case, repeats: int) -> tuple[dict[str, np.ndarray], np.nda
     return dict(zip(names, np.asarray(rows, np.float64), strict=True)), effects
 
 
-def _with_outcome(case: _Case, outcome: np.ndarray) -> Change:
+def _with_outcome(case: Case, outcome: np.ndarray) -> Change:
     problem, site = case.behind.problem, case.effect.question.site
     (name,) = problem.spec[site].observes or {site}
     dtype = np.asarray(problem.inputs.arrays[name]).dtype

@@ -18,6 +18,7 @@ from aimz.data import check_positive
 from aimz.decisions import Decision, decision_of
 from aimz.effects.behind import Behind
 from aimz.effects.deciding import gains_of
+from aimz.effects.hidden import Strengths, hidden_cause_of
 from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
 from aimz.effects.refuting import Course, refuted
 from aimz.effects.robustness import evidence_of
@@ -26,7 +27,7 @@ from aimz.errors import InputError
 from aimz.libraries import pd, xr
 from aimz.plots import label_text
 from aimz.refutation import Refutation
-from aimz.sensitivity import Sensitivity, sensitivity_of
+from aimz.sensitivity import HiddenCause, Sensitivity, sensitivity_of
 from aimz.store import PlaceLike, local_path
 
 if TYPE_CHECKING:
@@ -320,6 +321,74 @@ class Effect:
             alpha=alpha,
             ci_prob=ci_prob,
         )
+
+    def hidden_cause(
+        self,
+        on_treatment: Strengths,
+        on_outcome: Strengths,
+        *,
+        kind: str = "binary",
+        treatment: str | None = None,
+        repeats: int = 40,
+        seed: int = 0,
+        ci_prob: float | None = None,
+        progress: bool = True,
+    ) -> HiddenCause:
+        """Fit again with a cause of treatment and outcome that nobody measured, of some strengths.
+
+        Each row has a cause U whose distribution follows from the treatment that the row had, t,
+        and from nothing else: log odds `on_treatment * (t - mean)` of a binary one, which is 0 or
+        1, or a mean of that and an sd of 1 of a normal one. `on_outcome * U` is added to the
+        location of the outcome, its log odds, or the logarithm of its mean, and U is summed or
+        integrated out. Scenarios change the treatment and leave U as it is (McCandless, Gustafson
+        and Levy, 2007; Dorie and others, 2016). In a linear normal model the effect of one more of
+        the treatment loses `on_outcome * on_treatment` to a normal cause, and to a binary one of a
+        binary treatment `on_outcome` times the difference of P(U = 1) between the arms.
+
+        Data say next to nothing of the strengths. Over priors of them each of `repeats` refits has
+        a pair of its own, and their draws are pooled: a Monte Carlo sensitivity analysis
+        (Greenland, 2005, JRSS-A 168, 267-306), in which data do not speak on the strengths.
+
+        Parameters
+        ----------
+        on_treatment : sequence of float, or Distribution
+            A grid of strengths of one sign (0 is always asked too), or a prior.
+        on_outcome : sequence of float, or Distribution
+            Likewise. An effect of more treatment that is above none shrinks where both have the
+            same sign, one below it where the signs differ.
+        kind : {"binary", "normal"}
+            Of the cause. A normal one is of normal and log-normal outcomes.
+        treatment : str, optional
+            The treatment; default the one thing that the scenarios set.
+        repeats : int
+            Refits over priors.
+        seed : int
+            Of the refits and the strengths.
+        ci_prob : float, optional
+            Probability of equal-tailed intervals; default ArviZ's.
+        progress : bool
+            Show a bar.
+
+        Returns
+        -------
+        HiddenCause
+            A table, the tipping points of a grid or pooled draws over priors, sentences, `plot()`.
+
+        Raises
+        ------
+        InputError
+            `family-unknown`: an outcome without such a predictor, or of several numbers per row;
+            `data-differ`: asked of other rows than those of the fit; `data-gone`, `effect-several`,
+            `effect-scale`, `treatment-unknown`, `option-unknown`.
+
+        Examples
+        --------
+        >>> effect = im.effect(X, {"t": 0}, {"t": 1}, t=t)  # doctest: +SKIP
+        >>> effect.hidden_cause([0, 1, 2], [0.5, 1.0]).tipping  # doctest: +SKIP
+        """
+        check_positive(repeats, "repeats")
+        strengths, course = (on_treatment, on_outcome), Course(repeats, seed, progress)
+        return hidden_cause_of(self, strengths, kind, treatment, course, ci_prob)
 
     def refute(
         self,

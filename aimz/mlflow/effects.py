@@ -14,7 +14,7 @@ from aimz.effects import Effect, Impact
 from aimz.errors import InputError
 from aimz.mlflow.environment import import_mlflow
 
-__all__ = ["dataset_of", "log_effect", "metrics_of"]
+__all__ = ["check_name", "dataset_of", "log_effect", "log_parameters", "metrics_of"]
 
 
 # So many rows of the table become metrics; all of them are in the table.
@@ -64,11 +64,9 @@ def log_effect(
     ...     aimz.mlflow.log_effect(effect)
     """
     mlflow = import_mlflow()
-    if not name or _UNSAFE.search(name) or {"", ".", ".."} & set(name.split("/")):
-        msg = f"An effect cannot be logged as {name!r:.60}. Use letters, digits, _, - and '.'."
-        raise InputError(msg, code="effect-name")
+    check_name(name)
     question, fit = _question(effect), _fit(effect)
-    _log_parameters(question, fit, name)
+    log_parameters(question, fit, name)
     data = _of_impact(effect) if isinstance(effect, Impact) else dataset_of(effect)
     table = effect.summary(ci_prob=ci_prob, ci_kind=ci_kind)
     with tempfile.TemporaryDirectory() as scratch:
@@ -81,6 +79,19 @@ def log_effect(
         mlflow.log_artifacts(scratch, artifact_path=name)
     mlflow.set_tags({f"{name}.{key}": value for key, value in (question | fit).items()})
     mlflow.log_metrics(metrics_of(table, name))
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that cannot name artifacts and metrics.
+
+    Raises
+    ------
+    InputError
+        `effect-name`
+    """
+    if not name or _UNSAFE.search(name) or {"", ".", ".."} & set(name.split("/")):
+        msg = f"An effect cannot be logged as {name!r:.60}. Use letters, digits, _, - and '.'."
+        raise InputError(msg, code="effect-name")
 
 
 def _of_impact(impact: Impact) -> xr.Dataset:
@@ -113,8 +124,14 @@ def _fit(effect: Effect | Impact) -> dict[str, str]:
     return {"rows": str(rows), **{f"fit.{n}": str(value) for n, value in found.items()}}
 
 
-def _log_parameters(question: Mapping[str, str], fit: Mapping[str, str], name: str) -> None:
-    """Log parameters below a name. MLflow keeps the first value of each: tags have the last."""
+def log_parameters(question: Mapping[str, str], fit: Mapping[str, str], name: str) -> None:
+    """Log parameters below a name. MLflow keeps the first value of each: tags have the last.
+
+    Raises
+    ------
+    InputError
+        `effect-name`
+    """
     mlflow = import_mlflow()
     run = mlflow.active_run() or mlflow.start_run()  # as MLflow's own functions do
     there = mlflow.MlflowClient().get_run(run.info.run_id).data.params

@@ -4,8 +4,17 @@ The law: no bare p-value. Each test says what was expected and what came, with a
 judges draws of refits and knows no model. `Effect.refute` makes the refits.
 """
 
-from aimz.refutation.causes import shifted_by, with_cause
+from aimz.refutation.causes import HIDDEN, mixed_over, shifted_by, with_cause, with_hidden_cause
 from aimz.refutation.report import Refutation, refutation_of
 from aimz.refutation.trial import Trial
 
-__all__ = ["Refutation", "Trial", "refutation_of", "shifted_by", "with_cause"]
+__all__ = [
+    "HIDDEN",
+    "Refutation",
+    "Trial",
+    "mixed_over",
+    "refutation_of",
+    "shifted_by",
+    "with_cause",
+    "with_hidden_cause",
+]

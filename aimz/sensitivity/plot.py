@@ -11,6 +11,7 @@ from aimz.libraries import pd
 from aimz.plots import (
     CAPTION,
     COLOURS,
+    DASHES,
     GREY,
     MARKERS,
     PLAIN,
@@ -24,7 +25,7 @@ from aimz.sensitivity.strength import Strength, adjusted
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_sensitivity"]
+__all__ = ["plot_hidden", "plot_sensitivity"]
 
 
 _POINTS = 100  # of the grid, on each side
@@ -81,6 +82,68 @@ def plot_sensitivity(report: _Report, *, ax: Axes | None = None) -> Axes:
     picture.plot([], [], "--", color=COLOURS[1], label=f"tipping line: {number_text(gone + 0.0)}")
     picture.legend(loc="upper right", fontsize=CAPTION, framealpha=0.9, edgecolor="none")
     return picture
+
+
+class _Hidden(Protocol):
+    """What a picture needs of a `HiddenCause`."""
+
+    @property
+    def table(self) -> pd.DataFrame: ...
+    @property
+    def tipping(self) -> pd.DataFrame: ...
+    @property
+    def effect(self) -> np.ndarray: ...
+    @property
+    def pooled(self) -> np.ndarray | None: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def null(self) -> float: ...
+    @property
+    def ci_prob(self) -> float: ...
+
+
+def plot_hidden(report: _Hidden, *, ax: Axes | None = None) -> Axes:
+    """Draw the effect beside a hidden cause; `HiddenCause.plot` is its public form."""
+    check_matplotlib()
+    picture = ax or new_axes(4.2)
+    if report.pooled is None:
+        _over_grid(picture, report)
+    else:
+        _over_priors(picture, report, report.pooled)
+    title = f"Effect beside a {report.kind} cause that nobody measured"
+    picture.set_title(title, fontsize=TITLE, loc="left")
+    picture.legend(loc="best", fontsize=CAPTION, framealpha=0.9, edgecolor="none")
+    return picture
+
+
+def _over_grid(picture: Axes, report: _Hidden) -> None:
+    groups = report.table.groupby("on_outcome", sort=False)
+    for number, (strength, rows) in enumerate(groups):
+        colour, dashes = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+        x = rows["on_treatment"].to_numpy()
+        label = f"{number_text(float(str(strength)))} on the outcome"
+        picture.plot(x, rows["mean"], color=colour, linestyle=dashes, lw=1.6, label=label)
+        picture.fill_between(x, rows["low"], rows["high"], color=colour, alpha=0.12, lw=0)
+    picture.axhline(report.null, color="black", lw=0.8)
+    reached = report.tipping.dropna()
+    if len(reached):
+        heights = np.full(len(reached), report.null)
+        picture.plot(reached["on_treatment"], heights, "v", color="black", ms=6, label="tips here")
+    picture.set_xlabel("strength on the treatment", fontsize=PLAIN)
+    picture.set_ylabel(f"effect, with {report.ci_prob:.4g} intervals", fontsize=PLAIN)
+
+
+def _over_priors(picture: Axes, report: _Hidden, pooled: np.ndarray) -> None:
+    both = np.concatenate([report.effect, pooled])
+    edges = np.linspace(*np.quantile(both, [0.001, 0.999]), 60).tolist()
+    named = {"as it is": report.effect, "over the priors of the strengths": pooled}
+    for number, (label, draws) in enumerate(named.items()):
+        style: Any = {"color": COLOURS[number], "linestyle": DASHES[number], "lw": 1.6}
+        picture.hist(draws, edges, density=True, histtype="step", label=label, **style)
+    picture.axvline(report.null, color="black", lw=0.8)
+    picture.set_xlabel("effect", fontsize=PLAIN)
+    picture.set_ylabel("density", fontsize=PLAIN)
 
 
 def _levels(values: np.ndarray, estimate: float) -> np.ndarray:
