@@ -23,11 +23,11 @@ RNG = np.random.default_rng(0)
 DRAWS = RNG.normal(1.0, 0.2, size=200)
 STRENGTHS = np.array([[0.0, 0.5], [1.0, 0.5], [2.0, 0.5]])
 LEFT = DRAWS - STRENGTHS.prod(axis=1)[:, None]
-AGE = RNG.normal(size=50)
+AGE, TAKEN, GAIN = RNG.normal(size=(3, 50))
 NOBODY: dict[str, frozenset[str]] = {"t": frozenset(), "y": frozenset({"t"})}
 REPORTS: dict[str, Any] = {
     "sensitivity": sensitivity_of(
-        Evidence(DRAWS, np.exp(DRAWS), "risk_ratio", AGE + RNG.normal(size=50), AGE, {"age": AGE}),
+        Evidence(DRAWS, np.exp(DRAWS), "risk_ratio", AGE + TAKEN, AGE + GAIN, {"age": AGE}),
         benchmarks=["age"],
         multiples=[0.01],
     ),

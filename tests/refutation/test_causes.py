@@ -5,6 +5,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from scipy.special import expit, logsumexp
+from scipy.stats import norm
 
 from aimz import InputError
 from aimz.refutation import mixed_over, shifted_by
@@ -18,7 +19,7 @@ FAMILIES = {
     "student": (dist.StudentT(4.0, LOC, 0.5), 0.3),
     "bernoulli-logits": (dist.Bernoulli(logits=LOC), 1),
     "bernoulli-probs": (dist.Bernoulli(probs=jnp.array([0.2, 0.5, 0.99])), 0),
-    "bernoulli-far": (dist.Bernoulli(logits=jnp.array([90.0, -90.0, 0.0])), 0),
+    "bernoulli-far": (dist.Bernoulli(logits=jnp.array([30.0, -30.0, 0.0])), 0),
     "binomial": (dist.Binomial(5, logits=LOC), 2),
     "poisson": (dist.Poisson(RATE), 3),
     "gamma": (dist.Gamma(2.0, RATE), 0.8),
@@ -49,12 +50,13 @@ def test_a_binary_cause_is_summed_out(name):
 
 @pytest.mark.parametrize("family", [dist.Normal, dist.LogNormal])
 def test_a_normal_cause_is_integrated_out(family):
-    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    nodes = np.linspace(-8, 8, 2001)
     value = jnp.array([0.3, 0.2, 2.0])
     lean = jnp.array([-1.0, 0.3, 2.0])
     mixed = mixed_over(family(LOC, 0.5), lean, WEIGHT, "normal")
-    densities = [np.exp(family(LOC + WEIGHT * (lean + u), 0.5).log_prob(value)) for u in nodes]
-    expected = weights @ np.stack(densities) / weights.sum()
+    located = LOC + WEIGHT * (lean + nodes[:, None])
+    densities = np.exp(np.asarray(family(located, 0.5).log_prob(value), np.float64))
+    expected = norm.pdf(nodes) @ densities * (nodes[1] - nodes[0])
     np.testing.assert_allclose(np.exp(mixed.log_prob(value)), expected, rtol=1e-4)
 
 
