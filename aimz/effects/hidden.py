@@ -26,7 +26,7 @@ __all__ = ["KINDS", "Strengths", "hidden_cause_of"]
 
 
 KINDS = ("binary", "normal")
-Strengths = float | Sequence[float] | dist.Distribution
+type Strengths = float | Sequence[float] | dist.Distribution
 _FIRST = 50_000  # of the numbers of these fits, beyond those of tests
 
 

@@ -342,8 +342,9 @@ class Effect:
         location of the outcome, its log odds, or the logarithm of its mean, and U is summed or
         integrated out. Scenarios change the treatment and leave U as it is (McCandless, Gustafson
         and Levy, 2007; Dorie and others, 2016). In a linear normal model the effect of one more of
-        the treatment loses `on_outcome * on_treatment` to a normal cause, and to a binary one of a
-        binary treatment `on_outcome` times the difference of P(U = 1) between the arms.
+        the treatment loses `on_outcome * on_treatment` to a normal cause. To a binary one of a
+        binary treatment it loses about `on_outcome` times the difference of P(U = 1) between the
+        arms: not exactly, since residuals tell who is likely to have it.
 
         Data say next to nothing of the strengths. Over priors of them each of `repeats` refits has
         a pair of its own, and their draws are pooled: a Monte Carlo sensitivity analysis

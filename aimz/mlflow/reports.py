@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -52,9 +53,10 @@ def log_report(report: Report, name: str | None = None) -> None:
     ...     aimz.mlflow.log_report(effect.refute("placebo"))
     """
     mlflow = import_mlflow()
-    if not isinstance(report, Report):
+    given: object = report
+    if not isinstance(given, Report):
         msg = (
-            f"A {type(report).__name__} is no report. Pass what sensitivity, hidden_cause, refute, "
+            f"A {type(given).__name__} is no report. Pass what sensitivity, hidden_cause, refute, "
             "decide or assumptions gave, or an effect to log_effect."
         )
         raise InputError(msg, code="option-unknown")
@@ -122,12 +124,12 @@ def _draw(report: Report, directory: Path) -> None:
         (directory / "graph.dot").write_text(report.to_dot())
         return
     try:
-        figure = report.plot().figure
+        drawn: Any = report.plot()
     except InputError as error:
         if error.code == "plots-missing":
             return
         raise
     from matplotlib import pyplot as plt
 
-    figure.savefig(directory / "report.png", dpi=120)
-    plt.close(figure)
+    drawn.figure.savefig(directory / "report.png", dpi=120)
+    plt.close(drawn.figure)

@@ -6,11 +6,11 @@ The construction is that of McCandless, Gustafson and Levy (2007, Statistics in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from aimz.libraries import pd
 from aimz.plots import interval_of, number_text
@@ -166,7 +166,7 @@ def hidden_cause_report(
     )
 
 
-def _tipping(strengths: Sequence[float], ends: Sequence[float], null: float, side: float) -> float:
+def _tipping(strengths: ArrayLike, ends: ArrayLike, null: float, side: float) -> float:
     """First strength at which the interval's nearer end is at no effect."""
     far = side * (np.asarray(ends, np.float64) - null)
     x = np.asarray(strengths, np.float64)

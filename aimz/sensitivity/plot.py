@@ -136,7 +136,8 @@ def _over_grid(picture: Axes, report: _Hidden) -> None:
 
 def _over_priors(picture: Axes, report: _Hidden, pooled: np.ndarray) -> None:
     both = np.concatenate([report.effect, pooled])
-    edges = np.linspace(*np.quantile(both, [0.001, 0.999]), 60).tolist()
+    low, high = np.quantile(both, [0.001, 0.999]).tolist()
+    edges = np.linspace(low, high, 60).tolist()
     named = {"as it is": report.effect, "over the priors of the strengths": pooled}
     for number, (label, draws) in enumerate(named.items()):
         style: Any = {"color": COLOURS[number], "linestyle": DASHES[number], "lw": 1.6}
