@@ -50,8 +50,8 @@ def hidden_cause_of(
     pairs, are_random = _pairs(strengths, course)
     case = case_of(effect, treatment)
     _check_treatment(case)
-    own = case.behind.values_of(case.treatment)
-    lean = (own - own.mean()).astype(np.float32)
+    had = case.behind.values_of(case.treatment)
+    lean = (had - had.mean()).astype(np.float32)
     kernel = with_hidden_cause(case.behind.problem.kernel, case.effect.question.site, kind)
     draws, healthy = [], []
     with progress_bar(len(pairs), desc="hidden", unit="refit", shown=course.progress) as bar:
@@ -86,16 +86,20 @@ def _check_treatment(case: Case) -> None:
 
 def _pairs(strengths: tuple[Strengths, Strengths], course: Course) -> tuple[np.ndarray, bool]:
     """Strengths on treatment and outcome, (points, 2), and whether they are random."""
-    random = [isinstance(own, dist.Distribution) for own in strengths]
+    random = [isinstance(strength, dist.Distribution) for strength in strengths]
     if all(random):
         keys = jax.random.split(jax.random.key(course.seed), 2)
         return np.stack(
-            [_drawn(own, key, course.repeats) for own, key in zip(strengths, keys, strict=True)], 1
+            [
+                _drawn(prior, key, course.repeats)
+                for prior, key in zip(strengths, keys, strict=True)
+            ],
+            1,
         ), True
     if any(random):
         msg = "Pass two grids of strengths, or two priors, and not one of each."
         raise InputError(msg, code="option-unknown")
-    on_treatment, on_outcome = (_grid(own) for own in strengths)
+    on_treatment, on_outcome = (_grid(side) for side in strengths)
     on_treatment = np.union1d(0.0, np.abs(on_treatment)) * (-1 if on_treatment.min() < 0 else 1)
     return np.array([(x, y) for x in on_treatment + 0.0 for y in on_outcome]), False
 

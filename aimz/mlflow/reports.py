@@ -53,10 +53,10 @@ def log_report(report: Report, name: str | None = None) -> None:
     ...     aimz.mlflow.log_report(effect.refute("placebo"))
     """
     mlflow = import_mlflow()
-    given: object = report
-    if not isinstance(given, Report):
+    passed: object = report
+    if not isinstance(passed, Report):
         msg = (
-            f"A {type(given).__name__} is no report. Pass what sensitivity, hidden_cause, refute, "
+            f"A {type(passed).__name__} is no report. Pass what sensitivity, hidden_cause, refute, "
             "decide or assumptions gave, or an effect to log_effect."
         )
         raise InputError(msg, code="option-unknown")
@@ -80,10 +80,10 @@ def _tables(report: Report) -> Iterator[tuple[str, pd.DataFrame]]:
     """Tables that a report holds, and its summary."""
     if isinstance(report, HiddenCause | Sensitivity):
         yield "summary", report.summary()
-    for own in fields(report):
-        frame = getattr(report, own.name)
+    for attribute in fields(report):
+        frame = getattr(report, attribute.name)
         if isinstance(frame, pd.DataFrame) and len(frame):
-            yield own.name, frame
+            yield attribute.name, frame
 
 
 def _numbers(report: Report, name: str) -> dict[str, float]:

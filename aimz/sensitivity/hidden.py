@@ -155,8 +155,8 @@ def hidden_cause_report(
     table = pd.DataFrame(rows)
     side = float(np.sign(effect.mean() - null))
     tipping = [
-        {"on_outcome": y, "on_treatment": _tipping(own["on_treatment"], own[end], null, side)}
-        for y, own in table.groupby("on_outcome", sort=False)
+        {"on_outcome": y, "on_treatment": _tipping(curve["on_treatment"], curve[end], null, side)}
+        for y, curve in table.groupby("on_outcome", sort=False)
         for end in ["low" if side > 0 else "high"]
         if not points.are_random
     ]
