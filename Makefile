@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 PY := .venv/bin/python
 READY := .venv/.ready
-EXAMPLES := experiment overlap counterfactuals mediation simulator learning
+EXAMPLES := experiment overlap counterfactuals mediation simulator learning impact
 export PYTHON
 
 help:  ## list the targets
@@ -19,7 +19,7 @@ $(READY): pyproject.toml scripts/setup.sh
 quickstart: $(READY)  ## estimate a real effect on real data (under two minutes)
 	@$(PY) examples/quickstart.py
 
-examples: $(READY)  ## six more: an experiment, overlap, counterfactuals, mediation, a simulator, learning (ten minutes)
+examples: $(READY)  ## seven more: an experiment, overlap, counterfactuals, mediation, a simulator, learning, impact over time (ten minutes)
 	@for name in $(EXAMPLES); do $(PY) examples/$$name.py || exit 1; done
 
 pictures: quickstart examples  ## the same, and take their pictures into the pages

@@ -1,5 +1,6 @@
-"""How well a model predicts rows that it has not seen, told from the rows that it has."""
+"""How well a model predicts rows: left out of the posterior in turn, or among their predictions."""
 
 from aimz.criticism.leave_one_out import leave_out
+from aimz.criticism.predictive import Compared, PredictiveCheck, predictive_check
 
-__all__ = ["leave_out"]
+__all__ = ["Compared", "PredictiveCheck", "leave_out", "predictive_check"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from aimz.criticism import PredictiveCheck
 from aimz.identification import Assumptions, assumptions_of
 from aimz.kernel import KernelSpec
-from aimz.model import account, fitting, graphing
-from aimz.model.setup import RowsLike, Setup
+from aimz.libraries import xr
+from aimz.model import account, asking, checking, fitting, graphing
+from aimz.model.predicting import Planned
+from aimz.model.setup import KeyLike, RowsLike, Setup
 from aimz.prediction import Fitted
 
 __all__ = ["Described"]
@@ -24,6 +27,7 @@ class Described:
     param_output: str
     _fitted: Fitted | None
     _trained: Callable[..., Fitted]
+    _streamed: Callable[[Planned], xr.DataTree]
 
     if TYPE_CHECKING:  # what the facade has
 
@@ -96,6 +100,76 @@ class Described:
         fitted = self._trained()
         spec, outcome = account.spec_of(fitted), self.param_output if outcome is None else outcome
         return assumptions_of(spec, treatment, outcome, account.values_of_rows(fitted))
+
+    def check(
+        self,
+        X: RowsLike,
+        y: ArrayLike,
+        *,
+        treatment: str | None = None,
+        regions: int | ArrayLike = 4,
+        missing: str = "raise",
+        inputs: Mapping[str, Any] | None = None,
+        rng_key: KeyLike | None = None,
+        progress: bool = True,
+        **kwargs: Any,
+    ) -> PredictiveCheck:
+        """Say where outcomes do not fall as predicted: by arm, by region, along each column.
+
+        Each outcome is ranked among its own predictions. Where the model is right, normal scores of
+        the ranks are standard normal in every part of the data, and have no slope or curvature
+        along any column. Rows of the fit are predicted by the posterior without them (by weights),
+        others as they are; latents of single rows are drawn anew. All draws of all rows are in
+        memory.
+
+        Parameters
+        ----------
+        X, y : array-like
+            Rows and their outcomes, one number each, of the fit or held out.
+        treatment : str, optional
+            An argument of one number per row, or a column: its values are arms.
+        regions : int or array-like, shape (rows,)
+            Number of bins of the mean predictions, or a label for each row.
+        missing : {"raise", "mask"}
+            As in `fit`; rows without an outcome do not count.
+        inputs : mapping, optional
+            Arguments of the kernel whose names are options here.
+        rng_key, progress, **kwargs
+            As in `predict`.
+
+        Returns
+        -------
+        PredictiveCheck
+            Tables `regions` and `columns`, `to_text` and `plot`.
+
+        Raises
+        ------
+        InputError
+            `check-site`: outcomes whose ranks would not be uniform, such as those of a series;
+            `treatment-unknown`, `rows-mismatch`, `draws-few`, `outcome-missing`; as in `predict`.
+
+        See Also
+        --------
+        loo : How well rows are predicted, in nats, to compare models.
+
+        Examples
+        --------
+        >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.full(400, 2.0)})
+        >>> check = im.check(X, X[:, 0] + 9.0, t=t, treatment="t", regions=1, progress=False)
+        >>> check.regions["verdict"][0]
+        'too low, too wide'
+        """
+        named = asking.arguments_of(self._setup, type(self).check, {**locals()}, kwargs)
+        arguments = self._setup.arguments(self.check, named, X, y)
+        return checking.checked(
+            self._setup,
+            self._trained(with_draws=True),
+            fitting.Data(arguments, missing=missing),
+            self._streamed,
+            by={"treatment": treatment, "regions": regions},
+            rng_key=rng_key,
+            progress=progress,
+        )
 
     def describe(self) -> dict[str, Any]:
         """Account of kernel, sites, fit and health in plain Python values.

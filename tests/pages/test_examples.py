@@ -125,3 +125,14 @@ def test_learning_answers_what_if(tmp_path):
     best, without = load_example("learning").main(subjects=8, trials=60, figure=figure)
     assert 0 < without < best < 1
     assert figure.stat().st_size > 1_000
+
+
+def test_the_change_of_1898_is_found_in_the_nile(tmp_path, capsys):
+    impact, placebo = run("impact", tmp_path / "figure.png")
+    row = impact.summary(ci_prob=0.9).set_index("effect").loc["average"]
+    # Two means: 1,097.75 of 28 years until 1898, 849.97 of 72 after it.
+    assert row["actual"] == pytest.approx(849.97, abs=0.01)
+    assert row["predicted"] == pytest.approx(1097.75, abs=60)
+    assert row["absolute_eti90_ub"] < 0
+    assert bool(placebo["covers_0"].iloc[0])
+    assert "average effect" in capsys.readouterr().out
