@@ -136,7 +136,7 @@ def _groups(
     if isinstance(regions, int | np.integer):
         check_positive(regions, "regions")
         return arm, int(regions)
-    labels = np.asarray(asked.arguments.lined({"regions": regions}, "X")["regions"].array)
+    labels = np.asarray(asked.arguments.lined({"regions": regions}, "X")["regions"].given)
     if labels.shape != (rows,):
         msg = (
             f"regions= of shape {labels.shape} is not a number of bins or a label for {rows} rows."

@@ -157,7 +157,7 @@ class Described:
         >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.full(400, 2.0)})
         >>> check = im.check(X, X[:, 0] + 9.0, t=t, treatment="t", regions=1, progress=False)
         >>> check.regions["verdict"][0]
-        'too low, too wide'
+        'too low, too narrow'
         """
         named = asking.arguments_of(self._setup, type(self).check, {**locals()}, kwargs)
         arguments = self._setup.arguments(self.check, named, X, y)
