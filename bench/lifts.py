@@ -8,6 +8,7 @@ covered, and `placebo` whether an intervention pretended at row 60 covers 0.
 
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ KNOWN, AFTER, PRETENDED, LIFT = 80, 20, 60, 2.0
 PROB = 0.9
 
 
-def simulated(seed):
+def simulated(seed: int) -> tuple[Any, Any]:
     """Two controls, and the series."""
     rng = np.random.default_rng(seed)
     rows = KNOWN + AFTER
@@ -30,7 +31,7 @@ def simulated(seed):
     return X, y
 
 
-def measured(seed):
+def measured(seed: int) -> dict[str, Any]:
     """What one series gives: coverage, error, and the placebo."""
     X, y = simulated(seed)
     im = ImpactModel("structural_time_series", seed, season=4)
@@ -49,7 +50,7 @@ def measured(seed):
     return found | {"placebo": bool(placebo["covers_0"]), "placebo times": placebo["coverage"]}
 
 
-def main(series=30):
+def main(series: int = 30) -> pd.DataFrame:
     start = time.process_time()
     table = pd.DataFrame([measured(seed) for seed in range(series)]).astype(float)
     print(table.mean().to_frame("mean").assign(se=table.sem()).round(3).to_string())

@@ -41,13 +41,14 @@ def plot_check(check: _Check) -> Figure:
     check_matplotlib()
     from matplotlib import pyplot as plt
 
-    tested = check.columns[["p_slope", "p_curvature"]].min(axis=1).dropna()
-    figure, axes = plt.subplots(1, 3 if len(tested) else 2, figsize=_SIZE, layout="constrained")
+    surest = check.columns[["p_slope", "p_curvature"]].min(axis=1).fillna(np.inf).to_numpy()
+    is_tested = np.isfinite(surest).any()
+    figure, axes = plt.subplots(1, 3 if is_tested else 2, figsize=_SIZE, layout="constrained")
     arms = sorted(set(check.rows["arm"]))
     _draw_calibration(axes[0], check.rows, arms)
     _draw_regions(axes[1], check.regions, arms)
-    if len(tested):
-        _draw_column(axes[2], check, arms, str(check.columns.loc[tested.idxmin(), "column"]))
+    if is_tested:
+        _draw_column(axes[2], check, arms, str(check.columns["column"].iloc[int(surest.argmin())]))
     for ax in axes:
         ax.axhline(0.0, color=GREY, ls=(0, (4, 3)), lw=1.0, zorder=1, label="_right")
         ax.tick_params(labelsize=CAPTION)
