@@ -12,7 +12,7 @@ from typing import Any
 
 SCRIPTS = (
     "quickstart", "experiment", "overlap", "counterfactuals", "mediation", "eight_schools",
-    "simulator", "learning",
+    "simulator", "learning", "impact",
 )  # fmt: skip
 PAGE = """\
 ---
