@@ -140,7 +140,7 @@ def judge_svi(losses: np.ndarray, evidence: Evidence, *, explicit: bool, course:
         "from its answer. Train longer: more epochs or num_steps, or leave both out.",
         "not-converged",
     )
-    return Health(attrs | {"verdict": "bad: not converged"}, (falling,))
+    return Health(attrs | {"verdict": "bad: not-converged"}, (falling,))
 
 
 def judge_shape(evidence: Evidence) -> Health:

@@ -67,6 +67,8 @@ def reweighted(
     places = _taken(weights, num_samples, float(jax.random.uniform(jax.random.fold_in(rng_key, 1))))
     drawn = {name: np.asarray(value)[:, places] for name, value in draws.items()}
     before = {name: value for name, value in fit.attrs.items() if name in ("engine", "guide")}
+    if "param-fixed" in verdict:
+        attrs["verdict"] = "bad: param-fixed"  # by weights the posterior given these parameters
     return Fit(drawn, attrs={**before, **attrs, "notes": []}, params=fit.params)
 
 

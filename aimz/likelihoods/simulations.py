@@ -20,6 +20,8 @@ __all__ = ["Simulations", "check_responses", "simulate"]
 
 
 _CHUNK = 50_000
+# Times that differ by less are one time, in single precision and after a shift is taken off.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def check_responses(
     Raises
     ------
     InputError
-        `simulations`: choices without a code, too few simulations, or times before the shift.
+        `simulations`: choices without a code, too few simulations, or times that are before the
+        shift or all the same.
     """
     elapsed = simulations.outcomes[:, 0].astype(np.float64)
     if shift is not None:
@@ -136,6 +139,12 @@ def check_responses(
         msg = (
             f"{int((elapsed <= 0).sum())} simulated times are not after the shift. Name the "
             "parameter that is added to all times, or none."
+        )
+        raise InputError(msg, code="simulations")
+    if not np.ptp(np.log(elapsed)) > _ROUNDING:
+        msg = (
+            f"All simulated times are {elapsed[0]:.6g} after the shift, or are no numbers: there "
+            "is no distribution of times to learn. Look at what the simulator does with its key."
         )
         raise InputError(msg, code="simulations")
     if len(elapsed) < least:

@@ -33,6 +33,7 @@ __all__ = [
     "more",
     "numpyro_object",
     "problem_for",
+    "refusal",
     "reweighted",
     "showing",
     "step",
@@ -81,18 +82,36 @@ def fit(
     problem, arguments = _problem(setup, data, known)
     _check_units(setup, problem)
     done = engine.fit(setup.key(rng_key, Use.FIT), problem, settings, state=state)
-    notes = _passed((*problem.notes, *done.notes), on_bad_fit)
-    return replace(fitted_on(problem, arguments, done), course=settings), notes
+    notes = (*problem.notes, *done.notes)
+    done = replace(done, attrs=_judged(done.attrs, _bad(notes)))
+    fitted = replace(fitted_on(problem, arguments, done), course=settings)
+    if on_bad_fit == "ignore":
+        return fitted, tuple(note for note in notes if note not in _bad(notes))
+    return fitted, notes
 
 
-def _passed(notes: tuple[Note, ...], on_bad_fit: str) -> tuple[Note, ...]:
-    """What is shown of the notes of a fit, if its numbers may leave at all."""
-    bad = [note for note in notes if issubclass(note.category, FitWarning)]
-    if on_bad_fit == "warn" or not bad:
-        return notes
-    if on_bad_fit == "raise":
-        raise AimzError(bad[0].message, code=bad[0].code)
-    return tuple(note for note in notes if note not in bad)
+def refusal(notes: tuple[Note, ...], on_bad_fit: str) -> AimzError | None:
+    """Why a fit with these notes is refused, if it is."""
+    bad = _bad(notes)
+    if on_bad_fit != "raise" or not bad:
+        return None
+    return AimzError(bad[0].message, code=bad[0].code)
+
+
+def _bad(notes: tuple[Note, ...]) -> list[Note]:
+    return [note for note in notes if issubclass(note.category, FitWarning)]
+
+
+def _judged(attrs: Mapping[str, Any], bad: list[Note]) -> dict[str, Any]:
+    """The account of a fit, whose verdict names all that its warnings do.
+
+    Whether it was interrupted is an entry of its own.
+    """
+    verdict = str(attrs.get("verdict", ""))
+    said = verdict.removeprefix("bad: ").split(", ") if verdict.startswith("bad: ") else []
+    codes = [note.code for note in bad if note.code not in (*said, "interrupted")]
+    faults = ", ".join([*said, *dict.fromkeys(codes)])
+    return {**attrs, "verdict": f"bad: {faults}"} if codes else dict(attrs)
 
 
 def step(

@@ -1281,7 +1281,12 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         check_switches(warm_start=self.warm_start)
         before = self._fitted if self.warm_start else None
         gate = self._setting("on_bad_fit", on_bad_fit)
-        self._fitted, notes = fitting.fit(self._setup, data, settings, rng_key, before, gate)
+        fitted, notes = fitting.fit(self._setup, data, settings, rng_key, before, gate)
+        refused = fitting.refusal(notes, gate)
+        if refused is None or refused.code == "interrupted":  # what Ctrl-C left is not thrown away
+            self._fitted = fitted
+        if refused is not None:
+            raise refused
         show(notes)
         return self
 

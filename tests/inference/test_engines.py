@@ -110,6 +110,10 @@ def test_settings_of_another_engine_name_their_place(inference, call, words):
         {"max_tree_depth": 0},
         {"target_accept_prob": 1.5},
         {"target_accept_prob": 0},
+        {"target_accept_prob": "x"},
+        {"target_accept_prob": np.ones(2)},
+        {"chains": True},
+        {"warmup": "100"},
     ],
 )
 def test_settings_that_no_sampler_can_follow_are_named(settings):

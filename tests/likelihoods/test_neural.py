@@ -140,6 +140,24 @@ def test_simulations_that_teach_nothing_are_refused(simulations, change, says):
 
 
 @pytest.mark.parametrize(
+    ("times", "shift"),
+    [
+        (lambda t: np.full(len(t), 0.7), None),
+        (lambda t: np.full(len(t), np.nan), None),
+        (lambda t: t + 0.7, "t"),
+    ],
+    ids=["one", "nan", "one-after-the-shift"],
+)
+def test_times_that_never_vary_teach_nothing(times, shift):
+    t = np.linspace(0.1, 0.4, 1000, dtype=np.float32)
+    outcomes = np.stack([times(t).astype(np.float32), np.ones_like(t)], -1)
+    made = Simulations({"t": t}, outcomes, {"t": (0.1, 0.4)})
+    with pytest.raises(InputError, match="no distribution of times") as error:
+        NeuralLikelihood.train(made, choices=(1,), shift=shift, training=BRIEF)
+    assert error.value.code == "simulations"
+
+
+@pytest.mark.parametrize(
     ("simulator", "bounds", "says"),
     [
         (diffuse, {}, "there are none"),

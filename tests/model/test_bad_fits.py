@@ -29,13 +29,13 @@ class Poor:
 
     name = "poor"
 
-    def __init__(self, verdict="bad: k-hat", category=FitWarning, value=2.0):
-        self.verdict, self.category, self.value = verdict, category, value
+    def __init__(self, verdict="bad: k-hat", category=FitWarning, value=2.0, codes=("k-hat",)):
+        self.verdict, self.category, self.value, self.codes = verdict, category, value, codes
 
     def fit(self, rng_key, problem, settings, *, state=None):
         del rng_key, problem, settings, state
         draws = {"b": self.value + np.linspace(-1.0, 1.0, 20, dtype=np.float32)[None]}
-        notes = (Note(self.category, "It may be wrong.", "k-hat"),)
+        notes = tuple(Note(self.category, "It may be wrong.", code) for code in self.codes)
         return Fit(draws, attrs={"engine": self.name, "verdict": self.verdict}, notes=notes)
 
     def draw(self, rng_key, problem, fit, num_samples):
@@ -81,6 +81,51 @@ def test_a_refused_fit_leaves_the_model_as_it_was():
     with pytest.raises(AimzError):
         (fresh := ImpactModel(kernel, inference=Poor(), on_bad_fit="raise")).fit(X, Y)
     assert not fresh.is_fitted()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "codes", "whole"),
+    [
+        ("good", ("param-fixed",), "bad: param-fixed"),
+        ("not checked: too few draws", ("param-fixed",), "bad: param-fixed"),
+        ("bad: k-hat", ("param-fixed", "k-hat"), "bad: k-hat, param-fixed"),
+        ("bad: r-hat, energy", ("r-hat", "energy"), "bad: r-hat, energy"),
+        ("good", ("interrupted",), "good"),  # an entry of its own
+        ("good", (), "good"),
+        ("not checked: too many rows", (), "not checked: too many rows"),
+    ],
+)
+def test_a_verdict_names_all_that_the_warnings_of_a_fit_do(verdict, codes, whole):
+    im = fitted(engine=Poor(verdict, codes=codes), called="ignore")
+    assert im.diagnostics_["verdict"] == whole
+
+
+@pytest.mark.parametrize("engine", ["laplace", pytest.param("nuts", marks=pytest.mark.slow)])
+def test_a_fit_that_keeps_parameters_where_they_began_is_not_good(engine):
+    """The posterior is Normal(5, 2 / sqrt(8)) given the initial value of `sd`."""
+
+    def kernel(X, y=None):
+        sd = numpyro.param("sd", 2.0)
+        mean = numpyro.sample("mean", dist.Normal(0.0, 100.0))
+        numpyro.sample("y", dist.Normal(mean, sd).expand([X.shape[0]]), obs=y)
+
+    im = ImpactModel(kernel, inference=engine, rng_key=0)
+    with pytest.warns(FitWarning, match="'sd' keep their initial") as caught:
+        im.fit(np.zeros((8, 1)), 5.0 + np.tile([-1.0, 1.0], 4), progress=False)
+    assert [warning.message.code for warning in caught] == ["param-fixed"]
+    assert im.diagnostics_["verdict"] == "bad: param-fixed"
+    assert float(im.posterior["mean"].std()) == pytest.approx(2 / np.sqrt(8), rel=0.1)
+    if engine == "laplace":
+        assert im.reweighted().diagnostics_["verdict"] == "bad: param-fixed"
+
+
+def test_what_ctrl_c_left_is_kept_where_bad_fits_are_refused():
+    """The error is raised as for others; draws of hours are not thrown away with it."""
+    im = ImpactModel(kernel, inference=Poor("good", codes=("interrupted",)), on_bad_fit="raise")
+    with pytest.raises(AimzError) as refused:
+        im.fit(X, Y, t=FIRST, progress=False)
+    assert refused.value.code == "interrupted"
+    assert im.posterior["b"].mean() == 2.0
 
 
 def test_other_notes_are_no_reason_to_refuse():

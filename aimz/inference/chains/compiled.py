@@ -21,13 +21,14 @@ from numpyro.infer import MCMC
 from numpyro.infer.hmc import HMCState
 
 from aimz.arrays import Array
-from aimz.errors import AimzError, InputError
+from aimz.errors import AimzError
 from aimz.inference.binding import RowScale, version_of
 from aimz.inference.density import energy_of, has_nested_latents, values_of
 from aimz.inference.engine import Draws, Problem
 from aimz.inference.hierarchy import in_standard_units, spread_by_latents
 from aimz.inference.normal import WHITENED_DIM, find_start, set_up_guide
 from aimz.inference.remembered import program_of
+from aimz.inference.settings import check_count, check_probability
 from aimz.programs import Bound
 
 __all__ = ["NUTS", "STATS", "ChainRecord", "Plan", "run_chains"]
@@ -88,17 +89,9 @@ class NUTS:
     def __post_init__(self) -> None:
         """Refuse what no sampler can do; NumPyro's own class takes the kernel first."""
         for name, least in (("chains", 1), ("warmup", 0), ("max_tree_depth", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < least:
-                msg = (
-                    f"NUTS({name}={value!r:.60}) is no whole number of at least {least}. Pass one, "
-                    "as in NUTS(chains=4, warmup=1000); the kernel is the model's."
-                )
-                raise InputError(msg, code="settings")
-        target = self.target_accept_prob
-        if target is not None and not 0.0 < target < 1.0:
-            msg = f"target_accept_prob={target!r:.60} is no probability between 0 and 1, as 0.9 is."
-            raise InputError(msg, code="settings")
+            check_count("NUTS", name, getattr(self, name), least)
+        if self.target_accept_prob is not None:
+            check_probability("NUTS", "target_accept_prob", self.target_accept_prob)
 
 
 class ChainRecord(NamedTuple):

@@ -18,6 +18,7 @@ from aimz.inference.binding import check_draws, check_weights, fixed_params, par
 from aimz.inference.engine import Draws, Fit, Problem, Settings
 from aimz.inference.evidence import why_no_evidence
 from aimz.inference.progress import Bar
+from aimz.inference.settings import check_count, check_probability
 from aimz.inference.smc.steps import check_steps
 from aimz.programs import as_key
 
@@ -86,17 +87,9 @@ class SMC:
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         for setting, least in (("particles", 10), ("mutations", 1), ("runs", 1)):
-            value = getattr(self, setting)
-            if not isinstance(value, int | np.integer) or value < least:
-                msg = (
-                    f"SMC({setting}={value!r:.60}) is no whole number of at least {least}. Pass "
-                    "one, as in SMC(particles=1000, runs=4); the kernel is the model's."
-                )
-                raise InputError(msg, code="settings")
+            check_count("SMC", setting, getattr(self, setting), least)
         check_steps(self.steps)
-        if not 0.0 < self.target_ess < 1.0:
-            msg = f"target_ess={self.target_ess!r:.60} is no share between 0 and 1, as 0.5 is."
-            raise InputError(msg, code="settings")
+        check_probability("SMC", "target_ess", self.target_ess)
 
     def fit(self, rng_key: Seed, problem: Problem, settings: Settings, *, state: Any = None) -> Fit:
         """Run from the prior, or go on from an earlier fit's particles; see `Engine`."""
@@ -173,5 +166,5 @@ def _judged(
             "factor of it means little. Pass SMC(particles=, mutations=) larger numbers."
         )
         notes = (*notes, Note(FitWarning, message, "evidence"))
-        attrs["verdict"] = "bad: the evidence differs between runs"
+        attrs["verdict"] = "bad: evidence"
     return attrs, notes

@@ -16,6 +16,7 @@ from aimz.arrays import Seed
 from aimz.errors import FitWarning, Note
 from aimz.inference.binding import check_draws, param_notes
 from aimz.inference.engine import Fit, Problem, Settings
+from aimz.inference.settings import check_count
 from aimz.inference.vector.normal_fit import (
     RIVAL,
     NormalFit,
@@ -24,7 +25,7 @@ from aimz.inference.vector.normal_fit import (
     modes_note,
     root_of,
 )
-from aimz.inference.vector.posterior import VectorPosterior, View
+from aimz.inference.vector.posterior import VectorPosterior, View, begun
 from aimz.inference.vector.search import (
     ARRIVED,
     Curve,
@@ -36,7 +37,6 @@ from aimz.inference.vector.search import (
     rival_of,
     starts_of,
 )
-from aimz.inference.vector.settings import check_count, check_dim
 from aimz.programs import as_key
 
 __all__ = ["DADVI", "curves_at", "slopes_at"]
@@ -102,9 +102,7 @@ class DADVI(NormalFit):
     ) -> Fit:
         """Search, or search on from where an earlier fit was; see `Engine`."""
         key = as_key(rng_key)
-        before = None if state is None else state["params"]
-        posterior = VectorPosterior(self.name, problem, key, before)
-        check_dim(self.name, posterior)
+        posterior = begun(self.name, problem, key, state)
         found = _Search(posterior, jax.random.fold_in(key, 1), state).run(self.draws)
         root = root_of(found.covariance, "the posterior")
         judged, _ = judged_normal(posterior, jax.random.fold_in(key, 2), found.loc, root)

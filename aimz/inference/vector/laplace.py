@@ -11,6 +11,7 @@ from aimz.arrays import Seed
 from aimz.inference.binding import check_draws, param_notes
 from aimz.inference.engine import Fit, Problem, Settings
 from aimz.inference.evidence import why_no_evidence
+from aimz.inference.settings import check_count
 from aimz.inference.vector.normal_fit import (
     RIVAL,
     NormalFit,
@@ -20,7 +21,7 @@ from aimz.inference.vector.normal_fit import (
     root_of,
     weighted_evidence,
 )
-from aimz.inference.vector.posterior import VectorPosterior
+from aimz.inference.vector.posterior import VectorPosterior, begun
 from aimz.inference.vector.search import (
     ARRIVED,
     Curve,
@@ -34,7 +35,6 @@ from aimz.inference.vector.search import (
     slope_at,
     starts_of,
 )
-from aimz.inference.vector.settings import check_count, check_dim
 from aimz.programs import as_key
 
 __all__ = ["Laplace"]
@@ -94,9 +94,7 @@ class Laplace(NormalFit):
     ) -> Fit:
         """Find the mode and draw; see `Engine`."""
         key = as_key(rng_key)
-        before = None if state is None else state["params"]
-        posterior = VectorPosterior(self.name, problem, key, before)
-        check_dim(self.name, posterior)
+        posterior = begun(self.name, problem, key, state)
         found = _minima(posterior, jax.random.fold_in(key, 1), self.starts, state)
         best = best_of(found, _log_evidence)
         covariance = inverse_of(best.curve.hessian)

@@ -12,8 +12,8 @@ from aimz.errors import AimzError
 from aimz.inference import health
 from aimz.inference.binding import check_draws, param_notes
 from aimz.inference.engine import Fit, Problem, Settings
-from aimz.inference.vector.posterior import VectorPosterior, import_blackjax
-from aimz.inference.vector.settings import check_count, check_dim, check_probability
+from aimz.inference.settings import check_count, check_probability
+from aimz.inference.vector.posterior import VectorPosterior, begun, import_blackjax
 from aimz.programs import as_key
 
 __all__ = ["MCLMC"]
@@ -82,8 +82,7 @@ class MCLMC:
             chains=settings.num_chains or self.chains,
             warmup=self.warmup if settings.num_warmup is None else settings.num_warmup,
         )
-        posterior = VectorPosterior(self.name, problem, key, state and state["params"])
-        check_dim(self.name, posterior)
+        posterior = begun(self.name, problem, key, state)
         if state is None:
             state = _tuned(posterior, asked, jax.random.fold_in(key, 1))
         fit = self._moved(posterior, jax.random.fold_in(key, 2), state, count)

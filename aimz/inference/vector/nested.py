@@ -14,9 +14,9 @@ from aimz.inference.binding import check_draws, param_notes
 from aimz.inference.engine import Fit, Problem, Settings
 from aimz.inference.evidence import why_no_evidence
 from aimz.inference.progress import Bar
+from aimz.inference.settings import check_count
 from aimz.inference.terms import Terms
-from aimz.inference.vector.posterior import VectorPosterior, import_blackjax
-from aimz.inference.vector.settings import check_count, check_dim
+from aimz.inference.vector.posterior import VectorPosterior, begun, import_blackjax
 from aimz.programs import as_key
 
 __all__ = ["NestedSampling"]
@@ -86,12 +86,11 @@ class NestedSampling:
 
         key = as_key(rng_key)
         count = settings.num_samples or _SAMPLES
-        posterior = VectorPosterior(self.name, problem, key, state and state["params"])
+        posterior = begun(self.name, problem, key, state)
         if state is not None:
             notes = param_notes(posterior.params)
             before = Fit({}, {}, {}, dict(state["attrs"]), state, posterior.params, notes)
             return self.proceed(rng_key, problem, before, count)
-        check_dim(self.name, posterior)
         Terms(problem, posterior.params).check(self.name)
         with Bar("contours", None, shown=settings.progress) as bar:
             moves = self._moves(posterior)
@@ -168,6 +167,6 @@ def _judged(
             f"The log evidence differs by {spread:.2f} (standard deviation) between runs, where "
             f"volumes explain {by_volume:.2f}. Pass NestedSampling(moves=, live=) larger numbers."
         )
-        attrs["verdict"] = "bad: the evidence differs between runs"
+        attrs["verdict"] = "bad: evidence"
         return attrs, (*judged.notes, Note(FitWarning, message, "evidence"))
     return attrs, judged.notes

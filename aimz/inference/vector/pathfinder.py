@@ -13,9 +13,9 @@ from aimz.inference import health
 from aimz.inference.binding import check_draws, param_notes
 from aimz.inference.engine import Draws, Fit, Problem, Settings
 from aimz.inference.evidence import why_no_evidence
+from aimz.inference.settings import check_count
 from aimz.inference.vector.normal_fit import weighted_evidence
-from aimz.inference.vector.posterior import VectorPosterior, import_blackjax
-from aimz.inference.vector.settings import check_count, check_dim
+from aimz.inference.vector.posterior import VectorPosterior, begun, import_blackjax
 from aimz.programs import as_key
 
 __all__ = ["Pathfinder"]
@@ -79,9 +79,7 @@ class Pathfinder:
         from aimz.inference.vector.paths import walked_paths  # needs the extra
 
         key = as_key(rng_key)
-        before = None if state is None else state["params"]
-        posterior = VectorPosterior(self.name, problem, key, before)
-        check_dim(self.name, posterior)
+        posterior = begun(self.name, problem, key, state)
         paths = walked_paths(posterior, jax.random.fold_in(key, 1), self.paths)
         count = settings.num_samples or _SAMPLES
         draws, log_weights = _drawn(posterior, jax.random.fold_in(key, 2), paths, count)

@@ -5,7 +5,7 @@ parameters as arguments; they close over nothing else, so that what `remembered`
 follows from the kernel, the shapes, the function and its options alone.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -32,8 +32,9 @@ from aimz.inference.normal import set_up_guide
 from aimz.inference.remembered import program_of
 from aimz.inference.terms import Terms
 
-__all__ = ["VectorPosterior", "View", "import_blackjax", "values_at"]
+__all__ = ["VectorPosterior", "View", "begun", "import_blackjax", "values_at"]
 
+_MOST_LATENTS = 2000  # whose curvature is a matrix
 _BATCH = 64  # points that are read side by side
 
 
@@ -68,6 +69,27 @@ class View(NamedTuple):
     def pack(self, latents: dict[str, Any]) -> Any:
         """The vector of unconstrained latents by name."""
         return jax.flatten_util.ravel_pytree(dict(sorted(latents.items())))[0].astype(float)
+
+
+def begun(
+    engine: str, problem: Problem, key: jax.Array, state: Mapping[str, Any] | None
+) -> "VectorPosterior":
+    """The posterior of a fit that starts, or goes on from the `state` that an earlier one left.
+
+    Raises
+    ------
+    KernelValidationError
+        `terms`: latents whose matrix would be too large.
+    """
+    posterior = VectorPosterior(engine, problem, key, None if state is None else state["params"])
+    dim = len(posterior.names)
+    if dim > _MOST_LATENTS:
+        msg = (
+            f"There are {dim:,} latents, and engine '{engine}' keeps a matrix of them "
+            f"(at most {_MOST_LATENTS:,}). Use inference='svi' or 'nuts'."
+        )
+        raise KernelValidationError(msg, code="terms")
+    return posterior
 
 
 class VectorPosterior:

@@ -1,13 +1,10 @@
-"""Settings of the engines of this room, checked."""
+"""Settings of engines, checked."""
 
 import numpy as np
 
-from aimz.errors import InputError, KernelValidationError
-from aimz.inference.vector.posterior import VectorPosterior
+from aimz.errors import InputError
 
-__all__ = ["check_count", "check_dim", "check_probability"]
-
-_MOST_LATENTS = 2000  # whose curvature is a matrix
+__all__ = ["check_count", "check_probability"]
 
 
 def check_count(engine: str, setting: str, value: object, least: int) -> None:
@@ -25,14 +22,3 @@ def check_probability(engine: str, setting: str, value: object) -> None:
     if not isinstance(value, float | np.floating) or not 0.0 < value < 1.0:
         msg = f"{engine}({setting}={value!r:.60}) is no probability between 0 and 1, as 0.9 is."
         raise InputError(msg, code="settings")
-
-
-def check_dim(engine: str, posterior: VectorPosterior) -> None:
-    """Refuse more latents than a full matrix is for."""
-    dim = len(posterior.names)
-    if dim > _MOST_LATENTS:
-        msg = (
-            f"There are {dim:,} latents, and engine '{engine}' keeps a matrix of them "
-            f"(at most {_MOST_LATENTS:,}). Use inference='svi' or 'nuts'."
-        )
-        raise KernelValidationError(msg, code="terms")
