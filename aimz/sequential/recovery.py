@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,18 @@ import jax
 import numpy as np
 from scipy import special
 
-from aimz.errors import AimzWarning, InputError
+from aimz.choices import check_interval
+from aimz.data import check_positive
 from aimz.libraries import pd
 from aimz.model import ImpactModel
 from aimz.plots import COLOURS, check_matplotlib
+from aimz.sequential.replicates import (
+    drawn_outcomes,
+    fit_again,
+    quiet,
+    say_bad_fits,
+    split_design,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,61 +139,50 @@ def recovery(
     ------
     InputError
         `recovery`: a design without `X`, or outcomes of which it is not known which axis is that
-        of the rows.
+        of the rows; `not-positive`, `option-unknown`.
+
+    Warns
+    -----
+    FitWarning
+        `refits`: some of the fits say that they are bad.
+
+    See Also
+    --------
+    confusion : Does a design tell models from each other?
     """
-    given = dict(design)
-    if "X" not in given or "y" in given:
-        msg = "The design is what the kernel takes but for its outcome, and has an 'X'. Pass both."
-        raise InputError(msg, code="recovery")
-    X = given.pop("X")
-    prior: Any = ImpactModel(kernel, rng_key=key).sample_prior_predictive_on_batch(
-        X, num_samples=n, return_sites=[*parameters, "y"], return_datatree=False, **given
-    )
-    truths = {name: np.asarray(prior[name]) for name in parameters}
-    outcomes = np.asarray(prior["y"])
-    rows, model = len(X), ImpactModel(kernel, inference=engine)
+    check_positive(n, "n")
+    check_interval(probability, None)
+    own = split_design(design)
+    truths, outcomes = drawn_outcomes(kernel, own, parameters, n, key)
+    model = ImpactModel(kernel, inference=engine)
     summaries: list[dict[str, Any]] = []
     verdicts: list[str] = []
-    for number in range(n):
+    for number, drawn in enumerate(outcomes):
         truth = {name: truths[name][number] for name in parameters}
         if simulator is None:
-            y = _by_row(outcomes[number], rows)
+            y = drawn
         else:
             y = np.asarray(simulator(jax.random.fold_in(jax.random.key(key), number), truth))
-        found = _found(model, {**given, "X": X, "y": y}, key + 1 + number, parameters)
-        verdicts.append(str(model.diagnostics_["verdict"]))
+        verdicts.append(fit_again(model, own, y, key + 1 + number))
+        with quiet():
+            found: Any = model.predict_on_batch(
+                own[0], return_sites=[*parameters], return_datatree=False, **own[1]
+            )
         summaries.append({name: _summary(found[name], truth[name], probability) for name in truth})
+    say_bad_fits(verdicts)
     parts = {field: _stacked(summaries, field) for field in ("mean", "rank", "covered")}
     table = pd.DataFrame(
-        {name: _line(truths[name], *(parts[f][name] for f in parts)) for name in parameters}
+        {
+            name: _line(truths[name], {f: parts[f][name] for f in parts}, probability)
+            for name in parameters
+        }
     ).T
     return Recovery(table, truths, parts["mean"], parts["rank"], probability, tuple(verdicts))
-
-
-def _found(model: ImpactModel, data: dict[str, Any], key: int, parameters: Sequence[str]) -> Any:
-    """Posterior draws of parameters, after a fit whose verdict is asked for by whoever calls."""
-    X, y, given = data.pop("X"), data.pop("y"), data
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AimzWarning)  # verdicts say as much
-        model.fit(X, y, rng_key=key, progress=False, **given)
-        return model.predict_on_batch(X, return_sites=[*parameters], return_datatree=False, **given)
 
 
 def _stacked(summaries: list[dict[str, Any]], field: str) -> dict[str, np.ndarray]:
     """One number of all replicates, by parameter."""
     return {name: np.stack([one[name][field] for one in summaries]) for name in summaries[0]}
-
-
-def _by_row(outcome: np.ndarray, rows: int) -> np.ndarray:
-    """An outcome with its rows first: that of a scan has its trials first."""
-    fits = [axis for axis in range(min(2, outcome.ndim)) if outcome.shape[axis] == rows]
-    if len(fits) == 1:
-        return np.moveaxis(outcome, fits[0], 0)
-    msg = (
-        f"Outcomes of the shape {outcome.shape} have their {rows} rows in none of the first two "
-        "axes, or in both. Simulate another number of trials, or pass simulator=."
-    )
-    raise InputError(msg, code="recovery")
 
 
 def _summary(draws: np.ndarray, truth: np.ndarray, probability: float) -> dict[str, np.ndarray]:
@@ -197,19 +193,20 @@ def _summary(draws: np.ndarray, truth: np.ndarray, probability: float) -> dict[s
 
 
 def _line(
-    truth: np.ndarray, mean: np.ndarray, rank: np.ndarray, covered: np.ndarray
+    truth: np.ndarray, parts: Mapping[str, np.ndarray], probability: float
 ) -> dict[str, float]:
     """Numbers of one parameter, members and replicates together."""
+    mean, covered = parts["mean"], parts["covered"]
     by_replicate = covered.reshape(len(covered), -1).mean(axis=1)
-    binomial = np.sqrt(0.09 / covered.size)  # of a coverage of 0.9, where replicates agree
-    spread = by_replicate.std(ddof=1) / np.sqrt(len(by_replicate))
+    binomial = np.sqrt(probability * (1 - probability) / covered.size)  # where replicates agree
+    spread = by_replicate.std(ddof=1) / np.sqrt(len(by_replicate)) if len(by_replicate) > 1 else 0.0
     return {
         "r": float(np.corrcoef(truth.ravel(), mean.ravel())[0, 1]),
         "bias": float((mean - truth).mean()),
         "rmse": float(np.sqrt(((mean - truth) ** 2).mean())),
         "coverage": float(covered.mean()),
         "se": float(max(spread, binomial)),
-        "p_uniform": _evenness(rank),
+        "p_uniform": _evenness(parts["rank"]),
     }
 
 
