@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -180,7 +181,7 @@ def confusion(
         for (name, kernel), seed in zip(kernels.items(), seeds, strict=False)
     }
     _check_alike(drawn)
-    outcomes = [y for replicates in drawn.values() for y in replicates]
+    outcomes = list(itertools.chain.from_iterable(drawn.values()))
     fits = {
         name: _fits(ImpactModel(kernel, inference=engine), designs[name], outcomes, seed, by)
         for (name, kernel), seed in zip(kernels.items(), seeds[len(kernels) :], strict=True)
@@ -189,9 +190,10 @@ def confusion(
     scores = np.array([[fit.score for fit in each] for each in fits.values()])
     scores = scores.reshape(len(kernels), len(kernels), n).transpose(1, 2, 0)
     _check_own(scores, list(kernels))
-    verdicts = [fit.verdict for each in fits.values() for fit in each]
+    every = list(itertools.chain.from_iterable(fits.values()))
+    verdicts = [fit.verdict for fit in every]
     say_bad_fits(verdicts)
-    say_unsure([fit.is_unsure for each in fits.values() for fit in each])
+    say_unsure([fit.is_unsure for fit in every])
     best = scores == scores.max(axis=-1, keepdims=True)
     shares = (best / best.sum(axis=-1, keepdims=True)).mean(axis=1)
     table = pd.DataFrame(shares, index=list(kernels), columns=list(kernels))
