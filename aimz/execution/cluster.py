@@ -9,7 +9,10 @@ that waits for tasks may wait forever.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import itertools
+import os
 import sys
 import threading
 import uuid
@@ -46,6 +49,10 @@ _AHEAD = 4
 # What computes tiles in this worker, by call: some calls side by side.
 _HERE: OrderedDict[str, Any] = OrderedDict()
 _MOST_HERE, _LOCK = 8, threading.Lock()
+# Of the allocator of glibc, which Dask tells its workers to give back all that is free above 64 kB:
+# its names of two settings (malloc.h), and how many bytes to keep, and to take from what is kept.
+_TRIM, _MMAP = -1, -3
+_KEPT_BYTES, _MMAP_BYTES = 2**27, 2**25
 type Item = tuple[RowTile, Tile]
 # What computes a tile, here or in another process: it can be pickled.
 type Compute = Callable[[RowTile, Tile, Any], Any]
@@ -188,8 +195,24 @@ def _environment() -> Mapping[str, Any]:
     }
 
 
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let this worker use what it has freed for its next tile, as it would without Dask's setting.
+
+    With it every array of a tile is new pages of the kernel, which cost more than its numbers do.
+    """
+    is_dasks = "MALLOC_TRIM_THRESHOLD_" in os.environ and "MALLOC_MMAP_THRESHOLD_" not in os.environ
+    if sys.platform != "linux" or not is_dasks:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_TRIM, _KEPT_BYTES)
+        mallopt(_MMAP, _MMAP_BYTES)
+
+
 def _computed(token: str, payload: bytes, run: Sequence[Item], asked: Mapping[str, Any]) -> Any:
     """Compute some tiles, in a worker."""
+    _keep_freed_memory()
     with jax.enable_x64(asked["x64"]):
         found = _environment()
         differs = [name for name in asked if asked[name] != found[name]]

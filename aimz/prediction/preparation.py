@@ -100,7 +100,8 @@ def prepare(request: Request, given: Given, origin: Origin, words: np.ndarray) -
     block = Block(
         words=words,
         draws=np.arange(request.chains * request.draws, dtype=np.uint32),
-        rows=np.arange(spec.rows, dtype=np.uint32),
+        # Where rows do not interact, their numbers come with the tiles.
+        rows=np.arange(spec.rows if spec.coupled else 0, dtype=np.uint32),
         inputs={n: v for n, v in arguments.arrays.items() if n not in spec.row_inputs},
         row_inputs={n: v for n, v in arguments.arrays.items() if n in rows},
         params=dict(request.fit.params),

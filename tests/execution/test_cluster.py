@@ -279,6 +279,41 @@ def test_a_worker_of_other_versions_is_refused(client, monkeypatch):
     assert caught.value.code == "cluster-versions"
 
 
+def test_a_worker_takes_the_memory_of_its_next_tile_from_what_it_has_freed(client):
+    """Dask tells its workers to give back what they free: each tile would fault its pages in."""
+
+    def faults() -> int:
+        import resource
+
+        from aimz.execution.cluster import _keep_freed_memory
+
+        _keep_freed_memory()
+        sizes = [2**20] * 4
+        [np.ones(size, np.uint8) for size in sizes]
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            [np.ones(size, np.uint8) for size in sizes]
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    pages = 20 * 4 * 2**20 // 4096
+    assert all(found < pages / 4 for found in client.run(faults).values())
+
+
+def test_what_is_sent_does_not_grow_with_rows_that_are_read_by_the_piece(client, monkeypatch):
+    sizes = []
+    real = cluster.Cluster.__init__
+
+    def noted(self, *arguments):
+        real(self, *arguments)
+        sizes.append(len(self._payload))
+
+    monkeypatch.setattr(cluster.Cluster, "__init__", noted)
+    for times in (1, 4):
+        rows = da.from_array(np.tile(X, (times, 1)), chunks=(1500, 2))
+        model_of(linear).effect(rows, {"t": 0.0}, {"t": 1.0}, t=0.0, progress=False, rng_key=3)
+    assert sizes[1] < sizes[0] + 1000
+
+
 def test_a_call_of_one_task_stays_here(client, sent, monkeypatch):
     monkeypatch.setattr(cluster, "MOST_TILES", 64)
     predicted(model_of(linear))
