@@ -6,8 +6,8 @@ another one for other rows.
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -111,6 +111,13 @@ class OutcomeUnits:
             raise InputError(msg, code="option-unknown")
         _check_units([self.loc], [self.unit])
 
+    def settled(self, X: Any, y: Any) -> Self:
+        """The kernel in the units of these data, where its settings do not say which."""
+        del X
+        if self.family != "normal" or (self.loc, self.unit) != (0.0, 1.0):
+            return self
+        return replace(self, **standard(y=y))
+
     def check(self, X: Any, y: Any) -> None:
         """Refuse data that are far from standard units, whose priors would not fit them.
 
@@ -151,6 +158,11 @@ class Standard(OutcomeUnits):
             msg = f"X has shape {X.shape}, and this kernel reads a table of {known}."
             raise InputError(msg, code="shape")
         return (X - jnp.array(self.center)) / jnp.array(self.scale) if self.center else X
+
+    def settled(self, X: Any, y: Any) -> Self:
+        """The kernel in the units of these data, where its settings do not say which."""
+        kernel = super().settled(X, y)
+        return kernel if kernel.center else replace(kernel, **standard(X))
 
     def check(self, X: Any, y: Any) -> None:
         """Refuse data that are far from standard units; see `OutcomeUnits`."""

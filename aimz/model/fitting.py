@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from aimz import inference
@@ -21,6 +22,7 @@ from aimz.inference import (
 )
 from aimz.kernels import OutcomeUnits
 from aimz.model.setup import KeyLike, Setup
+from aimz.outcomes import is_there
 from aimz.prediction import Fitted, Use, check_same_data, fitted_on, problem_of
 from aimz.results import check_labels
 
@@ -80,11 +82,16 @@ def fit(
     state = None if before is None else before.fit.state
     known = None if before is None or state is None else before.known
     problem, arguments = _problem(setup, data, known)
+    settled = _settled(setup, problem)
+    if settled is not setup:
+        setup, engine = settled, settled.engine
+        problem, arguments = _problem(setup, data, known)
     _check_units(setup, problem)
     done = engine.fit(setup.key(rng_key, Use.FIT), problem, settings, state=state)
     notes = (*problem.notes, *done.notes)
     done = replace(done, attrs=_judged(done.attrs, _bad(notes)))
-    fitted = replace(fitted_on(problem, arguments, done), course=settings)
+    kernel = setup.kernel if isinstance(setup.kernel, OutcomeUnits) else None
+    fitted = replace(fitted_on(problem, arguments, done), course=settings, kernel=kernel)
     if on_bad_fit == "ignore":
         return fitted, tuple(note for note in notes if note not in _bad(notes))
     return fitted, notes
@@ -254,9 +261,23 @@ def _problem(setup: Setup, data: Data, known: Known | None = None) -> tuple[Prob
     return problem, arguments
 
 
+def _settled(setup: Setup, problem: Problem) -> Setup:
+    """The setup with a ready-made kernel in the units of the data, where it has none of its own."""
+    kernel: object = setup.kernel
+    if not isinstance(kernel, OutcomeUnits):
+        return setup
+    settled = kernel.settled(*_rows_and_outcomes(setup, problem))
+    return setup if settled == kernel else replace(setup, kernel=settled)
+
+
 def _check_units(setup: Setup, problem: Problem) -> None:
     """Refuse data in other units than a ready-made kernel's priors; a few rows cannot say."""
     kernel: object = setup.kernel
     if isinstance(kernel, OutcomeUnits) and problem.inputs.rows >= _TELLING:
-        arrays = problem.inputs.arrays
-        kernel.check(*(arrays.get(name) for name in setup.names))
+        kernel.check(*_rows_and_outcomes(setup, problem))
+
+
+def _rows_and_outcomes(setup: Setup, problem: Problem) -> tuple[Any, np.ndarray]:
+    """The two; what is missing of the outcomes is NaN."""
+    rows, outcome = (problem.inputs.arrays.get(name) for name in setup.names)
+    return rows, np.where(is_there(outcome), outcome, np.nan)

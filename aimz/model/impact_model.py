@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -60,7 +61,7 @@ class ImpactModel(Described, OverTime, Routed, Portable):
     kernel : callable or str
         NumPyro model function. It takes `param_input` and `param_output=None`, and everything else
         it needs by name. Or the name of a ready-made one (`aimz.kernels`), whose settings follow as
-        further keywords.
+        further keywords; a fit brings its priors to the units of the data.
     rng_key : int or jax.Array, default 0
         Seed of everything random.
     inference : str, NUTS, numpyro.infer.SVI, numpyro.infer.MCMC or engine, default "auto"
@@ -499,6 +500,19 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         """
         fitted = self._trained(with_draws=True)
         return account.posterior_tree(self._setup, fitted.fit, fitted)
+
+    @property
+    def kernel_(self) -> Kernel:
+        """The kernel that answers: a ready-made one is in the units of the data of the fit.
+
+        Examples
+        --------
+        >>> ready = ImpactModel("linear", treatment="t").fit(X, 40.0 * y, t=t, progress=False)
+        >>> ready.kernel.unit, round(ready.kernel_.unit)
+        (1.0, 46)
+        """
+        settled = None if self._fitted is None else self._fitted.kernel
+        return self.kernel if settled is None else settled
 
     @property
     def inference_(self) -> Any:
@@ -1191,7 +1205,8 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         ...       == again.predict_on_batch(X, t=t)["posterior_predictive"]["y"]).all())
         True
         """
-        show(saving.write_model(path, self.get_params(), self._trained()))
+        settings = {**self.get_params(), "kernel": self.kernel_}
+        show(saving.write_model(path, settings, self._trained()))
 
     @classmethod
     def load(
@@ -1269,7 +1284,7 @@ class ImpactModel(Described, OverTime, Routed, Portable):
     @property
     def _setup(self) -> Setup:
         roles, labels = (self.param_input, self.param_output), (self.coords, self.dims)
-        return Setup(self.kernel, roles, self.inference, self.rng_key, self.num_samples, *labels)
+        return Setup(self.kernel_, roles, self.inference, self.rng_key, self.num_samples, *labels)
 
     def _setting(self, name: str, value: Any) -> Any:
         """A setting of a fit: as a method was called, or else the model's own."""
@@ -1281,7 +1296,8 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         check_switches(warm_start=self.warm_start)
         before = self._fitted if self.warm_start else None
         gate = self._setting("on_bad_fit", on_bad_fit)
-        fitted, notes = fitting.fit(self._setup, data, settings, rng_key, before, gate)
+        setup = self._setup if before else replace(self._setup, kernel=self.kernel)
+        fitted, notes = fitting.fit(setup, data, settings, rng_key, before, gate)
         refused = fitting.refusal(notes, gate)
         if refused is None or refused.code == "interrupted":  # what Ctrl-C left is not thrown away
             self._fitted = fitted

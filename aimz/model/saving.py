@@ -26,7 +26,7 @@ def write_model(path: PathLike, settings: Mapping[str, Any], fitted: Fitted) -> 
         plain["inference"] = {"object": described(inference)}
     code = kept(kernel)
     seen, lost = located(fitted)
-    write_archive(path, plain, replace(fitted, seen=seen), code)
+    write_archive(path, plain, replace(fitted, seen=seen, kernel=None), code)
     if not code.absent:
         return lost
     text = (

@@ -62,6 +62,7 @@ class Fitted:
     problem: Problem | None = None  # in this process only: never saved
     course: Settings | None = None  # how the problem was fitted; as short-lived
     by_hand: bool = False  # whether the draws were made elsewhere
+    kernel: Callable[..., Any] | None = None  # a ready-made one, as the data of the fit settled it
 
     def with_draws(self, fit: Fit, labels: Mapping[str, Any]) -> "Fitted":
         """What is known of the rows of the fit, with draws made elsewhere, if they are of these.

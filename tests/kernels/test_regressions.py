@@ -1,10 +1,13 @@
 """Ready-made regressions: their units, their arguments, and the truth they find."""
 
+import pickle
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.base
+import xarray as xr
 from numpyro import handlers
 
 from aimz import ImpactModel, InputError
@@ -38,7 +41,7 @@ def test_arguments_are_named_by_settings(name, settings, arguments):
     im = ImpactModel(name, **settings)
     signature = im.kernel.__signature__
     assert set(signature.parameters) == arguments
-    assert sklearn.base.clone(im).kernel == im.kernel
+    assert sklearn.base.sklearn.base.clone(im).kernel == im.kernel
     with pytest.raises(InputError) as caught:
         im.fit(X, T, other=T, progress=False)
     assert caught.value.code == "argument-unknown"
@@ -129,12 +132,44 @@ def test_settings_that_make_no_sense_are_refused(name, settings, code):
     ],
     ids=["wide", "aside", "narrow", "outcome aside", "outcome wide", "settings of others"],
 )
-@pytest.mark.parametrize("method", ["fit", "fit_on_batch", "train_on_batch"])
-def test_data_in_other_units_are_refused(rows, y, settings, method):
+def test_a_step_refuses_data_in_other_units(rows, y, settings):
     im = ImpactModel("linear", **settings)
     with pytest.raises(InputError) as caught:
-        getattr(im, method)(rows, y)
+        im.train_on_batch(rows, y)
     assert caught.value.code == "not-standard"
+
+
+@pytest.mark.parametrize("method", ["fit", "fit_on_batch"])
+def test_a_fit_refuses_data_that_are_far_from_its_settings(method):
+    with pytest.raises(InputError) as caught:
+        getattr(ImpactModel("linear", **standard(X)), method)(X + 5.0, T)
+    assert caught.value.code == "not-standard"
+
+
+def test_a_fit_brings_the_kernel_to_the_units_of_its_data(tmp_path):
+    rows, y = np.float32(40.0 + 1e-3 * X), np.float32(1e6 + 1e4 * X[:, 0])
+    y[3] = np.nan
+    once: dict[str, Any] = {"missing": "mask", "num_steps": 5, "progress": False}
+    by_hand = ImpactModel("linear", **standard(rows, y)).fit_on_batch(rows, y, **once)
+    im = ImpactModel("linear").fit_on_batch(X, y[::-1], **once).fit_on_batch(rows, y, **once)
+    assert im.kernel == sklearn.base.clone(im).kernel == Linear()
+    assert im.kernel_ == by_hand.kernel == Linear(**standard(rows, y))
+    expected = by_hand.predict_on_batch(rows)
+    xr.testing.assert_identical(im.predict_on_batch(rows).dataset, expected.dataset)
+    im.save(tmp_path / "model")
+    loaded = ImpactModel.load(tmp_path / "model")
+    for model in (loaded, pickle.loads(pickle.dumps(im))):  # noqa: S301  # our own
+        given = model.predict_on_batch(rows).posterior_predictive
+        np.testing.assert_array_equal(given["y"], expected.posterior_predictive["y"])
+    with_more = ImpactModel("linear", warm_start=True).fit_on_batch(rows, y, **once)
+    with_more.fit_on_batch(rows[:30], y[:30], **once)  # the same latents, so the same units
+    assert with_more.kernel_ == by_hand.kernel
+
+
+def test_the_units_of_whole_numbers_are_those_of_what_is_there():
+    y = pd.array([1, 2, None, 3] * 10, dtype="Int32")
+    im = ImpactModel("linear").fit_on_batch(X[:40], y, missing="mask", num_steps=1, progress=False)
+    assert (im.kernel_.loc, im.kernel_.unit) == (2.0, np.std([1, 2, 3]))
 
 
 def test_rare_switches_constants_and_missing_outcomes_are_standard():
