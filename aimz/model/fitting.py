@@ -90,7 +90,7 @@ def fit(
     done = engine.fit(setup.key(rng_key, Use.FIT), problem, settings, state=state)
     notes = (*problem.notes, *done.notes)
     done = replace(done, attrs=_judged(done.attrs, _bad(notes)))
-    kernel = setup.kernel if isinstance(setup.kernel, OutcomeUnits) else None
+    kernel = setup.kernel if _is_in_units(setup.kernel) else None
     fitted = replace(fitted_on(problem, arguments, done), course=settings, kernel=kernel)
     if on_bad_fit == "ignore":
         return fitted, tuple(note for note in notes if note not in _bad(notes))
@@ -261,10 +261,14 @@ def _problem(setup: Setup, data: Data, known: Known | None = None) -> tuple[Prob
     return problem, arguments
 
 
+def _is_in_units(kernel: Any) -> bool:
+    return isinstance(kernel, OutcomeUnits)
+
+
 def _settled(setup: Setup, problem: Problem) -> Setup:
     """The setup with a ready-made kernel in the units of the data, where it has none of its own."""
-    kernel: object = setup.kernel
-    if not isinstance(kernel, OutcomeUnits):
+    kernel: Any = setup.kernel
+    if not _is_in_units(kernel):
         return setup
     settled = kernel.settled(*_rows_and_outcomes(setup, problem))
     return setup if settled == kernel else replace(setup, kernel=settled)
@@ -272,12 +276,12 @@ def _settled(setup: Setup, problem: Problem) -> Setup:
 
 def _check_units(setup: Setup, problem: Problem) -> None:
     """Refuse data in other units than a ready-made kernel's priors; a few rows cannot say."""
-    kernel: object = setup.kernel
-    if isinstance(kernel, OutcomeUnits) and problem.inputs.rows >= _TELLING:
+    kernel: Any = setup.kernel
+    if _is_in_units(kernel) and problem.inputs.rows >= _TELLING:
         kernel.check(*_rows_and_outcomes(setup, problem))
 
 
-def _rows_and_outcomes(setup: Setup, problem: Problem) -> tuple[Any, np.ndarray]:
+def _rows_and_outcomes(setup: Setup, problem: Problem) -> tuple[Any, Any]:
     """The two; what is missing of the outcomes is NaN."""
-    rows, outcome = (problem.inputs.arrays.get(name) for name in setup.names)
+    rows, outcome = (np.asarray(problem.inputs.arrays.get(name)) for name in setup.names)
     return rows, np.where(is_there(outcome), outcome, np.nan)
