@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,29 +19,64 @@ if TYPE_CHECKING:
 __all__ = ["Decision", "Gains", "decision_of"]
 
 
+CHOSEN = ("rule", "tree")
+_OPTIMISM = (
+    "It was chosen by the same draws that judge it: that is fair if the model is right, and looks "
+    "better than it is if not. Randomised rows that were not fitted tell (`rank_scores`)."
+)
+_BLOCK = 2**22  # values that are looked at together: 32 MB
+
+
 @dataclass(frozen=True, eq=False)
 class Gains:
-    """Posterior draws of what treating each unit gains, its cost taken off.
+    """Posterior draws of what treating each unit gains: `value` times its effect, less `cost`.
 
     Parameters
     ----------
-    draws : array, shape (units, draws)
-        Net gain of each row or group, per row.
-    effect : array, shape (units, draws)
-        The effect itself.
+    effect : array, shape (units, draws) or (units, chains, draws)
+        Effect on each row or group, per row. A few units are read at a time, and of draws a few at
+        a time where there is a budget: what is sliced like an array need not lie in memory.
     sizes : array, shape (units,)
         Share of the rows that each unit stands for; they sum to 1.
     labels : sequence
         Name of each unit.
     features : DataFrame, optional
         What a tree may split on, a row for each unit.
+    value : float
+        Of one unit of the outcome.
+    cost : float or array, shape (units,)
+        Of treating one row.
     """
 
-    draws: np.ndarray
-    effect: np.ndarray
+    effect: Any
     sizes: np.ndarray
     labels: Sequence[Any]
     features: pd.DataFrame | None = None
+    value: float = 1.0
+    cost: float | np.ndarray = 0.0
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Effects, (units, draws), of some units at a time."""
+        units, *shape = self.effect.shape
+        step = max(1, _BLOCK // math.prod(shape))
+        for first in range(0, units, step):
+            span = slice(first, min(first + step, units))
+            block = np.asarray(self.effect[span], np.float64)
+            yield span, block.reshape(len(block), -1)
+
+    def columns(self) -> Iterator[np.ndarray]:
+        """Net gains of all units in one draw, of each draw in order."""
+        units, *chains, draws = self.effect.shape
+        step = max(1, _BLOCK // units)
+        for chain in np.ndindex(*chains):
+            for first in range(0, draws, step):
+                block = np.asarray(self.effect[:, *chain, first : first + step], np.float64)
+                yield from self.net(slice(None), block).T
+
+    def net(self, units: slice, effect: np.ndarray) -> np.ndarray:
+        """What effects, (units, draws), are worth, cost taken off."""
+        cost = np.broadcast_to(self.cost, len(self.sizes))[units]
+        return self.value * effect - cost[:, None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,12 +110,13 @@ class Decision:
         """The decision in sentences."""
         row = self.policies[self.policies["policy"] == self.best].iloc[0]
         utility, low, high = (number_text(float(row[n])) for n in ("utility", "low", "high"))
-        return (
+        text = (
             f"The best rule is '{self.best}', which treats {row['treated']:.0%}: its expected "
             f"utility per row is {utility} ({low} to {high}), and it is the best of these with "
             f"probability {row['P(best)']:.0%}. Knowing every gain exactly would be worth "
             f"{number_text(self.value_of_information)} per row."
         )
+        return text if self.best not in CHOSEN else f"{text} {_OPTIMISM}"
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw the expected utility of each rule with its interval."""
@@ -124,7 +161,7 @@ def decision_of(
     Examples
     --------
     >>> draws = np.array([[1.0, 3.0], [-2.0, 0.0]])
-    >>> gains = Gains(draws, draws, np.array([0.5, 0.5]), ["a", "b"])
+    >>> gains = Gains(draws, np.array([0.5, 0.5]), ["a", "b"])
     >>> decision_of(gains).policies[["policy", "utility"]].values.tolist()
     [['none', 0.0], ['all', 0.5], ['rule', 1.0]]
     """
@@ -133,7 +170,7 @@ def decision_of(
         raise InputError(msg, code="option-unknown")
     prob, _ = interval_of(ci_prob, None)
     most = 1.0 if budget is None else float(budget)
-    means = gains.draws.mean(axis=1)
+    means, exceeding = _of_units(gains, threshold)
     everybody = "all" if budget is None else "random"
     rules = {"none": np.zeros(len(means)), everybody: np.full(len(means), most)}
     rules["rule"] = _within(means, gains.sizes, most)
@@ -142,20 +179,49 @@ def decision_of(
         chosen, words = _tree(gains, means, max_depth)
         share = float(chosen @ gains.sizes)  # at random among those whom it names, if too many
         rules["tree"] = chosen * min(1.0, most / share) if share else chosen
-    utilities = {name: (rule * gains.sizes) @ gains.draws for name, rule in rules.items()}
-    perfect = _perfect(gains, most)
+    utilities, perfect = _by_draw(gains, rules, most)
     table = _table(rules, utilities, gains.sizes, perfect, prob)
     best = str(table["policy"].iloc[int(table["utility"].to_numpy().argmax())])
     units = pd.DataFrame(
         {
             "unit": list(gains.labels),
             "gain": means,
-            f"P(effect > {threshold:g})": (gains.effect > threshold).mean(axis=1),
+            f"P(effect > {threshold:g})": exceeding,
             "treat": rules["rule"] > 0,
         }
     )
     information = float((perfect - utilities[best]).mean())
     return Decision(units, table, best, information, words)
+
+
+def _of_units(gains: Gains, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean gain of each unit, and the probability that its effect exceeds a threshold."""
+    means, exceeding = np.empty((2, len(gains.sizes)))
+    for span, effect in gains.blocks():
+        means[span] = gains.net(span, effect).mean(axis=1)
+        exceeding[span] = (effect > threshold).mean(axis=1)
+    if not np.isfinite(means).all():
+        label = gains.labels[int(np.flatnonzero(~np.isfinite(means))[0])]
+        msg = f"The gain of {label!s:.40} is no finite number in every draw: no rule can be judged."
+        raise InputError(msg, code="not-finite")
+    return means, exceeding
+
+
+def _by_draw(
+    gains: Gains, rules: Mapping[str, np.ndarray], most: float
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Utility in each draw of each rule, and of the one that knows the gains."""
+    treated = np.stack([*rules.values()]) * gains.sizes
+    total: Any = 0.0
+    perfect: Any = 0.0
+    for span, effect in gains.blocks():
+        net = gains.net(span, effect)
+        total = total + treated[:, span] @ net
+        if most == 1.0:
+            perfect = perfect + gains.sizes[span] @ np.maximum(net, 0.0, out=net)
+    if most < 1.0:
+        perfect = np.array([_best_within(net, gains.sizes, most) for net in gains.columns()])
+    return dict(zip(rules, total, strict=True)), np.asarray(perfect)
 
 
 def _within(means: np.ndarray, sizes: np.ndarray, most: float) -> np.ndarray:
@@ -169,13 +235,12 @@ def _within(means: np.ndarray, sizes: np.ndarray, most: float) -> np.ndarray:
     return shares
 
 
-def _perfect(gains: Gains, most: float) -> np.ndarray:
-    """Utility in each draw of the rule that knows its gains."""
-    if most == 1.0:
-        return np.asarray(gains.sizes @ np.maximum(gains.draws, 0.0))
-    return np.array(
-        [(_within(column, gains.sizes, most) * gains.sizes) @ column for column in gains.draws.T]
-    )
+def _best_within(net: np.ndarray, sizes: np.ndarray, most: float) -> float:
+    """Utility of treating the greatest gains above 0, in one draw, within a budget."""
+    wanted = np.flatnonzero(net > 0)
+    order = wanted[np.argsort(net[wanted])[::-1]]
+    reached = np.minimum(np.cumsum(sizes[order]), most)
+    return float(np.diff(reached, prepend=0.0) @ net[order])
 
 
 def _table(

@@ -35,8 +35,8 @@ def gains_of(
     if len(dims) > 1 or "contrast" in dims:
         msg = f"A decision is of one contrast and one outcome, not of {' by '.join(dims)}."
         raise InputError(msg, code="effect-several")
-    draws = effect.draws.transpose(*dims, "chain", "draw").to_numpy().astype(np.float64)
-    draws = draws.reshape(-1, effect.draws.sizes["chain"] * effect.draws.sizes["draw"])
+    draws = effect.draws.transpose(*dims, "chain", "draw").to_numpy()
+    draws = draws if dims else draws[None]
     labels = labels_of(effect.draws, dims[0]) if dims else ["everybody"]
     if sizes is None and dims and effect.question.meaning.unit != "row":
         msg = "Pass sizes=, the number of rows in each group: an effect by group does not hold it."
@@ -52,5 +52,4 @@ def gains_of(
     if features is not None and len(features) != len(draws):
         msg = f"features= has {len(features)} rows, and the effect {len(draws)}."
         raise InputError(msg, code="rows-mismatch")
-    net = value * draws - np.reshape(costs, (-1, 1))
-    return Gains(net, draws, mass / mass.sum(), labels, features)
+    return Gains(draws, mass / mass.sum(), labels, features, value, costs)

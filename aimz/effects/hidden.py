@@ -89,13 +89,8 @@ def _pairs(strengths: tuple[Strengths, Strengths], course: Course) -> tuple[np.n
     random = [isinstance(strength, dist.Distribution) for strength in strengths]
     if all(random):
         keys = jax.random.split(jax.random.key(course.seed), 2)
-        return np.stack(
-            [
-                _drawn(prior, key, course.repeats)
-                for prior, key in zip(strengths, keys, strict=True)
-            ],
-            1,
-        ), True
+        both = zip(strengths, keys, strict=True)
+        return np.stack([_drawn(prior, key, course.repeats) for prior, key in both], 1), True
     if any(random):
         msg = "Pass two grids of strengths, or two priors, and not one of each."
         raise InputError(msg, code="option-unknown")

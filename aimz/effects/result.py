@@ -464,8 +464,9 @@ class Effect:
 
         Rows (of `estimand="ite"`) or groups (of `"cate"`) gain `value` times their effect, less
         `cost`, if they are treated. Rules are judged on the same draws: a rule that was chosen by
-        them is not worse than it looks if the model is right, and held-out randomised rows tell
-        whether it is (`aimz.decisions.rank_scores`).
+        them is not worse than it looks if the model and its priors are right, is if they are not,
+        and held-out randomised rows tell (`aimz.decisions.rank_scores`). Draws are read some rows
+        at a time, and nothing of rows x draws is made beside them.
 
         Parameters
         ----------

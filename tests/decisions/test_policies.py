@@ -1,5 +1,7 @@
 """Rules of whom to treat, against sums by hand."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 
 from aimz import InputError
-from aimz.decisions import Gains, decision_of
+from aimz.decisions import Gains, decision_of, policies
 from aimz.effects import Effect, question_of
 
 RNG = np.random.default_rng(0)
@@ -27,7 +29,7 @@ def table_of(decision):
 
 
 def test_utilities_and_regret_are_the_sums():
-    decision = decision_of(Gains(DRAWS, DRAWS, SIZES, range(6)))
+    decision = decision_of(Gains(DRAWS, SIZES, range(6)))
     table, means = table_of(decision), DRAWS.mean(axis=1)
     assert table.loc["all", "utility"] == pytest.approx(SIZES @ means)
     assert table.loc["rule", "utility"] == pytest.approx(SIZES @ np.maximum(means, 0))
@@ -40,7 +42,7 @@ def test_utilities_and_regret_are_the_sums():
 
 
 def test_a_budget_goes_to_the_greatest_gains():
-    decision = decision_of(Gains(DRAWS, DRAWS, SIZES, range(6)), budget=0.25)
+    decision = decision_of(Gains(DRAWS, SIZES, range(6)), budget=0.25)
     means, left, total = DRAWS.mean(axis=1), 0.25, 0.0
     for unit in np.argsort(-means):
         share = min(left, SIZES[unit]) if means[unit] > 0 else 0.0
@@ -54,9 +56,7 @@ def test_a_tree_finds_the_rule_that_made_the_gains():
     x = RNG.normal(size=(400, 2))
     gains = np.where(x[:, :1] > 0.3, 1.0, -1.0) + 0.3 * RNG.normal(size=(400, 50))
     features = pd.DataFrame(x, columns=["age", "income"])
-    decision = decision_of(
-        Gains(gains, gains, np.full(400, 1 / 400), range(400), features), max_depth=1
-    )
+    decision = decision_of(Gains(gains, np.full(400, 1 / 400), range(400), features), max_depth=1)
     table = table_of(decision)
     assert "age" in str(decision.tree)
     assert table.loc["tree", "treated"] == pytest.approx((x[:, 0] > 0.3).mean())
@@ -97,6 +97,66 @@ def test_what_is_no_decision_is_refused(make, options, code):
     assert error.value.code == code
 
 
+@pytest.mark.parametrize("budget", [None, 0.3])
+def test_blocks_of_units_and_draws_give_what_the_whole_gives(monkeypatch, budget):
+    x = pd.DataFrame({"age": RNG.normal(size=6)})
+    options = {"cost": np.arange(6.0) / 6, "value": 1.5, "features": x, "budget": budget}
+    cube = xr.DataArray(DRAWS.reshape(6, 3, 100).transpose(1, 0, 2), dims=("chain", "obs", "draw"))
+    question = question_of("y", "ite", "difference", "expectation", "sample")
+    by_chain = Effect(cube, cube, question, rows=6)
+    whole = by_chain.decide(**options)
+    monkeypatch.setattr(policies, "_BLOCK", 700)
+    blocks = by_chain.decide(**options)
+    pd.testing.assert_frame_equal(blocks.policies, whole.policies)
+    pd.testing.assert_frame_equal(blocks.units, whole.units)
+    pd.testing.assert_frame_equal(effect_of(DRAWS).decide(**options).policies, whole.policies)
+    net = 1.5 * DRAWS - options["cost"][:, None]
+    best = np.sort(np.maximum(net, 0), axis=0)[::-1]
+    perfect = best.mean(axis=0) if budget is None else (best[0] + 0.8 * best[1]) / 6
+    utility = table_of(whole).loc["rule", "utility"]
+    assert table_of(whole).loc["rule", "regret"] == pytest.approx(perfect.mean() - utility)
+
+
+def test_no_more_than_some_blocks_lie_in_memory(monkeypatch):
+    monkeypatch.setattr(policies, "_BLOCK", 2**18)  # 2 MB
+    values = np.zeros((20_000, 1, 500), np.float32)  # 80 MB as doubles
+    values[::2] = 1.0
+    effect = effect_of(values[:, 0])
+    for budget in (None, 0.2):
+        tracemalloc.start()
+        effect.decide(budget=budget)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 20e6
+
+
+def test_a_gain_that_is_no_number_is_refused():
+    values = DRAWS.copy()
+    values[2, 5] = np.nan
+    with pytest.raises(InputError) as error:
+        effect_of(values).decide()
+    assert error.value.code == "not-finite"
+
+
+def test_a_chosen_rule_is_fair_under_a_right_prior_and_looks_too_good_under_a_flat_one():
+    """Gains of 2,000 rows are N(-0.2, 0.5), each seen once with sd 1; a flat prior believes that."""
+    rng = np.random.default_rng(1)
+    truth = -0.2 + 0.5 * rng.normal(size=2000)
+    seen = truth + rng.normal(size=2000)
+    weight = 0.25 / 1.25
+    claimed, true = {}, {}
+    for name, mean, sd in (
+        ("right", (1 - weight) * -0.2 + weight * seen, np.sqrt(weight)),
+        ("flat", seen, 1.0),
+    ):
+        decision = effect_of(mean[:, None] + sd * rng.normal(size=(2000, 500))).decide()
+        claimed[name] = table_of(decision).loc["rule", "utility"]
+        true[name] = (decision.units["treat"].to_numpy() * truth).mean()
+        assert "same draws that judge it" in decision.to_text()
+    assert claimed["right"] == pytest.approx(true["right"], abs=0.01)
+    assert claimed["flat"] > true["flat"] + 0.25
+
+
 @pytest.mark.slow
 def test_the_value_of_a_known_rule_is_covered_at_its_rate():
     """Gains of rows with a conjugate normal posterior: the interval of a rule's value holds it."""
@@ -107,7 +167,7 @@ def test_the_value_of_a_known_rule_is_covered_at_its_rate():
         seen = truth + rng.normal(size=40)
         mean, sd = (0.3 + seen) / 2, np.sqrt(0.5)  # prior N(0.3, 1), one observation of sd 1
         draws = mean[:, None] + sd * rng.normal(size=(40, 400))
-        decision = decision_of(Gains(draws, draws, np.full(40, 1 / 40), range(40)), ci_prob=0.9)
+        decision = decision_of(Gains(draws, np.full(40, 1 / 40), range(40)), ci_prob=0.9)
         rule = decision.units["treat"].to_numpy()
         row = table_of(decision).loc["rule"]
         covered += row["low"] <= (rule * truth).mean() <= row["high"]

@@ -40,9 +40,7 @@ REPORTS: dict[str, Any] = {
     "refutation": refutation_of(
         DRAWS, [Trial("placebo", "permuted", LEFT - LEFT.mean(), np.zeros(3))], 0.0, 0.9
     ),
-    "decision": decision_of(
-        Gains(np.stack([DRAWS, -DRAWS]), np.stack([DRAWS, -DRAWS]), np.full(2, 0.5), ["a", "b"])
-    ),
+    "decision": decision_of(Gains(np.stack([DRAWS, -DRAWS]), np.full(2, 0.5), ["a", "b"])),
     "assumptions": Assumptions(
         "t",
         "y",
