@@ -76,7 +76,7 @@ class Gains:
     def net(self, units: slice, effect: np.ndarray) -> np.ndarray:
         """What effects, (units, draws), are worth, cost taken off."""
         cost = np.broadcast_to(self.cost, len(self.sizes))[units]
-        return self.value * effect - cost[:, None]
+        return np.asarray(self.value * effect - cost[:, None])
 
 
 @dataclass(frozen=True, eq=False, repr=False)

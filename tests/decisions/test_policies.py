@@ -139,7 +139,7 @@ def test_a_gain_that_is_no_number_is_refused():
 
 
 def test_a_chosen_rule_is_fair_under_a_right_prior_and_looks_too_good_under_a_flat_one():
-    """Gains of 2,000 rows are N(-0.2, 0.5), each seen once with sd 1; a flat prior believes that."""
+    """Gains of 2,000 rows are N(-0.2, 0.5), and each was seen once, with an sd of 1."""
     rng = np.random.default_rng(1)
     truth = -0.2 + 0.5 * rng.normal(size=2000)
     seen = truth + rng.normal(size=2000)
