@@ -1,5 +1,6 @@
 """A minibatch fit is right or refuses: batch densities, averaged, are the whole data's."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -212,3 +213,77 @@ def test_weights_in_the_kernel_survive_the_batches_of_the_default_fit():
     draws = im.posterior["mean"]
     assert float(draws.mean()) == pytest.approx(y.sum() / precision, abs=0.002)
     assert float(draws.std()) == pytest.approx(precision**-0.5, rel=0.2)
+
+
+# ------------------------------------------------------- twenty thousand rows, in closed form
+
+MANY, PRIOR = 20_000, 0.01
+
+
+def of_many_rows(handle):
+    """A kernel of one mean; `handle` stands around its outcome."""
+
+    def kernel(X, w, m, y=None):
+        mean = numpyro.sample("mean", dist.Normal(0.0, PRIOR))
+        with numpyro.plate("rows", X.shape[0]), handle(w, m):
+            numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    return kernel
+
+
+def in_both(w, m):
+    stack = contextlib.ExitStack()
+    stack.enter_context(handlers.scale(scale=w))
+    stack.enter_context(handlers.mask(mask=m))
+    return stack
+
+
+#: How rows count: around the outcome, by what the call says, and so how much.
+WAYS: dict[str, Any] = {
+    "plain": (lambda w, m: contextlib.nullcontext(), (), lambda w, m: 1.0 + 0.0 * w),
+    "scale": (lambda w, m: handlers.scale(scale=w), (), lambda w, m: w),
+    "mask": (lambda w, m: handlers.mask(mask=m), (), lambda w, m: m),
+    "scale and mask": (in_both, (), lambda w, m: w * m),
+    "weights": (lambda w, m: contextlib.nullcontext(), ("weights",), lambda w, m: w[::-1]),
+    "scale, weights": (
+        lambda w, m: handlers.scale(scale=w),
+        ("weights",),
+        lambda w, m: w * w[::-1],
+    ),
+    "mask, weights": (lambda w, m: handlers.mask(mask=m), ("weights",), lambda w, m: m * w[::-1]),
+    "missing": (lambda w, m: contextlib.nullcontext(), ("missing",), lambda w, m: m),
+    "scale, missing": (lambda w, m: handlers.scale(scale=w), ("missing",), lambda w, m: w * m),
+    "weights, missing": (
+        lambda w, m: contextlib.nullcontext(),
+        ("weights", "missing"),
+        lambda w, m: m * w[::-1],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_many_rows_count_as_they_say_in_every_fit(way):
+    """The prior is narrow and the data are far from it: a factor that is lost moves the mean."""
+    handle, says, weight = WAYS[way]
+    rng = np.random.default_rng(0)
+    y = rng.normal(1.0, 1.0, MANY)
+    w, m = rng.uniform(0.2, 2.0, MANY), rng.random(MANY) < 0.5
+    options: dict[str, Any] = {"w": w, "m": m, "progress": False}
+    options |= {"sample_weight": w[::-1].copy()} if "weights" in says else {}
+    options |= {"missing": "mask"} if "missing" in says else {}
+    given = np.where(m, y, np.nan) if "missing" in says else y
+    counts = weight(w, m)
+    precision = counts.sum() + 1 / PRIOR**2
+    mean, sd = (counts * y).sum() / precision, precision**-0.5
+    kernel, X = of_many_rows(handle), np.zeros((MANY, 1))
+    fits = {
+        "default": ImpactModel(kernel).fit(X, given, **options),
+        "in one piece": ImpactModel(kernel).fit_on_batch(X, given, **options),
+        "batches": ImpactModel(kernel, inference="svi").fit(X, given, batch_size=2048, **options),
+    }
+    for name, im in fits.items():
+        assert im.diagnostics_["verdict"] == "good", name
+        draws = np.asarray(im.posterior["mean"])
+        assert abs(draws.mean() - mean) < 0.25 * sd, name
+        assert draws.std() == pytest.approx(sd, rel=0.15), name
