@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aimz.choices import check_choice, check_interval
+from aimz.effects.elsewhere import placebos_in_space
 from aimz.effects.wording import fault_of, share_text
 from aimz.errors import InputError
 from aimz.libraries import pd, xr
@@ -54,6 +55,8 @@ class Impact:
         Health of the fit.
     again : callable, optional
         The impact of the number of a row before the intervention, taken for one: what `check` asks.
+    elsewhere : mapping of label to callable, optional
+        The impact on a column of `X`, taken for the series: what `placebo_in_space` asks.
     """
 
     observed: xr.DataArray
@@ -63,6 +66,7 @@ class Impact:
     before: xr.DataArray | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     again: Callable[[int], Impact] | None = None
+    elsewhere: Mapping[Hashable, Callable[[], Impact]] | None = None
 
     # ---------------------------------------------------------------- draws
 
@@ -129,7 +133,7 @@ class Impact:
         predicted = self.predicted.isel({self._time: kept})
         if not self._has_labels:
             predicted = predicted.assign_coords({self._time: first + kept})
-        return replace(self, observed=observed, predicted=predicted, again=None)
+        return replace(self, observed=observed, predicted=predicted, again=None, elsewhere=None)
 
     def of(self, **series: Hashable) -> Impact:
         """The impact on one of several series, by its label.
@@ -148,7 +152,9 @@ class Impact:
             way = "sel" if dim in self.observed.coords else "isel"
             chosen = [getattr(one, way)({dim: label}) for one in chosen]
         before = chosen[2] if len(chosen) > 2 else None
-        return replace(self, observed=chosen[0], predicted=chosen[1], before=before, again=None)
+        return replace(
+            self, observed=chosen[0], predicted=chosen[1], before=before, again=None, elsewhere=None
+        )
 
     # -------------------------------------------------------------- numbers
 
@@ -279,6 +285,43 @@ class Impact:
             tables.append(_of_placebo(other, other.summary(**interval), place, interval))
         return pd.concat(tables, ignore_index=True)
 
+    def placebo_in_space(
+        self, donors: Sequence[Hashable] | None = None, **interval: Any
+    ) -> pd.DataFrame:
+        """Pretend that the intervention was on another series: there should be no effect.
+
+        Each column of `X` in turn is taken for the outcome, and predicted by the other columns,
+        without the treated series: one fit for each, by the engine of the model. Where predictions
+        of the treated series get worse than those of all others do, the effect is not chance.
+
+        Parameters
+        ----------
+        donors : sequence of label, optional
+            Columns of `X` that are taken, by name, or by number where they have none; default all.
+        **interval
+            `ci_prob` and `ci_kind`, as in `summary`.
+
+        Returns
+        -------
+        DataFrame
+            A row for each series, the `treated` one first: root mean square errors of predicted
+            means, `error_before` and `error_after` the intervention, and their `ratio`; the average
+            `effect` with its interval, and whether this `covers_0`; and `share_as_large`, the share
+            of all series with a ratio at least as large. The treated series' is a p-value, of 1 in
+            as many as there are series at best.
+
+        Raises
+        ------
+        InputError
+            `placebo-space`: fewer than two columns, or a model that predicts no rows before the
+            intervention; `column-unknown`; `series-several`; `no-data`: as in `check`.
+
+        References
+        ----------
+        Abadie, Diamond and Hainmueller (2010), doi:10.1198/jasa.2009.ap08746, section 2.4.
+        """
+        return placebos_in_space(self, donors, interval)
+
     def plot(
         self, *, ci_prob: float | None = None, ci_kind: str | None = None, path: Any = None
     ) -> Figure:
@@ -319,7 +362,7 @@ class Impact:
         return f"<div><p>{html.escape(self._account())}</p>{shown}</div>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "again": None}
+        return {**vars(self), "again": None, "elsewhere": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

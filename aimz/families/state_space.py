@@ -38,8 +38,9 @@ class _Law(NamedTuple):
 
 
 class _Filtered(NamedTuple):
-    """By step, before its value is known: error, its variance, state's covariance, and gain."""
+    """By step, before its value is known: state, error, its variance, covariance, and gain."""
 
+    state: jax.Array
     error: jax.Array
     variance: jax.Array
     covariance: jax.Array
@@ -195,7 +196,7 @@ def _filter(law: _Law, residual: jax.Array, there: jax.Array) -> _Filtered:
         known = _times(_times(left, covariance), left.T) + scale**2 * gain[:, None] * gain
         moved = _times(_times(law.transition, known), law.transition.T) + root
         after = _times(law.transition, state + gain * error)
-        return (after, (moved + moved.T) / 2), _Filtered(error, variance, covariance, gain)
+        return (after, (moved + moved.T) / 2), _Filtered(state, error, variance, covariance, gain)
 
     begin = (law.start, _square(law.spread))
     begin = jax.tree.map(lambda leaf: leaf.astype(residual.dtype), begin)
@@ -205,9 +206,10 @@ def _filter(law: _Law, residual: jax.Array, there: jax.Array) -> _Filtered:
 
 
 def _backwards(law: _Law, filtered: _Filtered, there: jax.Array) -> tuple[jax.Array, ...]:
-    """What the values from each step on say of its state, and the same after it: mean and weight.
+    """What the values from each step on say of its state, what those after it say: mean, weight.
 
-    The state is its mean before the step plus its covariance times the first.
+    The state is its mean before the step plus its covariance times the first. The last is the
+    weight of all values for the first state.
     """
 
     def step(after: tuple[jax.Array, jax.Array], seen: Any) -> Any:
@@ -220,10 +222,10 @@ def _backwards(law: _Law, filtered: _Filtered, there: jax.Array) -> tuple[jax.Ar
 
     states = law.start.shape[-1]
     end = (jnp.zeros(states, law.loc.dtype), jnp.zeros((states, states), law.loc.dtype))
-    here: tuple[jax.Array, ...] = jax.lax.scan(
+    (_, whole), (here, pull, weight) = jax.lax.scan(
         step, end, (filtered, there, law.observe), reverse=True
-    )[1]
-    return here
+    )
+    return here, pull, weight, whole
 
 
 def _log_normal(error: jax.Array, variance: jax.Array) -> Any:
@@ -237,11 +239,58 @@ def _steps(value: jax.Array, there: jax.Array, *parts: jax.Array) -> Any:
     return jnp.where(there, _log_normal(filtered.error, filtered.variance), 0.0)
 
 
+@jax.custom_jvp
+def _whole(value: jax.Array, there: jax.Array, *parts: jax.Array) -> Any:
+    """Log density of the series. Its gradient is known, and cheaper than that of the loop."""
+    return _steps(value, there, *parts).sum()
+
+
+@_whole.defjvp
+def _along(primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    (value, there, *parts), (of_value, _, *of_parts) = primals, tangents
+    law = _Law(*parts)
+    filtered = _filter(law, jnp.where(there, value - law.loc, 0.0), there)
+    score = _score(law, filtered, there)
+    density = jnp.where(there, _log_normal(filtered.error, filtered.variance), 0.0).sum()
+    moved = zip(score, of_parts, strict=True)
+    return density, sum(
+        ((one * of_one).sum() for one, of_one in moved), -(score.loc * of_value).sum()
+    )
+
+
+def _score(law: _Law, filtered: _Filtered, there: jax.Array) -> _Law:
+    """Gradient of the log density by each array (Koopman and Shephard, 1992, Biometrika 79:823).
+
+    The mean, given the series, of the gradient of the joint density of series and states.
+    """
+    here, pull, weight, whole = _backwards(law, filtered, there)
+    each = jax.vmap(_times)
+    inverse = jnp.where(there, 1.0 / filtered.variance, 0.0)
+    gain = jax.vmap(partial(_times, law.transition))(filtered.gain)
+    left = law.transition - gain[:, :, None] * law.observe[:, None]
+    scaled = filtered.error * inverse - (gain * pull).sum(-1)  # noise given the series, by variance
+    precision = inverse + (gain * each(weight, gain)).sum(-1)
+    state = filtered.state + each(filtered.covariance, here)
+    lagged = each(each(weight, left), filtered.covariance)
+    together = inverse[:, None] * each(filtered.covariance, law.observe)
+    together -= (gain[:, :, None] * lagged).sum(1)
+    pushed = pull[:, :, None] * pull[:, None] - weight
+    return _Law(
+        loc=scaled,
+        transition=(pull[:, :, None] * state[:, None] - lagged).sum(0),
+        noise=_times(pushed.sum(0), law.noise),
+        observe=scaled[:, None] * state - together,
+        scale=law.scale * (scaled**2 - precision),
+        start=here[0],
+        spread=_times(here[0][:, None] * here[0] - whole, law.spread),
+    )
+
+
 def _others(value: jax.Array, there: jax.Array, *parts: jax.Array) -> Any:
     """Log density of each value given all others (de Jong, 1988, doi:10.1093/biomet/75.3.594)."""
     law = _Law(*parts)
     filtered = _filter(law, jnp.where(there, value - law.loc, 0.0), there)
-    _, pull, weight = _backwards(law, filtered, there)
+    _, pull, weight, _ = _backwards(law, filtered, there)
     gain = jax.vmap(partial(_times, law.transition))(filtered.gain)
     precision = 1.0 / filtered.variance + jnp.einsum("ti,tij,tj->t", gain, weight, gain)
     scaled = filtered.error / filtered.variance - (gain * pull).sum(-1)
@@ -253,13 +302,7 @@ def _moved(change: jax.Array, there: jax.Array, *parts: jax.Array) -> Any:
     law = _Law(*parts)._replace(start=jnp.zeros_like(parts[5]))
     filtered = _filter(law, jnp.where(there, change, 0.0), there)
     pull, *_ = _backwards(law, filtered, there)
-
-    def step(state: jax.Array, seen: Any) -> tuple[jax.Array, jax.Array]:
-        error, gain = seen
-        return _times(law.transition, state + gain * error), state
-
-    _, before = jax.lax.scan(step, law.start, (filtered.error, filtered.gain))
-    states = before + jax.vmap(_times)(filtered.covariance, pull)
+    states = filtered.state + jax.vmap(_times)(filtered.covariance, pull)
     return (law.observe * states).sum(-1)
 
 
@@ -299,7 +342,7 @@ def _density(fn: StateSpace, value: Array, there: Array) -> Any:
     """Of the values that are there."""
     if fn.parallel:
         return _vectorised(_in_parallel, "()")(value, there, *fn._law)  # noqa: SLF001
-    return _given_earlier(fn, value, there).sum(-1)
+    return _vectorised(_whole, "()")(value, there, *fn._law)  # noqa: SLF001
 
 
 def _completed(fn: StateSpace, there: Array, value: Array, drawn: Array) -> Any:

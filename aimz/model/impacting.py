@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,9 +25,11 @@ __all__ = [
     "Pass",
     "check_fitted_before",
     "check_outcomes",
+    "donors_of",
     "halves_of",
     "impact_of",
     "without_coupling",
+    "without_donor",
 ]
 
 
@@ -112,6 +114,25 @@ def halves_of(
     known = _rows_before(post, intervention_time, rows, labels)
     by_row = frozenset({primary, *given.spec.row_inputs})
     return Halves(others, outcome, known, labels, given.spec, by_row)
+
+
+def donors_of(halves: Halves, primary: str) -> Sequence[Hashable]:
+    """Columns of the rows that may be taken for the outcome, by name or number."""
+    value = halves.arguments[primary]
+    array = value.array
+    is_table = array.ndim == 2 and array.dtype.kind in "fiu"
+    return (value.columns or range(array.shape[1])) if is_table else ()
+
+
+def without_donor(halves: Halves, primary: str, at: int) -> tuple[Any, np.ndarray]:
+    """The rows without a column, and the column."""
+    value = halves.arguments[primary]
+    array: Any = np.asarray(value.array)
+    rest = np.delete(array, at, 1)
+    if value.columns is None and halves.labels is None:
+        return rest, array[:, at]
+    names = None if value.columns is None else np.delete(np.array(value.columns, object), at)
+    return pd.DataFrame(rest, index=halves.labels, columns=names), array[:, at]
 
 
 def check_outcomes(halves: Halves, missing: str, output: str) -> None:

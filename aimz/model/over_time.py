@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,13 +134,14 @@ class OverTime:
             request = setup.request(trained, **once.options, rng_key=rng_key)
             return streamed(impacting.without_coupling(planned(setup, request, once.arguments)))
 
-        def again(place: int) -> Impact:
-            rows, fresh = halves.first(halves.known), copy.copy(self)
+        def pretended(place: int, size: int, X: Any, y: Any) -> Impact:
+            rows, fresh = halves.first(size), copy.copy(self)
             fresh._fitted = None  # noqa: SLF001  # as above
+            first = rows.pop(self.param_input)
             return fresh.impact(
-                rows.pop(self.param_input),
-                halves.outcome_before,
-                post=np.arange(halves.known) >= place,
+                first if X is None else X,
+                y,
+                post=np.arange(size) >= place,
                 target=target,
                 missing=missing,
                 inputs=rows,
@@ -147,5 +149,15 @@ class OverTime:
                 progress=False,
             )
 
+        def again(place: int) -> Impact:
+            return pretended(place, halves.known, None, halves.outcome_before)
+
+        def of_donor(at: int) -> Impact:
+            X, y = impacting.without_donor(halves, self.param_input, at)
+            return pretended(halves.known, len(y), X, y)
+
+        donors = impacting.donors_of(halves, self.param_input)
+        elsewhere = {name: partial(of_donor, at) for at, name in enumerate(donors)}
+
         made = impacting.impact_of(halves, drawn, target=target, site=self.param_output)
-        return replace(made, diagnostics=model.diagnostics_, again=again)
+        return replace(made, diagnostics=model.diagnostics_, again=again, elsewhere=elsewhere)

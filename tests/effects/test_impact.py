@@ -2,6 +2,8 @@
 
 import pickle
 import re
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -13,6 +15,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 from aimz import ImpactModel, InputError
+from aimz.effects import Impact
 from aimz.kernels import kalman
 
 mpl.use("Agg")
@@ -303,3 +306,83 @@ def test_a_fresh_model_sees_only_the_rows_before_and_is_checked_on_them():
     )
     again = before.impact(X, Y, intervention_time=TIMES[KNOWN], **QUIET)
     np.testing.assert_array_equal(again.predicted, impact.predicted)
+
+
+def weighted(X: Any, y: Any = None) -> None:
+    weights = numpyro.sample("weights", dist.Dirichlet(np.ones(X.shape[1], np.float32)))
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X @ weights, NOISE), obs=y)
+
+
+DONORS = pd.DataFrame(RNG.normal(size=(ROWS, 4)), index=TIMES, columns=list("abcd"))
+
+
+def of_equal_weights(donors: pd.DataFrame, series: pd.Series) -> Impact:
+    weights = np.full((20, donors.shape[1]), 1 / donors.shape[1], np.float32)
+    im = ImpactModel(weighted).set_posterior_sample({"weights": weights})
+    return im.impact(donors, series, intervention_time=TIMES[KNOWN], **QUIET)
+
+
+def test_placebos_in_space_have_the_ratios_of_their_errors():
+    sales = DONORS.mean(axis=1) + 0.1 * RNG.normal(size=ROWS) + 9.0 * (np.arange(ROWS) >= KNOWN)
+    whole = of_equal_weights(DONORS, sales)
+    assert list(whole.elsewhere or ()) == list("abcd")
+    others = {name: of_equal_weights(DONORS.drop(columns=name), DONORS[name]) for name in "abc"}
+    made: Any = {name: partial(others.get, name) for name in others}
+    table = replace(whole, elsewhere=made).placebo_in_space(ci_prob=0.9)
+    assert table["series"].tolist() == ["y", "a", "b", "c"]
+    assert table["treated"].tolist() == [True, False, False, False]
+    for (_, row), impact in zip(table.iterrows(), (whole, *others.values()), strict=True):
+        draws = np.concatenate([impact.before, impact.predicted], axis=2)
+        squares = (impact.observed.to_numpy() - draws.mean((0, 1))) ** 2
+        errors = [np.sqrt(part.mean()) for part in (squares[:KNOWN], squares[KNOWN:])]
+        assert row[["error_before", "error_after"]].tolist() == pytest.approx(errors)
+        assert row["ratio"] == pytest.approx(errors[1] / errors[0])
+        assert row["effect"] == pytest.approx(float(impact.average.mean()))
+        assert row["covers_0"] == (row["effect_eti90_lb"] <= 0 <= row["effect_eti90_ub"])
+        larger = (table["ratio"] >= row["ratio"]).mean()
+        assert row["share_as_large"] == larger
+    assert table["share_as_large"][0] == 0.25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_labels", [True, False])
+def test_a_placebo_in_space_is_the_impact_on_that_donor(has_labels):
+    """Fitted to it, given the other donors; it knows nothing of the treated series."""
+    sales = DONORS.mean(axis=1) + 9.0
+    donors: Any = DONORS if has_labels else DONORS.to_numpy()
+    asked: Any = {"intervention_time": TIMES[KNOWN] if has_labels else KNOWN, **QUIET}
+    y: Any = sales if has_labels else sales.to_numpy()
+    im = ImpactModel(weighted, num_samples=400)
+    table = im.impact(donors, y, **asked).placebo_in_space(["c"] if has_labels else [2])
+    rest: Any = DONORS.drop(columns="c") if has_labels else np.delete(donors, 2, 1)
+    series: Any = DONORS["c"] if has_labels else donors[:, 2]
+    own = ImpactModel(weighted, num_samples=400).impact(rest, series, **asked)
+    assert len(table) == 2
+    assert table["effect"][1] == pytest.approx(float(own.average.mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("code", "changed"),
+    [
+        ("no-data", lambda impact: impact.window(TIMES[KNOWN])),
+        ("no-data", lambda impact: pickle.loads(pickle.dumps(impact))),
+        ("placebo-space", lambda impact: impact),
+    ],
+    ids=["a part", "from a file", "one column"],
+)
+def test_placebos_in_space_need_series(code, changed):
+    im = ImpactModel(regression).set_posterior_sample({"a": np.zeros(10, np.float32)})
+    impact = changed(im.impact(X, Y, intervention_time=TIMES[KNOWN], **QUIET))
+    with pytest.raises(InputError) as caught:
+        impact.placebo_in_space()
+    assert caught.value.code == code
+
+
+def test_a_donor_is_a_column():
+    im = ImpactModel(regression).set_posterior_sample({"a": np.zeros(10, np.float32)})
+    two = np.column_stack([X, X]) * [1.0, 2.0]
+    impact = im.impact(two, Y.to_numpy(), intervention_time=KNOWN, **QUIET)
+    with pytest.raises(InputError) as caught:
+        impact.placebo_in_space(["control"])
+    assert caught.value.code == "column-unknown"

@@ -168,6 +168,36 @@ def test_gradients_are_finite_where_values_are_missing(case):
     assert float(jax.jit(jax.grad(density))(1.0)) == pytest.approx(want, rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    "case", [CASES["trend and cycle"], CASES["moving weights"]], ids=["trend", "weights"]
+)
+def test_gradients_are_those_of_the_dense_normal_by_every_array(case):
+    y, there = drawn(case, holes=True)
+    seen, rng = np.flatnonzero(there), np.random.default_rng(0)
+    exact = [np.broadcast_to(np.asarray(case.observe, float), (STEPS, len(case.transition)))]
+    parts = case._replace(observe=exact[0], scale=np.broadcast_to(case.scale, STEPS))
+    ways = [0.1 * rng.normal(size=np.shape(part)) for part in parts]
+
+    def dense(at: int, by: float) -> Any:
+        moved = [
+            np.asarray(p, float) + by * w * (n == at)
+            for n, (p, w) in enumerate(zip(parts, ways, strict=True))
+        ]
+        mean, cover = Case(*moved).dense
+        return st.multivariate_normal(mean[seen], cover[np.ix_(seen, seen)]).logpdf(y[seen])
+
+    def density(y: Any, *arrays: Any) -> Any:
+        return StateSpace(*arrays).log_prob(y)
+
+    arrays = [jnp.asarray(part, jnp.float32) for part in parts]
+    value = jnp.asarray(np.where(there, y, np.nan))
+    found = jax.jit(jax.grad(density, tuple(range(8))))(value, *arrays)
+    for at, way in enumerate(ways):
+        want = (dense(at, 1e-4) - dense(at, -1e-4)) / 2e-4
+        assert float((found[1 + at] * way).sum()) == pytest.approx(want, rel=2e-3, abs=2e-3), at
+    np.testing.assert_allclose(found[0], -found[1], rtol=1e-6)  # by the series
+
+
 def test_batches_are_series_of_their_own():
     case = CASES["level"]
     y, _ = drawn(case, holes=False)
