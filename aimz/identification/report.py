@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from aimz.identification.graph import Graph, graph_of, node_of
 from aimz.kernel import KernelSpec
 from aimz.libraries import pd
 from aimz.plots import COLOURS, GREY
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Assumptions", "assumptions_of"]
 
@@ -88,6 +92,12 @@ class Assumptions:
                 style = f' [color="{COLOURS[1]}", penwidth=2]' if on_path else ""
                 lines.append(f'  "{parent}" -> "{node}"{style};')
         return "\n".join(["digraph {", *lines, "}"])
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the graph: what carries the effect, and what treatment and outcome share."""
+        from aimz.identification.plot import plot_assumptions
+
+        return plot_assumptions(self, ax=ax)
 
     def __repr__(self) -> str:
         tables = [self.roles.to_string(index=False)]

@@ -122,7 +122,6 @@ def _labelled(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
 def _draw(report: Report, directory: Path) -> None:
     if isinstance(report, Assumptions):
         (directory / "graph.dot").write_text(report.to_dot())
-        return
     try:
         drawn: Any = report.plot()
     except InputError as error:

@@ -84,7 +84,8 @@ class Described:
         Returns
         -------
         Assumptions
-            Tables of roles and of independences that the data can check, sentences, DOT source.
+            Tables of roles and of independences that the data can check, sentences, and the graph
+            (`plot()`, `to_dot()`).
 
         Raises
         ------

@@ -5,14 +5,18 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
+from numpyro.contrib.control_flow import scan
 
 from aimz import ImpactModel, InputError
 from aimz.identification import assumptions_of, graph_of
 from aimz.kernel import Inputs, inspect
+from aimz.plots import COLOURS, GREY
 
 ROWS = 40
 RNG = np.random.default_rng(0)
-NOISE = RNG.normal(size=(5, ROWS)).astype(np.float32)
+NOISE = RNG.normal(size=(6, ROWS)).astype(np.float32)
 
 
 def normal(name, mean, obs=None):
@@ -110,6 +114,44 @@ def pooled(X, g, t, y=None):
     normal("y", a[g] + weight("b") * t + X, y)
 
 
+def whole(X, t, l=None, d=None, y=None):  # noqa: E741  # what doctors call L
+    """A dose, what comes of it, and a later dose that follows from that."""
+    l = normal("l", weight("a") * t + X, l)  # noqa: E741
+    d = normal("d", weight("c") * l, d)
+    normal("y", weight("b") * d + weight("e") * t + l + X, y)
+
+
+def later(X, e, l=None, t=None, y=None):  # noqa: E741
+    """The same, asked about the later dose."""
+    l = normal("l", weight("a") * e + X, l)  # noqa: E741
+    t = normal("t", weight("c") * l, t)
+    normal("y", weight("b") * t + weight("f") * e + l + X, y)
+
+
+def selected(X, t, y=None, s=None):
+    y = normal("y", weight("b") * t + X, y)
+    normal("s", weight("a") * y, s)
+
+
+def proxy(X, t=None, p=None, y=None):
+    u = numpyro.sample("u", dist.Normal(jnp.zeros(X.shape[0]), 1.0))
+    normal("p", u, p)
+    t = normal("t", u + X, t)
+    normal("y", weight("b") * t + u, y)
+
+
+def spill(X, t, y=None):
+    """Row by row: each is reached by its own treatment and by that of the row before."""
+
+    def step(before, row):
+        t, X, y = row
+        normal("y", reach * before + direct * t + X, y)
+        return t, None
+
+    direct, reach = weight("b"), weight("s")
+    scan(step, jnp.zeros(()), (t, X, y))
+
+
 CASES = {  # kernel, roles of some of its variables, and a part of what is said
     adjusted: ({"X": "covariate"}, "came before 't'"),
     chain: ({"m": "mediator"}, "direct one"),
@@ -127,6 +169,11 @@ CASES = {  # kernel, roles of some of its variables, and a part of what is said
     useless: ({"w": "other", "e": "other"}, "came before"),
     deterministic: ({"dose": "mediator"}, "only through 'dose'"),
     pooled: ({"g": "covariate"}, "'g'"),
+    whole: ({"l": "mediator", "d": "mediator", "X": "covariate"}, "'l' lies between"),
+    later: ({"l": "confounder", "e": "confounder", "X": "confounder"}, "given 'X', 'e', 'l'"),
+    selected: ({"s": "collider"}, "select no rows by it"),
+    proxy: ({"p": "other", "u": "confounder"}, "'u' is hidden"),
+    spill: ({"X": "covariate"}, "Rows interact"),
 }
 
 
@@ -149,10 +196,10 @@ def test_roles_and_words_follow_from_the_kernel(kernel):
 
 
 def test_rows_that_interact_are_said():
-    def spill(X, t, y=None):
+    def mean(X, t, y=None):
         normal("y", weight("b") * t + weight("s") * t.mean() + X, y)
 
-    assert "Rows interact" in assumptions_of(spec_of(spill), "t", "y", {}).to_text()
+    assert "Rows interact" in assumptions_of(spec_of(mean), "t", "y", {}).to_text()
 
 
 def test_a_broken_independence_is_found_and_a_sound_one_is_not():
@@ -174,6 +221,27 @@ def test_the_picture_has_the_arrows():
     dot = assumptions_of(spec_of(chain), "t", "y", {}).to_dot()
     assert '"t" -> "m" [color=' in dot
     assert '"m" -> "y" [color=' in dot
+
+
+def everything(X, z, t=None, m=None, y=None, c=None):
+    u = numpyro.sample("u", dist.Normal(jnp.zeros(X.shape[0]), 1.0))
+    t = normal("t", weight("a") * z + X + u, t)
+    m = normal("m", weight("b") * t, m)
+    y = normal("y", weight("h") * m + weight("d") * t + X + u, y)
+    normal("c", m + y, c)
+
+
+def test_the_drawn_graph_has_a_box_for_each_variable_and_tells_the_paths_apart():
+    picture = assumptions_of(spec_of(everything), "t", "y", {}).plot()
+    places = {text.get_text(): text.get_position() for text in picture.texts if text.get_text()}
+    assert set(places) == {"X", "z", "u", "t", "m", "y", "c"}
+    assert len({*places.values()}) == 7
+    assert all(places[a][0] < places[b][0] for a, b in ("zt", "tm", "my", "yc", "ut", "Xy"))
+    arrows = [text.arrow_patch for text in picture.texts if not text.get_text()]
+    colours = [to_hex(arrow.get_edgecolor()).upper() for arrow in arrows]
+    counts = [colours.count(colour) for colour in (COLOURS[1], COLOURS[0], GREY)]
+    assert counts == [3, 4, 3]  # t to m, m to y, t to y; X and u to t and y; z to t, m and y to c
+    plt.close(picture.figure)
 
 
 def test_an_argument_and_the_site_that_observes_it_are_one():

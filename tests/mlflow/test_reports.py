@@ -82,7 +82,7 @@ def run(store):
         ("over/priors", {"summary.csv", "table.csv", "report.png"}),
         ("refutation", {"table.csv", "report.png"}),
         ("decision", {"units.csv", "policies.csv", "report.png"}),
-        ("assumptions", {"roles.csv", "graph.dot"}),
+        ("assumptions", {"roles.csv", "graph.dot", "report.png"}),
     ],
 )
 def test_a_report_is_tables_words_and_a_picture(run, name, files, tmp_path):
