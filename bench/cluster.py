@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -40,6 +40,22 @@ def linear(X: Any, t: Any, y: Any = None) -> None:
         numpyro.sample("y", dist.Normal(X @ w + b * t, 1.0), obs=y)
 
 
+def net(X: Any, t: Any, y: Any = None) -> None:
+    """A network of one hidden layer, which costs a row some hundred times more."""
+    b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([2, 64]).to_event(2))
+    v = numpyro.sample("v", dist.Normal(0.0, 1.0).expand([64]).to_event(1))
+    with numpyro.plate("row", X.shape[0]):
+        mean = jnp.tanh(X @ w + b * t[:, None]) @ v
+        numpyro.sample("y", dist.Bernoulli(logits=mean), obs=y)
+
+
+KERNELS = {
+    "linear": (linear, {"b": (), "w": (2,)}),
+    "net": (net, {"b": (), "w": (2, 64), "v": (64,)}),
+}
+
+
 def write_rows(path: Path, rows: int) -> None:
     """Rows of three columns, a group at a time."""
     schema = pa.schema([(name, pa.float32()) for name in COLUMNS])
@@ -54,8 +70,9 @@ def write_rows(path: Path, rows: int) -> None:
 
 def usage() -> tuple[float, float]:
     """Seconds of processor time of this process, and the most memory that it has held, in MB."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return time.process_time(), used.ru_maxrss / 1e3
+    status = Path("/proc/self/status").read_text().splitlines()
+    (most,) = (line.split()[1] for line in status if line.startswith("VmHWM"))
+    return time.process_time(), int(most) / 1e3
 
 
 class Traffic:
@@ -85,19 +102,23 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--kernel", choices=KERNELS, default="linear")
     parser.add_argument("--skip-local", action="store_true")
     parser.add_argument("--folder", default=tempfile.gettempdir())
     asked = parser.parse_args()
     path = Path(asked.folder) / f"rows-{asked.rows}.parquet"
-    first = Path(asked.folder) / "rows-first.parquet"
-    for place, rows in ((path, asked.rows), (first, 200_000)):
+    few = min(200_000, asked.rows // 2)
+    first = Path(asked.folder) / f"rows-{few}.parquet"
+    for place, rows in ((path, asked.rows), (first, few)):
         if not place.exists():
             write_rows(place, rows)
     rng = np.random.default_rng(0)
-    draws = {"b": rng.normal(size=asked.draws), "w": rng.normal(size=(asked.draws, 2))}
-    im = aimz.ImpactModel(linear)
+    kernel, sites = KERNELS[asked.kernel]
+    draws = {n: rng.normal(size=(asked.draws, *shape)) for n, shape in sites.items()}
+    im = aimz.ImpactModel(kernel)
     im.set_posterior_sample({name: value.astype(np.float32) for name, value in draws.items()})
-    found: dict[str, Any] = {"rows": asked.rows, "draws": asked.draws, "workers": asked.workers}
+    found: dict[str, Any] = {**vars(asked)}
+    del found["folder"]
     local = None
     if not asked.skip_local:
         ask(im, first)
@@ -117,6 +138,11 @@ def main() -> None:
         Client(cluster) as client,
     ):
         ask(im, first)
+        empty = time.process_time(), time.perf_counter()
+        for number in range(200):
+            client.submit(abs, number, pure=False).result()
+        found["empty_task_cpu_s"] = (time.process_time() - empty[0]) / 200
+        found["empty_task_wall_s"] = (time.perf_counter() - empty[1]) / 200
         before, cpu, wall = client.run(usage), time.process_time(), time.perf_counter()
         through = traffic.bytes
         there = ask(im, path)

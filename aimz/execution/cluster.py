@@ -75,8 +75,14 @@ def active_client() -> Any:
     return None if client.asynchronous else client
 
 
-def cluster_of(plan: Plan, compute: Compute, label: str) -> Cluster | None:
-    """A cluster for a plan, or None where there is none, or the plan is one task's work."""
+def cluster_of(
+    plan: Plan, compute: Compute, label: str, *, is_small: bool = False
+) -> Cluster | None:
+    """A cluster for a plan, or None where there is none, or the plan is one task's work.
+
+    Where what comes back is small, tasks are larger, but no worker has to wait for that: what a
+    task costs beside its numbers is paid less often.
+    """
     if plan.is_single:
         return None
     client = active_client()
@@ -84,9 +90,13 @@ def cluster_of(plan: Plan, compute: Compute, label: str) -> Cluster | None:
         return None
     size = tiles_of_a_task(plan)
     blocks = -(-plan.chains * plan.draws // plan.tile_draws)
-    if plan.rows is not None and -(-plan.rows // plan.tile_rows) * blocks <= size:
+    tiles = 0 if plan.rows is None else -(-plan.rows // plan.tile_rows) * blocks
+    if plan.rows is not None and tiles <= size:
         return None
-    return Cluster(client, compute, label, size)
+    cluster = Cluster(client, compute, label, size)
+    if is_small:
+        cluster.size = max(size, min(MOST_TILES, tiles // cluster.lanes))
+    return cluster
 
 
 def tiles_of_a_task(plan: Plan) -> int:

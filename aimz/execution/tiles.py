@@ -198,11 +198,14 @@ def each_tile[Values](
     finish: Callable[[RowTile, Tile, Values], None],
     on_rows: Callable[[int], None],
     skip: Callable[[Tile], bool] | None = None,
+    *,
+    is_small: bool = False,
 ) -> int:
     """Compute every tile, here or on the cluster of an active client; returns the rows.
 
     `compute` travels; `finish` gets its values in this process, in any order and from several
-    threads at once. Tiles that `skip` knows are left out.
+    threads at once. Tiles that `skip` knows are left out. `is_small` says that values of a tile are
+    much fewer than rows x draws.
     """
     devices = devices_in_use()
     last = plan.chains * plan.draws
@@ -226,7 +229,7 @@ def each_tile[Values](
         for item in items:
             count(work_on(item, 0))
         return rows
-    cluster = cluster_of(plan, compute, call.group)
+    cluster = cluster_of(plan, compute, call.group, is_small=is_small)
     if cluster is None:
         run_in_threads(items, work_on, count, threads=num_threads(devices))
         return rows

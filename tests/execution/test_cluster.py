@@ -314,6 +314,20 @@ def test_what_is_sent_does_not_grow_with_rows_that_are_read_by_the_piece(client,
     assert sizes[1] < sizes[0] + 1000
 
 
+def test_a_task_of_sums_is_larger_where_every_thread_has_tasks_ahead(client, sent, monkeypatch):
+    monkeypatch.setattr(cluster, "TASK_VALUES", 1)
+    monkeypatch.setattr(cluster, "MOST_TILES", 64)
+    effect_of(model_of(linear), {})  # 6 tiles and 8 tasks ahead: one each
+    assert sorted(sent) == [0, 1, 2, 3, 4, 5]
+    sent.clear()
+    monkeypatch.setattr(cluster, "_AHEAD", 1)
+    effect_of(model_of(linear), {})
+    assert sorted(sent) == [0, 3]
+    sent.clear()
+    effect_of(model_of(linear), {"row_summary": True})  # comes back as values
+    assert sorted(sent) == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_call_of_one_task_stays_here(client, sent, monkeypatch):
     monkeypatch.setattr(cluster, "MOST_TILES", 64)
     predicted(model_of(linear))
