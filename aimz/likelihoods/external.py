@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 
 from aimz.errors import InputError
 from aimz.likelihoods.box import InBox, check_box, check_names, is_in_box
-from aimz.likelihoods.responses import TimeAndChoice
+from aimz.likelihoods.responses import NO_RESPONSE, TimeAndChoice
 
 if TYPE_CHECKING:
     import os
@@ -52,14 +52,18 @@ class ExternalResponse(dist.Distribution):  # type: ignore[misc]  # NumPyro has 
 
     @property
     def support(self) -> TimeAndChoice:
-        return TimeAndChoice(jnp.zeros(()), self.source.choices)
+        deadline = None if self.source.log_hidden is None else jnp.asarray(jnp.inf)
+        return TimeAndChoice(jnp.zeros(()), self.source.choices, deadline)
 
     def log_prob(self, value: Array) -> Any:
         """Log density by pair; -inf outside of the support and of the box."""
         value = jnp.asarray(value, jnp.result_type(float))
         inside = is_in_box(self.parameters, self.source.bounds) & self.support(value)
-        pair = jnp.where(inside[..., None], value, jnp.asarray([1.0, self.source.choices[0]]))
+        is_shown = inside & (value[..., 1] != NO_RESPONSE)
+        pair = jnp.where(is_shown[..., None], value, jnp.asarray([1.0, self.source.choices[0]]))
         density = self.source.logp(self.parameters, pair[..., 0], pair[..., 1])
+        if self.source.log_hidden is not None:
+            density = jnp.where(is_shown, density, self.source.log_hidden(self.parameters))
         return jnp.where(inside & ~jnp.isnan(density), density, -jnp.inf)
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Any:
@@ -86,10 +90,14 @@ class ExternalLikelihood:
         bounds: Mapping[str, tuple[float, float]],
         choices: tuple[float, ...],
         sampler: Callable[..., Any] | None,
+        log_hidden: Callable[..., Any] | None = None,
     ) -> None:
-        self.logp, self.sampler = logp, sampler
+        self.logp, self.sampler, self.log_hidden = logp, sampler, log_hidden
         self.bounds = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
         self.choices = tuple(float(code) for code in choices)
+        if NO_RESPONSE in self.choices:
+            msg = "The code 0 is kept for no response. Name the choices by other numbers."
+            raise InputError(msg, code="response-choice")
 
     def __call__(self, **parameters: ArrayLike) -> ExternalResponse:
         """The distribution of responses for some parameters, each by its name.
@@ -110,6 +118,7 @@ def from_callable(
     *,
     choices: tuple[float, ...] = (-1, 1),
     sampler: Callable[..., Any] | None = None,
+    log_hidden: Callable[..., Any] | None = None,
 ) -> ExternalLikelihood:
     """A likelihood by a function that somebody has.
 
@@ -126,6 +135,9 @@ def from_callable(
         `sampler(key, **parameters)`, which returns times and choices of the parameters' shape.
         Without it the likelihood can be fitted and scored, and predictions say that it cannot be
         drawn from.
+    log_hidden : callable, optional
+        `log_hidden(parameters)`: log probability that no response is seen, as of "no-go" trials.
+        Such a response has the value `(0, 0)`, and `choices` are those that are seen.
 
     Returns
     -------
@@ -139,7 +151,7 @@ def from_callable(
     >>> lik(rate=2.0).log_prob(jnp.array([[1.0, 1.0], [-1.0, 1.0]])).round(3).tolist()
     [-1.307..., -inf]
     """
-    return ExternalLikelihood(logp, bounds, choices, sampler)
+    return ExternalLikelihood(logp, bounds, choices, sampler, log_hidden)
 
 
 class _Layer(NamedTuple):
@@ -148,13 +160,13 @@ class _Layer(NamedTuple):
 
 
 class _Chain:
-    """Dense layers one after another, of parameters, time and choice, in this order."""
+    """Dense layers one after another, of parameters, and of time and choice, in this order."""
 
     def __init__(self, layers: tuple[_Layer, ...], names: tuple[str, ...]) -> None:
         self.layers, self.names = layers, names
 
-    def __call__(self, parameters: dict[str, Any], time: Array, choice: Array) -> Any:
-        columns = [*(parameters[name] for name in self.names), time, choice]
+    def __call__(self, parameters: dict[str, Any], *response: Array) -> Any:
+        columns = [*(parameters[name] for name in self.names), *response]
         hidden: Any = jnp.stack(jnp.broadcast_arrays(*columns), -1)
         for kind, weights in self.layers:
             hidden = _STEPS[kind](hidden, *weights)
@@ -177,6 +189,7 @@ def from_onnx(
     *,
     choices: tuple[float, ...] = (-1, 1),
     sampler: Callable[..., Any] | None = None,
+    hidden: str | os.PathLike[str] | None = None,
 ) -> ExternalLikelihood:
     """A likelihood approximation network of the HSSM ecosystem, from its ONNX file.
 
@@ -191,6 +204,9 @@ def from_onnx(
         Parameters **in the order of the net's input**, and the box that it was trained in.
     choices, sampler :
         As of `from_callable`.
+    hidden : path, optional
+        A choice probability network beside it: from the parameters alone, in the same order, the
+        log probability that no response is seen, which is then the outcome `(0, 0)`.
 
     Returns
     -------
@@ -200,8 +216,22 @@ def from_onnx(
     ------
     InputError
         `likelihood-file`: onnx is not installed, or a net that is no such chain, or that takes
-        another number of inputs.
+        another number of inputs or gives several numbers.
     """
+    names = tuple(bounds)
+    return ExternalLikelihood(
+        _chain_of(path, names, ("time", "choice")),
+        bounds,
+        choices,
+        sampler,
+        None if hidden is None else _chain_of(hidden, names, ()),
+    )
+
+
+def _chain_of(
+    path: str | os.PathLike[str], names: tuple[str, ...], response: tuple[str, ...]
+) -> _Chain:
+    """The net of a file, whose steps follow one after another from its inputs to one number."""
     try:
         onnx = importlib.import_module("onnx")
     except ImportError as error:
@@ -209,23 +239,32 @@ def from_onnx(
         raise InputError(msg, code="likelihood-file") from error
     graph = onnx.load(Path(path)).graph
     arrays = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
-    layers = tuple(_layer(node, arrays, onnx.helper.get_attribute_value) for node in graph.node)
-    first = next((layer.weights[0] for layer in layers if layer.kind in ("Gemm", "MatMul")), None)
-    inputs = len(bounds) + 2
-    if first is None or first.shape[0] != inputs:
-        taken = "none" if first is None else first.shape[0]
+    layers = []
+    before = next((one.name for one in graph.input if one.name not in arrays), "")
+    for node in graph.node:
+        layers.append(_layer(node, arrays, before, onnx.helper.get_attribute_value))
+        before = node.output[0]
+    dense = [layer.weights[0] for layer in layers if layer.kind in ("Gemm", "MatMul")]
+    taken, given = (dense[0].shape[0], dense[-1].shape[1]) if dense else (0, 0)
+    needed = [*names, *response]
+    if taken != len(needed) or given != 1 or before != graph.output[0].name:
         msg = (
-            f"The net takes {taken} inputs, and {inputs} are needed: {', '.join(bounds)}, time and "
-            "choice. Name the parameters that it was trained on, in their order."
+            f"The net takes {taken} inputs and gives {given}, and must take {len(needed)} and give "
+            f"1: {', '.join(needed):.80}. Name the parameters that it was trained on, in their "
+            "order."
         )
         raise InputError(msg, code="likelihood-file")
-    return ExternalLikelihood(_Chain(layers, tuple(bounds)), bounds, choices, sampler)
+    return _Chain(tuple(layers), names)
 
 
-def _layer(node: Any, arrays: Mapping[str, np.ndarray], value_of: Callable[[Any], Any]) -> _Layer:
+def _layer(
+    node: Any, arrays: Mapping[str, np.ndarray], before: str, value_of: Callable[[Any], Any]
+) -> _Layer:
     kind, settings = node.op_type, {one.name: value_of(one) for one in node.attribute}
     weights = [arrays[name] for name in node.input if name in arrays]
-    if kind not in _STEPS or settings.get("transA") or len(node.input) - len(weights) != 1:
+    others = [name for name in node.input if name not in arrays]
+    is_turned = kind in ("Gemm", "MatMul") and node.input[0] != before  # weights from the left
+    if kind not in _STEPS or settings.get("transA") or others != [before] or is_turned:
         msg = (
             f"The net has a step '{kind}' that is no part of a chain of dense layers. Export it as "
             f"one of {', '.join(_STEPS)}, or pass a function to from_callable."

@@ -42,7 +42,7 @@ class MixtureResponse(Response):
         shift: Array,
         codes: tuple[float, ...],
         parameters: dict[str, Any],
-        box: tuple[tuple[float, float], ...],
+        box: tuple[tuple[str, tuple[float, float]], ...],  # by name: trees sort parameters
     ) -> None:
         self.head, self.shift, self.codes = head, shift, codes
         self.parameters, self.box = parameters, box
@@ -57,14 +57,12 @@ class MixtureResponse(Response):
 
     def _show_parameters(self) -> None:
         """Parameters as attributes with limits, as those of other families, to be checked so."""
-        limits = dict(zip(self.parameters, self.box, strict=True))
-        self.arg_constraints = {n: InBox(*pair) for n, pair in limits.items()}
+        self.arg_constraints = {name: InBox(*pair) for name, pair in self.box}
         self.__dict__.update(self.parameters)
 
     def is_inside(self) -> Any:
         """Whether parameters lie in the box, up to rounding."""
-        limits = dict(zip(self.parameters, self.box, strict=True))
-        return jnp.broadcast_to(is_in_box(self.parameters, limits), self.batch_shape)
+        return jnp.broadcast_to(is_in_box(self.parameters, dict(self.box)), self.batch_shape)
 
     # -------------------------------------------------------------- as a law, for a replay
     @property

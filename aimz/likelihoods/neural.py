@@ -159,7 +159,7 @@ class NeuralLikelihood:
         head = Head(*(jnp.broadcast_to(v, (*shape, *v.shape[len(inner) :])) for v in head))
         values = {name: jnp.broadcast_to(value, shape) for name, value in values.items()}
         shift = values[self.shift] if self.shift is not None else jnp.zeros(shape)
-        return MixtureResponse(head, shift, self.choices, values, tuple(self.bounds.values()))
+        return MixtureResponse(head, shift, self.choices, values, tuple(self.bounds.items()))
 
     def validate(self, held_out: Simulations) -> Validation:
         """Compare what the net says with simulations that it has not learned from.

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from aimz.choices import check_switches
 from aimz.errors import InputError, nearest
+from aimz.likelihoods.kept import KeptSimulations
+from aimz.options import progress_bar
 
 if TYPE_CHECKING:
+    import os
+
     from aimz.arrays import Array
     from aimz.likelihoods.box import Bounds
 
@@ -51,10 +56,14 @@ def simulate(
     bounds: Bounds | None = None,
     n: int = 100_000,
     key: int = 0,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool = True,
 ) -> Simulations:
     """Draw parameters evenly from a box, and simulate one response for each set of them.
 
-    It goes by chunks, each with a key of its own, so that memory holds one at a time.
+    It goes by chunks, each with a key of its own. With `store=` each is kept as soon as it is
+    there: where a call was stopped, the same call goes on, and gives the same numbers bit by bit.
 
     Parameters
     ----------
@@ -69,6 +78,11 @@ def simulate(
         Number of simulations.
     key : int
         Seed.
+    store : path, optional
+        A directory for a Zarr store. What is there is taken after its first chunk has been
+        simulated again and found the same; a simulator that has changed is refused.
+    progress : bool
+        Show a bar where there are several chunks.
 
     Returns
     -------
@@ -77,8 +91,8 @@ def simulate(
     Raises
     ------
     InputError
-        `simulations`: bounds that are none, a simulator that is not known, or times that are no
-        numbers.
+        `simulations`: bounds that are none, a simulator that is not known, times that are no
+        numbers, or a store of other simulations.
 
     Examples
     --------
@@ -91,24 +105,49 @@ def simulate(
     if isinstance(simulator, str):
         simulator, bounds = _of_package(simulator, bounds)
     box = _checked(bounds)
+    check_switches(progress=progress)
+    about = {"bounds": [[name, *pair] for name, pair in box.items()], "key": key}
+    kept = None if store is None else KeptSimulations(store, about, n, len(box), _CHUNK)
+    count = -(-n // _CHUNK)
+    parts = []
+    shown = progress and count > 1
+    with progress_bar(count, desc="simulate", unit="chunk", shown=shown) as bar:
+        for number in range(count):
+            parts.append(_chunk(simulator, box, n, key, number, kept))
+            bar.update(1)
+    whole, pairs = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Simulations(dict(zip(box, whole.T, strict=True)), pairs, box)
+
+
+def _chunk(
+    simulator: Callable[..., Any],
+    box: dict[str, tuple[float, float]],
+    n: int,
+    key: int,
+    number: int,
+    kept: KeptSimulations | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Parameters and outcomes of a chunk, which follow from its number and the key alone."""
+    if kept is not None and number > 0 and (found := kept.read(number)) is not None:
+        return found
     low, high = np.array(list(box.values()), np.float32).T
-    parameters, outcomes = [], []
-    for number, start in enumerate(range(0, n, _CHUNK)):
-        base = jax.random.fold_in(jax.random.key(key), number)
-        place, noise = jax.random.split(base)
-        drawn = low + (high - low) * np.asarray(jax.random.uniform(place, (_CHUNK, len(low))))
-        drawn = drawn[: min(_CHUNK, n - start)]
-        response = simulator(noise, **dict(zip(box, drawn.T, strict=True)))
-        parameters.append(drawn)
-        outcomes.append(np.stack([np.asarray(part, np.float32) for part in response], -1))
-    whole, pairs = np.concatenate(parameters), np.concatenate(outcomes)
-    if pairs.shape != (n, 2) or not np.isfinite(pairs).all() or (pairs[:, 0] < 0).any():
+    base = jax.random.fold_in(jax.random.key(key), number)
+    place, noise = jax.random.split(base)
+    drawn = low + (high - low) * np.asarray(jax.random.uniform(place, (_CHUNK, len(low))))
+    drawn = drawn[: min(_CHUNK, n - number * _CHUNK)].astype(np.float32)
+    response = simulator(noise, **dict(zip(box, drawn.T, strict=True)))
+    pairs = np.stack([np.asarray(part, np.float32) for part in response], -1)
+    if pairs.shape != (len(drawn), 2) or not np.isfinite(pairs).all() or (pairs[:, 0] < 0).any():
         msg = (
             f"The simulator gave responses of the shape {pairs.shape}, or times that are negative "
             "or no numbers. It must return times and choices, one for each set of parameters."
         )
         raise InputError(msg, code="simulations")
-    return Simulations(dict(zip(box, whole.T, strict=True)), pairs, box)
+    if kept is not None and number == 0:
+        kept.check_first(drawn, pairs)
+    if kept is not None:
+        kept.write(number, drawn, pairs)
+    return drawn, pairs
 
 
 def check_responses(

@@ -122,6 +122,18 @@ def test_what_a_program_puts_outside_has_no_density_and_no_draws(lik, wrong):
     assert all(np.isfinite(v).all() for v in look(1.4))
 
 
+def test_parameters_keep_their_sides_of_the_box_as_trees(lik):
+    """Trees, as of scans, sort parameters by name, and their box must go with them."""
+    given = {"v": -2.5, "a": 0.7, "z": 0.3, "t": 0.9}  # in the side of no other
+    value = jnp.array([1.5, 1.0])
+    truth = lik(**given).log_prob(value)
+    assert np.isfinite(truth)
+    made = jax.jit(lambda v, a: lik(**{**given, "v": v, "a": a}))
+    np.testing.assert_allclose(made(-2.5, 0.7).log_prob(value), truth, rtol=1e-5)
+    assert list(made(-2.5, 0.7).arg_constraints["v"].takes(jnp.array([-2.5, 3.5]))) == [True, False]
+    assert np.isneginf(made(-2.5, -2.5).log_prob(value))  # v's side of the box
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
