@@ -70,7 +70,8 @@ class ColumnTable:
 def standardised(table: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Values in units of their spread; constant columns, which only the range rule sees, are 0."""
     weight = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-    z: np.ndarray = (table - mean[:, None]) * weight[:, None]
+    with np.errstate(invalid="ignore"):  # what is infinite has no place, and is no number
+        z: np.ndarray = (table - mean[:, None]) * weight[:, None]
     return z
 
 

@@ -52,8 +52,7 @@ def score_of(data: ColumnTable, k: int) -> Score | None:
     score = Score(treatment, (float(arms[0]), float(arms[1])), intercept, slopes, (0.0, 0.0))
     medians = []
     for side, had in zip((-1, 1), who):
-        typical = data.raw(_evenly(had, SCORE_ROWS))
-        odds = _log_odds(score, typical, data.mean, data.scale)
+        odds = _log_odds(score, data.at(_evenly(had, SCORE_ROWS)))
         medians.append(float(np.median(special.expit(side * odds))))
     return replace(score, medians=(medians[0], medians[1]))
 
@@ -92,26 +91,18 @@ def _evenly(rows: np.ndarray, count: int) -> np.ndarray:
     return rows[((np.arange(count) + inside) * (len(rows) / count)).astype(np.intp)]
 
 
-def _log_odds(score: Score, table: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _log_odds(score: Score, z: np.ndarray) -> np.ndarray:
     """Log odds of the second arm, summed term by term and so the same for any number of rows."""
-    total = np.full(table.shape[1], score.intercept)
+    total = np.full(z.shape[1], score.intercept)
     for k in np.flatnonzero(score.slopes):
-        total += (score.slopes[k] / scale[k]) * (table[k] - mean[k])
+        total += score.slopes[k] * z[k]
     return total
 
 
-def unlikely(
-    score: Score,
-    table: np.ndarray,
-    k: int,
-    *,
-    mean: np.ndarray,
-    scale: np.ndarray,
-    slack: float,
-) -> Iterator[np.ndarray]:
-    """For each arm, the rows of a table that are given it and whose chance of it is too small."""
-    odds = _log_odds(score, table, mean, scale)
+def unlikely(score: Score, z: np.ndarray, given: np.ndarray, slack: float) -> Iterator[np.ndarray]:
+    """For each arm, the standardised rows that are `given` it and whose chance is too small."""
+    odds = _log_odds(score, z)
     for side, arm, median in zip((-1, 1), score.arms, score.medians):
         # On the scale of log odds, which keeps its digits where chances come close to 0.
         least = np.log(SHARE * median) - np.log1p(-SHARE * median) if median > 0 else -np.inf
-        yield (np.abs(table[k] - arm) <= slack) & ~(side * odds >= least)
+        yield (np.abs(given - arm) <= slack) & ~(side * odds >= least)

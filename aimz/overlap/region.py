@@ -238,9 +238,9 @@ def outside(
     size = np.maximum(np.abs(support.low), np.abs(support.high))
     slack = ROUNDING * np.where(np.isfinite(size), size, np.abs(support.mean))
     beyond = _beyond(support, table, slack)
+    z = standardised(table, support.mean, support.scale)
     far = np.zeros(table.shape[1], bool)
     if support.whitening.shape[1]:
-        z = standardised(table, support.mean, support.scale)
         far = _is_far(z, support.whitening, support.reach * (1 + SLACK))
     strange = beyond.any(axis=0) | far
     flags, counted = strange.copy(), strange.copy()
@@ -251,8 +251,7 @@ def outside(
             continue
         k = support.columns.index(score.treatment)
         is_new = np.ones(table.shape[1], bool) if before is None else table[k] != before[k]
-        arms = unlikely(score, table, k, mean=support.mean, scale=support.scale, slack=slack[k])
-        for arm, is_so in enumerate(arms):
+        for arm, is_so in enumerate(unlikely(score, z, table[k], slack[k])):
             small[number, arm] = np.count_nonzero(is_so & is_new)
             counted |= is_so & is_new
             flags |= is_so

@@ -121,3 +121,21 @@ def test_an_exposure_to_all_rows_has_its_effect_and_warns(mean):
         answer = ASKED["effect"](model(law), SHIFTED)
 
     np.testing.assert_allclose(answer.draws.values.ravel(), 5 * slope * np.array([1, 2]), rtol=1e-4)
+
+
+#: Means of rows that are set against a statistic of a function of the rows: no average can change.
+CENTRED: dict[str, Any] = {
+    "predictor": lambda eta: eta - eta.mean(),
+    "shares": jax.nn.softmax,
+}
+
+
+@pytest.mark.parametrize("of", CENTRED)
+def test_a_statistic_of_a_function_of_the_rows_is_said(of):
+    im = model(lambda X, b, g: CENTRED[of](b * (X @ jnp.array([1.0, 2.0, 0.0]))))
+    with (
+        pytest.warns(match="predicted together"),
+        pytest.warns(OutputWarning, match="may cancel a shift"),
+    ):
+        answer = ASKED["effect"](im, SHIFTED)
+    np.testing.assert_allclose(answer.draws, 0.0, atol=1e-6)
