@@ -29,6 +29,8 @@ __all__ = ["WIDE", "Plan", "length_of", "num_draws", "plan_tiles", "widened_bloc
 TILE_BYTES = 64 * 2**20
 #: Rows of the smallest and of the largest tile.
 MIN_ROWS, MAX_ROWS = 16, 1024
+#: Bytes below which half a tile saves less in all its runs than it costs to compile once.
+SMALL_BYTES = 2**19
 #: Arrays of the largest size that are alive at once where rows stay whole, over all threads.
 WIDE_ARRAYS = 8
 #: Draws of the largest tile where rows stay whole.
@@ -81,8 +83,12 @@ class Plan:
                 yield slice(chain, chain + 1), slice(first, last)
 
 
-def plan_tiles(spec: KernelSpec, rows: int | None, chains: int, draws: int) -> Plan:
+def plan_tiles(
+    spec: KernelSpec, rows: int | None, chains: int, draws: int, *, by_element: bool = False
+) -> Plan:
     """Choose the grid for a number of rows (None: not known), chains, and draws of each.
+
+    `by_element`: nothing is summed over a tile, so all small ones may be padded to one size.
 
     >>> plan_tiles(spec, 5000, 1, 1000).tile_rows  # doctest: +SKIP
     1024
@@ -98,7 +104,11 @@ def plan_tiles(spec: KernelSpec, rows: int | None, chains: int, draws: int) -> P
         return Plan(rows, chains, draws, rows, _even(total, draws, most), whole=True)
     tile_rows = min(MAX_ROWS, max(MIN_ROWS, _power_of_two(TILE_BYTES // (per_row * total))))
     tile_draws = _even(total, draws, max(1, TILE_BYTES // (per_row * tile_rows)))
-    while rows is not None and tile_rows // 2 >= max(MIN_ROWS, rows):
+    least = MIN_ROWS
+    if by_element:  # on the way to a row most is fused: a byte for a number
+        work = max(per_row, spec.widest) * total
+        least = max(MIN_ROWS, _power_of_two(SMALL_BYTES // work))
+    while rows is not None and tile_rows // 2 >= max(least, rows):
         tile_rows //= 2
     return Plan(rows, chains, draws, tile_rows, tile_draws, whole=False)
 

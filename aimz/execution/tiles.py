@@ -3,7 +3,8 @@
 The grid is fixed: the size of a tile follows from the kernel's spec, the number of draws and a
 budget that is a constant of the library, never from the machine, the batch size or the number of
 rows. The last tile is padded to its full size; an input smaller than a tile is padded to
-16 x 2^k rows. Rows that interact stay whole and in order, and tiles are blocks of draws.
+16 x 2^k rows, all small requests for draws to the same. Rows that interact stay whole and in order,
+and tiles are blocks of draws.
 
 A few threads take one tile after another: each computes it on its device, copies it and hands it
 to the sink, so that the three overlap and no more tiles are in memory than there are threads.

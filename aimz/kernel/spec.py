@@ -1,7 +1,7 @@
 """What is known of a kernel: frozen records of its sites, and how a statement becomes one."""
 
 import math
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -163,7 +163,8 @@ class KernelSpec:
         Those that it sets against a statistic of themselves, as in `x - x.mean()`; each with the
         column, None where columns are not told apart.
     widest : int
-        Elements of the largest array that the kernel computes, such as a covariance over rows.
+        Elements of the largest array that the kernel computes, such as a covariance over rows; per
+        row, of arrays of rows, where rows keep apart.
     in_priors : bool
         Whether rows meet, if at all, in the priors of latents that belong to none of them.
     version : str
@@ -340,19 +341,25 @@ def spec_of(
         in_priors=verdict.in_priors,
         pooled=verdict.pooled & (set(arguments) | verdict.sites.keys()),
         measured=verdict.measured,
-        widest=_widest(reading.program.jaxpr) if verdict.reason else 0,
+        widest=_widest(reading, by_row=not verdict.reason),
     )
 
 
-def _widest(jaxpr: core.Jaxpr) -> int:
-    """Elements of the largest array that a traced program, or one inside it, computes."""
-    sizes = [0]
+def _widest(reading: Reading, *, by_row: bool) -> int:
+    """Elements of the largest array that a kernel computes, or of the largest per row."""
+    shapes = _shapes(reading.program.jaxpr)
+    if not by_row:
+        return max(map(math.prod, shapes), default=0)
+    return max((math.prod(s) // reading.rows for s in shapes if reading.rows in s), default=0)
+
+
+def _shapes(jaxpr: core.Jaxpr) -> Iterator[tuple[int, ...]]:
+    """Shapes of all arrays that a traced program, and those inside it, compute."""
     for eqn in jaxpr.eqns:
-        sizes += [math.prod(getattr(out.aval, "shape", ())) for out in eqn.outvars]
+        yield from (getattr(out.aval, "shape", ()) for out in eqn.outvars)
         for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_has_equations):
             inner: Any = getattr(value, "jaxpr", value)
-            sizes += [_widest(inner)] if hasattr(inner, "eqns") else []
-    return max(sizes)
+            yield from _shapes(inner) if hasattr(inner, "eqns") else ()
 
 
 def _has_equations(value: object) -> bool:

@@ -21,7 +21,7 @@ from aimz.prediction.interventions import Scenario, scenario_of
 from aimz.prediction.request import Fitted, Origin, Request, Use
 from aimz.prediction.reuse import reused_draws
 from aimz.programs import Cache
-from aimz.sampling import Block, Task, density_spec
+from aimz.sampling import Block, Task, density_spec, predict_block
 
 __all__ = ["Prepared", "prepare"]
 
@@ -144,7 +144,7 @@ def _standing_of(request: Request, given: Given, origin: Origin, scenario: Scena
         (given.rows, request.chains, request.draws),
         (scenario.do, scenario.condition, *((n, id(f)) for n, f in scenario.functions.items())),
         (origin.elsewhere, origin.observed, frozenset(origin.changed)),
-        (config.jax_enable_x64, config.jax_default_device),
+        (config.jax_enable_x64, config.jax_default_device, _is_by_element(request)),
     )
     return _STANDING.of_owner(request.fitted, name, make)
 
@@ -185,8 +185,14 @@ def _stand(
         else:
             posterior[name] = _placed(request, name, value)
     notes = (*reuse.notes, *groups)
-    plan = plan_tiles(spec, given.rows, request.chains, request.draws)
+    size = (given.rows, request.chains, request.draws)
+    plan = plan_tiles(spec, *size, by_element=_is_by_element(request))
     return _Standing(task, posterior, row_posterior, reuse.redraw, reuse.redrawn, notes, plan)
+
+
+def _is_by_element(request: Request) -> bool:
+    """Whether draws are the result, so that nothing in a tile is summed over it."""
+    return request.program is predict_block and request.group != "effect"
 
 
 def _flat(draws: Array) -> np.ndarray:

@@ -12,7 +12,9 @@ import numpyro.distributions as dist
 import pytest
 
 from aimz import ImpactModel
-from aimz.execution import run_in_threads
+from aimz.execution import plan_tiles, run_in_threads
+from aimz.kernel import Inputs
+from aimz.kernel import inspect as inspect_kernel
 from aimz.programs import Bound, as_key, clear_programs, compile_program
 from aimz.programs.tracing import num_compiled
 
@@ -148,6 +150,29 @@ def test_many_sizes_use_at_most_eight_programs(count):
         mean(model, rows(n))
     assert len(np.unique(sizes)) == count
     assert num_compiled() - before <= 8
+
+
+def test_small_requests_of_any_size_use_one_program():
+    model = make(kernel)
+    before = num_compiled()
+    values = {n: mean(model, rows(100)[:n]) for n in (100, 1, 7, 20, 64)}
+    assert num_compiled() - before <= 1
+    assert all(np.array_equal(v, values[100][:n]) for n, v in values.items())
+
+
+def test_a_kernel_that_computes_much_for_a_row_is_not_padded_as_others_are():
+    def net(X, y=None):
+        w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([8]).to_event(1))
+        hidden = jnp.tanh(X[:, None] * (jnp.ones((4096, 8)) @ w))
+        numpyro.sample("y", dist.Normal(hidden.mean(1), 1.0), obs=y)
+
+    def tile_rows(kernel, X, *, by_element=True):
+        spec = inspect_kernel(kernel, Inputs({"X": X}, {}, 10, ("X",)), "y")
+        return plan_tiles(spec, 10, 1, 1000, by_element=by_element).tile_rows
+
+    X = rows(10)
+    assert (tile_rows(kernel, X), tile_rows(net, X[:, 0])) == (64, 16)
+    assert tile_rows(kernel, X, by_element=False) == 16
 
 
 def test_changed_global_is_seen_and_compiles_nothing(monkeypatch):
