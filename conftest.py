@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-_SHARING = ("aimz.model.impact_model", "aimz.model.described", "aimz.model.summarising")
+_SHARING = (
+    *("aimz.model.impact_model", "aimz.model.described", "aimz.model.summarising"),
+    "aimz.diagnostics.pictures",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -66,7 +66,7 @@ def sbc(
     -------
     DataTree
         Group `prior_sbc`: for each latent the ranks as numbers between 0 and 1, (chain, draw, ...),
-        a draw for each set of data. Draw it with ``arviz_plots.plot_ecdf_pit(tree)``. Its
+        a draw for each set of data. Draw it with `plot_ranks`. Its
         attributes count the fits that said of themselves that they are bad (`bad_fits`).
 
     Raises

@@ -160,6 +160,8 @@ def _judged(
     attrs["log_evidence"] = float(np.logaddexp.reduce(evidence) - np.log(runs))
     attrs["log_evidence_se"] = float(spread / np.sqrt(runs))
     attrs["log_evidence_by_run"] = [float(value) for value in evidence]
+    attrs["log_evidence_increments"] = np.stack(course.increments, axis=1).tolist()
+    attrs["ladder_by_run"] = np.stack(course.temperatures, axis=1).tolist()
     if spread > _MAX_SPREAD:
         message = (
             f"The log evidence differs by {spread:.1f} (standard deviation) between runs: a Bayes "

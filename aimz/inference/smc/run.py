@@ -62,6 +62,7 @@ class Course:
     temperatures: list[np.ndarray] = field(default_factory=list)
     acceptance: list[np.ndarray] = field(default_factory=list)
     ess: list[np.ndarray] = field(default_factory=list)
+    increments: list[np.ndarray] = field(default_factory=list)
 
     def state(self, particles: Particle, attrs: dict[str, Any]) -> dict[str, Any]:
         """What the engine needs to go on."""
@@ -164,6 +165,7 @@ class Run:
                     (course.temperatures, taken.temperature),
                     (course.acceptance, taken.acceptance),
                     (course.ess, taken.ess),
+                    (course.increments, taken.increment),
                 ):
                     history.append(np.asarray(value))
                 advance(1, f"temperature {float(np.min(temperature)):.3g}")

@@ -1,0 +1,622 @@
+"""Pictures of a fit: ArviZ's where it has them, and of a loss and of an evidence our own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from aimz.errors import InputError
+from aimz.libraries import xr
+from aimz.model import ImpactModel
+from aimz.plots import CAPTION, COLOURS, GREY, MARKERS, PLAIN, TITLE, check_matplotlib
+
+if TYPE_CHECKING:
+    from arviz_plots import PlotCollection
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "plot_energy",
+    "plot_evidence",
+    "plot_forest",
+    "plot_khat",
+    "plot_loo_pit",
+    "plot_loss",
+    "plot_pair",
+    "plot_ppc",
+    "plot_rank",
+    "plot_ranks",
+    "plot_trace",
+]
+
+# Engines whose draws come one by one from a distribution: chains of them agree whatever it is.
+_INDEPENDENT = ("svi", "laplace", "dadvi", "pathfinder", "exact")
+_UNORDERED = (*_INDEPENDENT, "smc", "nested")  # draws of these follow each other by chance
+_FEWEST_STEPS = 20  # of a loss, of which quarters are compared
+
+
+def plot_loss(im: ImpactModel) -> PlotCollection:
+    """Draw the loss of a guide, and whether it had stopped falling.
+
+    Left all steps; right the second half, with the means of its two halves. By these, or by
+    windows as long, a fit is said to have reached a plateau (`diagnostics_["plateau"]`).
+
+    Parameters
+    ----------
+    im : ImpactModel
+        A model fitted by SVI.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        The picture, by Matplotlib: `data` is what is drawn, `savefig(path)` writes it.
+
+    Raises
+    ------
+    InputError
+        `no-picture`: the fit has no loss; `plots-missing`.
+
+    Examples
+    --------
+    >>> im = ImpactModel(kernel, inference="svi", num_steps=40, on_bad_fit="ignore")
+    >>> plot_loss(im.fit(X, y, t=t, progress=False)).data["loss"].sizes["step"]
+    40
+    """
+    check_matplotlib()
+    from matplotlib import pyplot as plt
+
+    losses = _losses_of(im)
+    steps, quarter = np.arange(1, len(losses) + 1), len(losses) // 4
+    means = [float(losses[-2 * quarter : -quarter].mean()), float(losses[-quarter:].mean())]
+    axes = plt.subplots(1, 2, figsize=(9.0, 3.6), layout="constrained")[1]
+    late = slice(-2 * quarter, None)
+    for ax, shown in zip(axes, (slice(None), late), strict=True):
+        ax.plot(steps[shown], losses[shown], color=COLOURS[0], lw=0.8, label="loss")
+    ends = (steps[-2 * quarter], steps[-quarter], steps[-1])
+    for place, name in enumerate(("third", "last")):
+        where = {
+            "xmin": ends[place],
+            "xmax": ends[place + 1],
+            "label": f"mean of the {name} quarter",
+        }
+        axes[1].hlines(means[place], **where, color=COLOURS[1 + place], lw=2, zorder=3)
+    plateau = im.diagnostics_.get("plateau")
+    said = {True: ": a plateau", False: ": still falling"}.get(plateau, "")
+    _dress(axes[0], "step", "loss (nats)", "All steps")
+    _dress(axes[1], "step", "", f"The second half{said}")
+    axes[1].legend(fontsize=CAPTION, frameon=False)
+    drawn = xr.Dataset({"loss": ("step", losses), "mean": ("quarter", means)})
+    drawn = drawn.assign_coords(step=steps, quarter=[3, 4])
+    return _judged(_collected(drawn, axes), im)
+
+
+def plot_evidence(im: ImpactModel) -> PlotCollection:
+    """Draw the log evidence of each run, and how sequential Monte Carlo came by it.
+
+    Left, of SMC, what each temperature adds: a run whose increments differ from the others' at
+    one temperature has lost, or found, a mode there. Right the log evidence of each run, and
+    the log of their mean with twice its standard error.
+
+    Parameters
+    ----------
+    im : ImpactModel
+        A model fitted by ``inference="smc"`` or ``"nested"``.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        The picture, by Matplotlib: `data` is what is drawn, `savefig(path)` writes it.
+
+    Raises
+    ------
+    InputError
+        `no-picture`: the fit has no evidence by runs; `plots-missing`.
+
+    Examples
+    --------
+    >>> plot_evidence(ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)}))
+    Traceback (most recent call last):
+    aimz.errors.InputError: There is no picture of the evidence by runs: ...
+    """
+    check_matplotlib()
+    from matplotlib import pyplot as plt
+
+    health = im.diagnostics_
+    if "log_evidence_by_run" not in health:
+        at_hand = "log_evidence" in health
+        why = "has one number, im.log_evidence_, and no runs" if at_hand else "has none"
+        raise _refusal("the evidence by runs", im, why, "Fit with inference='smc' or 'nested'")
+    by_run = np.asarray(health["log_evidence_by_run"])
+    drawn = xr.Dataset({"log_evidence": ("run", by_run)})
+    has_ladder = "ladder_by_run" in health
+    panels = 1 + has_ladder
+    size: Any = {"figsize": (4.5 * panels, 3.6), "layout": "constrained", "squeeze": False}
+    axes = list(plt.subplots(1, panels, **size)[1][0])
+    if has_ladder:
+        ladder = np.asarray(health["ladder_by_run"])
+        increments = np.asarray(health["log_evidence_increments"])
+        drawn["increment"] = ("run", "temperature"), increments
+        drawn["share"] = ("run", "temperature"), ladder
+        _draw_increments(axes[0], ladder, increments)
+    mean, error = health["log_evidence"], health["log_evidence_se"]
+    axes[-1].plot(np.arange(1, len(by_run) + 1), by_run, "o", color=COLOURS[0], label="a run")
+    axes[-1].axhline(mean, color=COLOURS[1], lw=1.2, label="log of their mean")
+    if np.isfinite(error):
+        band = {"color": COLOURS[1], "alpha": 0.15, "lw": 0, "label": "twice its standard error"}
+        axes[-1].axhspan(mean - 2 * error, mean + 2 * error, **band)
+    axes[-1].set_xticks(np.arange(1, len(by_run) + 1))
+    axes[-1].set_xlim(0.5, len(by_run) + 0.5)
+    _dress(axes[-1], "run", "log evidence (nats)", "The runs")
+    axes[-1].legend(fontsize=CAPTION, frameon=False)
+    return _judged(_collected(drawn, axes), im)
+
+
+def plot_trace(im: ImpactModel, **options: Any) -> PlotCollection:
+    """Draw the draws of chains in their order; ``arviz_plots.plot_trace``.
+
+    Parameters
+    ----------
+    im : ImpactModel
+        A model fitted by chains, or with draws of chains (`set_posterior_sample`).
+    **options
+        ArviZ's own, such as `var_names`, `backend`, `figure_kwargs`.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        The picture: `savefig(path)` writes it, `viz` holds its parts.
+
+    Raises
+    ------
+    InputError
+        `no-picture`: draws without an order, as a guide's; `plots-missing`.
+
+    Examples
+    --------
+    >>> draws = np.random.default_rng(0).normal(size=200)
+    >>> im = ImpactModel(kernel).set_posterior_sample({"b": draws}, num_chains=2)
+    >>> picture = plot_trace(im, var_names="b", backend="none")
+    """
+    if _engine_of(im) in _UNORDERED or im.diagnostics_.get("walkers", 1) > 1:
+        why = "has draws that are in no order"
+        raise _refusal("a trace", im, why, "Draw plot_forest, or fit with inference='nuts'")
+    return _of_posterior("plot_trace", im, options)
+
+
+def plot_rank(im: ImpactModel, **options: Any) -> PlotCollection:
+    """Draw whether chains agree, by ranks of their draws; ``arviz_plots.plot_rank``.
+
+    Ranks among the draws of all chains; the lines lie about zero where chains agree.
+
+    Parameters
+    ----------
+    im : ImpactModel
+        A model with at least two chains, or runs of SMC.
+    **options
+        ArviZ's own, such as `var_names`, `backend`, `figure_kwargs`.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        The picture: `savefig(path)` writes it, `viz` holds its parts.
+
+    Raises
+    ------
+    InputError
+        `no-picture`: one chain, or draws that agree whatever they are, as a guide's;
+        `plots-missing`.
+
+    Examples
+    --------
+    >>> draws = np.random.default_rng(0).normal(size=200)
+    >>> im = ImpactModel(kernel).set_posterior_sample({"b": draws}, num_chains=2)
+    >>> picture = plot_rank(im, backend="none")
+    """
+    if _engine_of(im) in _INDEPENDENT:
+        why = "has draws that agree whatever they are of"
+        raise _refusal(
+            "ranks of chains", im, why, "Read diagnostics_, or fit with inference='nuts'"
+        )
+    if im.posterior_tree["posterior"].sizes["chain"] < 2:
+        raise _refusal("ranks of chains", im, "has one chain", "Fit with several: num_chains=4")
+    return _of_posterior("plot_rank", im, options)
+
+
+def plot_forest(im: ImpactModel, **options: Any) -> PlotCollection:
+    """Draw intervals of the latents; ``arviz_plots.plot_forest``.
+
+    Parameters
+    ----------
+    im : ImpactModel
+        A fitted model.
+    **options
+        ArviZ's own, such as `var_names`, `combined`, `ci_probs`, `backend`.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        The picture: `savefig(path)` writes it, `viz` holds its parts.
+
+    Raises
+    ------
+    InputError
+        `plots-missing`.
+
+    Examples
+    --------
+    >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.arange(100.0)})
+    >>> picture = plot_forest(im, combined=True, backend="none")
+    """
+    return _of_posterior("plot_forest", im, options)
+
+
+def plot_pair(im: ImpactModel, **options: Any) -> PlotCollection:
+    """Draw latents two by two, where dependence and funnels show; ``arviz_plots.plot_pair``.
+
+    Parameters
+    ----------
+    im : ImpactModel
+        A fitted model.
+    **options
+        ArviZ's own, such as `var_names`, `coords`, `backend`; ``visuals={"divergence": True}``
+        marks divergent transitions.
+
+    Returns
+    -------
+    arviz_plots.PlotMatrix
+        The picture: `savefig(path)` writes it, `viz` holds its parts.
+
+    Raises
+    ------
+    InputError
+        `plots-missing`.
+
+    Examples
+    --------
+    >>> def kernel(X, y=None):
+    ...     b = numpyro.sample("b", dist.Normal().expand([2]).to_event(1))
+    ...     numpyro.sample("y", dist.Normal(X @ b, 1.0), obs=y)
+    >>> draws = np.random.default_rng(0).normal(size=(100, 2))
+    >>> im = ImpactModel(kernel).set_posterior_sample({"b": draws})
+    >>> picture = plot_pair(im, backend="none")
+    """
+    return _of_posterior("plot_pair", im, options)
+
+
+def plot_energy(im: ImpactModel, **options: Any) -> PlotCollection:
+    """Draw how the energy of Hamiltonian chains moves; ``arviz_plots.plot_energy``.
+
+    Parameters
+    ----------
+    im : ImpactModel
+        A model fitted by NUTS or HMC.
+    **options
+        ArviZ's own, such as `show_bfmi`, `backend`.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        The picture: `savefig(path)` writes it, `viz` holds its parts.
+
+    Raises
+    ------
+    InputError
+        `no-picture`: the fit has no energy, as a guide's; `plots-missing`.
+
+    Examples
+    --------
+    >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.arange(100.0)})
+    >>> plot_energy(im)
+    Traceback (most recent call last):
+    aimz.errors.InputError: There is no picture of the energy: ...
+    """
+    tree = im.posterior_tree
+    if "sample_stats" not in tree or "energy" not in tree["sample_stats"]:
+        raise _refusal("the energy", im, "has none", "Fit with inference='nuts'")
+    return _judged(_by_arviz("plot_energy", tree, options), im)
+
+
+def plot_ppc(
+    im: ImpactModel,
+    X: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    site: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> PlotCollection:
+    """Draw outcomes and draws of the posterior predictive; ``arviz_plots.plot_ppc_dist``.
+
+    Parameters
+    ----------
+    im : ImpactModel
+        A fitted model.
+    X, y : array-like
+        Rows and their outcomes, as in `ImpactModel.to_datatree`, in memory.
+    site : str, optional
+        An observed site; default all.
+    options : mapping, optional
+        ArviZ's own, such as `kind`, `num_samples`, `backend`.
+    **kwargs
+        The kernel's other arguments, and options of `to_datatree`.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        The picture: `savefig(path)` writes it, `viz` holds its parts.
+
+    Raises
+    ------
+    InputError
+        `site-unknown`, `plots-missing`, `no-picture`: some outcomes are missing, and rows have no
+        labels that tell which; and as in `ImpactModel.to_datatree`.
+
+    Examples
+    --------
+    >>> im = ImpactModel(kernel).set_posterior_sample({"b": np.full(100, 2.0)})
+    >>> picture = plot_ppc(im, X, X[:, 0] + 2.0, options={"backend": "none"}, t=np.ones(50))
+    """
+    tree = _predicted(im, X, y, site, kwargs)
+    return _judged(_by_arviz("plot_ppc_dist", tree, {**(options or {})}), im)
+
+
+def plot_loo_pit(
+    im: ImpactModel,
+    X: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    site: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> PlotCollection:
+    """Draw where each outcome lies in its distribution without it; ``arviz_plots.plot_loo_pit``.
+
+    The line lies about zero where the predictive distributions are calibrated. What
+    `ImpactModel.loo` refuses is refused, and what it warns of is said.
+
+    Parameters
+    ----------
+    im : ImpactModel
+        A fitted model.
+    X, y : array-like
+        The rows of the fit and their outcomes, as in `ImpactModel.loo`.
+    site : str, optional
+        The observed site, where there are several.
+    options : mapping, optional
+        ArviZ's own, such as `coverage`, `backend`.
+    **kwargs
+        The kernel's other arguments, and options of `to_datatree`.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        The picture: `savefig(path)` writes it, `viz` holds its parts.
+
+    Raises
+    ------
+    InputError
+        `plots-missing`, and as in `ImpactModel.loo`.
+
+    Examples
+    --------
+    >>> draws = np.random.default_rng(0).normal(2.0, 0.2, size=400)
+    >>> im = ImpactModel(kernel).set_posterior_sample({"b": draws})
+    >>> picture = plot_loo_pit(im, X, y, options={"backend": "none"}, t=t)
+    """
+    im.loo(X, y, site=site, progress=False, **_without(kwargs, "rng_key", "num_prior_samples"))
+    tree = _predicted(im, X, y, site, kwargs)
+    return _judged(_by_arviz("plot_loo_pit", tree, {**(options or {})}), im)
+
+
+def plot_khat(
+    im: ImpactModel,
+    X: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    site: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> PlotCollection:
+    """Draw how far each row moves the posterior when left out; ``arviz_plots.plot_khat``.
+
+    Rows above the line, at `good_k`, are those whose density without them is not to be trusted.
+
+    Parameters
+    ----------
+    im : ImpactModel
+        A fitted model.
+    X, y : array-like
+        The rows of the fit and their outcomes, as in `ImpactModel.loo`.
+    site : str, optional
+        The observed site, where there are several.
+    options : mapping, optional
+        ArviZ's own, such as `threshold`, which names the rows above it, and `backend`.
+    **kwargs
+        The kernel's other arguments, and options of `loo`.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        The picture: `savefig(path)` writes it, `viz` holds its parts.
+
+    Raises
+    ------
+    InputError
+        `plots-missing`, and as in `ImpactModel.loo`.
+
+    Examples
+    --------
+    >>> draws = np.random.default_rng(0).normal(2.0, 0.2, size=400)
+    >>> im = ImpactModel(kernel).set_posterior_sample({"b": draws})
+    >>> picture = plot_khat(im, X, y, options={"backend": "none"}, t=t)
+    """
+    record = im.loo(X, y, site=site, progress=False, **kwargs)
+    chosen = {**(options or {})}
+    lines = {"hlines": {}, **chosen.pop("visuals", {})}
+    chosen = {"hline_values": [record.good_k], "visuals": lines, **chosen}
+    return _judged(_by_arviz("plot_khat", record, chosen), im)
+
+
+def plot_ranks(ranks: xr.DataTree, **options: Any) -> PlotCollection:
+    """Draw the ranks of simulation-based calibration; ``arviz_plots.plot_ecdf_pit``.
+
+    The line lies about zero where posteriors are right; the title counts bad fits among them.
+
+    Parameters
+    ----------
+    ranks : DataTree
+        What `sbc` returned.
+    **options
+        ArviZ's own, such as `var_names`, `coverage`, `backend`.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        The picture: `savefig(path)` writes it, `viz` holds its parts.
+
+    Raises
+    ------
+    InputError
+        `no-picture`: the tree holds no ranks; `plots-missing`.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> even = xr.Dataset({"b": (("chain", "draw"), (np.arange(50.0) + 0.5)[None] / 50)})
+    >>> picture = plot_ranks(xr.DataTree.from_dict({"/prior_sbc": even}), backend="none")
+    """
+    if "prior_sbc" not in getattr(ranks, "children", ()):
+        msg = (
+            "There is no picture of ranks: this is no tree with a group prior_sbc. "
+            "Pass what aimz.diagnostics.sbc(kernel, X) returned."
+        )
+        raise InputError(msg, code="no-picture")
+    picture = _by_arviz("plot_ecdf_pit", ranks, options)
+    told = ranks["prior_sbc"].attrs
+    bad = told.get("bad_fits", 0)
+    title = f"{bad} of {told.get('repeats', '?')} fits say that they are bad"
+    return _titled(picture, title) if bad else picture
+
+
+# ------------------------------------------------------------------ doors
+def _of_posterior(name: str, im: ImpactModel, options: dict[str, Any]) -> PlotCollection:
+    """ArviZ's picture of the posterior."""
+    return _judged(_by_arviz(name, im.posterior_tree, options), im)
+
+
+def _by_arviz(name: str, shown: object, options: dict[str, Any]) -> PlotCollection:
+    """ArviZ's picture; by Matplotlib unless its settings, or these options, say otherwise."""
+    base = importlib.import_module("arviz_base")
+    if options.get("backend", base.rcParams["plot.backend"]) in ("matplotlib", "auto"):
+        check_matplotlib()
+    picture: PlotCollection = getattr(importlib.import_module("arviz_plots"), name)(
+        shown, **options
+    )
+    return picture
+
+
+def _judged(picture: PlotCollection, im: ImpactModel) -> PlotCollection:
+    """The picture, which says so where its fit is bad."""
+    verdict = str(im.diagnostics_.get("verdict", ""))
+    return _titled(picture, f"The fit is {verdict}") if verdict.startswith("bad") else picture
+
+
+def _titled(picture: PlotCollection, title: str) -> PlotCollection:
+    """The picture under a title, for which ArviZ leaves no room."""
+    picture.add_title(title)
+    if picture.backend == "matplotlib":
+        picture.viz["figure"].item().set_layout_engine("constrained")
+    return picture
+
+
+def _predicted(
+    im: ImpactModel, X: ArrayLike, y: ArrayLike | None, site: str | None, kwargs: dict[str, Any]
+) -> xr.DataTree:
+    """What ArviZ compares: the outcomes that count, and draws and densities of these alone."""
+    tree = im.to_datatree(X, y, **kwargs)
+    sites = [str(name) for name in tree["observed_data"].data_vars]
+    if site is not None and site not in sites:
+        msg = f"There is no observed site {site!r:.60} to draw. Take one of: {sites!s:.120}."
+        raise InputError(msg, code="site-unknown")
+    names = sites if site is None else [site]
+    seen = tree["observed_data"].to_dataset()[names]
+    drawn = tree["posterior_predictive"].to_dataset()[names]
+    for dim in (dim for dim in seen.dims if drawn.sizes[dim] != seen.sizes[dim]):
+        if dim in seen.indexes and dim in drawn.indexes and drawn.indexes[dim].is_unique:
+            drawn = drawn.sel({dim: seen[dim]})
+    is_whole = all(seen[name].notnull().all() for name in names)
+    if not is_whole or any(drawn.sizes[dim] != size for dim, size in seen.sizes.items()):
+        msg = (
+            "There is no picture of outcomes of which some are missing. Pass the rows that have "
+            "them, as X[rows] and y[rows], or label all rows."
+        )
+        raise InputError(msg, code="no-picture")
+    groups = {"posterior": tree["posterior"].to_dataset(), "observed_data": seen}
+    groups |= {"posterior_predictive": drawn}
+    groups |= {"log_likelihood": tree["log_likelihood"].to_dataset()[names]}
+    return xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
+
+
+def _without(arguments: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name not in names}
+
+
+def _engine_of(im: ImpactModel) -> str:
+    return str(im.diagnostics_.get("engine", ""))
+
+
+def _refusal(of: str, im: ImpactModel, why: str, advice: str) -> InputError:
+    """What is said of a picture that a fit cannot give."""
+    engine = _engine_of(im)
+    by = f"a fit by '{engine:.30}'" if engine else "a posterior that was set"
+    return InputError(f"There is no picture of {of}: {by} {why}. {advice}.", code="no-picture")
+
+
+# ------------------------------------------------------------------ our own
+def _losses_of(im: ImpactModel) -> np.ndarray:
+    """The losses of a fit by SVI."""
+    advice = "Fit with inference='svi' for it"
+    try:
+        losses = np.asarray(im.vi_result.losses, np.float64)
+    except InputError as error:
+        raise _refusal("the loss", im, "has none", advice) from error
+    if len(losses) < _FEWEST_STEPS:
+        why = f"kept {len(losses)} losses, of at least {_FEWEST_STEPS}"
+        raise _refusal("the loss", im, why, advice)
+    return losses
+
+
+def _draw_increments(ax: Axes, ladder: np.ndarray, increments: np.ndarray) -> None:
+    """What each temperature added to the log evidence of each run."""
+    for run, (shares, added) in enumerate(zip(ladder, increments, strict=True)):
+        # A run that is at the posterior waits for the others, and adds nothing.
+        moved = np.diff(shares, prepend=0.0) > 0
+        look = {"color": COLOURS[run % len(COLOURS)], "marker": MARKERS[run % len(MARKERS)]}
+        ax.plot(shares[moved], added[moved], lw=0.8, ms=3.5, label=f"run {run + 1}", **look)
+    ax.set_xscale("log")
+    _dress(ax, "share of the likelihood (log)", "added to the log evidence (nats)", "The ladder")
+    if len(ladder) <= len(COLOURS):
+        ax.legend(fontsize=CAPTION, frameon=False)
+
+
+def _dress(ax: Axes, x: str, y: str, title: str) -> None:
+    ax.set_xlabel(x, fontsize=PLAIN)
+    ax.set_ylabel(y, fontsize=PLAIN)
+    ax.set_title(title, fontsize=TITLE, loc="left")
+    ax.tick_params(labelsize=PLAIN, color=GREY)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _collected(drawn: xr.Dataset, axes: Sequence[Axes]) -> PlotCollection:
+    """A picture of our own, held as ArviZ holds its."""
+    panels = np.empty(len(axes), object)
+    panels[:] = axes
+    parts = {"figure": xr.DataArray(axes[0].figure), "plot": ("panel", panels)}
+    collection: Any = importlib.import_module("arviz_plots").PlotCollection
+    picture: PlotCollection = collection(
+        drawn, xr.DataTree(xr.Dataset(parts)), backend="matplotlib"
+    )
+    return picture
