@@ -71,13 +71,13 @@ def plot_loss(im: ImpactModel) -> PlotCollection:
     losses = _losses_of(im)
     steps, quarter = np.arange(1, len(losses) + 1), len(losses) // 4
     means = [float(losses[-2 * quarter : -quarter].mean()), float(losses[-quarter:].mean())]
-    axes = plt.subplots(1, 2, figsize=(9.0, 3.6), layout="constrained")[1]
+    axes: Any = plt.subplots(1, 2, figsize=(9.0, 3.6), layout="constrained")[1]
     late = slice(-2 * quarter, None)
     for ax, shown in zip(axes, (slice(None), late), strict=True):
         ax.plot(steps[shown], losses[shown], color=COLOURS[0], lw=0.8, label="loss")
     ends = (steps[-2 * quarter], steps[-quarter], steps[-1])
     for place, name in enumerate(("third", "last")):
-        where = {
+        where: dict[str, Any] = {
             "xmin": ends[place],
             "xmax": ends[place + 1],
             "label": f"mean of the {name} quarter",
@@ -134,7 +134,8 @@ def plot_evidence(im: ImpactModel) -> PlotCollection:
     has_ladder = "ladder_by_run" in health
     panels = 1 + has_ladder
     size: Any = {"figsize": (4.5 * panels, 3.6), "layout": "constrained", "squeeze": False}
-    axes = list(plt.subplots(1, panels, **size)[1][0])
+    grid: Any = plt.subplots(1, panels, **size)[1]
+    axes = list(grid[0])
     if has_ladder:
         ladder = np.asarray(health["ladder_by_run"])
         increments = np.asarray(health["log_evidence_increments"])
@@ -145,7 +146,12 @@ def plot_evidence(im: ImpactModel) -> PlotCollection:
     axes[-1].plot(np.arange(1, len(by_run) + 1), by_run, "o", color=COLOURS[0], label="a run")
     axes[-1].axhline(mean, color=COLOURS[1], lw=1.2, label="log of their mean")
     if np.isfinite(error):
-        band = {"color": COLOURS[1], "alpha": 0.15, "lw": 0, "label": "twice its standard error"}
+        band: dict[str, Any] = {
+            "color": COLOURS[1],
+            "alpha": 0.15,
+            "lw": 0,
+            "label": "twice its standard error",
+        }
         axes[-1].axhspan(mean - 2 * error, mean + 2 * error, **band)
     axes[-1].set_xticks(np.arange(1, len(by_run) + 1))
     axes[-1].set_xlim(0.5, len(by_run) + 0.5)
@@ -455,7 +461,7 @@ def plot_khat(
     """
     record = im.loo(X, y, site=site, progress=False, **kwargs)
     chosen = {**(options or {})}
-    lines = {"hlines": {}, **chosen.pop("visuals", {})}
+    lines: dict[str, Any] = {"hlines": {}, **chosen.pop("visuals", {})}
     chosen = {"hline_values": [record.good_k], "visuals": lines, **chosen}
     return _judged(_by_arviz("plot_khat", record, chosen), im)
 
@@ -526,9 +532,10 @@ def _judged(picture: PlotCollection, im: ImpactModel) -> PlotCollection:
 
 def _titled(picture: PlotCollection, title: str) -> PlotCollection:
     """The picture under a title, for which ArviZ leaves no room."""
-    picture.add_title(title)
-    if picture.backend == "matplotlib":
-        picture.viz["figure"].item().set_layout_engine("constrained")
+    held: Any = picture  # whose methods have no types
+    held.add_title(title)
+    if held.backend == "matplotlib":
+        held.viz["figure"].item().set_layout_engine("constrained")
     return picture
 
 
@@ -537,12 +544,13 @@ def _predicted(
 ) -> xr.DataTree:
     """What ArviZ compares: the outcomes that count, and draws and densities of these alone."""
     tree = im.to_datatree(X, y, **kwargs)
-    sites = [str(name) for name in tree["observed_data"].data_vars]
+    seen = tree["observed_data"].to_dataset()
+    sites = [str(name) for name in seen.data_vars]
     if site is not None and site not in sites:
         msg = f"There is no observed site {site!r:.60} to draw. Take one of: {sites!s:.120}."
         raise InputError(msg, code="site-unknown")
     names = sites if site is None else [site]
-    seen = tree["observed_data"].to_dataset()[names]
+    seen = seen[names]
     drawn = tree["posterior_predictive"].to_dataset()[names]
     for dim in (dim for dim in seen.dims if drawn.sizes[dim] != seen.sizes[dim]):
         if dim in seen.indexes and dim in drawn.indexes and drawn.indexes[dim].is_unique:
@@ -594,7 +602,10 @@ def _draw_increments(ax: Axes, ladder: np.ndarray, increments: np.ndarray) -> No
     for run, (shares, added) in enumerate(zip(ladder, increments, strict=True)):
         # A run that is at the posterior waits for the others, and adds nothing.
         moved = np.diff(shares, prepend=0.0) > 0
-        look = {"color": COLOURS[run % len(COLOURS)], "marker": MARKERS[run % len(MARKERS)]}
+        look: dict[str, Any] = {
+            "color": COLOURS[run % len(COLOURS)],
+            "marker": MARKERS[run % len(MARKERS)],
+        }
         ax.plot(shares[moved], added[moved], lw=0.8, ms=3.5, label=f"run {run + 1}", **look)
     ax.set_xscale("log")
     _dress(ax, "share of the likelihood (log)", "added to the log evidence (nats)", "The ladder")

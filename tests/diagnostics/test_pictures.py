@@ -28,8 +28,8 @@ from aimz.inference import SMC, Fit
 RNG = np.random.default_rng(0)
 X = np.linspace(-1.0, 1.0, 20, dtype=np.float32)[:, None]
 Y = (1.5 * X[:, 0] + RNG.normal(size=20)).astype(np.float32)
-B = RNG.normal(1.5, 0.3, size=(4, 50)).astype(np.float32)
-SIGMA = RNG.lognormal(0.0, 0.1, size=(4, 50)).astype(np.float32)
+B = RNG.normal(1.5, 0.1, size=(4, 50)).astype(np.float32)
+SIGMA = RNG.lognormal(0.0, 0.05, size=(4, 50)).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
