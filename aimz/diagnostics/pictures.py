@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import logsumexp
 
 from aimz.errors import InputError
 from aimz.libraries import xr
@@ -15,7 +16,7 @@ from aimz.model import ImpactModel
 from aimz.plots import CAPTION, COLOURS, GREY, MARKERS, PLAIN, TITLE, check_matplotlib
 
 if TYPE_CHECKING:
-    from arviz_plots import PlotCollection
+    from arviz_plots import PlotCollection  # type: ignore[attr-defined]  # is lazy
     from matplotlib.axes import Axes
 
 __all__ = [
@@ -61,9 +62,9 @@ def plot_loss(im: ImpactModel) -> PlotCollection:
 
     Examples
     --------
-    >>> im = ImpactModel(kernel, inference="svi", num_steps=40, on_bad_fit="ignore")
-    >>> plot_loss(im.fit(X, y, t=t, progress=False)).data["loss"].sizes["step"]
-    40
+    >>> plot_loss(ImpactModel(kernel).set_posterior_sample({"b": np.ones(10)}))
+    Traceback (most recent call last):
+    aimz.errors.InputError: There is no picture of the loss: a posterior that was set has none. ...
     """
     check_matplotlib()
     from matplotlib import pyplot as plt
@@ -83,8 +84,9 @@ def plot_loss(im: ImpactModel) -> PlotCollection:
             "label": f"mean of the {name} quarter",
         }
         axes[1].hlines(means[place], **where, color=COLOURS[1 + place], lw=2, zorder=3)
-    plateau = im.diagnostics_.get("plateau")
-    said = {True: ": a plateau", False: ": still falling"}.get(plateau, "")
+    said = {"True": ": a plateau", "False": ": still falling"}.get(
+        str(im.diagnostics_.get("plateau")), ""
+    )
     _dress(axes[0], "step", "loss (nats)", "All steps")
     _dress(axes[1], "step", "", f"The second half{said}")
     axes[1].legend(fontsize=CAPTION, frameon=False)
@@ -378,7 +380,7 @@ def plot_loo_pit(
     options: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> PlotCollection:
-    """Draw where each outcome lies in its distribution without it; ``arviz_plots.plot_loo_pit``.
+    """Draw where each outcome lies in its distribution without it; ``arviz_plots.plot_ecdf_pit``.
 
     The line lies about zero where the predictive distributions are calibrated. What
     `ImpactModel.loo` refuses is refused, and what it warns of is said.
@@ -413,8 +415,13 @@ def plot_loo_pit(
     >>> picture = plot_loo_pit(im, X, y, options={"backend": "none"}, t=t)
     """
     im.loo(X, y, site=site, progress=False, **_without(kwargs, "rng_key", "num_prior_samples"))
-    tree = _predicted(im, X, y, site, kwargs)
-    return _judged(_by_arviz("plot_loo_pit", tree, {**(options or {})}), im)
+    chosen: dict[str, Any] = {"method": "pot_c", **(options or {})}
+    places = _places(_predicted(im, X, y, site, kwargs), chosen["method"])
+    tree = xr.DataTree.from_dict({"/loo_pit": places})
+    of = "ETI %" if chosen.get("coverage") else "LOO-PIT"
+    chosen["visuals"] = {"xlabel": {"text": of}, **chosen.get("visuals", {})}
+    chosen = {"group": "loo_pit", "sample_dims": list(places.dims), **chosen}
+    return _judged(_by_arviz("plot_ecdf_pit", tree, chosen), im)
 
 
 def plot_khat(
@@ -518,9 +525,10 @@ def _by_arviz(name: str, shown: object, options: dict[str, Any]) -> PlotCollecti
     base = importlib.import_module("arviz_base")
     if options.get("backend", base.rcParams["plot.backend"]) in ("matplotlib", "auto"):
         check_matplotlib()
-    picture: PlotCollection = getattr(importlib.import_module("arviz_plots"), name)(
-        shown, **options
-    )
+    held: Any = getattr(importlib.import_module("arviz_plots"), name)(shown, **options)
+    if held.backend == "matplotlib":  # whose labels else lie outside the picture
+        held.viz["figure"].item().set_layout_engine("constrained")
+    picture: PlotCollection = held
     return picture
 
 
@@ -531,11 +539,9 @@ def _judged(picture: PlotCollection, im: ImpactModel) -> PlotCollection:
 
 
 def _titled(picture: PlotCollection, title: str) -> PlotCollection:
-    """The picture under a title, for which ArviZ leaves no room."""
+    """The picture under a title."""
     held: Any = picture  # whose methods have no types
     held.add_title(title)
-    if held.backend == "matplotlib":
-        held.viz["figure"].item().set_layout_engine("constrained")
     return picture
 
 
@@ -566,6 +572,46 @@ def _predicted(
     groups |= {"posterior_predictive": drawn}
     groups |= {"log_likelihood": tree["log_likelihood"].to_dataset()[names]}
     return xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
+
+
+def _places(tree: xr.DataTree, method: str) -> xr.Dataset:
+    """Where each outcome lies among its draws without it, of all sites, by ArviZ's weights."""
+    stats: Any = importlib.import_module("arviz_stats")
+    posterior = tree["posterior"].to_dataset()
+    count = posterior.sizes["chain"] * posterior.sizes["draw"]
+    efficiency = 1.0
+    if posterior.sizes["chain"] > 1:
+        ess = stats.ess(posterior, method="mean")
+        efficiency = np.concatenate([np.ravel(ess[name]) for name in ess.data_vars]).mean() / count
+    weights, k = xr.Dataset(), xr.Dataset()
+    for name, densities in tree["log_likelihood"].to_dataset().data_vars.items():
+        weights[name], k[name] = xr.apply_ufunc(
+            lambda density: _left_out(density, efficiency),
+            densities.astype(np.float64),
+            input_core_dims=[["chain", "draw"]],
+            output_core_dims=[["chain", "draw"], []],
+            vectorize=True,
+        )
+    smooth = method in ("pot_c", "piet_c")  # tests of what is continuous, as ArviZ has it
+    places: xr.Dataset = stats.loo_pit(tree, log_weights=weights, pareto_k=k, pareto_pit=smooth)
+    return places
+
+
+def _left_out(density: np.ndarray, efficiency: float) -> tuple[np.ndarray, float]:
+    """Log weights of the draws without one outcome, and Pareto k.
+
+    Where draws find it impossible, these share all weight; a tail of equal weights, which ArviZ
+    refuses to smooth, is as smooth as it can be.
+    """
+    stats: Any = importlib.import_module("arviz_stats.base").array_stats
+    impossible = np.isneginf(density)
+    if impossible.any():
+        return np.where(impossible, -np.log(impossible.sum()), -np.inf), np.inf
+    try:
+        weights, k = stats.psislw(density, r_eff=efficiency, axis=(-2, -1))
+    except ValueError:
+        return -density - logsumexp(-density), -np.inf
+    return weights, float(k)
 
 
 def _without(arguments: Mapping[str, Any], *names: str) -> dict[str, Any]:

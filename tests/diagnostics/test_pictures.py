@@ -1,5 +1,8 @@
 """Pictures of fits hold the numbers of the fit; what a fit cannot give is refused by name."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import numpyro
@@ -124,12 +127,12 @@ def test_the_energy_is_judged_by_bfmi():
     assert np.allclose(drawn, bfmi, rtol=1e-3)
 
 
-@pytest.mark.parametrize("missing", [False, True])
-def test_predictive_pictures_are_of_the_outcomes_that_count(chains, missing):
-    labels = pd.Index([f"row {number}" for number in range(20)], name="obs")
+@pytest.mark.parametrize(("missing", "labelled"), [(False, True), (True, True), (True, False)])
+def test_predictive_pictures_are_of_the_outcomes_that_count(chains, missing, labelled):
+    labels = pd.Index([f"row {number}" for number in range(20)] if labelled else range(20))
     rows = pd.DataFrame(X, labels, columns=["x"])
     y = pd.Series(np.where(np.arange(20) >= 17, np.nan, Y) if missing else Y, labels)
-    how = {"missing": "mask"} if missing else {}
+    how: dict[str, Any] = {"missing": "mask"} if missing else {}
     kept = Y[:17] if missing else Y
     picture = plot_ppc(chains, rows, y, options={"kind": "ecdf", "num_samples": 5}, **how)
     assert list(picture.data.data_vars) == ["y"]  # no deterministic site beside it
@@ -143,11 +146,41 @@ def test_predictive_pictures_are_of_the_outcomes_that_count(chains, missing):
     assert plot_loo_pit(chains, rows, y, **how).viz["plot"]["y"].item().get_lines()
 
 
-def test_missing_outcomes_of_rows_without_labels_are_refused(chains):
-    y = np.where(np.arange(20) < 3, np.nan, Y)
+def test_missing_outcomes_of_rows_that_labels_do_not_tell_apart_are_refused(chains):
+    twice = pd.Index(np.arange(20) // 2)
+    y = pd.Series(np.where(np.arange(20) < 3, np.nan, Y), twice)
     with pytest.raises(InputError, match="of which some are missing") as caught:
-        plot_ppc(chains, X, y, missing="mask")
+        plot_ppc(chains, pd.DataFrame(X, twice, columns=["x"]), y, missing="mask")
     assert caught.value.code == "no-picture"
+
+
+def places_of(picture):
+    """Where outcomes lie, as the steps of the line say: its jumps are at the places."""
+    return picture.data["y"].values
+
+
+def test_places_are_those_of_weights_over_the_likelihood(chains):
+    """By weights one over the likelihood, of which few are so large that they are smoothed."""
+    outcome = chains.predict(X, store="memory", progress=False)["posterior_predictive"]["y"].values
+    mean = B[..., None] * X[:, 0]
+    weight = np.exp(0.5 * ((Y - mean) / SIGMA[..., None]) ** 2) * SIGMA[..., None]
+    below = (weight * (outcome < Y)).sum((0, 1)) / weight.sum((0, 1))
+    picture = plot_loo_pit(chains, X, Y, options={"method": "prit_c"})
+    assert np.allclose(places_of(picture), below, atol=0.01)
+
+
+def test_an_outcome_that_says_nothing_has_its_place():
+    """A row at x = 0 has one likelihood in all draws, whose weights ArviZ refuses."""
+
+    def known(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 2.0))
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+
+    im = ImpactModel(known).set_posterior_sample({"b": B.reshape(-1)}, num_chains=4)
+    rows = np.append(X, np.zeros((1, 1), np.float32), axis=0)
+    picture = plot_loo_pit(im, rows, np.append(Y, 0.5).astype(np.float32))
+    assert abs(places_of(picture)[-1] - 0.691) < 0.1  # the normal distribution's at 0.5
 
 
 def test_k_hat_of_each_row_and_the_line_it_must_stay_below(chains):
@@ -200,17 +233,33 @@ def test_increments_of_runs_sum_to_their_evidence():
     assert np.allclose(drawn["share"].mean("run"), im.diagnostics_["ladder"])
 
 
-def test_a_loss_is_drawn_with_the_means_that_say_whether_it_falls():
-    im = ImpactModel(kernel, inference="svi", num_steps=40, on_bad_fit="ignore")
-    picture = plot_loss(im.fit(X, Y, progress=False))
+class WithLosses(ImpactModel):
+    """A model whose fit had a loss."""
+
+    vi_result = SimpleNamespace(losses=np.geomspace(90.0, 30.0, 40).astype(np.float32))
+
+
+@pytest.mark.parametrize(("plateau", "said"), [(False, ": still falling"), (True, ": a plateau")])
+def test_a_loss_is_drawn_with_the_means_that_say_whether_it_falls(plateau, said):
+    told = Told(engine="svi", plateau=plateau, verdict="good" if plateau else "bad: not converged")
+    im = WithLosses(kernel, inference=told).fit(X, Y, progress=False)
+    picture = plot_loss(im)
     losses = np.asarray(im.vi_result.losses, float)
     left, right = picture.viz["plot"].values
     assert holds(left, losses)
     assert holds(right, losses[20:])
     heights = [line.get_segments()[0][:, 1].mean() for line in right.collections]
     assert np.allclose(heights, [losses[20:30].mean(), losses[30:].mean()])
-    assert right.get_title(loc="left").endswith("still falling")
-    assert picture.viz["figure_title"].item().get_text() == "The fit is bad: not converged"
+    assert right.get_title(loc="left") == f"The second half{said}"
+    title = picture.viz["figure_title"].item().get_text() if not plateau else ""
+    assert title == ("" if plateau else "The fit is bad: not converged")
+
+
+@pytest.mark.slow
+def test_a_loss_is_that_of_the_fit():
+    im = ImpactModel(kernel, inference="svi", num_steps=40, on_bad_fit="ignore")
+    drawn = plot_loss(im.fit(X, Y, progress=False)).data["loss"]
+    assert np.array_equal(drawn, np.asarray(im.vi_result.losses, float))
 
 
 def test_ranks_of_a_calibration_and_its_bad_fits():
@@ -262,6 +311,8 @@ def test_one_chain_has_no_ranks():
 
 
 def test_a_picture_of_what_is_not_there(chains):
+    with pytest.raises(InputError, match="a posterior that was set has none"):
+        plot_loss(chains)
     with pytest.raises(InputError, match="no observed site 'z'"):
         plot_ppc(chains, X, Y, site="z")
     with pytest.raises(InputError, match=r"Pass what aimz\.diagnostics\.sbc"):

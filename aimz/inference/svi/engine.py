@@ -169,6 +169,9 @@ class SVIEngine:
 
     def vi_result(self, fit: Fit) -> SVIRunResult:
         """NumPyro's own record of a fit: parameters, state and losses."""
+        if fit.state is None:
+            msg = "The draws of this model were set, so that it has no vi_result. Call fit first."
+            raise InputError(msg, code="vi-result")
         losses = jnp.asarray(fit.trace.get("loss", ()))
         state = fit.state.svi
         return SVIRunResult(self._constrained(fit.state), state, losses)
