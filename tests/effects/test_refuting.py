@@ -60,6 +60,7 @@ def test_the_model_stays_as_it_was(model, effect):
     np.testing.assert_array_equal(model.posterior["w"], draws)
 
 
+@pytest.mark.slow
 def test_a_subset_is_the_fit_of_these_rows(effect):
     (trial,) = effect.refute("subset", repeats=3, progress=False).trials
     keep = np.random.default_rng([0, 4]).permutation(ROWS)[:240]

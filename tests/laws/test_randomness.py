@@ -59,28 +59,25 @@ def kernel_of(names):
 
 
 @functools.cache
-def draws_of(sites):
-    """Draws of all rows, of fewer, of more, and with other parameters in the later rows."""
+def draws_of(sites, case):
+    """Draws of all rows, of fewer, of more, or with other parameters in the later rows."""
     model = ImpactModel(kernel_of(sites)).set_posterior_sample({"w": np.zeros(DRAWS)})
-
-    def predict(X):
+    X = rows(20)
+    cases = {
+        "base": X,
+        "changed": np.concatenate([X[:10], rows(10, seed=1)]),
+        "fewer": X[:16],
+        "padded": np.concatenate([X, rows(12, seed=2)]),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "SMALL_BYTES", 1)  # programs of several sizes
         return model.predict_on_batch(
-            X,
+            cases[case],
             rng_key=jax.random.key(7),
             return_sites=sites,
             in_sample=False,
             return_datatree=False,
         )
-
-    X = rows(20)
-    changed = np.concatenate([X[:10], rows(10, seed=1)])
-    longer = np.concatenate([X, rows(12, seed=2)])
-    return {
-        "base": predict(X),
-        "changed": predict(changed),
-        "fewer": predict(X[:16]),
-        "padded": predict(longer),
-    }
 
 
 def group_of(name):
@@ -91,8 +88,7 @@ def group_of(name):
 @pytest.mark.parametrize(("case", "keep"), [("changed", 10), ("fewer", 16), ("padded", 20)])
 @pytest.mark.slow
 def test_draws_of_a_row_are_its_own(name, case, keep):
-    draws = draws_of(group_of(name))
-    expected, got = draws["base"][name][:, :keep], draws[case][name][:, :keep]
+    expected, got = (draws_of(group_of(name), c)[name][:, :keep] for c in ("base", case))
     if np.issubdtype(expected.dtype, np.integer):
         np.testing.assert_array_equal(got, expected)
     else:
@@ -103,7 +99,7 @@ def test_draws_of_a_row_are_its_own(name, case, keep):
 
 @pytest.mark.parametrize("name", [p for p in FAMILIES if p.values != ("Delta",)])
 def test_draws_differ_between_rows_and_draws(name):
-    values = draws_of(group_of(name))["base"][name]
+    values = draws_of(group_of(name), "base")[name]
     assert len(np.unique(values.reshape(DRAWS, 20, -1)[..., 0])) > 1
     assert not np.array_equal(values[0], values[1])
 

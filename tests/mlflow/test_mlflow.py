@@ -443,6 +443,7 @@ np.savez({file!r}, X=X, t=t, y=tree.predictions["y"].values, run=run.info.run_id
 )
 
 
+@pytest.mark.slow
 def test_a_notebook_logs_its_model_and_another_process_predicts_the_same(server, tmp_path):
     import mlflow
     import nbformat
@@ -906,6 +907,7 @@ def test_a_null_in_a_row_is_refused_as_mlflow_does(model, frame, column):
     assert caught.value.get_http_status_code() == 400
 
 
+@pytest.mark.slow
 def test_an_impact_is_logged_with_its_draws_its_picture_and_its_numbers(
     module, frame, server, tmp_path
 ):

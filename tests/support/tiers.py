@@ -12,7 +12,11 @@ import pytest
 __all__ = ["thin_out"]
 
 EVERY = {
+    "tests/capture/test_captured_kernels.py::test_a_kernel_of_another_process_is_the_same_bit_for_bit": 2,
+    "tests/effects/test_counterfactuals.py::test_probabilities_are_of_bernoulli_outcomes": 2,
     "tests/effects/test_counterfactuals.py::test_the_world_that_was_is_replayed_as_it_was": 2,
+    "tests/effects/test_scenario_inputs.py::test_an_effect_of_one_less_is_minus_one": 2,
+    "tests/effects/test_scenario_inputs.py::test_functions_of_narrow_sites_do_not_wrap_around": 2,
     "tests/families/test_abduction.py::test_the_noise_of_a_continuous_outcome_gives_it_back": 3,
     "tests/families/test_abduction.py::test_the_noise_of_a_discrete_outcome_gives_it_back": 3,
     "tests/families/test_families.py::test_a_prior_without_a_sampler_fits": 2,
@@ -26,8 +30,10 @@ EVERY = {
     "tests/inference/test_fit_health.py::test_rare_events_are_said_where_common_ones_are_fine": 2,
     "tests/inference/test_many_sites.py::test_the_density_of_like_sites_is_the_sum_of_theirs": 2,
     "tests/inference/test_many_sites.py::test_what_stands_around_like_sites_counts": 2,
+    "tests/inference/test_minibatch.py::test_batch_densities_average_to_that_of_the_whole_data": 2,
     "tests/inference/test_minibatch.py::test_batches_count_each_row_as_the_whole_data_do": 3,
-    "tests/inference/test_terms.py::test_terms_sum_to_the_potential_energy": 4,
+    "tests/inference/test_terms.py::test_full_conditionals_are_of_the_markov_blanket": 2,
+    "tests/inference/test_terms.py::test_terms_sum_to_the_potential_energy": 8,
     "tests/kernel/test_coupling.py::test_outcome_of_every_family_keeps_rows_apart": 2,
     "tests/kernel/test_coupling.py::test_verdict": 3,
     "tests/kernel/test_flow.py::test_primitive": 3,
@@ -35,20 +41,43 @@ EVERY = {
     "tests/kernel/test_spread_sites.py::test_an_intercept_predicts_one_outcome_per_row": 2,
     "tests/kernel/test_spread_sites.py::test_outcomes_are_taken_as_numpyro_takes_them": 3,
     "tests/kernel/test_time_series.py::test_the_log_likelihood_and_the_score_are_those_of_numpyro": 2,
+    "tests/laws/test_invariance.py::test_draws_do_not_change_when_the_number_of_rows_is_not_known": 2,
     "tests/laws/test_invariance.py::test_draws_of_leading_rows_do_not_change_with_the_rows_after_them": 2,
+    "tests/laws/test_lifetimes.py::test_a_copy_of_a_model_does_not_share_its_temporary_directory": 2,
     "tests/laws/test_parity.py::test_small_tiles_equal_the_whole_data_answer": 2,
+    "tests/laws/test_randomness.py::test_two_draws_in_one_loop_are_those_that_each_would_be": 2,
+    "tests/likelihoods/test_drift_diffusion.py::test_log_densities_keep_their_digits": 2,
+    "tests/likelihoods/test_drift_diffusion.py::test_what_a_deadline_hides_adds_up_to_one": 2,
     "tests/model/test_misuse.py::test_names_come_back_from_a_store_or_are_refused_by_name": 3,
     "tests/outcomes/test_presence.py::test_missing_categories_are_left_out": 3,
+    "tests/outcomes/test_presence.py::test_the_density_of_a_part_is_the_marginal": 2,
     "tests/outcomes/test_presence.py::test_the_score_is_a_mean_over_the_rows_that_count": 3,
+    "tests/prediction/test_draws_by_hand.py::test_supports_that_the_kernel_computes_are_held_to": 2,
+    "tests/prediction/test_functions_of_sites.py::test_what_32_bits_cannot_hold_is_refused_where_it_comes": 2,
+    "tests/prediction/test_functions_of_sites.py::test_what_a_site_cannot_take_is_refused_as_a_value_is": 2,
     "tests/prediction/test_functions_of_sites.py::test_what_fits_is_set": 2,
     "tests/prediction/test_new_groups.py::test_new_groups_come_from_their_distribution_and_known_ones_stay": 2,
+    "tests/prediction/test_rows_together.py::test_every_order_and_part_of_a_walk": 2,
+    "tests/prediction/test_rows_together.py::test_some_rows_in_another_order_are_rows_of_the_whole": 2,
+    "tests/results/test_effects_of_trees.py::test_effect_does_not_wrap_or_cut_off": 2,
+    "tests/results/test_effects_of_trees.py::test_site_whose_name_cannot_be_stored_is_refused": 2,
 }  # fmt: skip
+
+#: Examples of docstrings that fit for seconds; `make docs` and `make test-all` run them.
+DEAR_EXAMPLES = {
+    "aimz.diagnostics.simulated.sbc",
+    "aimz.inference.smc.engine.SMC",
+    "aimz.inference.vector.pathfinder.Pathfinder",
+    "aimz.model.comparing.compare",
+}
 
 
 def thin_out(items: Iterable[pytest.Item]) -> None:
-    """Mark the other cases of these tables as slow."""
+    """Mark the other cases of these tables, and what is dear by itself, as slow."""
     seen: Counter[str] = Counter()
     for item in items:
+        if item.name in DEAR_EXAMPLES:
+            item.add_marker(pytest.mark.slow)
         table = item.nodeid.split("[", 1)[0]
         every = EVERY.get(table)
         if every is not None and not item.get_closest_marker("slow"):
