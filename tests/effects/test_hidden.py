@@ -12,6 +12,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from aimz import ImpactModel, InputError
+from aimz.sensitivity import Strength, adjusted
 
 RNG = np.random.default_rng(5)
 ROWS, LEAN, WEIGHT = 400, 1.0, 0.6
@@ -29,8 +30,8 @@ def linear(X, y=None):
     numpyro.sample("y", dist.Normal(a + X @ w, s), obs=y)
 
 
-def fitted(y, kernel=linear, X=FRAME):
-    return ImpactModel(kernel, inference="laplace", num_samples=400).fit(X, y, progress=False)
+def fitted(y, kernel=linear, X=FRAME, draws=400):
+    return ImpactModel(kernel, inference="laplace", num_samples=draws).fit(X, y, progress=False)
 
 
 def asked(model, X=FRAME):
@@ -167,17 +168,53 @@ def test_a_family_without_a_predictor_is_refused_by_name():
     assert error.value.code == "family-unknown"
 
 
+def without_effect(number):
+    """Rows whose treatment does nothing, and the cause that makes it look as if it did."""
+    rng = np.random.default_rng(number)
+    age, noise, rest = rng.normal(size=(3, ROWS))
+    cause = LEAN * (TOOK - 0.5) + rest
+    return FRAME.assign(age=age), 0.5 * age + WEIGHT * cause + 0.5 * noise, cause
+
+
 @pytest.mark.slow
-def test_intervals_at_the_true_strengths_cover_the_true_effect_at_their_rate():
-    held = naive = 0
-    for number in range(40):
-        rng = np.random.default_rng(number)
-        age, noise, rest = rng.normal(size=(3, ROWS))
-        X = FRAME.assign(age=age)
-        y = TOOK + 0.5 * age + WEIGHT * (LEAN * (TOOK - 0.5) + rest) + 0.5 * noise
+def test_over_data_sets_the_tipping_points_bracket_the_confounder_that_was_left_out():
+    counts = dict.fromkeys(("naive", "strengths", "bracket"), 0)
+    for number in range(50):
+        X, y, _ = without_effect(number)
         options = {"kind": "normal", "seed": number, "ci_prob": 0.9, "progress": False}
         table = asked(fitted(y, X=X), X).hidden_cause(LEAN, WEIGHT, **options).table
-        holds = (table["low"] < 1.0) & (table["high"] > 1.0)
-        naive, held = naive + int(holds[0]), held + int(holds[1])
-    assert held >= 31, held  # Bin(40, 0.9): less once in 200
-    assert naive < 5
+        holds = ((table["low"] < 0.0) & (table["high"] > 0.0)).tolist()
+        counts["naive"] += holds[0]
+        counts["strengths"] += holds[1]
+        # strengths on the treatment at which either end of the interval is at 0
+        first, last = table.loc[0, ["low", "high"]] / WEIGHT
+        counts["bracket"] += bool(first < LEAN < last)
+    for name in ("strengths", "bracket"):
+        assert 39 <= counts[name] <= 50, counts  # Bin(50, 0.9): less once in 200
+    assert counts["naive"] == 0
+
+
+@pytest.mark.slow
+def test_over_data_sets_the_shares_of_the_confounder_that_was_left_out_take_the_effect_away():
+    """Many draws: the bias that shares stand for is a multiple of the sd, with its error."""
+    held = 0
+    for number in range(50):
+        X, y, cause = without_effect(number)
+        held += covers_with_shares(asked(fitted(y, X=X, draws=8000), X), X, y, cause)
+    assert 39 <= held <= 50, held  # Bin(50, 0.9): less once in 200
+
+
+def covers_with_shares(effect, X, y, cause):
+    """Whether 0 lies in the 90% interval once the shares that the cause explains are told."""
+    given = np.column_stack([X["age"], np.ones(ROWS)])
+    on_treatment = explained(X["took"].to_numpy(), cause, given)
+    on_outcome = explained(y, cause, np.column_stack([given, X["took"]]))
+    report = effect.sensitivity()
+    left = adjusted(report.estimate, report.se, report.dof, Strength(on_treatment, on_outcome))
+    return bool(abs(left.estimate) < 1.66 * left.se)
+
+
+def explained(values, cause, given):
+    """Share of what `given` leaves over that a cause explains."""
+    rest = [one - given @ np.linalg.lstsq(given, one, rcond=None)[0] for one in (values, cause)]
+    return np.corrcoef(*rest)[0, 1] ** 2

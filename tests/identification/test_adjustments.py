@@ -78,7 +78,7 @@ def test_fits_give_what_the_closed_forms_say():
             model = ImpactModel(regression, inference="laplace", num_samples=400)
             model.fit(X, values["y"], progress=False)
             near = np.zeros((4, 3))  # the middle of the data
-            scenarios = {"X": near}, {"X": near + [0.5, 0.0, 0.0]}
+            scenarios = {"X": near}, {"X": near + np.array([0.5, 0.0, 0.0])}
             effect = 2 * model.effect(near, *scenarios, progress=False).draws.to_numpy()
             expected = effects_of(arrows, adjusted)[1]
             assert abs(effect.mean() - expected) < 4.5 * effect.std(), (name, adjusted)

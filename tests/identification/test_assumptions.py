@@ -241,7 +241,7 @@ def test_the_drawn_graph_has_a_box_for_each_variable_and_tells_the_paths_apart()
     colours = [to_hex(arrow.get_edgecolor()).upper() for arrow in arrows]
     counts = [colours.count(colour) for colour in (COLOURS[1], COLOURS[0], GREY)]
     assert counts == [3, 4, 3]  # t to m, m to y, t to y; X and u to t and y; z to t, m and y to c
-    plt.close(picture.figure)
+    plt.close("all")
 
 
 def test_an_argument_and_the_site_that_observes_it_are_one():
