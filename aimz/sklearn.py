@@ -4,6 +4,7 @@
 arrays of floats or labels out, a posterior mean or a label per row. Without a kernel they are a
 Bayesian linear and a Bayesian (multinomial) logistic regression, fitted and evaluated in double
 precision. The `ImpactModel` inside is `model_`: effects, diagnostics and everything else are there.
+`CausalRegressor` has EconML's habits around the kernel `Flexible`.
 """
 
 import warnings
@@ -24,9 +25,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from aimz.choices import check_switches, number_of, quantiles_of
 from aimz.errors import InputError
 from aimz.inference import Columns, Engine, LinearKernel, LogisticKernel, linear_engine
+from aimz.kernels import Flexible
 from aimz.model import ImpactModel, Inference, Kernel, Portable
 
-__all__ = ["ImpactClassifier", "ImpactRegressor"]
+__all__ = ["CausalRegressor", "ImpactClassifier", "ImpactRegressor"]
 
 
 # Draws or expectations, rows x draws x classes: of one piece, and of what memory may hold.
@@ -486,6 +488,269 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
                 )
                 raise InputError(msg, code="classes-differ")
             yield shares
+
+
+class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
+    """An effect of a yes-or-no treatment that varies with the columns, by EconML's names.
+
+    Columns of categories are encoded, each by a column of zeros and ones per category, and all are
+    standardised; the chance of treatment is estimated by a logistic regression with a ridge penalty
+    and is a column of the prognosis; the rest is the kernel `aimz.kernels.Flexible`.
+
+    Parameters
+    ----------
+    family : {"normal", "bernoulli", "poisson"}
+        Of the outcome. Effects are differences of its means.
+    waves : int
+        Waves of the prognosis and of the effect, as of `Flexible`.
+    inference : str, SVI, MCMC or engine
+        As of `ImpactModel`.
+    num_samples : int
+        Posterior draws.
+    random_state : int
+        Seed; the same one gives the same draws.
+    on_bad_fit : {"warn", "raise", "ignore"}
+        What a fit does whose numbers may be wrong, as in `ImpactModel`.
+
+    Attributes
+    ----------
+    model_ : ImpactModel
+        The fitted model, whose arguments are the encoded columns, `t` and `chance`.
+    n_features_in_, feature_names_in_
+        Columns of the fit, as in scikit-learn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(200, 1))
+    >>> T = (rng.random(200) < 0.5).astype(int)
+    >>> Y = 10.0 + X[:, 0] + 2.0 * T + 0.1 * rng.normal(size=200)
+    >>> model = CausalRegressor(waves=4).fit(Y, T, X=X)
+    >>> model.effect(X[:3]).shape
+    (3,)
+    >>> low, high = model.ate_interval(X, alpha=0.1)
+    >>> bool(low < 2.0 < high < low + 0.2)
+    True
+    """
+
+    def __init__(
+        self,
+        family: str = "normal",
+        *,
+        waves: int = 40,
+        inference: Inference = "auto",
+        num_samples: int = 1000,
+        random_state: int = 0,
+        on_bad_fit: str = "warn",
+    ) -> None:
+        self.family = family
+        self.waves = waves
+        self.inference = inference
+        self.num_samples = num_samples
+        self.random_state = random_state
+        self.on_bad_fit = on_bad_fit
+
+    def fit(self, Y: ArrayLike, T: ArrayLike, *, X: ArrayLike | pd.DataFrame) -> Self:
+        """Fit the posterior.
+
+        Parameters
+        ----------
+        Y : array-like, shape (rows,)
+            Outcomes.
+        T : array-like, shape (rows,)
+            Who was treated: 0 and 1, or booleans.
+        X : array-like or DataFrame, shape (rows, columns)
+            All that outcome and treatment may both depend on. Columns of a frame that are no
+            numbers are categories.
+
+        Returns
+        -------
+        CausalRegressor
+            The estimator itself.
+
+        Raises
+        ------
+        InputError
+            `shape`, `treatment-unknown`: `T` is not of zeros and ones, or of one arm only;
+            `not-finite`.
+        """
+        outcomes, arms = np.asarray(Y, np.float64), np.asarray(T)
+        rows = _frame_of(X)
+        if outcomes.shape != (len(rows),) or arms.shape != (len(rows),):
+            msg = f"Y has shape {outcomes.shape}, T {arms.shape}. Pass one number for each of X."
+            raise InputError(msg, code="shape")
+        if arms.dtype.kind not in "biuf" or set(np.unique(arms).tolist()) != {0, 1}:
+            msg = "T is not of zeros and ones, both there. For doses or more arms write a kernel."
+            raise InputError(msg, code="treatment-unknown")
+        self.n_features_in_ = rows.shape[1]
+        self._is_frame = isinstance(X, pd.DataFrame)
+        if self._is_frame:
+            self.feature_names_in_ = np.asarray(rows.columns, dtype=object)
+        self._encoder = _encoder_of(rows).fit(rows)
+        encoded = self._encoded(X)
+        kernel = Flexible(
+            treatment="t", propensity="chance", family=self.family, waves=self.waves
+        )
+        self._propensity = _propensity_of(encoded).fit(encoded, arms.astype(int))
+        self.model_ = ImpactModel(
+            kernel,
+            rng_key=self.random_state,
+            inference=self.inference,
+            num_samples=self.num_samples,
+            on_bad_fit=self.on_bad_fit,
+        )
+        chance = self._propensity.predict_proba(encoded)[:, 1]
+        self.model_.fit(encoded, outcomes, t=arms.astype(float), chance=chance, progress=False)
+        return self
+
+    def effect(self, X: ArrayLike | pd.DataFrame, *, T0: float = 0, T1: float = 1) -> np.ndarray:
+        """Posterior mean of each row's effect of `T1` instead of `T0`.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame, shape (rows, columns)
+            Rows, with the columns of the fit.
+        T0, T1 : {0, 1}
+            The treatments that are compared.
+
+        Returns
+        -------
+        ndarray, shape (row,)
+            Differences of mean outcomes.
+
+        Raises
+        ------
+        InputError
+            `columns-mismatch`: other columns, or a category that the fit has not seen.
+        """
+        return self.effect_draws(X, T0=T0, T1=T1).mean(axis=0)
+
+    def const_marginal_effect(self, X: ArrayLike | pd.DataFrame) -> np.ndarray:
+        """The effect of treatment by row: `effect(X)`, shape (row,)."""
+        return self.effect(X)
+
+    def effect_interval(
+        self,
+        X: ArrayLike | pd.DataFrame,
+        *,
+        T0: float = 0,
+        T1: float = 1,
+        alpha: float = 0.05,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of each row's interval of probability 1 - `alpha`, both of shape (row,)."""
+        return _ends(self.effect_draws(X, T0=T0, T1=T1), alpha)
+
+    def ate(self, X: ArrayLike | pd.DataFrame, *, T0: float = 0, T1: float = 1) -> float:
+        """Posterior mean of the effect, averaged over these rows."""
+        return float(self.effect_draws(X, T0=T0, T1=T1).mean())
+
+    def ate_interval(
+        self,
+        X: ArrayLike | pd.DataFrame,
+        *,
+        T0: float = 0,
+        T1: float = 1,
+        alpha: float = 0.05,
+    ) -> tuple[float, float]:
+        """Ends of the interval of probability 1 - `alpha` of the average over these rows."""
+        low, high = _ends(self.effect_draws(X, T0=T0, T1=T1).mean(axis=1)[:, None], alpha)
+        return float(low[0]), float(high[0])
+
+    def effect_draws(
+        self, X: ArrayLike | pd.DataFrame, *, T0: float = 0, T1: float = 1
+    ) -> np.ndarray:
+        """Posterior draws of each row's effect, shape (draw, row); as `effect`."""
+        check_is_fitted(self, "model_")
+        if not {T0, T1} <= {0, 1}:
+            msg = f"T0={T0!r:.40} and T1={T1!r:.40}: the treatment is 0 or 1. Compare these."
+            raise InputError(msg, code="treatment-unknown")
+        encoded = self._encoded(X)
+        effect = self.model_.effect(
+            encoded,
+            {"t": np.full(len(encoded), float(T0))},
+            {"t": np.full(len(encoded), float(T1))},
+            t=np.full(len(encoded), float(T1)),
+            chance=self._propensity.predict_proba(encoded)[:, 1],
+            estimand="ite",
+            progress=False,
+        )
+        stacked = effect.draws.stack(sample=("chain", "draw")).transpose("sample", ...)
+        return np.asarray(stacked, np.float64)
+
+    def _encoded(self, X: ArrayLike | pd.DataFrame) -> pd.DataFrame:
+        """The columns as numbers, with names; refused where they are not those of the fit."""
+        rows = _frame_of(X)
+        known = getattr(self, "feature_names_in_", None)
+        is_other = (
+            rows.shape[1] != self.n_features_in_ or isinstance(X, pd.DataFrame) != self._is_frame
+        )
+        if is_other or (known is not None and list(rows.columns) != list(known)):
+            msg = (
+                f"X has not the {self.n_features_in_} columns of the fit, or not its kind. Pass "
+                "them in the same order, a frame where the fit had one."
+            )
+            raise InputError(msg, code="columns-mismatch")
+        try:
+            encoded = self._encoder.transform(rows)
+        except ValueError as error:
+            msg = f"X cannot be encoded as in the fit: {error!s:.120}. Leave such rows out."
+            raise InputError(msg, code="columns-mismatch") from error
+        return _finite(encoded)
+
+
+def _frame_of(X: ArrayLike | pd.DataFrame) -> pd.DataFrame:
+    """A table as a frame, whose columns have text for names."""
+    if isinstance(X, pd.DataFrame):
+        return X
+    rows = np.asarray(X, np.float64)
+    if rows.ndim != 2:
+        msg = f"X has shape {rows.shape}. Pass a table of rows and columns."
+        raise InputError(msg, code="shape")
+    return pd.DataFrame(rows, columns=[f"x{number}" for number in range(rows.shape[1])])
+
+
+def _finite(encoded: pd.DataFrame) -> pd.DataFrame:
+    absent = ~np.isfinite(encoded.to_numpy(np.float64))
+    if absent.any():
+        name = encoded.columns[absent.any(axis=0)][0]
+        msg = f"Column '{name}' of X holds values that are not finite. Leave those rows out."
+        raise InputError(msg, code="not-finite")
+    return encoded
+
+
+def _encoder_of(rows: pd.DataFrame) -> Any:
+    """Zeros and ones of each category; one column where there are two; numbers as they are."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.preprocessing import OneHotEncoder
+
+    texts = [n for n in rows.columns if not pd.api.types.is_numeric_dtype(rows[n])]
+    encoder = OneHotEncoder(drop="if_binary", handle_unknown="error", sparse_output=False)
+    table = ColumnTransformer(
+        [("categories", encoder, texts)],
+        remainder="passthrough",
+        verbose_feature_names_out=False,
+    )
+    return table.set_output(transform="pandas")
+
+
+def _propensity_of(encoded: pd.DataFrame) -> Any:
+    """A logistic regression whose ridge grows with the columns, as overlap has it."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    ridge = LogisticRegression(C=1.0 / encoded.shape[1], max_iter=1000)
+    return make_pipeline(StandardScaler(), ridge)
+
+
+def _ends(draws: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Quantiles over draws that leave out `alpha` in all."""
+    if not (np.ndim(alpha) == 0 and 0 < alpha < 1):
+        msg = f"alpha={alpha!r:.40} is no probability between 0 and 1."
+        raise InputError(msg, code="option-unknown")
+    low, high = np.quantile(draws, [alpha / 2, 1 - alpha / 2], axis=0)
+    return low, high
 
 
 def _parts(rows: Table, size: int) -> Iterator[Table]:

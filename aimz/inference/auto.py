@@ -9,10 +9,13 @@ account says which it was and why. A call that asks for steps, epochs or batches
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from aimz.arrays import Seed
 from aimz.errors import AimzError, InputError
 from aimz.inference.binding import raw_sites, version_of, why_whole
 from aimz.inference.chains import NUTS, ChainRecord, MCMCEngine
+from aimz.inference.collapsed import collapsed_draws, collapsed_fit, is_collapsible
 from aimz.inference.engine import Draws, Fit, Problem, Settings
 from aimz.inference.health import WEIGH_ROWS
 from aimz.inference.hierarchy import spread_by_latents
@@ -44,17 +47,21 @@ class AutoEngine(SVIEngine):
         problem: Problem,
         settings: Settings,
         *,
-        state: SVIRecord | ChainRecord | None = None,
+        state: SVIRecord | ChainRecord | dict[str, Any] | None = None,
     ) -> Fit:
         """Fit by the engine that suits the kernel; see `Engine`."""
         if isinstance(state, ChainRecord):
             return self._by_chains(rng_key, problem, settings, "The fit goes on.", state)
-        may_hand_over = state is None and _can_hand_over(problem, settings)
+        known = None if isinstance(state, dict) else state  # of what was integrated out, nothing
+        may_hand_over = known is None and _can_hand_over(problem, settings)
+        collapsed = _collapsed(rng_key, problem, settings, known)
+        if collapsed is not None:
+            return collapsed
         reason = _why_chains(problem, settings) if may_hand_over else ""
         if reason:
             return self._by_chains(rng_key, problem, settings, reason)
         try:
-            fit = super().fit(rng_key, problem, settings, state=state)
+            fit = super().fit(rng_key, problem, settings, state=known)
         except AimzError as error:
             why = _REASONS.get(error.code)
             if why is None or not may_hand_over:
@@ -73,19 +80,33 @@ class AutoEngine(SVIEngine):
         """More draws, of the guide or of the chains; see `Engine`."""
         return self.proceed(rng_key, problem, fit, num_samples).draws
 
+    def weighed(
+        self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int
+    ) -> tuple[Draws, np.ndarray]:
+        """Fresh draws, and log p - log q of each, which is 0 of what was integrated out."""
+        if isinstance(fit.state, dict):
+            return collapsed_draws(rng_key, problem, fit, num_samples), np.zeros(num_samples)
+        return super().weighed(rng_key, problem, fit, num_samples)
+
     def proceed(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Fit:
         """More draws, and the state afterwards."""
         if isinstance(fit.state, ChainRecord):
             return self._chains().proceed(rng_key, problem, fit, num_samples)
+        if isinstance(fit.state, dict):
+            return replace(fit, draws=collapsed_draws(rng_key, problem, fit, num_samples))
         return replace(fit, draws=super().draw(rng_key, problem, fit, num_samples))
 
     def step(
-        self, rng_key: Seed, problem: Problem, state: SVIRecord | ChainRecord | None = None
+        self,
+        rng_key: Seed,
+        problem: Problem,
+        state: SVIRecord | ChainRecord | dict[str, Any] | None = None,
     ) -> tuple[SVIRecord, float]:
         """One step on the rows of `problem`; chains have none."""
-        if isinstance(state, ChainRecord):
+        if isinstance(state, ChainRecord | dict):
+            how = "ran chains" if isinstance(state, ChainRecord) else "integrated latents out"
             msg = (
-                "The fit ran chains, which have no steps to go on with. Use inference='svi', or "
+                f"The fit {how}: there are no steps to go on with. Use inference='svi', or "
                 "train a new model by steps."
             )
             raise InputError(msg, code="no-steps")
@@ -93,8 +114,8 @@ class AutoEngine(SVIEngine):
 
     def vi_result(self, fit: Fit) -> Any:
         """NumPyro's record of the guide's fit."""
-        if isinstance(fit.state, ChainRecord):
-            msg = "The fit ran chains and has no vi_result. Use inference='svi' or an SVI object."
+        if isinstance(fit.state, ChainRecord | dict):
+            msg = "The fit has no guide and no vi_result. Use inference='svi' or an SVI object."
             raise InputError(msg, code="vi-result")
         return super().vi_result(fit)
 
@@ -102,6 +123,9 @@ class AutoEngine(SVIEngine):
         """NumPyro's object of the fit: an `SVI`, or an `MCMC` where chains were run."""
         if "chains" in fit.attrs:
             return self._chains().fitted_object(fit, problem)
+        if isinstance(fit.state, dict):
+            msg = "Latents were integrated out: NumPyro has no object for it. Use posterior_tree."
+            raise InputError(msg, code="no-object")
         return super().fitted_object(fit, problem)
 
     def _chains(self, place: dict[str, Any] | None = None) -> MCMCEngine:
@@ -143,6 +167,17 @@ def _can_hand_over(problem: Problem, settings: Settings) -> bool:
         and not any(problem.spec[name].discrete for name in latents)
         and rows <= WEIGH_ROWS
     )
+
+
+def _collapsed(
+    rng_key: Seed, problem: Problem, settings: Settings, known: SVIRecord | ChainRecord | None
+) -> Fit | None:
+    """A fit by integrals, where the kernel has them and nobody has asked for chains."""
+    asks_for_chains = settings.num_chains is not None or settings.num_warmup is not None
+    is_first = known is None and not asks_for_chains
+    if not (is_first and is_collapsible(problem) and _can_hand_over(problem, settings)):
+        return None
+    return collapsed_fit(rng_key, problem, settings)
 
 
 def _why_chains(problem: Problem, settings: Settings) -> str:

@@ -160,6 +160,8 @@ class DifferenceInDifferences(OutcomeUnits):
     units: int
     times: int
 
+    summed = ("base", "effect", "of_unit", "of_time")
+
     def __call__(
         self,
         X: jax.Array,

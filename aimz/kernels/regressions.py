@@ -48,6 +48,8 @@ class Linear(Standard):
     treatment: str | None = None
     prior_scale: float = 2.0
 
+    summed = ("base", "slope", "effect")
+
     def arguments(self) -> tuple[str, ...]:
         """Names of the kernel's arguments that settings give."""
         return () if self.treatment is None else (self.treatment,)
@@ -56,9 +58,9 @@ class Linear(Standard):
         columns = self.columns(X)
         prior = dist.Normal(0.0, self.prior_scale)
         mean = numpyro.sample("base", dist.Normal(0.0, 3.0))
-        mean += columns @ numpyro.sample("slope", prior.expand([X.shape[1]]).to_event(1))
+        mean = mean + columns @ numpyro.sample("slope", prior.expand([X.shape[1]]).to_event(1))
         if self.treatment is not None:
-            mean += numpyro.sample("effect", prior) * named[self.treatment]
+            mean = mean + numpyro.sample("effect", prior) * named[self.treatment]
         observed(self, mean, y)
 
 
@@ -123,6 +125,8 @@ class Hierarchical(Standard):
     treatment: str | None = None
     family: str = "normal"
 
+    summed = ("base", "slope", "level", "effect", "effect_beyond")
+
     def arguments(self) -> tuple[str, ...]:
         """Names of the kernel's arguments that settings give."""
         return (self.group,) if self.treatment is None else (self.group, self.treatment)
@@ -140,7 +144,7 @@ class Hierarchical(Standard):
             spread = numpyro.sample("effect_spread", dist.HalfNormal(0.5))
             with numpyro.plate("groups", self.groups):
                 beyond = numpyro.sample("effect_beyond", dist.Normal(0.0, spread))
-            mean += (effect + beyond[group]) * named[self.treatment]
+            mean = mean + (effect + beyond[group]) * named[self.treatment]
         observed(self, mean, y)
 
 
@@ -185,6 +189,11 @@ class Flexible(Standard):
     waves: int = 40
     family: str = "normal"
 
+    summed = (
+        *("base", "prognosis_line", "prognosis_wave"),
+        *("effect", "variation_line", "variation_wave"),
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         waves: object = self.waves
@@ -204,9 +213,9 @@ class Flexible(Standard):
             center = named[self.propensity]
             behind = jnp.column_stack([columns, 4.0 * center - 2.0])
         prognosis = numpyro.sample("base", dist.Normal(0.0, 3.0))
-        prognosis += _surface("prognosis", behind, self.waves, 1.0)
+        prognosis = prognosis + _surface("prognosis", behind, self.waves, 1.0)
         effect = numpyro.sample("effect", dist.Normal(0.0, 1.0))
-        effect += _surface("variation", columns, self.waves, 0.25)
+        effect = effect + _surface("variation", columns, self.waves, 0.25)
         observed(self, prognosis + effect * (named[self.treatment] - center), y)
 
 
@@ -223,5 +232,7 @@ def _surface(name: str, columns: jax.Array, count: int, size: float) -> jax.Arra
     for part, basis in (("line", columns), ("wave", 2**0.5 * jnp.cos(turns))):
         spread = numpyro.sample(f"{name}_{part}_spread", dist.HalfNormal(size))
         each = dist.Normal(0.0, spread * basis.shape[1] ** -0.5)
-        mean += basis @ numpyro.sample(f"{name}_{part}", each.expand([basis.shape[1]]).to_event(1))
+        mean = mean + basis @ numpyro.sample(
+            f"{name}_{part}", each.expand([basis.shape[1]]).to_event(1)
+        )
     return mean

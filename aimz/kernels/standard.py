@@ -5,9 +5,9 @@ another one for other rows.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +98,8 @@ class OutcomeUnits:
     unit: float = 1.0
 
     family = "normal"
+    #: Latents that the mean, logits or log rate is a sum of, given all others.
+    summed: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if self.family not in _FAMILIES:
@@ -117,6 +119,11 @@ class OutcomeUnits:
         if self.family != "normal" or (self.loc, self.unit) != (0.0, 1.0):
             return self
         return replace(self, **standard(y=y))
+
+    @property
+    def reads(self) -> tuple[Any, Hashable]:
+        """What a trace of the kernel follows from: its code, and its settings in full."""
+        return type(self).__call__, repr(self)
 
     def check(self, X: Any, y: Any) -> None:
         """Refuse data that are far from standard units, whose priors would not fit them.

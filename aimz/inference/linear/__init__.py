@@ -2,10 +2,10 @@
 
 from aimz.inference.engine import Engine
 from aimz.inference.linear.exact import ExactLinear
-from aimz.inference.linear.kernels import Columns, LinearKernel, LogisticKernel
+from aimz.inference.linear.kernels import Columns, LinearKernel, LogisticKernel, generator
 from aimz.inference.linear.laplace import LaplaceLogistic
 
-__all__ = ["Columns", "LinearKernel", "LogisticKernel", "linear_engine"]
+__all__ = ["Columns", "LinearKernel", "LogisticKernel", "generator", "linear_engine"]
 
 
 def linear_engine(kernel: type[LinearKernel | LogisticKernel]) -> Engine:

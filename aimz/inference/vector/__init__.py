@@ -5,5 +5,14 @@ from aimz.inference.vector.laplace import Laplace
 from aimz.inference.vector.mclmc import MCLMC
 from aimz.inference.vector.nested import NestedSampling
 from aimz.inference.vector.pathfinder import Pathfinder
+from aimz.inference.vector.posterior import VectorPosterior, View
 
-__all__ = ["DADVI", "MCLMC", "Laplace", "NestedSampling", "Pathfinder"]
+__all__ = [
+    "DADVI",
+    "MCLMC",
+    "Laplace",
+    "NestedSampling",
+    "Pathfinder",
+    "VectorPosterior",
+    "View",
+]
