@@ -589,9 +589,7 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
             self.feature_names_in_ = np.asarray(rows.columns, dtype=object)
         self._encoder = _encoder_of(rows).fit(rows)
         encoded = self._encoded(X)
-        kernel = Flexible(
-            treatment="t", propensity="chance", family=self.family, waves=self.waves
-        )
+        kernel = Flexible(treatment="t", propensity="chance", family=self.family, waves=self.waves)
         self._propensity = _propensity_of(encoded).fit(encoded, arms.astype(int))
         self.model_ = ImpactModel(
             kernel,

@@ -125,7 +125,7 @@ def by_peers(data: DataSet) -> dict[str, Callable[[], Answer]]:
     """The same by a causal forest and an X-learner."""
 
     def forest() -> Answer:
-        from econml.dml import CausalForestDML
+        from econml.dml import CausalForestDML  # type: ignore[import-not-found]
 
         model = CausalForestDML(discrete_treatment=True, random_state=0, n_jobs=1)
         model.fit(data.Y, data.T, X=data.X)
@@ -133,7 +133,7 @@ def by_peers(data: DataSet) -> dict[str, Callable[[], Answer]]:
         return np.ravel(model.effect(data.X)), float(low), float(high)
 
     def learner() -> Answer:
-        from causalml.inference.meta import BaseXRegressor
+        from causalml.inference.meta import BaseXRegressor  # type: ignore[import-not-found]
         from sklearn.ensemble import GradientBoostingRegressor
 
         model = BaseXRegressor(GradientBoostingRegressor(random_state=0), ate_alpha=0.1)

@@ -22,9 +22,11 @@ from aimz.programs import version_of
 ROWS = 24
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(ROWS, 2))
+X = (X - X.mean(0)) / X.std(0)
 T = (np.arange(ROWS) % 2).astype(float)
 GROUP = np.arange(ROWS) % 3
 Y = X[:, 0] + 0.5 * T + 0.3 * RNG.normal(size=ROWS)
+Y = (Y - Y.mean()) / Y.std()  # a fit would do so
 GAPS = np.where(np.arange(ROWS) == 5, np.nan, Y)
 KERNELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "linear": (Linear(treatment="t"), {"t": T}),
@@ -102,9 +104,10 @@ def dense(
             covers.append(9.0 * (np.eye(size) - 1.0 / size))
         else:
             covers.append(np.diag(np.ravel(np.asarray(law.variance) * np.ones(zero.shape))))
-    offset = np.asarray(trace(few | zeros)["y"]["fn"].loc)
+    law = trace(few | zeros)["y"]["fn"]
+    offset, noise = np.asarray(law.loc), np.ravel(law.scale)[0]
     design = np.stack(columns, axis=1) - offset[:, None]
-    noise, there = few["noise"], np.isfinite(y)
+    there = np.isfinite(y)
     cover = design @ block_diag(*covers) @ design.T + np.diag(noise**2 / weights)
     law = stats.multivariate_normal(offset[there], cover[np.ix_(there, there)])
     # A normal density to a power is another one, and a factor.
@@ -126,6 +129,7 @@ def test_the_integral_is_the_dense_density(name):
     y = GAPS if name in ("linear", "a panel") else Y
     weights = np.where(np.arange(ROWS) % 3 == 0, 2.0, 0.7) if name == "linear" else np.ones(ROWS)
     split = split_of(kernel, y, weights, named)
+    kernel = kernel.settled(X, y)
     names = [split.posterior.names[place] for place in split.few]
     points = np.random.default_rng(1).normal(-1.0, 0.7, (3, len(names)))
     logs, _, error = split.completed(points, RNG.normal(size=(3, len(split.many))))
