@@ -119,7 +119,7 @@ def dense(
     "name",
     [
         "linear",
-        "flexible",
+        pytest.param("flexible", marks=pytest.mark.slow),
         pytest.param("hierarchical", marks=pytest.mark.slow),
         pytest.param("a panel", marks=pytest.mark.slow),
     ],
