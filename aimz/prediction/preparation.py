@@ -124,9 +124,11 @@ def _standing_of(request: Request, given: Given, origin: Origin, scenario: Scena
     asked, what is set and where arguments have changed. Draws that belong to rows depend on values.
     """
     spec, sites = given.spec, request.sites(given.spec)
+    # Where draws are the result, nothing is summed over a tile.
+    by_element = request.program is predict_block and request.group != "effect"
 
     def make() -> _Standing:
-        return _stand(request, given, origin, scenario, sites)
+        return _stand(request, given, origin, scenario, sites, by_element=by_element)
 
     draws = request.fit.draws
     if (
@@ -144,13 +146,19 @@ def _standing_of(request: Request, given: Given, origin: Origin, scenario: Scena
         (given.rows, request.chains, request.draws),
         (scenario.do, scenario.condition, *((n, id(f)) for n, f in scenario.functions.items())),
         (origin.elsewhere, origin.observed, frozenset(origin.changed)),
-        (config.jax_enable_x64, config.jax_default_device, _is_by_element(request)),
+        (config.jax_enable_x64, config.jax_default_device, by_element),
     )
     return _STANDING.of_owner(request.fitted, name, make)
 
 
 def _stand(
-    request: Request, given: Given, origin: Origin, scenario: Scenario, sites: tuple[str, ...]
+    request: Request,
+    given: Given,
+    origin: Origin,
+    scenario: Scenario,
+    sites: tuple[str, ...],
+    *,
+    by_element: bool,
 ) -> _Standing:
     arguments, spec = given.arguments, given.spec
     kernel = given.kernel or request.kernel
@@ -186,13 +194,8 @@ def _stand(
             posterior[name] = _placed(request, name, value)
     notes = (*reuse.notes, *groups)
     size = (given.rows, request.chains, request.draws)
-    plan = plan_tiles(spec, *size, by_element=_is_by_element(request))
+    plan = plan_tiles(spec, *size, by_element=by_element)
     return _Standing(task, posterior, row_posterior, reuse.redraw, reuse.redrawn, notes, plan)
-
-
-def _is_by_element(request: Request) -> bool:
-    """Whether draws are the result, so that nothing in a tile is summed over it."""
-    return request.program is predict_block and request.group != "effect"
 
 
 def _flat(draws: Array) -> np.ndarray:
