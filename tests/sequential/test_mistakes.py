@@ -8,13 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
 import pytest
 from scipy import optimize
-
-from aimz import ImpactModel
-from aimz.inference import NUTS
 
 pytestmark = pytest.mark.slow
 
@@ -67,45 +63,3 @@ def test_outcomes_and_scales_that_are_not_those_of_the_choices():
     assert shares[1] < 0.9 * right[1]
     assert logits[0] < 0 < BETA
     assert inverse[0] == pytest.approx(1 / right[0], rel=1e-3)
-
-
-def test_a_spread_that_enters_twice_is_its_root():
-    def twice(X, y=None):
-        spread = numpyro.sample("spread", dist.HalfNormal(1.0))
-        with numpyro.plate("subject", X.shape[0]):
-            offset = numpyro.sample("offset", dist.Normal(0.0, spread))
-            numpyro.sample("y", dist.Normal(spread * offset, 0.1), obs=y)
-
-    rng = np.random.default_rng(0)
-    level = rng.normal(size=300)
-    y = 0.3 * level / level.std() + 0.1 * rng.normal(size=300)
-    model = ImpactModel(twice, inference=NUTS(chains=2)).fit(np.zeros((300, 1)), y, progress=False)
-    found = float(model.posterior["spread"].mean())
-    print("spread", found, model.diagnostics_["verdict"])
-    assert found == pytest.approx(np.sqrt(0.3), abs=0.05)
-
-
-SCHEDULE = np.zeros(4)
-
-
-def test_a_schedule_that_is_global_is_followed_here_and_elsewhere_not():
-    def kernel(X, y=None):
-        level = numpyro.sample("level", dist.Normal())
-        with numpyro.plate("subject", X.shape[0]):
-            numpyro.deterministic("gain", level + SCHEDULE)
-            numpyro.sample("y", dist.Normal(level + SCHEDULE, 1.0), obs=y)
-
-    compiled = jax.jit(lambda level: level + SCHEDULE)
-    model = ImpactModel(kernel).set_posterior_sample({"level": np.zeros(3)})
-
-    def seen() -> tuple[Any, Any]:
-        tree: Any = model.predict_on_batch(np.zeros((4, 1)), return_sites=["gain"])
-        return np.asarray(tree.posterior_predictive["gain"])[0, 0], np.asarray(compiled(0.0))
-
-    before = seen()
-    SCHEDULE[:] = 7.0
-    here, elsewhere = seen()
-    np.testing.assert_array_equal(before, np.zeros((2, 4)))
-    np.testing.assert_array_equal(here, 7.0)
-    np.testing.assert_array_equal(elsewhere, 0.0)
-    SCHEDULE[:] = 0.0
