@@ -174,7 +174,8 @@ def _run(
             effects = {pair: _by_row(question, rows, pair) for pair in pairs}
             running.summary.add(tile.rows, draws, effects)
 
-    running.rows = each_tile(first, plan, work, finish, on_rows, is_small=work.is_small)
+    is_small = work.shared is not None  # a tile's answer is its share alone
+    running.rows = each_tile(first, plan, work, finish, on_rows, is_small=is_small)
     runs = work.worlds.runs
     running.notes = tuple(dict.fromkeys(note for run in runs for note in run.ready.notes))
     return running
@@ -197,11 +198,6 @@ class _InATile:
     worlds: _SideBySide | Replay
     weigh: TileRun | None
     shared: tuple[Question, SiteSpec, Reduction] | None  # where a share is enough
-
-    @property
-    def is_small(self) -> bool:
-        """Whether a tile's answer is its share alone."""
-        return self.shared is not None
 
     def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> _Computed:
         computed = self.worlds(row_tile, tile, device)

@@ -511,8 +511,7 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         >>> ready.kernel.unit, round(ready.kernel_.unit)
         (1.0, 46)
         """
-        settled = None if self._fitted is None else self._fitted.kernel
-        return self.kernel if settled is None else settled
+        return self._setup.kernel
 
     @property
     def inference_(self) -> Any:
@@ -1284,7 +1283,9 @@ class ImpactModel(Described, OverTime, Routed, Portable):
     @property
     def _setup(self) -> Setup:
         roles, labels = (self.param_input, self.param_output), (self.coords, self.dims)
-        return Setup(self.kernel_, roles, self.inference, self.rng_key, self.num_samples, *labels)
+        settled = None if self._fitted is None else self._fitted.kernel
+        kernel = self.kernel if settled is None else settled
+        return Setup(kernel, roles, self.inference, self.rng_key, self.num_samples, *labels)
 
     def _setting(self, name: str, value: Any) -> Any:
         """A setting of a fit: as a method was called, or else the model's own."""
