@@ -161,8 +161,7 @@ def test_a_family_without_a_predictor_is_refused_by_name():
         b = numpyro.sample("b", dist.Normal(0.0, 1.0))
         numpyro.sample("y", dist.Beta(1.0 + jnp.exp(b * X[:, 1]), 2.0), obs=y)
 
-    X = FRAME[:40]
-    effect = asked(fitted(RNG.uniform(0.1, 0.9, size=40), shares, X), X)
+    effect = asked(fitted(RNG.uniform(0.1, 0.9, size=ROWS), shares))
     with pytest.raises(InputError, match="Beta") as error:
         effect.hidden_cause(1, 1, progress=False)
     assert error.value.code == "family-unknown"
