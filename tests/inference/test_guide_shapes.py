@@ -5,7 +5,9 @@ The moments of ordinary ones agree with those that weights of their draws give (
 """
 
 import warnings
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -174,7 +176,7 @@ def arms(events):
     return kernel, X, np.r_[np.arange(150) < 15, np.arange(150) < events].astype(np.int32)
 
 
-STRANGE = {
+STRANGE: dict[str, Callable[[], Any]] = {
     # The sd of its scale is a third too small, beside long chains.
     "as many slopes as half the rows": partial(linear, 60, 28),
     "student": lambda: of_a_prior(dist.StudentT(3.0)),
