@@ -19,6 +19,7 @@ __all__ = [
     "optax",
     "pd",
     "sklearn",
+    "stats",
     "xr",
     "zarr",
 ]
@@ -62,10 +63,12 @@ if TYPE_CHECKING:
     import zarr.codecs
     import zarr.codecs.numcodecs
     import zarr.storage
+    from scipy import stats
 else:
     cloudpickle, distributed = Library("cloudpickle"), Library("distributed")
     google_crc32c = Library("google_crc32c")
     joblib, numcodecs, optax = Library("joblib"), Library("numcodecs"), Library("optax")
     obstore = Library("obstore")
     pd, sklearn = Library("pandas"), Library("sklearn")
+    stats = Library("scipy.stats")
     xr, zarr = Library("xarray"), Library("zarr")

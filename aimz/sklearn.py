@@ -493,9 +493,9 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
 class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
     """An effect of a yes-or-no treatment that varies with the columns, by EconML's names.
 
-    Columns of categories are encoded, each by a column of zeros and ones per category, and all are
-    standardised; the chance of treatment is estimated by a logistic regression with a ridge penalty
-    and is a column of the prognosis; the rest is the kernel `aimz.kernels.Flexible`.
+    Columns of categories are encoded, each by a column of zeros and ones per category; the rest is
+    the kernel `aimz.kernels.Flexible`, in the units of the data, with chances of treatment that are
+    estimated from them.
 
     Parameters
     ----------
@@ -515,7 +515,7 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
     Attributes
     ----------
     model_ : ImpactModel
-        The fitted model, whose arguments are the encoded columns, `t` and `chance`.
+        The fitted model, whose arguments are the encoded columns and `t`.
     n_features_in_, feature_names_in_
         Columns of the fit, as in scikit-learn.
 
@@ -589,8 +589,7 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
             self.feature_names_in_ = np.asarray(rows.columns, dtype=object)
         self._encoder = _encoder_of(rows).fit(rows)
         encoded = self._encoded(X)
-        kernel = Flexible(treatment="t", propensity="chance", family=self.family, waves=self.waves)
-        self._propensity = _propensity_of(encoded).fit(encoded, arms.astype(int))
+        kernel = Flexible(treatment="t", family=self.family, waves=self.waves)
         self.model_ = ImpactModel(
             kernel,
             rng_key=self.random_state,
@@ -598,8 +597,7 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
             num_samples=self.num_samples,
             on_bad_fit=self.on_bad_fit,
         )
-        chance = self._propensity.predict_proba(encoded)[:, 1]
-        self.model_.fit(encoded, outcomes, t=arms.astype(float), chance=chance, progress=False)
+        self.model_.fit(encoded, outcomes, t=arms.astype(float), progress=False)
         return self
 
     def effect(self, X: ArrayLike | pd.DataFrame, *, T0: float = 0, T1: float = 1) -> np.ndarray:
@@ -669,7 +667,6 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
             {"t": np.full(len(encoded), float(T0))},
             {"t": np.full(len(encoded), float(T1))},
             t=np.full(len(encoded), float(T1)),
-            chance=self._propensity.predict_proba(encoded)[:, 1],
             estimand="ite",
             progress=False,
         )
@@ -730,16 +727,6 @@ def _encoder_of(rows: pd.DataFrame) -> Any:
         verbose_feature_names_out=False,
     )
     return table.set_output(transform="pandas")
-
-
-def _propensity_of(encoded: pd.DataFrame) -> Any:
-    """A logistic regression whose ridge grows with the columns, as overlap has it."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    ridge = LogisticRegression(C=1.0 / encoded.shape[1], max_iter=1000)
-    return make_pipeline(StandardScaler(), ridge)
 
 
 def _ends(draws: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:

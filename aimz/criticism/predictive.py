@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
-from aimz.libraries import pd
+from aimz.libraries import pd, stats
 from aimz.plots import interval_of, label_text, label_texts, number_text
 
 if TYPE_CHECKING:

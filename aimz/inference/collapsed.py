@@ -7,6 +7,8 @@ The kernel's own density at the draws says whether its mean is such a sum, and P
 whether the weights can be relied on; where not, there is no fit, and other engines take over.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
-from scipy import special, stats
+from scipy import special
 
 from aimz.arrays import Seed
 from aimz.inference import health
@@ -24,6 +26,7 @@ from aimz.inference.engine import Draws, Fit, Problem, Settings
 from aimz.inference.linear import generator
 from aimz.inference.vector import VectorPosterior, View
 from aimz.kernels import OutcomeUnits
+from aimz.libraries import stats
 from aimz.programs import as_key
 
 __all__ = ["collapsed_draws", "collapsed_fit", "is_collapsible"]

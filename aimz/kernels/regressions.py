@@ -4,8 +4,9 @@ Each is an object with its settings, which is called like any kernel. Priors are
 (`aimz.kernels.standard`).
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -162,9 +163,12 @@ class Flexible(Standard):
     treatment : str
         Name of the argument for the treatment, 0 or 1.
     propensity : str, optional
-        Name of an argument for each row's chance of treatment, which then is a column of the
-        prognosis, and what the treatment is centred at. It helps where rows were treated for
-        what was expected of them.
+        Name of an argument for each row's chance of treatment, which is a column of the prognosis,
+        and what the treatment is centred at: rows may have been treated for what was expected of
+        them. None: a fit estimates it, by a logistic regression with a ridge penalty.
+    chance : tuple of float, optional
+        What that found: intercept and slopes of the logit of treatment along the columns in
+        standard units.
     waves : int
         How many in either part: half along one column each, half across all.
     family : {"normal", "bernoulli", "poisson"}
@@ -188,6 +192,7 @@ class Flexible(Standard):
     propensity: str | None = None
     waves: int = 40
     family: str = "normal"
+    chance: tuple[float, ...] = ()
 
     summed = (
         *("base", "prognosis_line", "prognosis_wave"),
@@ -209,14 +214,33 @@ class Flexible(Standard):
         columns = self.columns(X)
         center: Any = 0.5
         behind = columns
-        if self.propensity is not None:
-            center = named[self.propensity]
+        if self.propensity is not None or self.chance:
+            center = self._chances(columns, named)
             behind = jnp.column_stack([columns, 4.0 * center - 2.0])
         prognosis = numpyro.sample("base", dist.Normal(0.0, 3.0))
         prognosis = prognosis + _surface("prognosis", behind, self.waves, 1.0)
         effect = numpyro.sample("effect", dist.Normal(0.0, 1.0))
         effect = effect + _surface("variation", columns, self.waves, 0.25)
         observed(self, prognosis + effect * (named[self.treatment] - center), y)
+
+    def _chances(self, columns: jax.Array, named: Mapping[str, jax.Array]) -> jax.Array:
+        if self.propensity is not None:
+            return named[self.propensity]
+        return jax.nn.sigmoid(self.chance[0] + columns @ jnp.array(self.chance[1:]))
+
+    def settled(self, X: Any, y: Any, arguments: Mapping[str, Any]) -> Self:
+        """In the units of these data, with the chances of treatment that they show."""
+        from sklearn.linear_model import LogisticRegression
+
+        kernel = super().settled(X, y, arguments)
+        treatment = np.asarray(arguments[self.treatment])
+        is_given = self.propensity is not None or bool(self.chance)
+        if is_given or set(np.unique(treatment).tolist()) != {0, 1}:
+            return kernel
+        # The penalty grows with the columns, as that of the overlap's score does.
+        ridge = LogisticRegression(C=1.0 / X.shape[1], tol=1e-7, max_iter=1000)
+        ridge.fit(np.asarray(kernel.columns(X), np.float64), treatment.astype(int))
+        return replace(kernel, chance=(*ridge.intercept_.tolist(), *ridge.coef_[0].tolist()))
 
 
 def _surface(name: str, columns: jax.Array, count: int, size: float) -> jax.Array:

@@ -5,7 +5,7 @@ another one for other rows.
 """
 
 import inspect
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -113,9 +113,9 @@ class OutcomeUnits:
             raise InputError(msg, code="option-unknown")
         _check_units([self.loc], [self.unit])
 
-    def settled(self, X: Any, y: Any) -> Self:
+    def settled(self, X: Any, y: Any, arguments: Mapping[str, Any]) -> Self:
         """The kernel in the units of these data, where its settings do not say which."""
-        del X
+        del X, arguments
         if self.family != "normal" or (self.loc, self.unit) != (0.0, 1.0):
             return self
         return replace(self, **standard(y=y))
@@ -166,9 +166,9 @@ class Standard(OutcomeUnits):
             raise InputError(msg, code="shape")
         return (X - jnp.array(self.center)) / jnp.array(self.scale) if self.center else X
 
-    def settled(self, X: Any, y: Any) -> Self:
+    def settled(self, X: Any, y: Any, arguments: Mapping[str, Any]) -> Self:
         """The kernel in the units of these data, where its settings do not say which."""
-        kernel = super().settled(X, y)
+        kernel = super().settled(X, y, arguments)
         return kernel if kernel.center else replace(kernel, **standard(X))
 
     def check(self, X: Any, y: Any) -> None:

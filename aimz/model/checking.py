@@ -1,5 +1,7 @@
 """Outcomes beside their predictions: what a predictive check needs of a model."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any
 

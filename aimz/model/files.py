@@ -57,8 +57,10 @@ def in_columns_of_files(arguments: Mapping[str, Any], primary: str, output: str)
 
 def _opened(path: str, primary: str) -> Any:
     arrow = importlib.import_module("pyarrow")
+    datasets = importlib.import_module("pyarrow.dataset")
     try:
-        return importlib.import_module("pyarrow.dataset").dataset(path, format="parquet")
+        # Without reading ahead: what has been read ahead stays in memory until the file ends.
+        return datasets.dataset(path, format=datasets.ParquetFileFormat(pre_buffer=False))
     except (OSError, arrow.ArrowException) as error:
         msg = f"'{primary}' is {path!r:.80}, where there are no rows of Parquet. Pass such a file."
         raise InputError(msg, code="rows-file") from error

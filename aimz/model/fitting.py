@@ -40,6 +40,7 @@ __all__ = [
     "showing",
     "step",
     "variational",
+    "vi_result",
 ]
 
 
@@ -198,7 +199,19 @@ def numpyro_object(engine: ObjectEngine, fitted: Fitted) -> Any:
     if "engine" not in fitted.fit.attrs:
         msg = "The draws were set by hand, so no engine holds them. Use posterior_tree."
         raise _NoResultError(msg, code="no-object")
-    return engine.fitted_object(fitted.fit, fitted.problem)
+    return _or_absent(engine.fitted_object, fitted.fit, fitted.problem)
+
+
+def vi_result(engine: VariationalEngine, fitted: Fitted) -> Any:
+    """NumPyro's record of a fit by SVI."""
+    return _or_absent(engine.vi_result, fitted.fit)
+
+
+def _or_absent(shown: Callable[..., Any], *fit: Any) -> Any:
+    try:
+        return shown(*fit)
+    except InputError as error:
+        raise _NoResultError(str(error), code=error.code) from None
 
 
 def showing(setup: Setup) -> ObjectEngine:
@@ -270,7 +283,7 @@ def _settled(setup: Setup, problem: Problem) -> Setup:
     kernel: Any = setup.kernel
     if not _is_in_units(kernel):
         return setup
-    settled = kernel.settled(*_rows_and_outcomes(setup, problem))
+    settled = kernel.settled(*_rows_and_outcomes(setup, problem), problem.inputs.arrays)
     return setup if settled == kernel else replace(setup, kernel=settled)
 
 

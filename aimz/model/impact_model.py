@@ -507,9 +507,8 @@ class ImpactModel(Described, OverTime, Routed, Portable):
 
         Examples
         --------
-        >>> ready = ImpactModel("linear", treatment="t").fit(X, 40.0 * y, t=t, progress=False)
-        >>> ready.kernel.unit, round(ready.kernel_.unit)
-        (1.0, 46)
+        >>> ImpactModel(kernel).kernel_ is kernel
+        True
         """
         return self._setup.kernel
 
@@ -526,7 +525,7 @@ class ImpactModel(Described, OverTime, Routed, Portable):
     @property
     def vi_result(self) -> Any:
         """NumPyro's `SVIRunResult` of the last SVI fit; set it to use one run elsewhere."""
-        return fitting.variational(self._setup).vi_result(self._trained().fit)
+        return fitting.vi_result(fitting.variational(self._setup), self._trained())
 
     @vi_result.setter
     def vi_result(self, result: Any) -> None:

@@ -107,6 +107,7 @@ def test_a_binary_cause_leaves_what_a_mixture_of_greatest_likelihood_does():
     assert report.table["low"].iloc[1] < 1.0 < report.table["high"].iloc[1]
 
 
+@pytest.mark.slow
 def test_priors_of_the_strengths_widen_the_effect(effect):
     priors = dist.Normal(1.0, 0.5), dist.Normal(WEIGHT, 1e-3)
     report = effect.hidden_cause(*priors, kind="normal", repeats=4, progress=False)

@@ -129,7 +129,7 @@ def test_the_integral_is_the_dense_density(name):
     y = GAPS if name in ("linear", "a panel") else Y
     weights = np.where(np.arange(ROWS) % 3 == 0, 2.0, 0.7) if name == "linear" else np.ones(ROWS)
     split = split_of(kernel, y, weights, named)
-    kernel = kernel.settled(X, y)
+    kernel = kernel.settled(X, y, named)
     names = [split.posterior.names[place] for place in split.few]
     points = np.random.default_rng(1).normal(-1.0, 0.7, (3, len(names)))
     logs, _, error = split.completed(points, RNG.normal(size=(3, len(split.many))))

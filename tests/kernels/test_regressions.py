@@ -100,6 +100,24 @@ def test_a_propensity_centres_the_treatment_and_is_a_column_of_the_prognosis():
     np.testing.assert_allclose(law.loc, 4 * CHANCE - 2 + 2 * (T - CHANCE), atol=1e-5)
 
 
+def test_chances_of_treatment_are_those_of_a_ridge():
+    rows = 40.0 + 3.0 * X
+    kernel = Flexible().settled(rows, 7.0 * X[:, 0], {"t": T})
+    columns = kernel.columns(rows)
+    chance = 1 / (1 + np.exp(-kernel.chance[0] - columns @ np.array(kernel.chance[1:])))
+    # Where the penalised likelihood is greatest, its slope is zero.
+    assert np.sum(T - chance) == pytest.approx(0.0, abs=1e-2)
+    slopes = columns.T @ (T - chance)
+    np.testing.assert_allclose(slopes, 5 * np.array(kernel.chance[1:]), atol=1e-2)
+    known = Flexible(propensity="e").settled(rows, T, {"t": T, "e": CHANCE})
+    assert known.chance == Flexible().settled(rows, T, {"t": T * 2}).chance == ()
+    at: Any = {"base": 0.0, "effect": 2.0, "prognosis_line": np.eye(6)[5]}
+    at |= {"prognosis_wave": np.zeros(40), "variation_wave": np.zeros(40)}
+    at["variation_line"] = np.zeros(5)
+    mean = (law_of(kernel, np.float32(rows), at, t=T).loc - kernel.loc) / kernel.unit
+    np.testing.assert_allclose(mean, 4 * chance - 2 + 2 * (T - chance), atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "code"),
     [

@@ -178,6 +178,7 @@ def test_priors_that_never_reach_the_box_are_told_so(law):
     assert len(str(error.value)) < 240
 
 
+@pytest.mark.slow
 def test_priors_that_reach_the_box_for_some_rows_are_told_the_others():
     rows = np.array([[0.0], [0.5], [40.0]])
     with pytest.raises(InputError, match="in row 2 outside of the box"):

@@ -217,6 +217,7 @@ def test_a_matrix_of_the_rows_asked_for_is_the_fitted_one(order):
         levels(im, X.iloc[order], W=W + 1)
 
 
+@pytest.mark.slow
 def test_another_matrix_draws_anew_and_says_so():
     im, X, _ = remembering(CASES[2])
 

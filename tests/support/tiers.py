@@ -69,6 +69,8 @@ DEAR_EXAMPLES = {
     "aimz.inference.smc.engine.SMC",
     "aimz.inference.vector.pathfinder.Pathfinder",
     "aimz.model.comparing.compare",
+    "aimz.sequential.confusion.confusion",
+    "aimz.sklearn.CausalRegressor",
 }
 
 
