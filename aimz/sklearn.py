@@ -501,7 +501,7 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
     ----------
     family : {"normal", "bernoulli", "poisson"}
         Of the outcome. Effects are differences of its means.
-    waves : int
+    waves : int, optional
         Waves of the prognosis and of the effect, as of `Flexible`.
     inference : str, SVI, MCMC or engine
         As of `ImpactModel`.
@@ -538,7 +538,7 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
         self,
         family: str = "normal",
         *,
-        waves: int = 40,
+        waves: int | None = None,
         inference: Inference = "auto",
         num_samples: int = 1000,
         random_state: int = 0,

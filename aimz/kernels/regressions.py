@@ -20,6 +20,8 @@ from aimz.kernels.standard import Standard, observed
 
 __all__ = ["GLM", "Flexible", "Hierarchical", "Linear"]
 
+_WAVES = 120
+
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(Standard):
@@ -169,8 +171,9 @@ class Flexible(Standard):
     chance : tuple of float, optional
         What that found: intercept and slopes of the logit of treatment along the columns in
         standard units.
-    waves : int
-        How many in either part: half along one column each, half across all.
+    waves : int, optional
+        How many in either part: half along one column each, half across all. Default 120, fewer
+        beside more than 180 columns, so that both parts have 600 coefficients at most.
     family : {"normal", "bernoulli", "poisson"}
         Of the outcome; effects vary on the scale of logits or log rates.
     center, scale, loc, unit : optional
@@ -184,13 +187,13 @@ class Flexible(Standard):
     Examples
     --------
     >>> from aimz import ImpactModel
-    >>> ImpactModel("flexible", treatment="t").kernel.waves
-    40
+    >>> ImpactModel("flexible", treatment="t").kernel.arguments()
+    ('t',)
     """
 
     treatment: str = "t"
     propensity: str | None = None
-    waves: int = 40
+    waves: int | None = None
     family: str = "normal"
     chance: tuple[float, ...] = ()
 
@@ -202,7 +205,7 @@ class Flexible(Standard):
     def __post_init__(self) -> None:
         super().__post_init__()
         waves: object = self.waves
-        if not isinstance(waves, int) or waves < 1:
+        if waves is not None and (not isinstance(waves, int) or waves < 1):
             msg = f"waves= is a number of waves, at least 1, not {self.waves!r:.40}."
             raise InputError(msg, code="option-unknown")
 
@@ -217,10 +220,11 @@ class Flexible(Standard):
         if self.propensity is not None or self.chance:
             center = self._chances(columns, named)
             behind = jnp.column_stack([columns, 4.0 * center - 2.0])
+        waves = self.waves or min(_WAVES, max(20, 300 - X.shape[1]))
         prognosis = numpyro.sample("base", dist.Normal(0.0, 3.0))
-        prognosis = prognosis + _surface("prognosis", behind, self.waves, 1.0)
+        prognosis = prognosis + _surface("prognosis", behind, waves, 1.0)
         effect = numpyro.sample("effect", dist.Normal(0.0, 1.0))
-        effect = effect + _surface("variation", columns, self.waves, 0.25)
+        effect = effect + _surface("variation", columns, waves, 0.25)
         observed(self, prognosis + effect * (named[self.treatment] - center), y)
 
     def _chances(self, columns: jax.Array, named: Mapping[str, jax.Array]) -> jax.Array:

@@ -88,7 +88,7 @@ def test_waves_have_the_size_of_their_spread_whatever_the_columns(columns):
     surfaces = []
     for seed in range(100):
         at["variation_wave"] = np.random.default_rng(seed).normal(size=40) / 40**0.5
-        surfaces.append(law_of(Flexible(), rows, at, t=np.full(100, 1.5)).loc)
+        surfaces.append(law_of(Flexible(waves=40), rows, at, t=np.full(100, 1.5)).loc)
     assert np.std(surfaces) == pytest.approx(1.0, rel=0.15)
 
 
@@ -96,13 +96,20 @@ def test_a_propensity_centres_the_treatment_and_is_a_column_of_the_prognosis():
     at: Any = {"base": 0.0, "effect": 2.0, "prognosis_line": np.eye(6)[5]}
     at |= {"prognosis_wave": np.zeros(40), "variation_wave": np.zeros(40)}
     at["variation_line"] = np.zeros(5)
-    law = law_of(Flexible(propensity="e"), X.astype(np.float32), at, t=T, e=CHANCE)
+    law = law_of(Flexible(propensity="e", waves=40), X.astype(np.float32), at, t=T, e=CHANCE)
     np.testing.assert_allclose(law.loc, 4 * CHANCE - 2 + 2 * (T - CHANCE), atol=1e-5)
+
+
+@pytest.mark.parametrize(("columns", "waves"), [(1, 120), (180, 120), (225, 75), (500, 20)])
+def test_beside_many_columns_there_are_fewer_waves(columns, waves):
+    traced = handlers.trace(handlers.seed(Flexible(), 0)).get_trace(np.ones((2, columns)), t=1.0)
+    assert traced["prognosis_wave"]["value"].shape == (waves,)
+    assert traced["variation_wave"]["value"].shape == (waves,)
 
 
 def test_chances_of_treatment_are_those_of_a_ridge():
     rows = 40.0 + 3.0 * X
-    kernel = Flexible().settled(rows, 7.0 * X[:, 0], {"t": T})
+    kernel = Flexible(waves=40).settled(rows, 7.0 * X[:, 0], {"t": T})
     columns = kernel.columns(rows)
     chance = 1 / (1 + np.exp(-kernel.chance[0] - columns @ np.array(kernel.chance[1:])))
     # Where the penalised likelihood is greatest, its slope is zero.
