@@ -72,6 +72,7 @@ def report(effect):
     return effect.hidden_cause([1, 3], [0, WEIGHT], kind="normal", ci_prob=0.9, progress=False)
 
 
+@pytest.mark.slow
 def test_a_normal_cause_takes_the_product_of_its_strengths(report):
     estimate, se = slope(Y)
     table = report.table
@@ -83,12 +84,14 @@ def test_a_normal_cause_takes_the_product_of_its_strengths(report):
     np.testing.assert_allclose(table["high"] - table["low"], 2 * 1.645 * se, rtol=0.3)
 
 
+@pytest.mark.slow
 def test_at_the_true_strengths_the_interval_holds_the_true_effect(report, effect):
     row = report.table.query("on_treatment == 1 and on_outcome == @WEIGHT").iloc[0]
     assert row["low"] < 1.0 < row["high"]
     assert np.quantile(effect.draws, 0.01) > 1.0  # which the effect as it is does not
 
 
+@pytest.mark.slow
 def test_the_tipping_point_is_that_of_least_squares(report):
     estimate, se = slope(Y)
     tips = report.tipping.set_index("on_outcome")["on_treatment"]
@@ -122,6 +125,7 @@ def test_priors_of_the_strengths_widen_the_effect(effect):
     plt.close(report.plot().figure)
 
 
+@pytest.mark.slow
 def test_the_picture_has_a_line_for_each_strength_on_the_outcome(report):
     picture = report.plot()
     assert len(picture.collections) == 2

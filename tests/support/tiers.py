@@ -68,7 +68,9 @@ DEAR_EXAMPLES = {
     "aimz.diagnostics.simulated.sbc",
     "aimz.inference.smc.engine.SMC",
     "aimz.inference.vector.pathfinder.Pathfinder",
+    "aimz.likelihoods.neural.NeuralLikelihood",
     "aimz.model.comparing.compare",
+    "aimz.model.described.Described.assumptions",
     "aimz.sequential.confusion.confusion",
     "aimz.sklearn.CausalRegressor",
 }
