@@ -17,6 +17,7 @@ SLOW = {
     "counterfactuals.md",
     "decisions.md",
     "evidence.md",
+    "experiment.md",
     "health.md",
     "kernels.md",
     "learning.md",
@@ -25,6 +26,7 @@ SLOW = {
     "mediation.md",
     "migrating.md",
     "pipelines.md",
+    "service.md",
     "time_and_trials.md",
     "trust.md",
 }
