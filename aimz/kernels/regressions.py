@@ -38,8 +38,8 @@ class Linear(Standard):
 
     Notes
     -----
-    Sites: `base`, `slope` (by column), `effect`, `noise`, `y`. Without settings the data are
-    in standard units; a fit refuses data that are far from them (`not-standard`).
+    Sites: `base`, `slope` (by column), `effect`, `noise`, `y`. Without settings a fit takes the
+    units of its data; data that are far from settings are refused (`not-standard`).
 
     Examples
     --------

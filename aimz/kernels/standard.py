@@ -61,14 +61,18 @@ def standard(X: ArrayLike | None = None, y: ArrayLike | None = None) -> dict[str
         if rows.ndim != 2 or not len(rows):
             msg = f"X has shape {rows.shape}. Pass a table of rows and columns."
             raise InputError(msg, code="shape")
-        spread = np.array([_range(column) or column.std() for column in rows.T])
         settings["center"] = tuple(rows.mean(0).tolist())
-        settings["scale"] = tuple(np.where(spread > 0, spread, 1.0).tolist())
+        settings["scale"] = tuple(_range(column) or _spread(column) for column in rows.T)
     if y is not None:
         outcome = np.asarray(y, np.float64)
         settings["loc"] = float(np.nanmean(outcome))
-        settings["unit"] = float(np.nanstd(outcome)) or 1.0
+        settings["unit"] = _spread(outcome)
     return settings
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard deviation; 1 of a constant, whose rounded one need not be 0."""
+    return float(np.nanstd(values)) if np.nanmin(values) < np.nanmax(values) else 1.0
 
 
 def _range(column: np.ndarray) -> float:

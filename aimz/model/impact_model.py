@@ -1234,6 +1234,8 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         StoreError
             `store-missing`, `store-foreign`, `store-version`, `store-damaged`: no sound model;
             `kernel-missing`, `model-unsafe`: no kernel.
+        InputError
+            `kernel-differs`: a ready-made kernel in other units than those of the fit.
 
         Warns
         -----

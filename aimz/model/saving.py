@@ -7,8 +7,9 @@ from typing import Any
 import jax
 
 from aimz.capture import fetched, kept
-from aimz.errors import Note, OutputWarning, StoreError
+from aimz.errors import InputError, Note, OutputWarning, StoreError
 from aimz.inference import AbsentEngine
+from aimz.kernels import OutcomeUnits
 from aimz.model.account import described, kernel_name
 from aimz.model.archive import read_archive, write_archive
 from aimz.model.setup import Inference, Kernel, PathLike
@@ -21,7 +22,7 @@ __all__ = ["portable", "read_model", "write_model"]
 def write_model(path: PathLike, settings: Mapping[str, Any], fitted: Fitted) -> tuple[Note, ...]:
     """Write the settings of a model, its fit and its kernel; returns what to tell the user."""
     kernel, inference = settings["kernel"], settings["inference"]
-    plain = {**settings, "kernel": kernel_name(kernel)}
+    plain = {**settings, "kernel": _shown(kernel)}
     if not isinstance(inference, str):
         plain["inference"] = {"object": described(inference)}
     code = kept(kernel)
@@ -61,6 +62,8 @@ def read_model(
         inference = AbsentEngine(saved["object"]) if isinstance(saved, dict) else saved
     if kernel is None:
         kernel = fetched(archive.kernel, archive.files, local_path(path, "path"))
+    else:
+        _check_same(kernel, str(settings.get("kernel")))
     settings |= {"kernel": kernel, "inference": inference}
     if archive.double in (None, bool(jax.config.jax_enable_x64)):
         return settings, archive.fitted, ()
@@ -69,3 +72,19 @@ def read_model(
         "Predictions are drawn from other random bits than they were. Set it to the same."
     )
     return settings, archive.fitted, (Note(OutputWarning, text, "precision-differs"),)
+
+
+def _shown(kernel: object) -> str:
+    """The name of a kernel; of a ready-made one with its settings, in whose units the draws are."""
+    return repr(kernel) if isinstance(kernel, OutcomeUnits) else kernel_name(kernel)  # type: ignore[arg-type]  # any callable
+
+
+def _check_same(kernel: object, saved: str) -> None:
+    """Refuse a ready-made kernel of other settings than those that the model was fitted with."""
+    if not isinstance(kernel, OutcomeUnits) or "(" not in saved or repr(kernel) == saved:
+        return
+    msg = (
+        "The kernel that was passed has other settings than the one that was fitted, so that the "
+        "draws would mean something else. Leave kernel= out, or pass the kernel_ of the fit."
+    )
+    raise InputError(msg, code="kernel-differs")
