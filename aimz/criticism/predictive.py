@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
+from aimz.criticism.smoothing import left_out_weights
 from aimz.libraries import pd, stats
 from aimz.plots import interval_of, label_text, label_texts, number_text
 
@@ -212,14 +213,11 @@ def _weights(compared: Compared) -> tuple[np.ndarray, int]:
     at = np.flatnonzero(compared.learned)
     if compared.log_likelihood is None or not len(at):
         return weights, 0
-    from arviz_stats import base
-
-    smooth: Any = base.array_stats.psislw  # type: ignore[attr-defined]  # as documented
-    log_weights, k = smooth(compared.log_likelihood[at].astype(np.float64), axis=-1)
-    is_there = np.isfinite(log_weights).all(axis=-1)  # not where a draw finds it impossible
+    log_weights, k = left_out_weights(compared.log_likelihood[at])
+    is_there = k < np.inf  # not where a draw finds it impossible
     some = log_weights[is_there]
     weights[at[is_there]] = np.exp(some - some.max(axis=-1, keepdims=True))
-    return weights, int((~(is_there & (k <= _HIGH_K))).sum())
+    return weights, int((~(k <= _HIGH_K)).sum())
 
 
 def _places(observed: np.ndarray, draws: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -9,11 +9,12 @@ ArviZ does the same for one observation after another, and is what this is held 
 of weights is made: beyond the tail a weight times its likelihood is the same for all draws.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import logsumexp
 
-__all__ = ["LEAST_DRAWS", "LeftOut", "smoothed_out", "tail_length"]
+__all__ = ["LEAST_DRAWS", "LeftOut", "left_out_weights", "smoothed_out", "tail_length"]
 
 
 #: Fewest draws whose tail, a fifth of them, can be fitted.
@@ -43,6 +44,33 @@ def tail_length(draws: int, efficiency: float) -> int:
     if draws * efficiency > 225:  # not of an efficiency that is NaN
         return int(3 * (draws / efficiency) ** 0.5)
     return draws // 5
+
+
+def left_out_weights(
+    log_likelihood: np.ndarray, efficiency: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log weights of the draws without each observation, (observation, draw), and Pareto k.
+
+    The matrix of weights is made here, by ArviZ. Where some draws find an observation impossible,
+    these share all weight, and k is inf; a tail of equal weights, which ArviZ refuses to smooth, is
+    as smooth as it can be, and its k is -inf.
+    """
+    from arviz_stats import base
+
+    smooth: Any = base.array_stats.psislw  # type: ignore[attr-defined]  # as documented
+    density = np.asarray(log_likelihood, np.float64)
+    weights, pareto_k = np.empty(density.shape), np.empty(len(density))
+    for place, row in enumerate(density):
+        impossible = np.isneginf(row)
+        if impossible.any():
+            weights[place] = np.where(impossible, -np.log(impossible.sum()), -np.inf)
+            pareto_k[place] = np.inf
+            continue
+        try:
+            weights[place], pareto_k[place] = smooth(row, r_eff=efficiency)
+        except ValueError:
+            weights[place], pareto_k[place] = -row - logsumexp(-row), -np.inf
+    return weights, pareto_k
 
 
 def smoothed_out(log_likelihood: np.ndarray, tail: int) -> LeftOut:

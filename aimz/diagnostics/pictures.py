@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import logsumexp
 
+from aimz.criticism import left_out_weights
 from aimz.errors import InputError
 from aimz.libraries import xr
 from aimz.model import ImpactModel
@@ -587,31 +587,20 @@ def _places(tree: xr.DataTree, method: str) -> xr.Dataset:
     for name, densities in tree["log_likelihood"].to_dataset().data_vars.items():
         weights[name], k[name] = xr.apply_ufunc(
             lambda density: _left_out(density, efficiency),
-            densities.astype(np.float64),
+            densities,
             input_core_dims=[["chain", "draw"]],
             output_core_dims=[["chain", "draw"], []],
-            vectorize=True,
         )
     smooth = method in ("pot_c", "piet_c")  # tests of what is continuous, as ArviZ has it
     places: xr.Dataset = stats.loo_pit(tree, log_weights=weights, pareto_k=k, pareto_pit=smooth)
     return places
 
 
-def _left_out(density: np.ndarray, efficiency: float) -> tuple[np.ndarray, float]:
-    """Log weights of the draws without one outcome, and Pareto k.
-
-    Where draws find it impossible, these share all weight; a tail of equal weights, which ArviZ
-    refuses to smooth, is as smooth as it can be.
-    """
-    stats: Any = importlib.import_module("arviz_stats.base").array_stats
-    impossible = np.isneginf(density)
-    if impossible.any():
-        return np.where(impossible, -np.log(impossible.sum()), -np.inf), np.inf
-    try:
-        weights, k = stats.psislw(density, r_eff=efficiency, axis=(-2, -1))
-    except ValueError:
-        return -density - logsumexp(-density), -np.inf
-    return weights, float(k)
+def _left_out(density: np.ndarray, efficiency: float) -> tuple[np.ndarray, np.ndarray]:
+    """Log weights of the draws (..., chain, draw) without each outcome, and Pareto k."""
+    flat = density.reshape(-1, density.shape[-2] * density.shape[-1])
+    weights, k = left_out_weights(flat, efficiency)
+    return weights.reshape(density.shape), k.reshape(density.shape[:-2])
 
 
 def _without(arguments: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpyro.contrib.control_flow import scan
 from scipy import stats
 
 from aimz import ImpactModel, InputError
+from aimz.criticism import Compared, left_out_weights, predictive_check
 
 mpl.use("Agg")
 
@@ -122,6 +123,35 @@ def test_counts_have_uniform_places():
     assert stats.kstest(check.rows["pit"], "uniform").pvalue > 0.01
     more = im.check(X, np.random.default_rng(0).geometric(0.4, ROWS) - 1, **QUIET)
     assert "too low" in more.regions["verdict"][0]
+
+
+def test_a_row_that_no_draw_tells_apart_is_as_the_others_leave_it():
+    """Its likelihood is the same in all draws, so that its weights are, by the last digit or so."""
+    draws = RNG.normal(size=(40, DRAWS))
+    alike = np.full(draws.shape, -1.3)
+    alike[1::2] += 1e-16 * RNG.integers(0, 2, size=(20, DRAWS))
+    there = np.ones(40, bool)
+    left_out, plain = (
+        predictive_check(Compared(NOISE[:40], draws, density, learned), None, 1, {}).rows["pit"]
+        for density, learned in ((alike, there), (None, ~there))
+    )
+    np.testing.assert_allclose(left_out, plain, rtol=1e-9)
+
+
+def test_weights_without_an_observation_are_one_over_its_likelihood():
+    rows = RNG.normal(size=(3, DRAWS))
+    rows[1], rows[2, :5] = -2.0, -np.inf
+    weights, k = left_out_weights(rows)
+    assert abs(k[0]) < 0.7
+    np.testing.assert_array_equal(k[1:], [-np.inf, np.inf])
+    shares = np.exp(-rows[0]) / np.exp(-rows[0]).sum()
+    smallest = np.argsort(shares)[: DRAWS // 2]  # which no smoothing moves
+    np.testing.assert_allclose(
+        np.exp(weights[0] - weights[0][smallest[0]])[smallest],
+        shares[smallest] / shares[smallest[0]],
+    )
+    np.testing.assert_allclose(weights[1], -np.log(DRAWS))
+    np.testing.assert_allclose(np.exp(weights[2]), np.where(np.arange(DRAWS) < 5, 0.2, 0.0))
 
 
 def test_rows_that_do_not_count_are_left_out(model):
