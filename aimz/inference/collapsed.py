@@ -9,9 +9,8 @@ whether the weights can be relied on; where not, there is no fit, and other engi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +35,9 @@ _MANY = 640  # numbers that are integrated out: a matrix of them is inverted at 
 _BATCH, _AT_ONCE = 256, 16
 _ROUNDS, _SETTLED = 30, 3
 _POOL = 4096
+_MOVES = 2  # of a place that left the tails to few points
 _NOTHING = 500.0  # nats below the largest weight
-_FREEDOM = 6.0
+_FREEDOM = 3.0
 _LEAST_ESS = 400.0
 _ROUNDING = 1e-3  # nats
 
@@ -60,7 +60,15 @@ def collapsed_fit(rng_key: Seed, problem: Problem, settings: Settings) -> Fit | 
     if place is None:
         return None
     count = settings.num_samples or 1000
-    points, told = _drawn(split, rng, place, count)
+    pool = _weighed(split, rng, place, count)
+    for _ in range(_MOVES):
+        if pool is None or pool.k_hat <= health.k_limit(_pool_of(count)):
+            break
+        place = _place_of(pool.points, pool.weights)  # of more draws than it was found by
+        pool = _weighed(split, rng, place, count)
+    if pool is None:
+        return None
+    points, told = _drawn(split, rng, pool, count)
     judged = (told["k_hat"], -told["ess_min"], told["error"])
     if not all(at <= limit for at, limit in zip(judged, _limits(count), strict=True)):
         return None
@@ -77,9 +85,10 @@ def collapsed_draws(rng_key: Seed, problem: Problem, fit: Fit, num_samples: int)
     """More draws of such a fit, (1, draw, ...), of new weights."""
     state = fit.state
     posterior = VectorPosterior("collapsed", problem, as_key(rng_key), state["params"])
-    place = (state["loc"], state["root"])
-    points, _ = _drawn(_Split(posterior), generator(rng_key), place, num_samples)
-    return posterior.draws(points[None])
+    split, rng = _Split(posterior), generator(rng_key)
+    pool = _weighed(split, rng, (state["loc"], state["root"]), num_samples)
+    assert pool is not None  # noqa: S101  # the fit had one from there
+    return posterior.draws(_drawn(split, rng, pool, num_samples)[0][None])
 
 
 def _limits(count: int) -> tuple[float, float, float]:
@@ -137,15 +146,19 @@ def _found(split: _Split, rng: np.random.Generator) -> _Place | None:
         if not np.isfinite(logs).any():
             return None
         power = _power_of(logs, _BATCH / 4)
-        weights = special.softmax(power * logs)
-        loc = weights @ points
-        moved = points - loc
-        cover = (weights * moved.T) @ moved + 1e-10 * np.eye(dim)
-        root = np.linalg.cholesky(cover)
+        loc, root = _place_of(points, special.softmax(power * logs))
         settled += power == 1.0
         if settled == _SETTLED:
             return loc, root
     return None
+
+
+def _place_of(points: np.ndarray, weights: np.ndarray) -> _Place:
+    """Mean of weighted points, and the root of their covariance."""
+    loc = weights @ points
+    moved = points - loc
+    cover = (weights * moved.T) @ moved + 1e-10 * np.eye(len(loc))
+    return loc, np.linalg.cholesky(cover)
 
 
 def _power_of(logs: np.ndarray, least: float) -> float:
@@ -173,24 +186,37 @@ def _of_t(
     return points, np.reshape(law.logpdf(points), count)
 
 
-def _drawn(
-    split: _Split, rng: np.random.Generator, place: _Place, count: int
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Draws of the whole vector, (draw, number), and what is to be said of them."""
+class _Pool(NamedTuple):
+    """Points of the few, (point, number), their smoothed weights, and Pareto k."""
+
+    points: np.ndarray
+    weights: np.ndarray
+    k_hat: float
+
+
+def _weighed(split: _Split, rng: np.random.Generator, place: _Place, count: int) -> _Pool | None:
+    """Points that the few may have, weighed; None where a density is no number."""
     points, log_q = _of_t(rng, *place, _pool_of(count))
     logs = split.log_marginals(points) - log_q
     if np.isnan(logs).any() or not np.isfinite(logs.max()):
-        return np.zeros((count, 0)), {"k_hat": math.inf, "ess_min": 0.0, "error": math.inf}
+        return None
     logs = np.maximum(logs, logs.max() - _NOTHING)  # the tail that matters is the other one
-    k_hat = health.pareto_k(logs)
-    told: dict[str, Any] = {"k_hat": k_hat, "ess_min": 0.0, "error": math.inf}
-    weights = special.softmax(health.smoothed(logs))
+    return _Pool(points, special.softmax(health.smoothed(logs)), health.pareto_k(logs))
+
+
+def _drawn(
+    split: _Split, rng: np.random.Generator, pool: _Pool, count: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Draws of the whole vector, (draw, number), and what is to be said of them."""
     at = (rng.random() + np.arange(count)) / count
-    taken = np.minimum(np.searchsorted(np.cumsum(weights), at), len(weights) - 1)
+    taken = np.minimum(np.searchsorted(np.cumsum(pool.weights), at), len(pool.weights) - 1)
     noise = rng.normal(size=(count, len(split.many)))
-    _, vectors, error = split.completed(points[rng.permutation(taken)], noise)
-    told |= {"ess_min": float(1.0 / (weights @ weights)), "error": float(np.max(np.abs(error)))}
-    return vectors, told
+    _, vectors, error = split.completed(pool.points[rng.permutation(taken)], noise)
+    return vectors, {
+        "k_hat": pool.k_hat,
+        "ess_min": float(1.0 / (pool.weights @ pool.weights)),
+        "error": float(np.max(np.abs(error))),
+    }
 
 
 # ------------------------------------------------------------------ inside a trace

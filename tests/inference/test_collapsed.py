@@ -187,6 +187,25 @@ def test_the_draws_are_the_posterior(fitted):
     )
 
 
+def test_a_place_that_leaves_the_tails_to_few_points_is_moved(fitted, monkeypatch):
+    """It was found by few points: where weights say that it is bad, it is found by many."""
+    found: Any = collapsed._found
+
+    def narrow(*asked: Any) -> Any:
+        loc, root = found(*asked)
+        return loc + root.sum(axis=1), 0.2 * root
+
+    monkeypatch.setattr(collapsed, "_found", narrow)
+    monkeypatch.setattr(collapsed, "_MOVES", 6)
+    moved = ImpactModel("linear", treatment="t", rng_key=0).fit(X, Y, t=T, progress=False)
+    assert moved.diagnostics_["engine"] == "collapsed"
+    assert moved.diagnostics_["k_hat"] <= 0.7
+    for name in ("noise", "effect"):
+        got, want = moved.posterior[name], fitted.posterior[name]
+        assert abs(got.mean() - want.mean()) < 0.15 * want.std()
+        assert got.std() == pytest.approx(float(want.std()), rel=0.1)
+
+
 def test_more_draws_are_others_of_the_same(fitted, tmp_path):
     fitted.save(tmp_path / "model")
     loaded = ImpactModel.load(tmp_path / "model")
