@@ -639,7 +639,7 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
 
     def ate(self, X: ArrayLike | pd.DataFrame, *, T0: float = 0, T1: float = 1) -> float:
         """Posterior mean of the effect, averaged over these rows."""
-        return float(self.effect_draws(X, T0=T0, T1=T1).mean())
+        return float(self._draws(X, T0, T1, "ate").mean())
 
     def ate_interval(
         self,
@@ -650,13 +650,19 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
         alpha: float = 0.05,
     ) -> tuple[float, float]:
         """Ends of the interval of probability 1 - `alpha` of the average over these rows."""
-        low, high = _ends(self.effect_draws(X, T0=T0, T1=T1).mean(axis=1)[:, None], alpha)
-        return float(low[0]), float(high[0])
+        low, high = _ends(self._draws(X, T0, T1, "ate"), alpha)
+        return float(low), float(high)
 
     def effect_draws(
         self, X: ArrayLike | pd.DataFrame, *, T0: float = 0, T1: float = 1
     ) -> np.ndarray:
         """Posterior draws of each row's effect, shape (draw, row); as `effect`."""
+        return self._draws(X, T0, T1, "ite")
+
+    def _draws(
+        self, X: ArrayLike | pd.DataFrame, T0: float, T1: float, estimand: str
+    ) -> np.ndarray:
+        """Draws of an effect, which come first."""
         check_is_fitted(self, "model_")
         if not {T0, T1} <= {0, 1}:
             msg = f"T0={T0!r:.40} and T1={T1!r:.40}: the treatment is 0 or 1. Compare these."
@@ -667,7 +673,7 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
             {"t": np.full(len(encoded), float(T0))},
             {"t": np.full(len(encoded), float(T1))},
             t=np.full(len(encoded), float(T1)),
-            estimand="ite",
+            estimand=estimand,
             progress=False,
         )
         stacked = effect.draws.stack(sample=("chain", "draw")).transpose("sample", ...)

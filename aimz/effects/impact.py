@@ -319,6 +319,22 @@ class Impact:
         References
         ----------
         Abadie, Diamond and Hainmueller (2010), doi:10.1198/jasa.2009.ap08746, section 2.4.
+
+        Examples
+        --------
+        >>> import numpy as np, numpyro, numpyro.distributions as dist
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]).to_event(1))
+        ...     with numpyro.plate("times", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(X @ b, 0.5), obs=y)
+        >>> X = np.random.default_rng(0).normal(size=(40, 4))
+        >>> y = X.mean(axis=1) + np.where(np.arange(40) >= 30, 5.0, 0.0)
+        >>> im = ImpactModel(kernel, inference="laplace")
+        >>> impact = im.impact(X, y, intervention_time=30, progress=False)
+        >>> table = impact.placebo_in_space()
+        >>> table["series"].tolist(), round(float(table["share_as_large"][0]), 1)
+        (['y', 0, 1, 2, 3], 0.2)
         """
         return placebos_in_space(self, donors, interval)
 

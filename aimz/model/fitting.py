@@ -99,8 +99,8 @@ def fit(
 
 
 def refusal(notes: tuple[Note, ...], on_bad_fit: str) -> AimzError | None:
-    """Why a fit with these notes is refused, if it is."""
-    bad = _bad(notes)
+    """Why a fit with these notes is refused, if it is; before all that it was interrupted."""
+    bad = sorted(_bad(notes), key=lambda note: note.code != "interrupted")
     if on_bad_fit != "raise" or not bad:
         return None
     return AimzError(bad[0].message, code=bad[0].code)

@@ -119,9 +119,10 @@ def test_a_fit_that_keeps_parameters_where_they_began_is_not_good(engine):
         assert im.reweighted().diagnostics_["verdict"] == "bad: param-fixed"
 
 
-def test_what_ctrl_c_left_is_kept_where_bad_fits_are_refused():
+@pytest.mark.parametrize("codes", [("interrupted",), ("param-fixed", "interrupted")])
+def test_what_ctrl_c_left_is_kept_where_bad_fits_are_refused(codes):
     """The error is raised as for others; draws of hours are not thrown away with it."""
-    im = ImpactModel(kernel, inference=Poor("good", codes=("interrupted",)), on_bad_fit="raise")
+    im = ImpactModel(kernel, inference=Poor("good", codes=codes), on_bad_fit="raise")
     with pytest.raises(AimzError) as refused:
         im.fit(X, Y, t=FIRST, progress=False)
     assert refused.value.code == "interrupted"

@@ -66,6 +66,7 @@ EVERY = {
 #: Examples of docstrings that fit for seconds; `make docs` and `make test-all` run them.
 DEAR_EXAMPLES = {
     "aimz.diagnostics.simulated.sbc",
+    "aimz.effects.impact.Impact.placebo_in_space",
     "aimz.inference.smc.engine.SMC",
     "aimz.inference.vector.pathfinder.Pathfinder",
     "aimz.likelihoods.neural.NeuralLikelihood",
