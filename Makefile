@@ -31,10 +31,11 @@ test: check  ## lint, types and the fast tests
 test-all: check  ## lint, types and every test
 	$(PY) -m pytest -n 2 --dist loadfile
 
-check: $(READY)  ## lint, format and types
+check: $(READY)  ## lint, format, types and the fragments of the changelog
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	@$(PY) -m towncrier build --draft --version next > /dev/null
 
 format: $(READY)  ## apply the formatter and the safe fixes
 	$(PY) -m ruff check --fix .

@@ -31,11 +31,15 @@ __all__ = [
 
 
 class AimzError(Exception):
-    """Base of the library's exceptions; `code` is stable across releases."""
+    """Base of the library's exceptions; `code` is stable across releases.
+
+    A traceback ends with the place where the documentation explains the code.
+    """
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
         self.code = code
+        self.add_note(f"The documentation explains it: errors.html#{code}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.args[0], self.code))

@@ -1,6 +1,7 @@
 """Is what would be released whole? Builds wheel and sdist, and uses them where nothing else is.
 
-`--bounds` also runs the fast tests on the oldest versions that pyproject.toml allows (long).
+`--bounds` also runs the fast tests on the oldest versions that pyproject.toml allows (long), and
+`--python 3.12` does all of it with another Python than this one.
 """
 
 import argparse
@@ -61,11 +62,11 @@ def _run(*command: str | Path, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def _environment(folder: Path, *packages: str, resolution: str = "highest") -> Path:
-    """The Python of a new environment with these packages."""
+def _environment(base: str, folder: Path, *packages: str, resolution: str = "highest") -> Path:
+    """The Python of a new environment with these packages, made by the Python `base`."""
     uv = (sys.executable, "-m", "uv")
     python = folder / "bin" / "python"
-    _run(*uv, "venv", "--quiet", "--python", sys.executable, folder, cwd=ROOT)
+    _run(*uv, "venv", "--quiet", "--python", base, folder, cwd=ROOT)
     install = ("pip", "install", "--quiet", "--resolution", resolution, "--python", python)
     _run(*uv, *install, *packages, cwd=ROOT)
     return python
@@ -87,6 +88,7 @@ def main() -> None:
     """Build, look inside, install in a clean environment, and use it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bounds", action="store_true")
+    parser.add_argument("--python", default=sys.executable)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         away = Path(made)
@@ -94,7 +96,7 @@ def main() -> None:
         wheel, sdist = next(away.glob("*.whl")), next(away.glob("*.tar.gz"))
         check_contents(wheel, sdist)
         print("contents of", wheel.name, "and", sdist.name)
-        python = _environment(away / "clean", str(wheel), "mypy", "pandas-stubs")
+        python = _environment(asked.python, away / "clean", str(wheel), "mypy", "pandas-stubs")
         print(_run(python, "-c", USE, cwd=away, JAX_PLATFORMS="cpu").strip())
         (away / "typed.py").write_text(TYPED)
         said = _run(python, "-m", "mypy", "--strict", "typed.py", cwd=away)
@@ -103,7 +105,9 @@ def main() -> None:
         if asked.bounds:
             needs = f"aimz[all] @ {wheel.as_uri()}"
             group = ("--group", f"{ROOT / 'pyproject.toml'}:test")
-            python = _environment(away / "oldest", needs, *group, resolution="lowest-direct")
+            python = _environment(
+                asked.python, away / "oldest", needs, *group, resolution="lowest-direct"
+            )
             # What old versions of others say about each other is not ours.
             quiet = ("-W", "ignore::DeprecationWarning", "-p", "no:cacheprovider")
             tests = ("-m", "pytest", "-q", "-m", "not slow and not gpu", *quiet)

@@ -139,7 +139,7 @@ def test_a_full_disk_says_what_is_kept_and_the_way_on(model, X, tmp_path):
             model.predict(X, output_dir=disk, progress=False)
         assert str(disk) in str(caught.value)
         assert (caught.value.code, caught.value.errno) == ("store-unwritable", errno.ENOSPC)
-        assert "the same call with the same output_dir goes on" in caught.value.__notes__[0]
+        assert "the same call with the same output_dir goes on" in "\n".join(caught.value.__notes__)
 
 
 def test_a_file_in_the_way_is_named(model, X, tmp_path):

@@ -2,10 +2,13 @@
 
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from aimz import InputError
 
 DOCS = Path(__file__).parents[2] / "docs"
 # What somebody wants to do, and the heading that answers it.
@@ -72,3 +75,10 @@ def test_links_to_headings_lead_to_headings():
             if heading and heading not in map(anchor, headings):
                 lost.append((page, link))
     assert not lost
+
+
+def test_a_traceback_ends_with_the_page_of_its_code():
+    error = InputError("No.", code="rows-mismatch")
+    page, _, code = traceback.format_exception(error)[-1].split()[-1].partition("#")
+    assert page == "errors.html"
+    assert f"`{code}`" in (DOCS / "errors.md").read_text()
