@@ -370,11 +370,11 @@ class Impact:
     # ------------------------------------------------------------- protocols
 
     def __repr__(self) -> str:
-        shown = self._printed().to_string(index=False, float_format=number_text)
+        shown = self._printed().to_string(float_format=number_text)
         return f"Impact\n{self._account()}\n{shown}"
 
     def _repr_html_(self) -> str:
-        shown = self._printed().to_html(index=False, float_format=number_text, border=0)
+        shown = self._printed().to_html(float_format=number_text, border=0)
         return f"<div><p>{html.escape(self._account())}</p>{shown}</div>"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -440,11 +440,12 @@ class Impact:
         )
 
     def _printed(self) -> pd.DataFrame:
+        """The summary, a number a line: there are more of them than of effects."""
         table = self.summary()
         last = table.columns[-1]
-        return table.assign(
-            **{last: [share_text(float(share), self._num_draws) for share in table[last]]}
-        )
+        shares = [share_text(float(share), self._num_draws) for share in table[last]]
+        named = table.astype({last: object}).assign(**{last: shares})
+        return named.set_index([*self._others, "effect"]).T
 
     def _account(self) -> str:
         """Everything that the numbers depend on, in a sentence."""

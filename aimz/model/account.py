@@ -13,14 +13,16 @@ from aimz._version import __version__
 from aimz.capture import kept_account
 from aimz.inference import Fit
 from aimz.kernel import KernelSpec, SiteSpec
-from aimz.libraries import xr
+from aimz.libraries import pd, xr
 from aimz.model.setup import Inference, Kernel, Setup
+from aimz.plots import number_text
 from aimz.prediction import Fitted
 from aimz.programs import Cache, fingerprint_values, unversioned
 from aimz.results import draws_dataset
 from aimz.store import tree_of
 
 __all__ = [
+    "Health",
     "account_of",
     "attributes_of",
     "column_names_of",
@@ -39,6 +41,16 @@ __all__ = [
 _GROUPS: Cache[str, dict[str, xr.Dataset]] = Cache(limit=64)
 # Numbers for all draws of a fit, which nothing changes.
 _DIGESTS: Cache[str, str] = Cache(limit=64)
+
+
+class Health(dict[str, Any]):
+    """What a fit says of itself: a dict that a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        lists = {k: "; ".join(map(str, v)) for k, v in self.items() if isinstance(v, list)}
+        listed = {**self, **lists}
+        shown = pd.DataFrame({"": listed.values()}, index=list(listed), dtype=object)
+        return f"<div>{shown.to_html(header=False, border=0, float_format=number_text)}</div>"
 
 
 def account_of(setup: Setup, fitted: Fitted | None) -> dict[str, Any]:

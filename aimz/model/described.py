@@ -41,8 +41,11 @@ class Described:
 
     @property
     def diagnostics_(self) -> dict[str, Any]:
-        """Health of the last fit: engine, steps, plateau and k-hat, or R-hat, ESS, divergences."""
-        return dict(self._trained(with_draws=True).fit.attrs)
+        """Health of the last fit: engine, steps, plateau and k-hat, or R-hat, ESS, divergences.
+
+        A dict, which a notebook shows as a table.
+        """
+        return account.Health(self._trained(with_draws=True).fit.attrs)
 
     @property
     def log_evidence_(self) -> float:

@@ -1,5 +1,7 @@
 """What becomes of a fit whose numbers may be wrong: said, refused or kept, and told by effects."""
 
+import pickle
+import re
 import warnings
 
 import matplotlib.pyplot as plt
@@ -12,6 +14,7 @@ from sklearn.base import clone
 from aimz import AimzError, FitWarning, ImpactModel, InputError, OutputWarning
 from aimz.errors import Note
 from aimz.inference import Fit
+from aimz.model.account import Health
 from aimz.sklearn import ImpactRegressor
 
 X = np.zeros((4, 1), np.float32)
@@ -197,3 +200,13 @@ def test_differences_of_predictions_carry_the_verdict():
             on_batch=True,
         )
     assert tree.attrs["fit_verdict"] == "bad: k-hat"
+
+
+def test_a_notebook_shows_what_a_fit_says_of_itself_as_a_table():
+    said = {"engine": "svi", "k_hat": 0.51738, "notes": ["too few steps", "<none>"]}
+    health = pickle.loads(pickle.dumps(Health(said)))
+    assert health == said
+    shown = health._repr_html_()
+    assert re.findall("<th>(.*)</th>", shown) == list(said)
+    cells = re.findall("<td>(.*)</td>", shown)
+    assert cells == ["svi", "0.517", "too few steps; &lt;none&gt;"]
