@@ -12,7 +12,14 @@ os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 import jax
 import pytest
 
-from tests.support.tiers import thin_out
+from tests.support.tiers import Optimising, thin_out
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile fast what `make test` runs."""
+    if "not slow" in config.getoption("markexpr"):
+        config.pluginmanager.register(Optimising())
+        config.option.loadscopereorder = False  # or pytest-xdist sorts the files anew
 
 
 @pytest.hookimpl(tryfirst=True)  # before marks are selected by

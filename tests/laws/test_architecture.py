@@ -5,6 +5,7 @@ A guard against drift, not a goal: changing a limit or the order needs a reason 
 
 import ast
 import importlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -104,7 +105,7 @@ def tree_of(path: Path) -> ast.Module:
 def imports_of(path: Path) -> set[str]:
     """Modules of the package that a module imports, anywhere in it."""
     found: set[str] = set()
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -119,16 +120,22 @@ def module_named(module: str, name: str) -> str:
     return f"{module}.{name}" if path.with_suffix(".py").exists() or path.is_dir() else module
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """All nodes of a module, in the order of `ast.walk`."""
+    return list(ast.walk(tree_of(path)))
+
+
 def functions() -> Iterator[tuple[str, str | None, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Every function of the package: where it is, the class that holds it, its definition."""
     for path in MODULES:
         owners = {
             method: node.name
-            for node in ast.walk(tree_of(path))
+            for node in nodes_of(path)
             if isinstance(node, ast.ClassDef)
             for method in node.body
         }
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 where = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
                 yield where, owners.get(node), node
@@ -140,10 +147,10 @@ def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return body[-1].end_lineno - body[0].lineno + 1 if body else 0  # type: ignore[operator]  # set by ast.parse
 
 
-def docstring_lines(tree: ast.Module) -> int:
+def docstring_lines(path: Path) -> int:
     """Lines of a module that its docstrings take."""
     count = 0
-    for node in ast.walk(tree):
+    for node in nodes_of(path):
         documented = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
         if isinstance(node, documented) and ast.get_docstring(node) is not None:
             count += (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
@@ -172,12 +179,14 @@ def complexity(node: ast.AST) -> int:
 def committed() -> list[Path]:
     """Text files of the project that a commit would hold."""
     files = []
-    for path in sorted(ROOT.rglob("*")):
-        parts = path.relative_to(ROOT).parts
-        hidden = any(part.startswith(".") and part != ".ci" for part in parts[:-1])
-        if path.is_file() and not hidden and not NOT_COMMITTED & set(parts) and path.suffix in TEXT:
-            files.append(path)
-    return [path for path in files if path.name != "uv.lock"]
+    for folder, within, names in os.walk(ROOT):
+        within[:] = [
+            name
+            for name in within
+            if name not in NOT_COMMITTED and (name == ".ci" or not name.startswith("."))
+        ]  # else it walks through .venv
+        files += [Path(folder, name) for name in names if name not in {"uv.lock", ".git"}]
+    return sorted(path for path in files if path.suffix in TEXT)
 
 
 def test_wings_import_only_from_wings_before_them():
@@ -274,16 +283,19 @@ def test_only_the_shell_and_its_companions_warn():
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in MODULES
         if name_of(path) != FACADE and wing_of(name_of(path)) not in SHELL
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"warnings.warn", "warn"}
     ]
     assert not wrong, f"Return a note instead; only the shell warns: {wrong}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_module_is_short_enough_to_read(path):
-    lines = len(path.read_text().splitlines()) - docstring_lines(tree_of(path))
-    assert lines <= MODULE_LINES, f"{lines} lines: which second concept lives here?"
+def test_modules_are_short_enough_to_read():
+    lines = {
+        name_of(path): len(path.read_text().splitlines()) - docstring_lines(path)
+        for path in MODULES
+    }
+    wrong = {name: count for name, count in lines.items() if count > MODULE_LINES}
+    assert not wrong, f"Which second concept lives here? Lines: {wrong}"
 
 
 def test_function_bodies_are_short():
@@ -340,7 +352,7 @@ def test_names_say_what_they_hold():
     bound = [
         (path, node.arg if isinstance(node, ast.arg) else node.id)
         for path in MODULES
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.arg)
         or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
     ]
@@ -350,28 +362,28 @@ def test_names_say_what_they_hold():
     assert share <= GENERIC_SHARE, f"{share:.2%} of names say nothing, e.g. {most}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_module_says_what_it_gives(path):
-    if path.name == "__init__.py" and not path.read_text().strip():
-        pytest.fail("An empty __init__.py: at least say what the package holds.")
-    assert ast.get_docstring(tree_of(path)), "The module has no docstring."
+def test_modules_say_what_they_give():
+    wrong = [name_of(path) for path in MODULES if not ast.get_docstring(tree_of(path))]
+    assert not wrong, f"No docstring: {wrong}"
 
 
-@pytest.mark.parametrize("module", [m for m in map(name_of, MODULES) if "._" not in m])
-def test_all_holds_the_visible_names(module):
-    loaded = importlib.import_module(module)
-    visible = {
-        name
-        for name, value in vars(loaded).items()
-        if not name.startswith("_")
-        and callable(value)
-        and getattr(value, "__module__", module) == module
-    }
-    assert visible <= set(loaded.__all__), (
-        f"not in __all__: {sorted(visible - set(loaded.__all__))}"
-    )
-    missing = [name for name in loaded.__all__ if not hasattr(loaded, name)]
-    assert not missing, f"in __all__ but not there: {missing}"
+def test_all_holds_the_visible_names():
+    hidden, missing = {}, {}
+    for module in [name for name in map(name_of, MODULES) if "._" not in name]:
+        loaded = importlib.import_module(module)
+        visible = {
+            name
+            for name, value in vars(loaded).items()
+            if not name.startswith("_")
+            and callable(value)
+            and getattr(value, "__module__", module) == module
+        }
+        hidden[module] = sorted(visible - set(loaded.__all__))
+        missing[module] = [name for name in loaded.__all__ if not hasattr(loaded, name)]
+    wrong = {module: names for module, names in hidden.items() if names}
+    assert not wrong, f"not in __all__: {wrong}"
+    wrong = {module: names for module, names in missing.items() if names}
+    assert not wrong, f"in __all__ but not there: {wrong}"
 
 
 @pytest.mark.parametrize(
@@ -380,11 +392,11 @@ def test_all_holds_the_visible_names(module):
     ids=["paths", "hosts"],
 )
 def test_no_committed_file_names(pattern, what):
+    texts = {path: path.read_text(errors="replace") for path in committed()}
     wrong = [
-        f"{path.relative_to(ROOT)}:{number}: {match.group()}"
-        for path in committed()
-        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
-        if (match := pattern.search(line))
+        f"{path.relative_to(ROOT)}:{text.count('\n', 0, match.start()) + 1}: {match.group()}"
+        for path, text in texts.items()
+        for match in pattern.finditer(text)
     ]
     assert not wrong, f"{what}: {wrong}"
 
@@ -392,7 +404,7 @@ def test_no_committed_file_names(pattern, what):
 def codes_of(path: Path) -> set[str]:
     """Codes that a module gives to its exceptions, warnings and notes."""
     given = []
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Call):
             given += [keyword.value for keyword in node.keywords if keyword.arg == "code"]
             given += node.args[2:3] if ast.unparse(node.func) == "Note" else []
@@ -404,7 +416,7 @@ def test_nobody_asks_where_rows_are():
         f"{name_of(path)}:{node.lineno}"
         for path in MODULES
         if name_of(path) != FACADE and wing_of(name_of(path)) != "data"
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"
         if re.search(r"\b(AtHand|Stream)\b", ast.unparse(node))
     ]

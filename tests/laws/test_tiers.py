@@ -1,11 +1,15 @@
-"""The fast tests take some cases of every table that they thin out."""
+"""The fast tests take some cases of large tables, and compile fast where they may."""
 
+import os
 import pkgutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import jax
 import pytest
 
-from tests.support.tiers import DEAR_EXAMPLES, EVERY
+from tests.support.tiers import DEAR_EXAMPLES, EVERY, OPTIMISED, Optimising, optimised
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,3 +24,42 @@ def test_a_table_that_is_thinned_out_is_there(table):
 @pytest.mark.parametrize("name", sorted(DEAR_EXAMPLES))
 def test_a_dear_example_is_there(name):
     assert ">>>" in str(pkgutil.resolve_name(name).__doc__)
+
+
+@pytest.mark.parametrize("folder", OPTIMISED)
+def test_a_folder_that_compiles_as_a_user_does_is_there(folder):
+    assert any((ROOT / folder).glob("test_*.py"))
+
+
+def test_files_that_compile_well_come_first_and_keep_their_order():
+    files = [
+        "aimz/a.py",
+        "tests/effects/b.py",
+        "tests/laws/c.py",
+        "tests/model/d.py",
+        "tests/laws/e.py",
+    ]
+    items = [SimpleNamespace(nodeid=f"{file}::test") for file in files]
+    Optimising().pytest_collection_modifyitems(items)
+    assert [item.nodeid[-7] for item in items] == ["c", "e", "a", "b", "d"]
+
+
+def test_a_file_of_the_other_kind_compiles_anew_and_so_do_its_children(request):
+    traced = []
+
+    @jax.jit
+    def double(x):
+        traced.append(Optimising.fast())
+        return 2 * x
+
+    there: Any
+    here, there = request.node, SimpleNamespace(nodeid="tests/effects/test_effects.py::test")
+    assert optimised(here.nodeid)
+    assert not optimised(there.nodeid)
+    hook = Optimising().pytest_runtest_setup
+    hook(here)  # as it is in `make test` already
+    for item in (here, there, there, here):
+        hook(item)
+        double(1.0)
+        assert os.environ[Optimising.FLAG.upper()] == str(int(Optimising.fast()))
+    assert traced == [False, True, False]

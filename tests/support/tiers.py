@@ -1,15 +1,22 @@
-"""Which cases of a large table the fast tests take.
+"""Which cases of a large table the fast tests take, and how well they compile.
 
 The cases of such a table are of one kind, and each traces or compiles programs of its own. The fast
 tests take every so many of them, spread over the table; `make test-all` takes all.
+
+Most of the time of a test is the compiler's, which optimises programs that run once on ten rows. The
+fast tests do without, but where digits are the point; `make test-all` compiles all as a user does.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 
+import jax
 import pytest
 
-__all__ = ["thin_out"]
+from aimz.programs import clear_programs
+
+__all__ = ["Optimising", "optimised", "thin_out"]
 
 EVERY = {
     "tests/capture/test_captured_kernels.py::test_a_kernel_of_another_process_is_the_same_bit_for_bit": 3,
@@ -75,6 +82,38 @@ DEAR_EXAMPLES = {
     "aimz.sequential.confusion.confusion",
     "aimz.sklearn.CausalRegressor",
 }
+
+#: Where the fast tests compile as a user does: digits to the last, densities in the tails, real data.
+OPTIMISED = ("tests/laws/", "tests/families/", "tests/likelihoods/", "tests/real_data/")
+
+
+def optimised(file: str) -> bool:
+    """Whether the fast tests of this file compile as a user does."""
+    return file.startswith(OPTIMISED)
+
+
+class Optimising:
+    """Compile each file of the fast tests well or fast, those that compile well first."""
+
+    FLAG = "jax_disable_most_optimizations"
+
+    @classmethod
+    def fast(cls) -> bool:
+        """Whether programs are compiled without most optimisations now."""
+        return bool(jax.config.read(cls.FLAG))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: not optimised(item.nodeid))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        fast = not optimised(item.nodeid)
+        os.environ[self.FLAG.upper()] = str(int(fast))  # for children
+        if fast != self.fast():
+            jax.config.update(self.FLAG, fast)
+            clear_programs()  # neither cache asks for the flag
+            jax.clear_caches()
 
 
 def thin_out(items: Iterable[pytest.Item]) -> None:
