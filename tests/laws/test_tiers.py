@@ -34,7 +34,7 @@ def test_a_folder_that_compiles_as_a_user_does_is_there(folder):
 def test_files_that_compile_well_come_first_and_keep_their_order():
     files = [
         "aimz/a.py",
-        "tests/data/b.py",
+        "tests/model/b.py",
         "tests/laws/c.py",
         "tests/model/d.py",
         "tests/laws/e.py",
