@@ -4,6 +4,7 @@ What is chosen is kept in the environment, so that worker processes that start l
 """
 
 import os
+import time
 from typing import Any, Self
 
 __all__ = ["progress_bar", "set_options", "wants_cluster", "wants_progress"]
@@ -65,13 +66,16 @@ def progress_bar(
 
 
 def _name_when_it_moves(bar: Any, name: str) -> None:
-    """At the first step nothing is compiled any more."""
+    """At the first step nothing is compiled any more: the time left is told by those after it."""
     advance = bar.update
 
     def update(steps: float = 1) -> Any:
-        if not bar.n:
-            bar.set_description_str(name)  # the other doubles the colon
-        return advance(steps)
+        if bar.n:
+            return advance(steps)
+        bar.initial = bar.n = bar.last_print_n = steps
+        bar.start_t = bar.last_print_t = time.time()
+        bar.set_description_str(name)  # the other doubles the colon
+        return True
 
     bar.update = update
 

@@ -22,7 +22,7 @@ from aimz.effects.hidden import Strengths, hidden_cause_of
 from aimz.effects.question import POPULATIONS, RUNGS, TARGETS, Question
 from aimz.effects.refuting import Course, refuted
 from aimz.effects.robustness import evidence_of
-from aimz.effects.wording import Compared, fault_of, labels_of, share_text
+from aimz.effects.wording import Compared, fault_of, labels_of, share_text, weighed_text
 from aimz.errors import InputError
 from aimz.libraries import pd, xr
 from aimz.plots import label_text
@@ -619,6 +619,7 @@ class Effect:
         chains = f"{sizes['chain']} chain{'s' if sizes['chain'] > 1 else ''}"
         redrawn = f"; drawn anew: {', '.join(self.redrawn)}" if self.redrawn else ""
         doubt = f" The fit is bad ({self.fault}): do not trust the number." if self.fault else ""
+        doubt += weighed_text(self.diagnostics) if self.fault else ""
         listed = ", ".join(f"{site} by {_SHARED[how]}" for site, how in self.couplings.items())
         coupled = f"; noise shared between worlds: {listed}" if listed else ""
         return (

@@ -12,7 +12,7 @@ import numpy as np
 from aimz.libraries import pd, xr
 from aimz.plots import scalar_text
 
-__all__ = ["Compared", "fault_of", "in_words", "labels_of", "share_text"]
+__all__ = ["Compared", "fault_of", "in_words", "labels_of", "share_text", "weighed_text"]
 
 
 #: Settings of one scenario, and scenarios, that are spelled out.
@@ -79,10 +79,25 @@ class Compared:
 
 
 def fault_of(health: Mapping[str, Any]) -> str:
-    """What is wrong with a fit, of its account: codes of its warnings; empty where nothing is."""
+    """What is wrong with a fit, of its account: codes of its warnings; empty where nothing is.
+
+    A fit that is right in each of its sites may still be wrong for one effect.
+    """
     kind, _, codes = str(health.get("verdict", "")).partition(": ")
-    faults = [codes] if kind == "bad" else []
+    faults = [codes if kind == "bad" else str(health.get("effect_fault", ""))]
+    faults = [fault for fault in faults if fault]
     return ", ".join([*faults, *(["interrupted"] if health.get("interrupted") else [])])
+
+
+def weighed_text(health: Mapping[str, Any]) -> str:
+    """What weights of the draws make of an effect, as a sentence; empty where none are told."""
+    if "effect_k_hat" not in health:
+        return ""
+    ratio, shift = health["effect_sd_ratio"], health["effect_mean_shift"]
+    return (
+        f" Reweighted, its sd is {ratio:.2f} times as large and its mean {shift:+.2f} sd away "
+        f"(Pareto-k {health['effect_k_hat']:.2f})."
+    )
 
 
 def in_words(changes: Mapping[Any, Mapping[str, Any]]) -> Compared:

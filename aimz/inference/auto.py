@@ -93,8 +93,8 @@ class AutoEngine(SVIEngine):
         if isinstance(fit.state, ChainRecord):
             return self._chains().proceed(rng_key, problem, fit, num_samples)
         if isinstance(fit.state, dict):
-            return replace(fit, draws=collapsed_draws(rng_key, problem, fit, num_samples))
-        return replace(fit, draws=super().draw(rng_key, problem, fit, num_samples))
+            return fit.with_draws(collapsed_draws(rng_key, problem, fit, num_samples))
+        return fit.with_draws(super().draw(rng_key, problem, fit, num_samples))
 
     def step(
         self,
@@ -150,7 +150,7 @@ class AutoEngine(SVIEngine):
         draws = {name: value[:, ::thinning] for name, value in fit.draws.items()}
         stats = {name: value[:, ::thinning] for name, value in fit.stats.items()}
         attrs = {**fit.attrs, "notes": [f"{reason} Chains were run.", *fit.attrs["notes"]]}
-        return replace(fit, draws=draws, stats=stats, attrs=attrs)
+        return fit.with_draws(draws, stats=stats, attrs=attrs)
 
 
 def _can_hand_over(problem: Problem, settings: Settings) -> bool:

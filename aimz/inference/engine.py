@@ -13,6 +13,7 @@ import numpy as np
 
 from aimz.arrays import Seed
 from aimz.errors import Note
+from aimz.inference.health import Health, judge_effect
 from aimz.kernel import Inputs, KernelSpec
 from aimz.outcomes import Presence
 
@@ -117,6 +118,8 @@ class Fit:
         Values of the kernel's `param` sites and mutable state, which predictions need.
     notes : tuple of Note
         What the user should hear.
+    log_weights : array (draw,), optional
+        Log p - log q of the first draws, up to one number; where they are known, and differ.
     """
 
     draws: Draws
@@ -126,6 +129,21 @@ class Fit:
     state: Any = None
     params: dict[str, Any] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
+    log_weights: np.ndarray | None = None
+
+    def judged(self, values: np.ndarray) -> Health:
+        """Health of numbers that were computed from the draws, (draw, number), by their weights.
+
+        It says nothing where no weights are known, or the numbers are not of these draws.
+        """
+        sizes = {np.shape(draws)[:2] for draws in self.draws.values()}
+        if self.log_weights is None or sizes != {(1, len(values))}:
+            return Health()
+        return judge_effect(self.log_weights, values)
+
+    def with_draws(self, draws: Mapping[str, Any], **others: Any) -> "Fit":
+        """The fit with other draws, without what was known of those that it had."""
+        return replace(self, **{"stats": {}, "log_weights": None, **others, "draws": dict(draws)})
 
 
 @runtime_checkable
@@ -209,4 +227,4 @@ def more_draws(
         return engine.fit_of(fit.state, key, data, num_samples)
     if isinstance(engine, ContinuingEngine):
         return engine.proceed(key, data, fit, num_samples)
-    return replace(fit, draws=dict(engine.draw(key, data, fit, num_samples)), stats={})
+    return fit.with_draws(engine.draw(key, data, fit, num_samples))

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 
 from aimz.errors import FitWarning, Note
-from aimz.inference.engine import Course
 
 __all__ = [
     "GLANCE_ROWS",
@@ -35,12 +34,14 @@ __all__ = [
     "Evidence",
     "Health",
     "judge_chains",
+    "judge_effect",
     "judge_shape",
     "judge_svi",
     "k_limit",
     "pareto_k",
     "smoothed",
     "still_sites",
+    "told_weights",
 ]
 
 
@@ -127,10 +128,10 @@ class Health:
     notes: tuple[Note, ...] = ()
 
 
-def judge_svi(losses: np.ndarray, evidence: Evidence, *, explicit: bool, course: Course) -> Health:
+def judge_svi(losses: np.ndarray, evidence: Evidence, *, explicit: bool, settled: bool) -> Health:
     """Health of a guide from its losses and from what is known of its shape."""
     shape = judge_shape(evidence)
-    plateau = _is_flat(losses) if explicit else course.settled
+    plateau = _is_flat(losses) if explicit else settled
     attrs = {"plateau": bool(plateau), **shape.attrs}
     if plateau:
         return Health(attrs, shape.notes)
@@ -174,6 +175,61 @@ def judge_shape(evidence: Evidence) -> Health:
         note = Note(FitWarning, text, "guide-shape")
         return Health(attrs | {"verdict": "bad: guide-shape"}, (note,))
     return Health(attrs)
+
+
+def told_weights(log_weights: np.ndarray | None) -> np.ndarray | None:
+    """Weights that say something of what is computed from their draws: they can be, and differ."""
+    if log_weights is None or len(log_weights) < LEAST_WEIGHTS:
+        return None
+    logs = np.asarray(log_weights, np.float64)
+    return logs if np.all(np.isfinite(logs)) and float(np.std(logs)) > MAX_WEIGHT_SD else None
+
+
+def judge_effect(log_weights: np.ndarray, values: np.ndarray) -> Health:
+    """Health of numbers computed from draws, (draw, number), by what weights of these make of them.
+
+    A number may be a sum of many latents, each of them hardly wrong. Its own Pareto-k, of (value -
+    mean) times weight, is never below that of the weights (Vehtari et al. 2024): it says whether
+    weights can judge it, and what they change is the judgement.
+    """
+    draws = np.asarray(values, np.float64)[: len(log_weights)]
+    some = np.linspace(0, draws.shape[1] - 1, min(draws.shape[1], 64)).astype(int)
+    draws = draws[:, some]
+    draws = draws[:, np.all(np.isfinite(draws), axis=0) & (np.ptp(draws, axis=0) > 0.0)]
+    if not draws.shape[1]:
+        return Health()
+    names = ["effect"] * draws.shape[1]
+    moved = _moved(Evidence(log_weights=log_weights, values=draws, numbers=names))
+    if moved is None:
+        return Health()
+    k_hat, limit = _own_k(log_weights, draws), k_limit(len(log_weights))
+    attrs = {
+        "effect_k_hat": k_hat,
+        "effect_sd_ratio": float(moved.ratio),
+        "effect_mean_shift": float(moved.shift),
+    }
+    is_weighed = k_hat <= limit
+    if moved.excess(noise=is_weighed) <= 1.0:
+        return Health(attrs)
+    text = f"The guide is not right for this effect (Pareto-k {k_hat:.2f}). {moved.words}"
+    cure = "Take reweighted(), or fit" if is_weighed else "Fit"
+    note = Note(FitWarning, f"{text}{cure} with inference='nuts'.", "guide-shape")
+    return Health(attrs | {"effect_fault": "guide-shape"}, (note,))
+
+
+def _own_k(log_weights: np.ndarray, values: np.ndarray) -> float:
+    """Largest Pareto-k of weights, and of (value - mean) times weight in both tails."""
+    weights = np.exp(log_weights - log_weights.max())
+    products = weights[:, None] * (values - weights @ values / weights.sum())
+    found = [pareto_k(log_weights)]
+    for column in products.T:
+        try:
+            with np.errstate(divide="ignore", invalid="ignore"):  # of a sum that nobody asks for
+                told = _array_stats().pareto_khat(column, chain_axis=None, draw_axis=-1, r_eff=1.0)
+        except ValueError:  # the largest are all the same: there is no tail
+            continue
+        found.append(float(told))
+    return float(np.nanmax(found))
 
 
 def _section_fault(evidence: Evidence) -> str:

@@ -90,7 +90,7 @@ def _some_draws(whole: Fit, count: int) -> Fit:
         name: np.asarray(values).reshape(1, chains * draws, *np.shape(values)[2:])[:, places]
         for name, values in whole.draws.items()
     }
-    return replace(whole, draws=taken, stats={})
+    return whole.with_draws(taken)
 
 
 def _framed(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from aimz.choices import check_switches
 from aimz.data import Value, numbers_of
 from aimz.effects import (
@@ -20,6 +22,7 @@ from aimz.effects import (
     scenarios_of,
 )
 from aimz.errors import InputError, Note
+from aimz.inference import Fit
 from aimz.kernel import read_signature
 from aimz.libraries import xr
 from aimz.model.predicting import Planned, labelled, planned
@@ -102,7 +105,20 @@ def answered(
             seen,
             bar.update,
         )
+    if request.fit.log_weights is not None:
+        effect, doubts = _judged(request.fit, effect)
+        notes = (*notes, *doubts)
     return replace(effect, behind=behind), (*lost, *notes)
+
+
+def _judged(fit: Fit, effect: Effect) -> tuple[Effect, tuple[Note, ...]]:
+    """An effect that also says what the weights of the fit's draws make of it."""
+    values = np.asarray(effect)  # (chain, draw, ...)
+    judged = fit.judged(values.reshape(values.shape[0] * values.shape[1], -1))
+    doubts = () if effect.fault else judged.notes  # of the whole fit it was said when it was made
+    diagnostics = {**effect.diagnostics, **judged.attrs}
+    draws = effect.draws.assign_attrs(judged.attrs)
+    return replace(effect, draws=draws, diagnostics=diagnostics), doubts
 
 
 def arguments_of(

@@ -135,7 +135,7 @@ def step(
     key = setup.key(rng_key, Use.STEP, steps)
     state, loss = engine.step(key, problem, before.fit.state if before else None)
     moved = replace(before.fit, state=state) if before else Fit(draws={}, state=state)
-    fitted = fitted_on(problem, arguments, replace(moved, draws={}, attrs={}), steps + 1)
+    fitted = fitted_on(problem, arguments, moved.with_draws({}, attrs={}), steps + 1)
     return fitted, float(loss)
 
 

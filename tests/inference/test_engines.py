@@ -1,6 +1,7 @@
 """Engines by name, by object and by settings; what NumPyro's users expect of them; Ctrl-C."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -229,3 +230,15 @@ def test_a_bar_says_that_it_compiles_and_is_gone_at_the_end(shown, capfd):
     assert ("fit: compiling" in before) == shown
     assert ("fit: " in after and "compiling" not in after) == shown
     assert after.endswith("\r") == shown
+
+
+def test_the_time_that_chains_will_take_is_told_by_what_moves_and_not_by_what_compiles(capfd):
+    with Bar("chains", 1000, shown=True) as bar:
+        time.sleep(0.6)  # programs are compiled in the first call
+        bar.advance(1)
+        time.sleep(0.2)
+        bar.advance(100)
+        told = bar.bar.format_dict
+    left = (told["total"] - told["n"]) / ((told["n"] - told["initial"]) / told["elapsed"])
+    assert left == pytest.approx(1.8, rel=0.4)  # 900 steps, of 2 thousandths of a second
+    assert re.search(r"chains: .*101/1000 \[00:00<00:0[1-3]", capfd.readouterr().err)

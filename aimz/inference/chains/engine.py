@@ -6,7 +6,6 @@ user's `MCMC` object. In both cases the user's object is read and never changed.
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -136,7 +135,7 @@ class MCMCEngine:
         plan = _as_many_as(self._plan(Settings(num_samples=num_samples)), record)
         key = as_key(rng_key)
         draws, stats, after = self._run(key, problem, plan, record.params, record, progress=False)
-        return replace(fit, draws=draws, stats=_with_depths(stats, self._depth()), state=after)
+        return fit.with_draws(draws, stats=_with_depths(stats, self._depth()), state=after)
 
     def fitted_object(self, fit: Fit, problem: Problem | None) -> MCMC:
         """A NumPyro `MCMC` object that holds the draws of a fit, as if it had run."""

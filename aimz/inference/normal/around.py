@@ -38,11 +38,13 @@ def around_normal(
     loc: jax.Array,
     scale: jax.Array,
     wanted: Look,
+    kept: jax.Array,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Log p - log q at draws of a normal, log p on lines through it; and the latents of the lines.
 
-    The draws come along as points. Called inside a trace. One density serves both: a kernel of many
-    sites is compiled once.
+    The draws come along as points. `kept` are the draws of the fit, (draw, latent): of the first
+    of them the weights are `own_weights`. Called inside a trace. One density serves all: a kernel
+    of many sites is compiled once.
     """
     count = min(loc.size, wanted.lines)
     lines = np.linspace(0, loc.size - 1, count).astype(np.int32)
@@ -54,12 +56,15 @@ def around_normal(
     noise = _origins(keys[1], lines, wanted.origins // count, loc.size)
     origins = loc + (noise @ scale.T if scale.ndim > 1 else noise * scale)
     on_lines = origins[:, :, None] + places[:, None] * ways[:, None, None]
-    points = jnp.concatenate([draws, on_lines.reshape(-1, loc.size)])
+    kept = kept[: wanted.draws]
+    points = jnp.concatenate([draws, on_lines.reshape(-1, loc.size), kept])
     logs = jax.lax.map(log_density, points, batch_size=wanted.at_once)
+    of_lines = len(logs) - len(kept)
     seen = {
         "log_weights": logs[: wanted.draws] - normal.log_prob(draws),
         "points": draws,
-        "sections": logs[wanted.draws :].reshape(on_lines.shape[:-1]),
+        "sections": logs[wanted.draws : of_lines].reshape(on_lines.shape[:-1]),
+        "own_weights": logs[of_lines:] - normal.log_prob(kept),
     }
     return seen, lines
 

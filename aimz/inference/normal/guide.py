@@ -181,6 +181,15 @@ class WhitenedNormal(AutoContinuous):  # type: ignore[misc]  # NumPyro's guides 
         draws: dict[str, Any] = jax.vmap(one)(keys)
         return draws
 
+    def points_at(self, keys: jax.Array, params: dict[str, Any]) -> Any:
+        """The unconstrained vectors of the draws that `sample_at` gives for these keys."""
+
+        def one(key: jax.Array) -> Any:
+            with handlers.block():
+                return handlers.substitute(handlers.seed(self._sample_latent, key), params)()
+
+        return jax.vmap(one)(keys)
+
 
 def _inner(log_scale: jax.Array) -> jax.Array:
     """The lower triangular matrix that a guide's scale is, relative to its start's."""

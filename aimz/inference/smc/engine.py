@@ -5,7 +5,7 @@ Particles start as draws of the prior, and the likelihood is let in by degrees (
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -120,7 +120,7 @@ class SMC:
         run = _run_of(self, problem, fit.state["params"])
         key = jax.random.fold_in(as_key(rng_key), fit.state["rounds"])
         draws, state = run.proceeded(key, fit.state, num_samples)
-        return replace(fit, draws=draws, stats={}, state=state)
+        return fit.with_draws(draws, state=state)
 
 
 def _run_of(settings: SMC, problem: Problem, params: dict[str, Any]) -> Any:

@@ -138,7 +138,7 @@ class Gibbs:
         key = jax.random.fold_in(as_key(rng_key), fit.state["rounds"])
         walk = _walk_of(replace(self, chains=fit.attrs["chains"]), problem, fit.state["params"])
         draws, _, state = walk.walked(key, fit.state, num_samples)
-        return replace(fit, draws=draws, stats={}, state=state)
+        return fit.with_draws(draws, state=state)
 
     def _nuts(self, problem: Problem) -> MCMCEngine:
         """NumPyro's own Gibbs: NUTS for the continuous sites, exact draws of the discrete ones."""

@@ -9,6 +9,7 @@ import importlib.util
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -115,7 +116,7 @@ class SVIEngine:
         looked = finished.keys() & {"log_weights", "sections", "values", "sites", "numbers"}
         evidence = health.Evidence(**{name: finished[name] for name in looked}, absent=absent)
         explicit = plan.steps is not None
-        judged = health.judge_svi(losses, evidence, explicit=explicit, course=course)
+        judged = health.judge_svi(losses, evidence, explicit=explicit, settled=course.settled)
         judged = _with_modes(_with_points(judged, finished["draws"]), record)
         bad = (interrupted_note(record.steps),) if course.interrupted else judged.notes
         attrs = {
@@ -125,10 +126,9 @@ class SVIEngine:
             "interrupted": course.interrupted,
             "notes": _account(plan, absent),
         }
-        notes = (*plan.notes, *bad)
-        return Fit(
-            finished["draws"], {}, {"loss": losses}, attrs, record, finished["params"], notes
-        )
+        fit = Fit(finished["draws"], {}, {"loss": losses}, attrs, record, finished["params"])
+        weights = health.told_weights(finished.get("own_weights"))
+        return replace(fit, notes=(*plan.notes, *bad), log_weights=weights)
 
     def draw(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Draws:
         """More draws from the fitted guide; see `Engine`."""
@@ -391,7 +391,7 @@ def _finish(
             finished["draws"] = {name: values[name] for name in latents if name in values}
         if weigh:
             look = look_around if task.given is None else log_weights
-            finished |= look(look_keys, problem, svi, params, kwargs, weights)
+            finished |= look(look_keys, draw_key, problem, svi, params, kwargs, weights)
         return finished
 
     fixed = (record.setup_key, record.start)
@@ -405,7 +405,7 @@ def _finish(
     finished: dict[str, Any] = dict(program(*arguments))
     check_draws(latents, finished["draws"], SVIEngine.name)
     finished["draws"] = {name: np.asarray(value)[None] for name, value in finished["draws"].items()}
-    for name in finished.keys() & {"log_weights", "sections", "values"}:
+    for name in finished.keys() & {"log_weights", "sections", "values", "own_weights"}:
         finished[name] = np.asarray(finished[name])
     if "values" in finished:
         finished["numbers"] = numbers_of({n: v.shape[2:] for n, v in finished["draws"].items()})

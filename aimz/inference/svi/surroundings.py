@@ -32,6 +32,7 @@ __all__ = ["log_weights", "look_around", "weighed_draws"]
 
 def log_weights(
     keys: Sequence[jax.Array],
+    draw_keys: jax.Array,
     problem: Problem,
     svi: SVI,
     params: dict[str, Any],
@@ -39,6 +40,7 @@ def log_weights(
     weights: Array | None,
 ) -> dict[str, Any]:
     """Log p - log q at draws of a user's guide, and these; called inside a trace."""
+    del draw_keys  # the draws of a user's guide are NumPyro's, who keeps their vectors
     count = _look(problem).draws
     logs, values = _of_users(keys[0], count, problem, svi, params, kwargs, weights)
     return {"log_weights": logs, "values": numbers_at(values)}
@@ -92,6 +94,7 @@ def _of_users(
 
 def look_around(
     keys: Sequence[jax.Array],
+    draw_keys: jax.Array,
     problem: Problem,
     svi: SVI,
     params: dict[str, Any],
@@ -100,13 +103,15 @@ def look_around(
 ) -> dict[str, Any]:
     """Log p - log q at draws of the default guide, and log p on lines through it with their sites.
 
-    The draws come along, on the scales of their sites. Called inside a trace.
+    The draws come along, on the scales of their sites, and the weights of those that `draw_keys`
+    give as `own_weights`. Called inside a trace.
     """
     guide = svi.guide
     loc, scale = _affine(guide, params)
     density_at, values_at = _views(problem, svi, params, kwargs, weights)
     normal = guide.normal(loc, scale)
-    seen, lines = around_normal(keys, density_at, normal, loc, scale, _look(problem))
+    kept = guide.points_at(draw_keys, params)
+    seen, lines = around_normal(keys, density_at, normal, loc, scale, _look(problem), kept)
     values = numbers_at(jax.vmap(values_at)(seen.pop("points")))
     numbers = [np.full(np.size(v), n) for n, v in enumerate(guide._init_locs.values())]
     return {**seen, "values": values, "sites": jnp.asarray(np.concatenate(numbers)[lines])}

@@ -20,7 +20,6 @@ from aimz.inference.settings import check_count
 from aimz.inference.vector.normal_fit import (
     RIVAL,
     NormalFit,
-    draws_of,
     judged_normal,
     modes_note,
     root_of,
@@ -105,15 +104,18 @@ class DADVI(NormalFit):
         posterior = begun(self.name, problem, key, state)
         found = _Search(posterior, jax.random.fold_in(key, 1), state).run(self.draws)
         root = root_of(found.covariance, "the posterior")
-        judged, _ = judged_normal(posterior, jax.random.fold_in(key, 2), found.loc, root)
+        keys = [jax.random.fold_in(key, use) for use in (2, 3)]
+        count = settings.num_samples or _SAMPLES
+        judged = judged_normal(posterior, keys, found.loc, root, count)
+        check_draws(problem.spec.latents, judged.draws, self.name)
         attrs = {
             "engine": self.name,
             "fixed_draws": found.draws,
             "error_of_means": found.error,
             "notes": [],
-            **judged.attrs,
+            **judged.report.attrs,
         }
-        notes = [*param_notes(posterior.params), *judged.notes]
+        notes = [*param_notes(posterior.params), *judged.report.notes]
         if found.error > _LARGE_ERROR:
             worst = posterior.names[found.worst]
             notes.append(_rough(found, worst))
@@ -122,10 +124,9 @@ class DADVI(NormalFit):
             notes.append(modes_note(found.rival))
             attrs["verdict"] = "bad: modes"
         kept = {"loc": found.loc, "root": root, "params": posterior.params}
-        count = settings.num_samples or _SAMPLES
-        draws = draws_of(posterior, jax.random.fold_in(key, 3), found.loc, root, count)
-        check_draws(problem.spec.latents, draws, self.name)
-        return Fit(draws, {}, {}, attrs, kept, posterior.params, tuple(notes))
+        return Fit(
+            judged.draws, {}, {}, attrs, kept, posterior.params, tuple(notes), judged.kept_weights
+        )
 
 
 class _Found(NamedTuple):

@@ -15,7 +15,6 @@ from aimz.inference.settings import check_count
 from aimz.inference.vector.normal_fit import (
     RIVAL,
     NormalFit,
-    draws_of,
     judged_normal,
     modes_note,
     root_of,
@@ -101,22 +100,24 @@ class Laplace(NormalFit):
         if covariance is None or not best.distance < ARRIVED:
             raise no_mode(best, posterior.names, "the mode")
         root = root_of(covariance, "the posterior")
-        judged, log_weights = judged_normal(posterior, jax.random.fold_in(key, 2), best.point, root)
+        keys = [jax.random.fold_in(key, use) for use in (2, 3)]
+        count = settings.num_samples or _SAMPLES
+        judged = judged_normal(posterior, keys, best.point, root, count)
+        check_draws(problem.spec.latents, judged.draws, self.name)
         attrs = {
             "engine": self.name,
-            **_evidence(problem, best, log_weights),
-            **judged.attrs,
+            **_evidence(problem, best, judged.log_weights),
+            **judged.report.attrs,
         }
-        notes = [*param_notes(posterior.params), *judged.notes]
+        notes = [*param_notes(posterior.params), *judged.report.notes]
         rival = rival_of(best, found, _log_evidence)
         if rival > RIVAL:
             notes.append(modes_note(rival))
             attrs["verdict"] = "bad: modes"
         state = {"loc": best.point, "root": root, "params": posterior.params}
-        count = settings.num_samples or _SAMPLES
-        draws = draws_of(posterior, jax.random.fold_in(key, 3), best.point, root, count)
-        check_draws(problem.spec.latents, draws, self.name)
-        return Fit(draws, {}, {}, attrs, state, posterior.params, tuple(notes))
+        return Fit(
+            judged.draws, {}, {}, attrs, state, posterior.params, tuple(notes), judged.kept_weights
+        )
 
 
 def _minima(

@@ -111,7 +111,7 @@ class MCLMC:
         key = as_key(rng_key)
         posterior = VectorPosterior(self.name, problem, key, fit.state["params"])
         moved = self._moved(posterior, jax.random.fold_in(key, 3), fit.state, num_samples)
-        return replace(fit, draws=moved.draws, stats=moved.stats, state=moved.state)
+        return fit.with_draws(moved.draws, stats=moved.stats, state=moved.state)
 
     def _moved(
         self, posterior: VectorPosterior, key: jax.Array, state: dict[str, Any], count: int

@@ -116,7 +116,7 @@ class NestedSampling:
         key = as_key(rng_key)
         posterior = VectorPosterior(self.name, problem, key, fit.state["params"])
         moved = self._drawn(posterior, jax.random.fold_in(key, 3), fit.state, num_samples)
-        return replace(fit, draws=moved.draws, stats={}, state=moved.state)
+        return fit.with_draws(moved.draws, state=moved.state)
 
     def _moves(self, posterior: VectorPosterior) -> int:
         return self.moves or max(_LEAST_MOVES, _MOVES * len(posterior.names))

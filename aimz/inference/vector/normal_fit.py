@@ -1,7 +1,7 @@
 """What Laplace and DADVI share: a normal over the vector, its draws, its health."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ from aimz.programs import as_key
 
 __all__ = [
     "RIVAL",
+    "Judged",
     "NormalFit",
-    "draws_of",
     "judged_normal",
     "modes_note",
     "root_of",
@@ -52,7 +52,7 @@ class NormalFit:
         """More draws of the normal; see `Engine`."""
         key, state = jax.random.fold_in(as_key(rng_key), 4), fit.state
         posterior = VectorPosterior(self.name, problem, key, state["params"])
-        return draws_of(posterior, key, state["loc"], state["root"], num_samples)
+        return _draws_of(posterior, key, state["loc"], state["root"], num_samples)
 
     def weighed(
         self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int
@@ -63,13 +63,18 @@ class NormalFit:
         return _weighed_draws(posterior, key, state["loc"], state["root"], num_samples)
 
 
-def draws_of(
+def _draws_of(
     posterior: VectorPosterior, key: jax.Array, loc: np.ndarray, root: np.ndarray, count: int
 ) -> Draws:
     """Draws of a normal, (1, draw, ...)."""
+    return posterior.draws(_points_of(key, loc, root, count)[None])
+
+
+def _points_of(key: jax.Array, loc: np.ndarray, root: np.ndarray, count: int) -> np.ndarray:
     with jax.enable_x64(True):
         noise = np.asarray(jax.random.normal(key, (count, len(loc)), float))
-    return posterior.draws((loc + noise @ root.T)[None])
+    points: np.ndarray = loc + noise @ root.T
+    return points
 
 
 def _weighed_draws(
@@ -87,28 +92,53 @@ def _densities(view: View, points: jax.Array) -> Any:
     return jax.lax.map(view.density, points, batch_size=20)
 
 
+class Judged(NamedTuple):
+    """Health of a normal, log p - log q at draws that it was judged by, and draws that are kept.
+
+    `kept_weights` are of the first of these, where they say something.
+    """
+
+    report: health.Health
+    log_weights: np.ndarray
+    draws: Draws
+    kept_weights: np.ndarray | None
+
+
 def judged_normal(
-    posterior: VectorPosterior, key: jax.Array, loc: np.ndarray, root: np.ndarray
-) -> tuple[health.Health, np.ndarray]:
-    """How well a normal has the posterior's shape, and log p - log q at some of its draws."""
+    posterior: VectorPosterior,
+    keys: Sequence[jax.Array],
+    loc: np.ndarray,
+    root: np.ndarray,
+    count: int,
+) -> Judged:
+    """How well a normal has the shape, by draws of the first key; and draws of the second."""
     rows = posterior.problem.inputs.rows
     wanted = CLOSE if rows <= health.WEIGH_ROWS else GLANCE
     with jax.enable_x64(True):
-        keys = jax.random.split(key, 2)
-    seen = posterior.call(_looked, keys, loc, root, wanted=wanted)
+        look_keys = jax.random.split(keys[0], 2)
+    points = _points_of(keys[1], loc, root, count)
+    seen = posterior.call(_looked, look_keys, loc, root, points[: wanted.draws], wanted=wanted)
+    weights = health.told_weights(seen.pop("own_weights"))
     lines = seen.pop("lines")
     names = [posterior.names[line] for line in lines]
     values = seen.pop("values")
     numbers = numbers_of({name: value.shape[1:] for name, value in values.items()})
     drawn: dict[str, Any] = {"values": np.asarray(numbers_at(values)), "numbers": numbers}
-    return health.judge_shape(health.Evidence(sites=names, **seen, **drawn)), seen["log_weights"]
+    judged = health.judge_shape(health.Evidence(sites=names, **seen, **drawn))
+    return Judged(judged, seen["log_weights"], posterior.draws(points[None]), weights)
 
 
 def _looked(
-    view: View, keys: jax.Array, loc: jax.Array, root: jax.Array, *, wanted: Look
+    view: View,
+    keys: jax.Array,
+    loc: jax.Array,
+    root: jax.Array,
+    kept: jax.Array,
+    *,
+    wanted: Look,
 ) -> dict[str, Any]:
     normal = dist.MultivariateNormal(loc, scale_tril=root, validate_args=False)
-    seen, lines = around_normal((keys[0], keys[1]), view.density, normal, loc, root, wanted)
+    seen, lines = around_normal((keys[0], keys[1]), view.density, normal, loc, root, wanted, kept)
     values = values_at(view, seen.pop("points"))
     return {**seen, "values": values, "lines": jnp.asarray(lines)}
 
