@@ -140,6 +140,6 @@ def is_installed(module: str) -> bool:
 
 def faces() -> list[ModuleType]:
     """Modules that kernels, and the distributions in them, are written with."""
-    names = [n for n in sys.modules if f"{n}.".startswith("numpyro.distributions.")]
+    names = [n for n in tuple(sys.modules) if f"{n}.".startswith("numpyro.distributions.")]
     loaded = (sys.modules.get(name) for name in sorted({*_FACES, *names}))
     return [module for module in loaded if isinstance(module, ModuleType)]

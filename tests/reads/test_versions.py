@@ -10,6 +10,7 @@ import os
 import random
 import sys
 import textwrap
+import threading
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from numpyro import handlers
 
 from aimz import programs
 from aimz.programs import Cache, one_look, trace, unversioned, version_of
+from aimz.reads.libraries import faces
 
 
 class Options(NamedTuple):
@@ -369,6 +371,28 @@ def test_what_is_put_in_the_place_of_a_library_s_own_is_seen(name, monkeypatch):
     assert before is not None, unversioned(of_library)
     monkeypatch.setattr(holder, attribute, value)
     assert version_of(of_library) != before
+
+
+def test_modules_that_another_thread_loads_do_no_harm():
+    stop, before = threading.Event(), sys.getswitchinterval()
+
+    def load():
+        while not stop.is_set():
+            names = [f"loaded_beside_{n}" for n in range(20)]
+            sys.modules.update({name: types.ModuleType(name) for name in names})
+            for name in names:
+                del sys.modules[name]
+
+    thread = threading.Thread(target=load)
+    sys.setswitchinterval(1e-5)
+    thread.start()
+    try:
+        found = [len(faces()) for _ in range(100)]
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(before)
+    assert len(set(found)) == 1
 
 
 def test_what_a_replacement_in_a_library_reads_is_seen(monkeypatch):

@@ -39,9 +39,11 @@ ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = dict.fromkeys(range(4), 0)
 
 
-@pytest.fixture(scope="module")
-def server():
-    with s3_server() as address:
+@pytest.fixture(
+    scope="module", params=["moto", pytest.param("localbucket", marks=pytest.mark.slow)]
+)
+def server(request):
+    with s3_server(request.param) as address:
         yield address
 
 

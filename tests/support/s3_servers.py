@@ -1,8 +1,12 @@
-"""An S3 server on loopback, and a door before it that fails when it is told to."""
+"""S3 servers on loopback, and a door before it that fails when it is told to."""
 
 import contextlib
 import http.client
 import os
+import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,23 +24,59 @@ BUCKET = "results"
 
 
 @contextlib.contextmanager
-def s3_server() -> Iterator[str]:
+def s3_server(kind: str = "moto") -> Iterator[str]:
     """A server with one bucket; gives its address."""
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+    with _SERVERS[kind]() as place:
+        connection = http.client.HTTPConnection(place, timeout=30)
+        signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/x"}
+        connection.request("PUT", f"/{BUCKET}", headers=signed)
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.read()
+        answer.read()
+        connection.close()
+        yield f"http://{place}"
+
+
+@contextlib.contextmanager
+def _moto() -> Iterator[str]:
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     try:
-        host, port = server.get_host_and_port()
-        connection = http.client.HTTPConnection(host, port, timeout=30)
-        signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/x"}
-        connection.request("PUT", f"/{BUCKET}", headers=signed)
-        connection.getresponse().read()
-        connection.close()
-        yield f"http://{host}:{port}"
+        yield ":".join(map(str, server.get_host_and_port()))
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def _localbucket() -> Iterator[str]:
+    """Buckets are folders, which another process serves."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as root:
+        command = [sys.executable, "-m", "localbucket", root, "--port", str(port)]
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
+        try:
+            _wait_for(port)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    msg = f"nobody listens at port {port}"
+    raise TimeoutError(msg)
+
+
+_SERVERS = {"moto": _moto, "localbucket": _localbucket}
 
 
 def storage_at(address: str, prefix: str = "", retries: int = 4) -> S3Store:
@@ -49,6 +89,7 @@ def storage_at(address: str, prefix: str = "", retries: int = 4) -> S3Store:
         secret_access_key=SECRET,
         region="us-east-1",
         client_options={"allow_http": True, "timeout": "20s"},
+        disable_bulk_delete=True,  # localbucket knows none
         retry_config={
             "max_retries": retries,
             "retry_timeout": timedelta(seconds=60),
@@ -100,6 +141,7 @@ class Door:
                 connection.request(self.command, self.path, body, dict(self.headers))
                 answer = connection.getresponse()
                 content = answer.read()
+                connection.close()
                 if what == "lost":
                     self.close_connection = True
                     return
@@ -109,7 +151,6 @@ class Door:
                         self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(content)
-                connection.close()
 
             do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = answer
 
