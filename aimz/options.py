@@ -7,10 +7,14 @@ import os
 import time
 from typing import Any, Self
 
-__all__ = ["progress_bar", "set_options", "wants_cluster", "wants_progress"]
+from aimz.choices import check_switches
+from aimz.errors import InputError
+
+__all__ = ["chosen_client", "progress_bar", "set_options", "wants_cluster", "wants_progress"]
 
 
 _PROGRESS, _CLUSTER = "AIMZ_PROGRESS", "AIMZ_CLUSTER"
+_CLIENT: list[Any] = [None]  # of the cluster that was chosen; no other process can have it
 
 
 class set_options:  # noqa: N801  # read as a function, and used in `with` as one
@@ -21,9 +25,15 @@ class set_options:  # noqa: N801  # read as a function, and used in `with` as on
     progress : bool, optional
         False shows no progress bar anywhere, whatever a call asks for; worker processes that start
         later follow. True, the default, lets each call decide.
-    cluster : bool, optional
+    cluster : bool or distributed.Client, optional
         False computes in this process although a `distributed.Client` is active. True, the default,
-        sends work to the cluster of an active client.
+        sends work to the cluster of an active client. A client sends it to that client's cluster,
+        whichever is active.
+
+    Raises
+    ------
+    InputError
+        `option-unknown`: an option is neither true nor false, nor a client that waits.
 
     Examples
     --------
@@ -32,8 +42,16 @@ class set_options:  # noqa: N801  # read as a function, and used in `with` as on
     ...     pass  # a grid search, say
     """
 
-    def __init__(self, *, progress: bool | None = None, cluster: bool | None = None) -> None:
+    def __init__(self, *, progress: bool | None = None, cluster: Any = None) -> None:
+        client = cluster if type(cluster).__module__.startswith("distributed.") else None
+        check_switches(progress=progress, cluster=cluster if client is None else True)
+        if client is not None and client.asynchronous:
+            msg = "The client of cluster= is asynchronous. Pass one made with asynchronous=False."
+            raise InputError(msg, code="option-unknown")
         self._before = {name: os.environ.get(name) for name in (_PROGRESS, _CLUSTER)}
+        self._client_before = _CLIENT[0]
+        if cluster is not None:
+            _CLIENT[0] = client
         for name, value in ((_PROGRESS, progress), (_CLUSTER, cluster)):
             if value is not None:
                 os.environ[name] = "1" if value else "0"
@@ -42,6 +60,7 @@ class set_options:  # noqa: N801  # read as a function, and used in `with` as on
         return self
 
     def __exit__(self, *_: object) -> None:
+        _CLIENT[0] = self._client_before
         for name, value in self._before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -83,6 +102,11 @@ def _name_when_it_moves(bar: Any, name: str) -> None:
 def wants_progress(*, asked: bool) -> bool:
     """Whether a bar is to be shown: the call asks for it and the process allows it."""
     return asked and os.environ.get(_PROGRESS) != "0"
+
+
+def chosen_client() -> Any:
+    """The client that was chosen for the process, if one was."""
+    return _CLIENT[0]
 
 
 def wants_cluster() -> bool:

@@ -29,7 +29,7 @@ from aimz.errors import InputError, ProcessError
 from aimz.execution.plan import Plan
 from aimz.execution.threads import devices_in_use
 from aimz.libraries import cloudpickle, distributed
-from aimz.options import wants_cluster
+from aimz.options import chosen_client, wants_cluster
 from aimz.store import Tile
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ type Compute = Callable[[RowTile, Tile, Any], Any]
 
 
 def active_client() -> Any:
-    """The client of a cluster that is active, where tasks may be sent from here; else None."""
+    """The client that was chosen, or is active, where tasks may be sent from here; else None."""
     if "distributed" not in sys.modules or not wants_cluster():
         return None
     try:
@@ -68,6 +68,8 @@ def active_client() -> Any:
         pass
     else:
         return None
+    if chosen_client() is not None:
+        return chosen_client()
     try:
         client: Any = distributed.default_client()  # type: ignore[no-untyped-call]  # it says none
     except ValueError:

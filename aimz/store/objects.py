@@ -57,7 +57,7 @@ def as_prefix(value: object, name: str) -> Prefix | None:
         raise InputError(msg, code="output-dir")
     address = value.rstrip("/")
     # Objects are deleted one at a time, and not every server knows how to delete many.
-    settings = {"disable_bulk_delete": True} if url.scheme in ("s3", "s3a") else None
+    settings: Any = {"disable_bulk_delete": True} if url.scheme in ("s3", "s3a") else None
     try:
         return Prefix(obstore.store.from_url(address, config=settings), address)
     except (obstore.exceptions.BaseError, ValueError) as error:

@@ -224,6 +224,28 @@ def test_a_store_on_disk_is_written_and_gone_on_with(client, tmp_path, monkeypat
     assert [path.name.endswith("predict") for path in tmp_path.iterdir()] == [True]
 
 
+def test_a_client_may_be_chosen_that_is_not_the_active_one(two_workers, sent, monkeypatch):
+    monkeypatch.setattr(cluster, "MOST_TILES", 2)
+    im = model_of(linear)
+    expected = here(lambda: predicted(im))
+    with Client(two_workers, set_as_default=False) as chosen:
+        assert_same(predicted(im), expected)
+        assert not sent
+        with aimz.set_options(cluster=chosen):
+            assert_same(predicted(im), expected)
+            assert sent
+            count = len(sent)
+            assert_same(here(lambda: predicted(im)), expected)
+        assert_same(predicted(im), expected)
+        assert len(sent) == count
+
+
+def test_a_cluster_that_is_none_is_refused():
+    with pytest.raises(InputError, match="cluster= is True or False") as caught:
+        aimz.set_options(cluster="tcp://scheduler:8786")
+    assert caught.value.code == "option-unknown"
+
+
 def test_a_fault_in_a_tile_is_the_error_of_one_machine(client, sent):
     def scaled(X, t, y=None):
         b = numpyro.sample("b", dist.Normal())

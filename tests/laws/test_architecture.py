@@ -19,7 +19,7 @@ PACKAGE = ROOT / "aimz"
 
 # Along the road of the data: a wing imports from those before it, through their faces only.
 WINGS = (
-    *("_version", "libraries", "errors", "options", "choices", "arrays"),  # the ground
+    *("_version", "libraries", "errors", "choices", "options", "arrays"),  # the ground
     *(
         "reads",
         "programs",
