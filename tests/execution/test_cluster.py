@@ -424,7 +424,8 @@ def test_every_answer_of_six_kernels_is_that_of_one_machine(client, kernel):
         found["prior"] = prior["prior_predictive"]["y"].to_numpy()
         for name in ("all", "weights", "groups", "expectation"):
             found[name] = effect_of(im, ASKED[name])["draws"]
-        return found
+        impact = im.impact(X, outcomes, t=T, intervention_time=ROWS // 4, progress=False)
+        return found | {"impact": impact.pointwise.to_numpy()}
 
     expected = here(ask)
     assert_same(ask(), expected)
