@@ -180,7 +180,15 @@ class _Impact(Portable, BaseEstimator):  # type: ignore[misc]  # no stubs
 
     def _rows(self, X: ArrayLike) -> Table:
         check_is_fitted(self)
-        return self._named(validate_data(self, X, dtype=np.float64, reset=False))
+        rows = self._named(validate_data(self, X, dtype=np.float64, reset=False))
+        own, fitted = _numbers_of(X), getattr(self, "_numbers", None)
+        if own is not None and fitted is not None and own != fitted:
+            msg = (
+                f"X has the columns {own!s:.60}, and the fit had {fitted!s:.60}. Pass them in the "
+                "order of the fit, X[columns], or without names, X.to_numpy()."
+            )
+            raise InputError(msg, code="columns-mismatch")
+        return rows
 
     def _named(self, X: np.ndarray) -> Table:
         """Rows with the names of their columns, where there are any."""
@@ -195,6 +203,7 @@ class _Impact(Portable, BaseEstimator):  # type: ignore[misc]  # no stubs
 class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-learn has no stubs
     """Regression with a posterior: scikit-learn's contract around an `ImpactModel`.
 
+    Rows and outcomes belong together by position, whatever their labels, as in scikit-learn.
     Without a kernel it is Bayesian linear regression with normal noise. In units of the standard
     deviations of columns and outcome, coefficients and the outcome at the mean row have the prior
     Normal(0, `prior_scale`), and the noise is half-normal with scale 1, at least 0.001. The
@@ -263,6 +272,7 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
             The estimator itself.
         """
         rows, outcomes = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        self._numbers = _numbers_of(X)
         outcomes = np.asarray(outcomes, np.float64)
         weights = _weights(sample_weight, rows)
         kernel = LinearKernel.on(rows, outcomes, weights, _scale(self.prior_scale))
@@ -393,6 +403,7 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
             The estimator itself.
         """
         rows, labels = validate_data(self, X, y, dtype=np.float64)
+        self._numbers = _numbers_of(X)
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         weights = _weights(sample_weight, rows)
@@ -709,6 +720,12 @@ def _frame_of(X: ArrayLike | pd.DataFrame) -> pd.DataFrame:
         msg = f"X has shape {rows.shape}. Pass a table of rows and columns."
         raise InputError(msg, code="shape")
     return pd.DataFrame(rows, columns=[f"x{number}" for number in range(rows.shape[1])])
+
+
+def _numbers_of(X: object) -> list[Any] | None:
+    """Names of columns that are no text, which scikit-learn does not compare; None of others."""
+    names = list(X.columns) if isinstance(X, pd.DataFrame) else []
+    return names if names and not all(isinstance(name, str) for name in names) else None
 
 
 def _finite(encoded: pd.DataFrame) -> pd.DataFrame:

@@ -956,12 +956,13 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         -47
         """
         density = self.log_likelihood(X, y, missing=missing, **_IN_MEMORY, **kwargs)
-        drawn = self.predict(X, rng_key=rng_key, **_IN_MEMORY, **kwargs)
+        setup, fitted = self._setup, self._trained(with_draws=True)
+        request = predicting.request_in_memory(setup, fitted, rng_key)
+        call = predicting.planned(setup, request, setup.arguments(self.predict, kwargs, X))
+        drawn, inputs = self._streamed(call), call.inputs
         groups = {str(name): group.to_dataset() for name, group in {**drawn, **density}.items()}
         attrs = {str(name): value for name, value in density.attrs.items()}
-        arguments = self._setup.arguments(self.predict, kwargs, X)
-        inputs = predicting.inputs_of(self._setup, self._trained(with_draws=True), arguments)
-        groups |= predicting.constants_of(self._setup, inputs, attrs)
+        groups |= predicting.constants_of(setup, inputs, attrs)
         if np.ndim(num_prior_samples) or num_prior_samples:
             own: dict[str, Any] = {"num_samples": num_prior_samples, "rng_key": rng_key}
             own["return_sites"] = predicting.prior_sites(inputs.spec)

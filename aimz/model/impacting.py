@@ -13,10 +13,11 @@ from aimz.data import Value, check_outcome, lined_up, row_fingerprint, values_of
 from aimz.effects import Impact
 from aimz.errors import InputError
 from aimz.inference import Fit
-from aimz.kernel import KernelSpec
+from aimz.kernel import Inputs, KernelSpec, SiteSpec
 from aimz.libraries import pd, xr
 from aimz.model.predicting import Planned, inputs_of
 from aimz.model.setup import Setup
+from aimz.outcomes import check_outcomes
 from aimz.prediction import Delivery, Fitted, carries_outcome
 from aimz.sampling import expectation_block, predict_block
 
@@ -24,7 +25,7 @@ __all__ = [
     "Halves",
     "Pass",
     "check_fitted_before",
-    "check_outcomes",
+    "check_missing",
     "donors_of",
     "halves_of",
     "impact_of",
@@ -96,7 +97,8 @@ def halves_of(
     ------
     InputError
         `post-unclear`: neither or both of `post` and `intervention_time`, or no rows on one side;
-        `time-unknown`: times that the rows do not have, or are not in order; and as in `predict`.
+        `time-unknown`: times that the rows do not have, or are not in order; `not-quantity`,
+        `outcome-support`; and as in `predict`.
     """
     primary, output = setup.names
     values = values_of({name: _as_array(value) for name, value in arguments.items()})
@@ -104,16 +106,42 @@ def halves_of(
         msg = f"An impact compares outcomes with predictions: '{output}' is None. Pass one per row."
         raise InputError(msg, code="outcome-missing")
     others = {name: value for name, value in values.items() if name != output}
-    given = inputs_of(setup, fitted or Fitted(Fit(draws={})), others)
+    fitted = fitted or Fitted(Fit(draws={}))
+    given = inputs_of(setup, fitted, others)
     rows = given.arguments.rows
     outcome = lined_up({output: values[output]}, values[primary].labels, rows, primary)[output]
     if np.ndim(outcome.array) == 0 or len(outcome.array) != rows:
         msg = f"'{output}' has shape {np.shape(outcome.array)}, but there are {rows} rows."
         raise InputError(f"{msg} Pass an outcome for each row.", code="rows-mismatch")
+    _check_quantity(given.spec[output])
+    array = np.asarray(outcome.array)
+    array = array.astype(np.float32) if array.dtype.kind == "f" else array
+    arrays, static = {**given.arguments.arrays, output: array}, dict(given.arguments.static)
+    possible = Inputs(arrays, static, rows, (primary, output), fitted.known.spread)
+    check_outcomes(setup.kernel, possible, is_fit=False)  # a fit sees those before only
     labels = values[primary].labels if values[primary].labels is not None else outcome.labels
     known = _rows_before(post, intervention_time, rows, labels)
     by_row = frozenset({primary, *given.spec.row_inputs})
     return Halves(others, outcome, known, labels, given.spec, by_row)
+
+
+def _check_quantity(site: SiteSpec) -> None:
+    """Refuse outcomes whose differences and sums are no effect.
+
+    Raises
+    ------
+    InputError
+        `not-quantity`.
+    """
+    if site.is_angle:
+        msg = f"'{site.name}' is an angle, which has no sum over time. Model its sine and cosine."
+        raise InputError(msg, code="not-quantity")
+    if site.categories > 2:
+        msg = (
+            f"'{site.name}' is a category without an order, whose codes have no difference. Model "
+            "whether it is the one of interest."
+        )
+        raise InputError(msg, code="not-quantity")
 
 
 def donors_of(halves: Halves, primary: str) -> Sequence[Hashable]:
@@ -135,7 +163,7 @@ def without_donor(halves: Halves, primary: str, at: int) -> tuple[Any, np.ndarra
     return pd.DataFrame(rest, index=halves.labels, columns=names), array[:, at]
 
 
-def check_outcomes(halves: Halves, missing: str, output: str) -> None:
+def check_missing(halves: Halves, missing: str, output: str) -> None:
     """Refuse outcomes that are missing where they may not be, before and after."""
     for part in (halves.series[: halves.known], halves.series[halves.known :]):
         check_outcome(part, missing, output)
@@ -225,8 +253,11 @@ def impact_of(
     Raises
     ------
     InputError
-        `no-mean`: of a series whose state is integrated out, so that a mean knows no path of it.
+        `no-mean`: of a series whose state is integrated out, so that a mean knows no path of it;
+        `cast-precision`: draws of 32 bits are too coarse beside such outcomes.
     """
+    if target == "prediction":
+        _ = halves.outcome.seen  # as draws are
     if target == "expectation" and halves.spec[site].is_series:
         msg = (
             f"The state behind '{site}' is integrated out, so that its mean leaves out where the "

@@ -92,7 +92,8 @@ class OverTime:
         ------
         InputError
             `post-unclear`, `time-unknown`, `fit-saw-after`: the model was fitted to rows after the
-            intervention; and as in `fit` and `predict`.
+            intervention; `not-quantity`: an angle, or a category without an order; and as in `fit`
+            and `predict`.
 
         See Also
         --------
@@ -119,7 +120,7 @@ class OverTime:
         check_choice(target, "target", ("prediction", "expectation"))
         arguments = self._setup.arguments(self.impact, named, X, y)
         halves = impacting.halves_of(self._setup, self._fitted, arguments, post, intervention_time)
-        impacting.check_outcomes(halves, missing, self.param_output)
+        impacting.check_missing(halves, missing, self.param_output)
         model = self
         if self._fitted is None:
             model = copy.copy(self)

@@ -14,7 +14,7 @@ from aimz.inference import Fit
 from aimz.kernel import KernelSpec
 from aimz.libraries import xr
 from aimz.model.account import attributes_of, groups_of
-from aimz.model.setup import Setup
+from aimz.model.setup import KeyLike, Setup
 from aimz.prediction import (
     Delivery,
     Fitted,
@@ -42,6 +42,7 @@ __all__ = [
     "planned",
     "prior_request",
     "prior_sites",
+    "request_in_memory",
 ]
 
 
@@ -124,16 +125,21 @@ def density_request(
     )
 
 
-def inputs_of(setup: Setup, fitted: Fitted, arguments: Mapping[str, Any]) -> Given:
-    """The inputs of a prediction as the kernel sees them."""
-    request = setup.request(
+def request_in_memory(setup: Setup, fitted: Fitted, rng_key: KeyLike | None = None) -> Request:
+    """A request for outcomes of rows, in memory and without a bar."""
+    return setup.request(
         fitted,
         program=predict_block,
         method="predict",
         group="posterior_predictive",
-        to=Delivery(store="memory"),
+        to=Delivery(store="memory", progress=False),
+        rng_key=rng_key,
     )
-    return gather(request, arguments)
+
+
+def inputs_of(setup: Setup, fitted: Fitted, arguments: Mapping[str, Any]) -> Given:
+    """The inputs of a prediction as the kernel sees them."""
+    return gather(request_in_memory(setup, fitted), arguments)
 
 
 def constants_of(setup: Setup, inputs: Given, attrs: dict[str, Any]) -> dict[str, xr.Dataset]:

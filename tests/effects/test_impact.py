@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import numpyro
@@ -386,3 +387,53 @@ def test_a_donor_is_a_column():
     with pytest.raises(InputError) as caught:
         impact.placebo_in_space(["control"])
     assert caught.value.code == "column-unknown"
+
+
+def of_family(law: Any) -> Any:
+    def kernel(X: Any, y: Any = None) -> None:
+        a = numpyro.sample("a", dist.Normal())
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", law(a + X[:, 0]), obs=y)
+
+    return kernel
+
+
+ANGLE = of_family(lambda mean: dist.VonMises(mean, 50.0))
+CATEGORY = of_family(lambda mean: dist.Categorical(logits=jnp.stack([mean, 0 * mean, -mean], -1)))
+COUNT = of_family(lambda mean: dist.Poisson(jnp.exp(mean)))
+YES_OR_NO = of_family(lambda mean: dist.Bernoulli(logits=mean))
+CODES = np.arange(ROWS) % 2
+NO_EFFECT: dict[str, tuple[Any, Any, str]] = {
+    "angle": (ANGLE, np.where(np.arange(ROWS) < KNOWN, -3.0, 3.0), "not-quantity"),
+    "category": (CATEGORY, CODES, "not-quantity"),
+    "negative count": (COUNT, np.where(np.arange(ROWS) == ROWS - 1, -1, 3), "outcome-support"),
+    "half a count": (COUNT, np.where(np.arange(ROWS) == ROWS - 1, 2.5, 3.0), "outcome-support"),
+    "two of one": (YES_OR_NO, np.where(np.arange(ROWS) == ROWS - 1, 2, CODES), "outcome-support"),
+    "blurred": (regression, 1e7 + Y.to_numpy(), "cast-precision"),
+}
+
+
+@pytest.mark.parametrize("target", ["prediction", "expectation"])
+@pytest.mark.parametrize("case", NO_EFFECT)
+def test_what_no_effect_can_be_taken_of_is_refused(case, target):
+    kernel, y, code = NO_EFFECT[case]
+    im = ImpactModel(kernel).set_posterior_sample({"a": np.full(50, 1e7 if code[0] == "c" else 0)})
+    if code == "cast-precision" and target == "expectation":  # it is computed in double precision
+        impact = im.impact(X, y, intervention_time=TIMES[KNOWN], target=target, **QUIET)
+        assert float(impact.average.mean()) == pytest.approx(7.0, abs=1e-6)
+        return
+    with pytest.raises(InputError) as caught:
+        im.impact(X, y, intervention_time=TIMES[KNOWN], target=target, **QUIET)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("kernel", "y"), [(YES_OR_NO, CODES), (YES_OR_NO, CODES > 0), (COUNT, CODES.astype(np.uint8))]
+)
+def test_codes_of_yes_and_no_and_counts_have_an_effect(kernel, y):
+    im = ImpactModel(kernel).set_posterior_sample({"a": np.zeros(50)})
+    asked: Any = {"intervention_time": TIMES[KNOWN], "target": "expectation", **QUIET}
+    control = X["control"].to_numpy()[KNOWN:]
+    mean = 1 / (1 + np.exp(-control)) if kernel is YES_OR_NO else np.exp(control)
+    want = (y[KNOWN:].astype(float) - mean).mean()
+    assert float(im.impact(X, y, **asked).average.mean()) == pytest.approx(want, abs=1e-5)

@@ -14,6 +14,7 @@ from numpyro.infer import MCMC, NUTS
 from scipy import stats
 
 from aimz import ImpactModel, InputError
+from aimz.model import predicting
 
 ROWS = 30
 
@@ -138,6 +139,20 @@ READERS: dict[str, Any] = {
     "ppc": lambda tree: az.plot_ppc_dist(tree, backend="none", num_samples=20),
     "forest": lambda tree: az.plot_forest(tree, backend="none"),
 }
+
+
+def test_one_tree_takes_two_looks_at_the_data(data, monkeypatch):
+    """With the outcomes for densities, without them for draws: no argument is read a third time."""
+    looks: list[str] = []
+    gather = predicting.gather
+
+    def looked(request: Any, arguments: Any) -> Any:
+        looks.append(request.method)
+        return gather(request, arguments)
+
+    monkeypatch.setattr(predicting, "gather", looked)
+    by_hand().to_datatree(*data)
+    assert looks == ["log_likelihood", "predict"]
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -194,6 +194,27 @@ def test_names_of_columns_reach_the_model_inside():
     np.testing.assert_array_equal(reordered["posterior_predictive"]["y"].shape, (1, 1000, 40))
 
 
+NOT_TEXT = [
+    (ImpactRegressor, [2, 0, 1]),
+    (ImpactRegressor, pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)])),
+    (ImpactClassifier, [10, 20, 30]),
+]
+
+
+@pytest.mark.parametrize(("kind", "columns"), NOT_TEXT, ids=["numbers", "pairs", "labels"])
+def test_columns_whose_names_are_no_text_keep_the_order_of_the_fit(kind, columns, regressor):
+    """scikit-learn compares names that are text, and takes all others by position."""
+    X, y = line()
+    frame = pd.DataFrame(X).set_axis(columns, axis=1)
+    estimator = kind(num_samples=20).fit(frame, (y > np.median(y)).astype(int))
+    np.testing.assert_array_equal(estimator.predict(frame), estimator.predict(X))
+    for other in (frame[frame.columns[::-1]], frame.set_axis([7, 8, 9], axis=1)):
+        with pytest.raises(InputError) as caught:
+            estimator.predict(other)
+        assert caught.value.code == "columns-mismatch"
+    assert regressor.predict(frame).shape == (40,)  # its fit had no names
+
+
 @pytest.mark.slow
 def test_seed_decides_the_draws():
     X, y = line()
