@@ -10,8 +10,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from jax.example_libraries.optimizers import exponential_decay
 from numpyro import handlers
-from numpyro.infer import Predictive
+from numpyro.infer import SVI, Predictive, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.util import log_density
 
 from aimz import ImpactModel
@@ -287,3 +289,27 @@ def test_many_rows_count_as_they_say_in_every_fit(way):
         draws = np.asarray(im.posterior["mean"])
         assert abs(draws.mean() - mean) < 0.25 * sd, name
         assert draws.std() == pytest.approx(sd, rel=0.15), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["one", "uneven"])
+@pytest.mark.parametrize("spread", [10.0, 0.01], ids=["wide", "narrow"])
+def test_an_svi_of_the_users_own_counts_weights_in_the_kernel(spread, weights):
+    """20,000 rows in batches of 2,000: the posterior is normal, and its moments are known."""
+
+    def kernel(X, w, y=None):
+        mean = numpyro.sample("mean", dist.Normal(0.0, spread))
+        with numpyro.plate("rows", X.shape[0]), handlers.scale(scale=w):
+            numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    rng = np.random.default_rng(0)
+    y = rng.normal(1.0, 1.0, 20_000)
+    w = np.ones(len(y)) if weights == "one" else rng.uniform(0.2, 1.8, len(y))
+    precision = 1 / spread**2 + w.sum()
+    adam = numpyro.optim.Adam(exponential_decay(0.02, 300, 0.5), b2=0.98)
+    own = SVI(kernel, AutoNormal(kernel), adam, Trace_ELBO(num_particles=4))
+    im = ImpactModel(kernel, rng_key=0, num_samples=4000, inference=own)
+    im.fit(np.ones((len(y), 1)), y, w=w, batch_size=2000, epochs=200, progress=False)
+    draws = np.asarray(im.posterior["mean"], float)
+    assert draws.std() == pytest.approx(precision**-0.5, rel=0.1)
+    assert draws.mean() == pytest.approx((w * y).sum() / precision, abs=0.3 * precision**-0.5)

@@ -184,6 +184,28 @@ def test_subjects_are_intervened_on_in_each_trial():
     np.testing.assert_allclose(values, np.broadcast_to(share, values.shape), atol=1e-5)
 
 
+def test_states_that_are_summed_out_go_on_as_they_are_told_to():
+    """The forward algorithm: after outcomes that are known, with a chance to stay that is set."""
+    kernel = next(s for s in SERIES if s.name == "hidden_markov").kernel
+    draws = {"means": np.broadcast_to([-1.0, 2.0], (4000, 2)), "stay": np.full(4000, 0.8)}
+    im = ImpactModel(kernel, rng_key=0).set_posterior_sample(draws)
+    known, options = np.array([1.5, 2.5, 1.0, 2.2]), {"return_sites": "y", "return_datatree": False}
+    for change, stay in (({}, 0.8), ({"stay": 0.98}, 0.98), ({"means": [3.0, -2.0]}, 0.8)):
+        means, weights = np.array(change.get("means", [-1.0, 2.0])), np.array([0.5, 0.5])
+        moves, want = np.array([[stay, 1 - stay], [1 - stay, stay]]), []
+        for place in range(ROWS):
+            weights = weights @ moves
+            want.append(weights @ means)
+            if place < len(known):
+                weights = weights * np.exp(-0.5 * (known[place] - means) ** 2)
+                weights = weights / weights.sum()
+        held: Any = {"condition": {"y": known}, "intervention": change, **options}
+        got: Any = im.predict_on_batch(np.zeros((ROWS, 1)), **held)
+        later = got["y"][:, len(known) :]
+        error = later.std(0) / np.sqrt(len(later))
+        assert np.abs((later.mean(0) - want[len(known) :]) / error).max() < 4.0
+
+
 def test_a_function_of_a_level_that_follows_from_itself_is_refused():
     im = ImpactModel(local_level).set_posterior_sample({"level": np.zeros((DRAWS, ROWS))})
     with pytest.raises(InputError, match="'level' is inside a scan and follows from its last step"):
