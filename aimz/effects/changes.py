@@ -31,6 +31,10 @@ __all__ = [
 
 # Whole numbers from this one on are rounded by 32 bits; a difference may lose this share by that.
 _EXACT, _LOST = 2.0**24, 1e-3
+# Below, the greatest difference of a column may lose this share by rounding. One that is a smaller
+# share of the numbers than the second is what arithmetic in 64 bits leaves of none.
+_BLURRED, _DUST = 1e-2, 1e-12
+_AT_ONCE = 2**16  # rows, so that memory stays flat
 
 
 @dataclass(frozen=True)
@@ -232,31 +236,48 @@ def check_resolved(splits: Mapping[Any, Split], natural: Natural) -> None:
 
 
 def _numbers(value: Any, name: str) -> np.ndarray | None:
-    """Numbers so large that 32 bits round them, in 64; None where they are not."""
+    """Numbers in columns; None where they are none."""
     if value is None or isinstance(value, str | dict):
         return None
     array = np.asarray(as_array(value, name))
-    if not array.ndim or not array.size or array.dtype.kind not in "iuf":
-        return None
-    is_large = max(float(array.max()), -float(array.min())) >= _EXACT
-    return array.astype(np.float64) if is_large else None
+    if not array.size or array.dtype.kind not in ("iuf" if array.ndim else "f"):
+        return None  # a single whole number may be meant to be one: `check_exact`
+    return array.reshape(len(array) if array.ndim else 1, -1)
 
 
 def _check_difference(name: str, first: np.ndarray | None, second: np.ndarray | None) -> None:
-    if first is None or second is None or first.shape != second.shape:
+    if first is None or second is None or first is second:
         return
-    exact = second - first
-    with np.errstate(over="ignore", invalid="ignore"):
-        seen = second.astype(np.float32).astype(np.float64) - first.astype(np.float32)
-        lost = np.abs(exact - seen) > _LOST * np.abs(exact)
-    if lost.any():
-        place = tuple(np.argwhere(lost)[0])
-        msg = (
-            f"Scenarios set '{name}' to {first[place]:.17g} and {second[place]:.17g}, a difference "
-            "that 32 bits round away. Subtract a constant, or set jax.config.update"
-            "('jax_enable_x64', True)."
-        )
-        raise InputError(msg, code="cast-precision")
+    if first.shape != second.shape and 1 not in (first.size, second.size):
+        return
+    first, second = np.broadcast_arrays(first, second)
+    changes, losses, sizes = np.zeros((3, first.shape[1]))
+    pairs = np.zeros((2, first.shape[1]))  # where most is lost
+    for start in range(0, len(first), _AT_ONCE):
+        at = slice(start, start + _AT_ONCE)
+        one, other = (values[at].astype(np.float64) for values in (first, second))
+        with np.errstate(over="ignore", invalid="ignore"):
+            change = np.abs(other - one)
+            seen = np.abs(other.astype(np.float32).astype(np.float64) - one.astype(np.float32))
+            size, loss = np.fmin(np.abs(one), np.abs(other)), np.abs(change - seen)
+            lost = np.argwhere((loss > _LOST * change) & (size >= _EXACT))
+        if len(lost):
+            raise _rounded_away(name, one[tuple(lost[0])], other[tuple(lost[0])])
+        most = np.nan_to_num(loss).argmax(axis=0), np.arange(loss.shape[1])
+        pairs = np.where(loss[most] > losses, [one[most], other[most]], pairs)
+        for whole, part in ((changes, change), (losses, loss), (sizes, size)):
+            np.fmax(whole, np.fmax.reduce(part, axis=0), out=whole)
+    lost = np.argwhere((losses > _BLURRED * changes) & (changes > _DUST * sizes))
+    if len(lost):
+        raise _rounded_away(name, *pairs[:, lost[0, 0]])
+
+
+def _rounded_away(name: str, one: float, other: float) -> InputError:
+    msg = (
+        f"Scenarios set '{name}' to {one:.17g} and {other:.17g}, a difference that 32 bits round "
+        "away. Subtract a constant, or set jax.config.update('jax_enable_x64', True)."
+    )
+    return InputError(msg, code="cast-precision")
 
 
 def column_of(value: Any, place: int) -> Any:

@@ -1,5 +1,6 @@
 """What scenarios are given: functions of narrow numbers, scalars, columns, frames in any order."""
 
+import warnings
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aimz import ImpactModel, InputError
+from aimz import ImpactModel, InputError, OutputWarning
 from aimz.data import check_exact
 from aimz.effects import changes_of
 from aimz.sampling import applied
@@ -346,6 +347,34 @@ def test_a_difference_that_32_bits_round_away_is_refused(dtype, model):
         effect(model, {"X": lambda X: X + 1}, rows=X + 2**24)
     found = effect(model, {"d": new + 2**24 - 1}, {"d": old})
     np.testing.assert_allclose(found, 2.0**24, rtol=1e-6)
+
+
+STEPS: dict[str, tuple[Any, float, float | None]] = {  # what is natural, a step, what comes of it
+    "at ten million": (np.full(4, 1e7, np.float32), 0.25, None),
+    "at ten million, of JAX": (jnp.full(4, 1e7), 0.25, None),
+    "at a million": (np.full(4, 10**6), 0.01, None),
+    "below the last digit": (np.full(4, 50.0), 1e-7, None),
+    "of one row among others": (np.array([1e7, 0, 0, 0]), np.array([0.25, 1, 1, 1]), None),
+    "of a row that hardly counts": (np.full(4, 50.0), np.array([1e-6, 1, 1, 1]), 0.75),
+    "of one number": (1e7, 0.25, None),
+    "of one number that 32 bits hold": (1e7, 2.0, 2.0),
+    "that 32 bits hold": (np.full(4, 1e7), 2.0, 2.0),
+    "of a derivative": (np.full(4, 50.0), 1e-3, 1e-3),
+    "that is rounding in 64 bits": (np.full(4, 5.1), 1e-15, 0.0),
+}
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_a_step_that_32_bits_do_not_see_is_refused(kind, model):
+    natural, step, expected = STEPS[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutputWarning)  # outside the data
+        if expected is None:
+            with pytest.raises(InputError, match="a difference that 32 bits round away"):
+                effect(model, {"d": lambda d: d + step}, d=natural)
+        else:
+            found = effect(model, {"d": lambda d: d + step}, d=natural)
+            assert float(found.mean()) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("how", ["intervention", "condition"])
