@@ -504,6 +504,7 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
 class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
     """An effect of a yes-or-no treatment that varies with the columns, by EconML's names.
 
+    Rows, outcomes and treatments belong together by position, whatever their labels.
     Columns of categories are encoded, each by a column of zeros and ones per category; the rest is
     the kernel `aimz.kernels.Flexible`, in the units of the data, with chances of treatment that are
     estimated from them.
