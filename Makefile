@@ -1,7 +1,7 @@
 # Every target sets itself up in .venv first; `make test` is what CI runs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart examples pictures test test-all check format docs site site-all release-check bench bench-quick calibrate clean
+.PHONY: help setup quickstart examples pictures test test-fast test-all check format docs site site-all release-check bench bench-quick calibrate clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -25,7 +25,10 @@ examples: $(READY)  ## seven more: an experiment, overlap, counterfactuals, medi
 pictures: quickstart examples  ## the same, and take their pictures into the pages
 	@cp examples/quickstart.png $(EXAMPLES:%=examples/%.png) docs/
 
-test: check  ## lint, types and the fast tests
+test: $(READY)  ## lint, types and the fast tests
+	@$(MAKE) --no-print-directory -j 2 check test-fast
+
+test-fast: $(READY)  # beside the check, which has work for one core
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-all: check  ## lint, types and every test

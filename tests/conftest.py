@@ -20,6 +20,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if "not slow" in config.getoption("markexpr"):
         config.pluginmanager.register(Optimising())
         config.option.loadscopereorder = False  # or pytest-xdist sorts the files anew
+        # Threads that share one small program cost more than they save beside another worker.
+        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_parallel_codegen_split_count=1")
 
 
 @pytest.hookimpl(tryfirst=True)  # before marks are selected by

@@ -23,6 +23,7 @@ from aimz.criticism import leave_one_out, smoothing
 from aimz.execution import num_draws as count
 from aimz.execution import plan as grid
 from aimz.utils.data import ArrayDataset, ArrayLoader
+from tests.support.engines import ByHand
 
 ROOT = Path(__file__).parents[2]
 ROWS, DRAWS = 40, 400
@@ -310,8 +311,9 @@ def test_rows_that_weights_cannot_leave_out_are_counted():
 
 @pytest.fixture(scope="module")
 def fitted() -> ImpactModel:
-    options: dict[str, Any] = {"num_steps": 50, "num_samples": 100, "progress": False}
-    return ImpactModel(linear).fit_on_batch(X, Y, sample_weight=np.full(ROWS, 2.0), **options)
+    engine = ByHand(b=np.random.default_rng(1).normal([1.0, 0.0], 0.1, size=(100, 2)))
+    weights = np.full(ROWS, 2.0)
+    return ImpactModel(linear, inference=engine).fit(X, Y, sample_weight=weights, progress=False)
 
 
 def codes_of(im: ImpactModel, *args: Any) -> set[str]:
@@ -321,7 +323,6 @@ def codes_of(im: ImpactModel, *args: Any) -> set[str]:
     return {w.message.code for w in caught}
 
 
-@pytest.mark.filterwarnings("ignore::aimz.FitWarning")
 def test_rows_that_the_fit_has_not_seen_are_told(fitted):
     loader = ArrayLoader(ArrayDataset(X=X, y=Y), rng_key=0, batch_size=7)
     for same in ((X, Y), (X.astype(np.float32), Y), (loader,)):
@@ -344,14 +345,12 @@ SAME = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::aimz.FitWarning")
 @pytest.mark.parametrize("name", [*OTHER, *SAME])
 def test_outcomes_of_the_rows_are_those_of_the_fit_in_any_order(fitted, name):
     rows, outcomes = (OTHER | SAME)[name]
     assert ("loo-other-rows" in codes_of(fitted, rows, outcomes)) == (name in OTHER)
 
 
-@pytest.mark.filterwarnings("ignore::aimz.FitWarning")
 def test_a_loaded_model_knows_its_outcomes_in_their_order(fitted, tmp_path):
     fitted.save(tmp_path / "model")
     loaded = ImpactModel.load(tmp_path / "model", linear)
@@ -368,7 +367,6 @@ def test_rows_that_have_been_changed_in_place_are_no_longer_those_of_the_fit():
     assert "loo-other-rows" in codes_of(im, own, outcomes)
 
 
-@pytest.mark.filterwarnings("ignore::aimz.FitWarning")
 def test_a_weighted_fit_is_told(fitted):
     assert "loo-weighted" in codes_of(fitted, X, Y)
     assert "loo-weighted" not in codes_of(model(linear), X, Y)

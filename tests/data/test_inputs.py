@@ -19,6 +19,7 @@ import xarray as xr
 from aimz import ImpactModel, InputError, OutputWarning
 from aimz.data import row_fingerprint, row_hashes
 from aimz.utils.data import ArrayDataset, ArrayLoader
+from tests.support.engines import ByHand
 
 pytestmark = pytest.mark.filterwarnings("ignore:The loss was still falling")  # fits are short
 
@@ -78,7 +79,8 @@ def groups() -> ImpactModel:
 def framed(X, y) -> ImpactModel:
     """Fitted on a frame of columns `u` and `v`."""
     frame = pd.DataFrame(X, columns=["u", "v"])
-    return ImpactModel(plain, num_samples=5).fit_on_batch(frame, y, num_steps=20, progress=False)
+    engine = ByHand(b=np.random.default_rng(2).normal(size=(5, 2)))
+    return ImpactModel(plain, inference=engine).fit(frame, y, progress=False)
 
 
 def drawn(model: ImpactModel, X: Any, **kwargs: Any) -> np.ndarray:
@@ -251,8 +253,8 @@ def test_an_outcome_of_another_length_is_refused(length, X):
 
 @pytest.mark.parametrize("length", [1, ROWS - 1, ROWS + 1])
 def test_an_argument_of_another_length_is_refused_after_a_fit(length, X, y):
-    im = ImpactModel(weighted, num_samples=5)
-    im.fit_on_batch(X, y, t=np.ones(ROWS), num_steps=5, progress=False)
+    im = ImpactModel(weighted, inference=ByHand(b=np.ones(5)))
+    im.fit(X, y, t=np.ones(ROWS), progress=False)
     with pytest.raises(InputError, match=rf"'t' has shape \({length},\) but there are {ROWS} rows"):
         im.predict(X, t=np.ones(length), progress=False)
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from aimz import FitWarning, ImpactModel, InputError, OutputWarning
 from aimz.data import Known, bind, load, open_stream
 from aimz.utils.data import ArrayDataset, ArrayLoader
+from tests.support.engines import ByHand
 
 # ------------------------------------------------------------------ names of columns
 
@@ -75,8 +76,7 @@ ROWS = np.array([[1.0, 2.0], [3.0, 4.0]])
 
 
 def fitted_on(X: Any) -> ImpactModel:
-    im = ImpactModel(plain, num_samples=5)
-    return im.fit_on_batch(X, [0.0, 1.0], num_steps=2, progress=False)
+    return ImpactModel(plain, inference=ByHand(b=np.arange(5.0))).fit(X, [0.0, 1.0], progress=False)
 
 
 def drawn(im: ImpactModel, X: Any) -> Any:

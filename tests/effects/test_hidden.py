@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from aimz import ImpactModel, InputError
 from aimz.sensitivity import Strength, adjusted
+from tests.support.engines import ByHand
 
 RNG = np.random.default_rng(5)
 ROWS, LEAN, WEIGHT = 400, 1.0, 0.6
@@ -60,6 +61,12 @@ def mixture_slope(y, share, weight):
 @pytest.fixture(scope="module")
 def model():
     return fitted(Y)
+
+
+@pytest.fixture(scope="module")
+def by_hand():
+    draws = {"w": np.ones((9, 2)), "a": np.zeros(9), "s": np.ones(9)}
+    return ImpactModel(linear, inference=ByHand(**draws)).fit(FRAME, Y, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -147,14 +154,14 @@ def test_the_picture_has_a_line_for_each_strength_on_the_outcome(report):
     ],
     ids=["signs", "none", "nan", "mixed", "vector", "kind", "treatment", "repeats"],
 )
-def test_what_cannot_be_asked_is_refused(effect, strengths, options, code):
+def test_what_cannot_be_asked_is_refused(by_hand, strengths, options, code):
     with pytest.raises(InputError) as error:
-        effect.hidden_cause(*strengths, progress=False, **options)
+        asked(by_hand).hidden_cause(*strengths, progress=False, **options)
     assert error.value.code == code
 
 
-def test_the_rows_must_be_those_of_the_fit(model):
-    other = asked(model, FRAME[:50])
+def test_the_rows_must_be_those_of_the_fit(by_hand):
+    other = asked(by_hand, FRAME[:50])
     with pytest.raises(InputError) as error:
         other.hidden_cause(1, 1, progress=False)
     assert error.value.code == "data-differ"

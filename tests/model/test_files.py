@@ -16,6 +16,7 @@ from aimz import ImpactModel, InputError
 from aimz.model import summarising
 from aimz.model.files import TableRows
 from aimz.testing import SourceContract
+from tests.support.engines import ByHand
 
 ROWS, DRAWS = 3000, 8
 RNG = np.random.default_rng(0)
@@ -113,8 +114,8 @@ def test_a_fit_reads_a_file(path):
 
 def test_columns_are_found_by_name(path, tmp_path):
     """A file whose columns stand in another order than those that the fit saw."""
-    im = ImpactModel(kernel, rng_key=0, num_samples=20)
-    im.fit(X, Y, t=T, num_steps=20, progress=False, on_bad_fit="ignore")
+    im = ImpactModel(kernel, rng_key=0, inference=ByHand(w=W))
+    im.fit(X, Y, t=T, progress=False)
     other = tmp_path / "other.parquet"
     TABLE[["sales", "income", "treated", "age"]].to_parquet(other)
     trees = [

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pytest
 
 import aimz
-from aimz import FitWarning, ImpactModel, InputError, KernelValidationError, OutputWarning
+from aimz import ImpactModel, InputError, KernelValidationError, OutputWarning
 from aimz.data import as_array
 from aimz.kernel.signature import RESERVED
+from tests.support.engines import ByHand
 
 
 def dosed(X, d, y=None):
@@ -340,9 +341,7 @@ def test_a_kernel_may_be_decorated_by_handlers(tmp_path):
 
 
 def test_missing_names_are_announced_once():
-    im = ImpactModel(dosed, num_samples=5)
-    with pytest.warns(FitWarning):  # it is short
-        im.fit_on_batch(X, np.zeros(3), d=1.0, num_steps=2, progress=False)
+    im = ImpactModel(dosed, inference=ByHand(**DRAWS)).fit(X, np.zeros(3), d=1.0, progress=False)
     array = X.to_numpy()
     with pytest.warns(OutputWarning, match="has no column names"):
         im.predict_on_batch(array, d=1.0)

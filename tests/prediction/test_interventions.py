@@ -10,6 +10,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 from aimz import ImpactModel, InputError, OutputWarning
+from tests.support.engines import ByHand
 
 pytestmark = pytest.mark.filterwarnings("ignore:The loss was still falling")  # fits are short
 
@@ -73,7 +74,10 @@ def fitted(kernel: Any, X: Any, **kwargs: Any) -> ImpactModel:
 
 @pytest.fixture(scope="module")
 def model(X, t) -> ImpactModel:
-    return fitted(chain, X, t=t)
+    """Outcomes are at 5, and with them the latents, whatever `b` is."""
+    noise = np.random.default_rng(0).normal(size=(DRAWS, ROWS + 1))
+    engine = ByHand(b=noise[:, 0], m=5.0 + 0.1 * noise[:, 1:])
+    return ImpactModel(chain, inference=engine).fit(X, np.full(ROWS, 5.0), t=t, progress=False)
 
 
 def means(model: ImpactModel, X: Any, site: str = "y", **kwargs: Any) -> np.ndarray:
@@ -83,9 +87,8 @@ def means(model: ImpactModel, X: Any, site: str = "y", **kwargs: Any) -> np.ndar
 
 
 def test_unchanged_arguments_reuse_the_latents_of_the_rows(model, X, t):
-    held = model.posterior["m"].mean(0)
+    held = model.posterior["m"].mean(0)  # far from the prior, which is at 0
     np.testing.assert_allclose(means(model, X, t=t), held, atol=0.1)
-    assert float(held.min()) > 1.0  # far from the prior, which is at 0
 
 
 def test_a_changed_argument_redraws_latents_of_the_rows_where_it_changed(model, X, t):
@@ -343,11 +346,10 @@ def switched(X, t=0.0, mode="off", y=None):
 
 @pytest.fixture(scope="module")
 def switch(X) -> ImpactModel:
-    im = ImpactModel(switched, num_samples=DRAWS)
-    return im.fit_on_batch(X, np.zeros(ROWS), num_steps=50, progress=False)
+    engine = ByHand(z=0.1 * np.random.default_rng(0).normal(size=(DRAWS, ROWS)))
+    return ImpactModel(switched, inference=engine).fit(X, np.zeros(ROWS), progress=False)
 
 
-@pytest.mark.slow
 def test_a_changed_default_redraws_the_latents_below_it(switch, X):
     np.testing.assert_allclose(means(switch, X), 0.0, atol=0.3)
     np.testing.assert_allclose(means(switch, X, t=9.0), 9.0, atol=0.3)

@@ -1,6 +1,5 @@
 """Arguments that go whole, such as a basis or a map: of the shape that the fit has seen."""
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from aimz import FitWarning, ImpactModel, InputError
+from aimz import ImpactModel, InputError
+from tests.support.engines import ByHand
 
 ROWS = 12
 X = np.random.default_rng(0).normal(size=(ROWS, 2)).astype(np.float32)
@@ -24,11 +24,8 @@ def kernel(X, B, C=OF_ROWS, y=None):
 
 @pytest.fixture(scope="module")
 def im() -> ImpactModel:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FitWarning)  # so few steps
-        return ImpactModel(kernel, inference="svi").fit_on_batch(
-            X, X[:, 0], B=BASIS, C=OF_ROWS, num_steps=3, num_samples=5, progress=False
-        )
+    model = ImpactModel(kernel, inference=ByHand(b=np.arange(5.0)))
+    return model.fit(X, X[:, 0], B=BASIS, C=OF_ROWS, progress=False)
 
 
 WAYS: dict[str, Any] = {

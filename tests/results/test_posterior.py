@@ -12,6 +12,7 @@ import xarray as xr
 from numpyro.infer import MCMC, NUTS
 
 from aimz import ImpactModel, InputError, OutputWarning
+from tests.support.engines import ByHand
 
 ROWS, DRAWS = 12, 6
 
@@ -137,7 +138,9 @@ def frame(X) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def fitted(frame) -> ImpactModel:
     y = np.arange(ROWS, dtype=np.float32) / 2
-    return ImpactModel(local, num_samples=50).fit(frame, y, progress=False)
+    noise = np.random.default_rng(0).normal(size=(50, ROWS + 1))
+    engine = ByHand(a=y.mean() + noise[:, 0] / 4, z=y + 0.01 * noise[:, 1:])
+    return ImpactModel(local, inference=engine).fit(frame, y, progress=False)
 
 
 def means(model: ImpactModel, X: Any) -> np.ndarray:
