@@ -1,7 +1,7 @@
 """How near `CausalRegressor` comes to the truth, on simulated surfaces, and how near its peers do.
 
     python bench/truth.py aimz --rows 500 1000 --seeds 1       # with aimz installed
-    python bench/truth.py peers --rows 500 1000 --seeds 1      # with econml and causalml installed
+    python bench/truth.py peers --rows 500 1000 --seeds 1      # with econml, causalml, stochtree
 
 Each prints a line per data set as JSON; `python bench/truth.py table FILE...` makes the table. The
 surfaces are ten, from lines to thresholds, with effects from none to strong, with 10 to 60 columns,
@@ -105,7 +105,7 @@ def data_set(surface: Surface, rows: int, seed: int) -> DataSet:
     return DataSet(surface.name, seed, X, T, Y, 2.0 * effects)
 
 
-type Answer = tuple[np.ndarray, float, float]
+Answer = tuple[np.ndarray, float, float]
 
 
 def by_aimz(data: DataSet) -> dict[str, Callable[[], Answer]]:
@@ -122,7 +122,7 @@ def by_aimz(data: DataSet) -> dict[str, Callable[[], Answer]]:
 
 
 def by_peers(data: DataSet) -> dict[str, Callable[[], Answer]]:
-    """The same by a causal forest and an X-learner."""
+    """The same by a causal forest, an X-learner, and Bayesian causal forests, all by defaults."""
 
     def forest() -> Answer:
         from econml.dml import CausalForestDML  # type: ignore[import-not-found]
@@ -141,12 +141,29 @@ def by_peers(data: DataSet) -> dict[str, Callable[[], Answer]]:
         del mean
         return np.ravel(model.predict(data.X)), float(low[0]), float(high[0])
 
-    return {"forest": forest, "x-learner": learner}
+    def trees() -> Answer:
+        from stochtree import BCFModel  # type: ignore[import-not-found]
+
+        model = BCFModel()
+        settings = {"random_seed": 0, "num_threads": 1}
+        model.sample(
+            X_train=data.X,
+            Z_train=data.T.astype(float),
+            y_train=data.Y,
+            num_gfr=10,
+            num_mcmc=500,
+            general_params=settings,
+        )
+        draws = np.asarray(model.tau_hat_train).reshape(len(data.Y), -1)
+        low, high = np.quantile(draws.mean(0), [0.05, 0.95])
+        return draws.mean(1), float(low), float(high)
+
+    return {"forest": forest, "x-learner": learner, "bcf": trees}
 
 
-def results(who: Callable[..., Any], rows: list[int], seeds: int) -> Iterator[dict[str, Any]]:
+def results(who: Callable[..., Any], rows: list[int], seeds: range) -> Iterator[dict[str, Any]]:
     """One record per estimator and data set."""
-    for seed in range(seeds):
+    for seed in seeds:
         for number, surface in enumerate(SURFACES):
             data = data_set(surface, rows[(number + seed) % len(rows)], seed)
             for name, fit in who(data).items():
@@ -194,11 +211,13 @@ def main() -> None:
     parser.add_argument("files", nargs="*")
     parser.add_argument("--rows", type=int, nargs="+", default=[500, 1000, 2000, 5000])
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="seed to begin with")
     asked = parser.parse_args()
     if asked.what == "table":
         sys.stdout.write(table(asked.files) + "\n")
         return
-    for one in results(by_aimz if asked.what == "aimz" else by_peers, asked.rows, asked.seeds):
+    seeds = range(asked.first, asked.first + asked.seeds)
+    for one in results(by_aimz if asked.what == "aimz" else by_peers, asked.rows, seeds):
         sys.stdout.write(json.dumps(one) + "\n")
         sys.stdout.flush()
 

@@ -14,13 +14,16 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.typing import ArrayLike
+from scipy import special
 
 from aimz.errors import InputError
+from aimz.kernels.relevance import chances_of, knots_of, relevance_of
 from aimz.kernels.standard import Standard, observed
 
 __all__ = ["GLM", "Flexible", "Hierarchical", "Linear"]
 
 _WAVES = 120
+_SHRUNK = 0.5  # curves beside the columns of the ridge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +159,10 @@ class Flexible(Standard):
     """A curved regression, and an effect of a treatment that varies with the columns.
 
     The outcome is a prognosis plus the effect times the treatment (centred), both functions of the
-    columns: a line and random waves (Rahimi and Recht, 2007). How much the effect varies
-    has a prior near zero of its own, so that it varies only where the data say so: the idea of
-    Bayesian causal forests (Hahn et al., 2020, doi:10.1214/19-BA1195).
+    columns: a line, soft steps along single columns, and random waves across them (Rahimi and
+    Recht, 2007). How much the effect varies has a prior near zero of its own, so that it varies
+    only where the data say so: the idea of Bayesian causal forests (Hahn et al., 2020,
+    doi:10.1214/19-BA1195).
 
     Parameters
     ----------
@@ -170,10 +174,14 @@ class Flexible(Standard):
         them. None: a fit estimates it, by a logistic regression with a ridge penalty.
     chance : tuple of float, optional
         What that found: intercept and slopes of the logit of treatment along the columns in
-        standard units.
+        standard units, the steps and the waves.
     waves : int, optional
-        How many in either part: half along one column each, half across all. Default 120, fewer
-        beside more than 180 columns, so that both parts have 600 coefficients at most.
+        How many steps and waves in either part, half of each. Default 120, fewer beside more than
+        180 columns, so that both parts have 600 coefficients at most.
+    relevance : tuple of float, optional
+        How far waves lean to each column; a fit finds it by trees and products of columns.
+    knots : tuple of tuples of float, optional
+        By column, where its steps are; a fit takes quantiles, more of relevant columns.
     family : {"normal", "bernoulli", "poisson"}
         Of the outcome; effects vary on the scale of logits or log rates.
     center, scale, loc, unit : optional
@@ -196,6 +204,8 @@ class Flexible(Standard):
     waves: int | None = None
     family: str = "normal"
     chance: tuple[float, ...] = ()
+    relevance: tuple[float, ...] = ()
+    knots: tuple[tuple[float, ...], ...] = ()
 
     summed = (
         *("base", "prognosis_line", "prognosis_wave"),
@@ -215,49 +225,72 @@ class Flexible(Standard):
 
     def __call__(self, X: jax.Array, y: ArrayLike | None = None, **named: jax.Array) -> None:
         columns = self.columns(X)
+        curves = self.curves(columns)
         center: Any = 0.5
         behind = columns
         if self.propensity is not None or self.chance:
-            center = self._chances(columns, named)
+            center = self._chances(columns, curves, named)
             behind = jnp.column_stack([columns, 4.0 * center - 2.0])
-        waves = self.waves or min(_WAVES, max(20, 300 - X.shape[1]))
         prognosis = numpyro.sample("base", dist.Normal(0.0, 3.0))
-        prognosis = prognosis + _surface("prognosis", behind, waves, 1.0)
+        prognosis = prognosis + _surface("prognosis", behind, curves, 1.0)
         effect = numpyro.sample("effect", dist.Normal(0.0, 1.0))
-        effect = effect + _surface("variation", columns, waves, 0.25)
+        effect = effect + _surface("variation", columns, curves, 0.25)
         observed(self, prognosis + effect * (named[self.treatment] - center), y)
 
-    def _chances(self, columns: jax.Array, named: Mapping[str, jax.Array]) -> jax.Array:
+    def _chances(
+        self, columns: jax.Array, curves: jax.Array, named: Mapping[str, jax.Array]
+    ) -> jax.Array:
         if self.propensity is not None:
             return named[self.propensity]
-        return jax.nn.sigmoid(self.chance[0] + columns @ jnp.array(self.chance[1:]))
+        features = jnp.column_stack([columns, _SHRUNK * curves])[:, : len(self.chance) - 1]
+        return jax.nn.sigmoid(self.chance[0] + features @ jnp.array(self.chance[1:]))
+
+    def curves(self, columns: jax.Array) -> jax.Array:
+        """Soft steps along single columns, and waves across: (row, curve)."""
+        width = columns.shape[1]
+        relevance = self.relevance or (1.0 / width,) * width
+        knots = self.knots
+        if not knots:  # as if all were normal
+            normal = np.broadcast_to(
+                special.ndtri((np.arange(99) + 0.5) / 99)[:, None], (99, width)
+            )
+            knots = knots_of(normal, relevance, self._count(width) // 2)
+        of_column = np.repeat(np.arange(width), [len(places) for places in knots])
+        places = np.array([place for of_one in knots for place in of_one], np.float32)
+        steps = jnp.tanh(2.0 * (columns[:, of_column] - places))
+        count = max(0, self._count(width) - len(of_column))
+        seeded = np.random.default_rng(0)  # the same waves in each call
+        directions = 0.5 * np.sqrt(relevance)[:, None] * seeded.normal(size=(width, count))
+        turns = columns @ directions.astype(np.float32) + seeded.uniform(0.0, 2 * np.pi, count)
+        return jnp.column_stack([steps, 2**0.5 * jnp.cos(turns)])
+
+    def _count(self, width: int) -> int:
+        return self.waves or min(_WAVES, max(20, 300 - width))
 
     def settled(self, X: Any, y: Any, arguments: Mapping[str, Any]) -> Self:
-        """In the units of these data, with the chances of treatment that they show."""
-        from sklearn.linear_model import LogisticRegression
-
+        """In the units of these data, with what they show of columns and chances of treatment."""
         kernel = super().settled(X, y, arguments)
+        columns = np.asarray(kernel.columns(X), np.float64)
         treatment = np.asarray(arguments[self.treatment])
-        is_given = self.propensity is not None or bool(self.chance)
-        if is_given or set(np.unique(treatment).tolist()) != {0, 1}:
+        is_switch = set(np.unique(treatment).tolist()) == {0, 1}
+        if not kernel.relevance:
+            arms = treatment if is_switch else np.zeros(len(columns))
+            found = relevance_of(columns, np.asarray(y, np.float64), arms)
+            kernel = replace(kernel, relevance=found)
+        if not kernel.knots:
+            count = self._count(columns.shape[1]) // 2
+            kernel = replace(kernel, knots=knots_of(columns, kernel.relevance, count))
+        if self.propensity is not None or self.chance or not is_switch:
             return kernel
-        # The penalty grows with the columns, as that of the overlap's score does.
-        ridge = LogisticRegression(C=1.0 / X.shape[1], tol=1e-7, max_iter=1000)
-        ridge.fit(np.asarray(kernel.columns(X), np.float64), treatment.astype(int))
-        return replace(kernel, chance=(*ridge.intercept_.tolist(), *ridge.coef_[0].tolist()))
+        curves = np.asarray(kernel.curves(jnp.asarray(columns)), np.float64)
+        features = np.column_stack([columns, _SHRUNK * curves])
+        return replace(kernel, chance=chances_of(features, treatment))
 
 
-def _surface(name: str, columns: jax.Array, count: int, size: float) -> jax.Array:
-    """A function of the columns, by row: a line, and waves along single columns and across."""
-    width = columns.shape[1]
-    seeded = np.random.default_rng(0)  # the same waves in each call
-    directions = seeded.normal(size=(width, count))
-    number = np.arange(count)
-    along = number // 2 % width == np.arange(width)[:, None]  # the column of each even one
-    directions *= np.where(number % 2 == 0, along, width**-0.5)
-    turns = columns @ directions.astype(np.float32) + seeded.uniform(0.0, 2 * np.pi, count)
+def _surface(name: str, columns: jax.Array, curves: jax.Array, size: float) -> jax.Array:
+    """A function of the columns, by row: a line, and curves."""
     mean = jnp.zeros(columns.shape[0])
-    for part, basis in (("line", columns), ("wave", 2**0.5 * jnp.cos(turns))):
+    for part, basis in (("line", columns), ("wave", curves)):
         spread = numpyro.sample(f"{name}_{part}_spread", dist.HalfNormal(size))
         each = dist.Normal(0.0, spread * basis.shape[1] ** -0.5)
         mean = mean + basis @ numpyro.sample(

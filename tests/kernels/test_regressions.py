@@ -19,6 +19,10 @@ CHANCE = 1 / (1 + np.exp(-X[:, 0]))
 T = (RNG.random(ROWS) < CHANCE).astype(float)
 
 
+# Of the ridge of treatments, one of which others' rows choose.
+STRENGTHS = 0.003, 0.01, 0.03, 0.1, 0.3
+
+
 def law_of(kernel: Any, rows: Any, values: dict[str, Any], **named: Any) -> Any:
     """The distribution of the outcome, with its latents at some values."""
     fixed = handlers.substitute(handlers.seed(kernel, 0), values)
@@ -111,11 +115,14 @@ def test_chances_of_treatment_are_those_of_a_ridge():
     rows = 40.0 + 3.0 * X
     kernel = Flexible(waves=40).settled(rows, 7.0 * X[:, 0], {"t": T})
     columns = kernel.columns(rows)
-    chance = 1 / (1 + np.exp(-kernel.chance[0] - columns @ np.array(kernel.chance[1:])))
+    features = np.column_stack([columns, 0.5 * np.asarray(kernel.curves(columns))])
+    slopes = np.array(kernel.chance[1:])
+    chance = 1 / (1 + np.exp(-kernel.chance[0] - features @ slopes))
     # Where the penalised likelihood is greatest, its slope is zero.
     assert np.sum(T - chance) == pytest.approx(0.0, abs=1e-2)
-    slopes = columns.T @ (T - chance)
-    np.testing.assert_allclose(slopes, 5 * np.array(kernel.chance[1:]), atol=1e-2)
+    excess = [np.abs(features.T @ (T - chance) - slopes / c).max() for c in STRENGTHS]
+    assert min(excess) < 1e-2
+    assert np.corrcoef(chance, CHANCE)[0, 1] > 0.95
     known = Flexible(propensity="e").settled(rows, T, {"t": T, "e": CHANCE})
     assert known.chance == Flexible().settled(rows, T, {"t": T * 2}).chance == ()
     at: Any = {"base": 0.0, "effect": 2.0, "prognosis_line": np.eye(6)[5]}
@@ -123,6 +130,43 @@ def test_chances_of_treatment_are_those_of_a_ridge():
     at["variation_line"] = np.zeros(5)
     mean = (law_of(kernel, np.float32(rows), at, t=T).loc - kernel.loc) / kernel.unit
     np.testing.assert_allclose(mean, 4 * chance - 2 + 2 * (T - chance), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "relevant"),
+    [
+        (np.sin(2 * X[:, 3]), {3}),
+        (X[:, 1] * X[:, 4], {1, 4}),
+        (2.0 * T * np.sin(2 * X[:, 2]), {2}),
+        (np.where(np.arange(ROWS) % 7 == 0, np.nan, X[:, 0] ** 2), {0}),
+    ],
+    ids=["a bend", "a product", "a bend of the effect", "with gaps"],
+)
+def test_columns_that_bend_the_outcome_are_found(outcome, relevant):
+    noise = 0.3 * np.random.default_rng(1).normal(size=ROWS)
+    kernel = Flexible(waves=40).settled(40.0 + 3.0 * X, 100.0 * (outcome + noise), {"t": T})
+    shares = np.array(kernel.relevance)
+    assert shares.sum() == pytest.approx(1.0)
+    assert shares.min() > 0.01  # none is left out
+    assert shares[sorted(relevant)].sum() > 0.6
+    assert set(np.argsort(shares)[-len(relevant) :]) == relevant
+    numbers = [len(places) for places in kernel.knots]
+    assert sum(numbers) == 20
+    assert sum(numbers[column] for column in relevant) > 12
+
+
+def test_switches_have_no_steps_and_waves_take_their_place():
+    switches = (X[:, :3] > 0).astype(float)
+    kernel = Flexible(waves=10).settled(switches, X[:, 0], {"t": T})
+    assert kernel.knots == ((), (), ())
+    assert kernel.curves(kernel.columns(switches)).shape == (ROWS, 10)
+    assert sum(map(len, Flexible(waves=10, knots=((0.0,), (), ())).knots)) == 1
+
+
+@pytest.mark.parametrize("rows", [3, 12])
+def test_of_few_rows_no_column_is_preferred(rows):
+    kernel = Flexible(waves=4).settled(X[:rows], X[:rows, 0], {"t": T[:rows]})
+    np.testing.assert_allclose(kernel.relevance, 0.2)
 
 
 @pytest.mark.parametrize(
