@@ -79,6 +79,19 @@ def report(effect):
     return effect.hidden_cause([1, 3], [0, WEIGHT], kind="normal", ci_prob=0.9, progress=False)
 
 
+def test_a_normal_cause_takes_away_what_least_squares_says(effect):
+    leans = [0.0, LEAN, 3.0]
+    report = effect.hidden_cause(leans, WEIGHT, kind="normal", ci_prob=0.9, progress=False)
+    estimate, se = slope(Y)
+    left = estimate - WEIGHT * np.array(leans)
+    np.testing.assert_allclose(report.table["mean"], left, atol=0.03)
+    assert report.table["low"].iloc[0] > 1.0  # the truth, which the effect as it is does not hold
+    assert report.table["low"].iloc[1] < 1.0 < report.table["high"].iloc[1]
+    np.testing.assert_allclose(
+        report.tipping["on_treatment"], (estimate - 1.645 * se) / WEIGHT, atol=0.12
+    )
+
+
 @pytest.mark.slow
 def test_a_normal_cause_takes_the_product_of_its_strengths(report):
     estimate, se = slope(Y)

@@ -13,6 +13,7 @@ from numpyro.distributions import constraints, transforms
 from scipy import stats
 
 from aimz import ImpactModel
+from aimz.inference import NUTS
 
 Y = np.random.default_rng(0).normal(2.0, 1.0, 40).astype(np.float32)
 X = np.zeros((len(Y), 1), np.float32)
@@ -112,3 +113,52 @@ def test_a_support_that_follows_a_latent_is_fitted(name):
         draws = np.asarray(im.posterior[site])
         assert abs(draws.mean() - mean) < 0.12 * sd + 0.01, site
         np.testing.assert_allclose(draws.std(), sd, rtol=0.1)
+
+
+class Late(dist.Distribution):  # type: ignore[misc]  # NumPyro has no types
+    """Times that follow a latent by a gamma variable: nothing is seen before it."""
+
+    arg_constraints = {"start": constraints.real}
+    pytree_data_fields = ("start",)
+
+    def __init__(self, start, *, validate_args=None):
+        self.start = start
+        super().__init__(jnp.shape(start), (), validate_args=validate_args)
+
+    @property
+    def support(self):
+        return constraints.greater_than(self.start)
+
+    def sample(self, key, sample_shape=()):
+        return self.start + dist.Gamma(3.0, 3.0).sample(key, sample_shape + self.batch_shape)
+
+    def log_prob(self, value):
+        later = value > self.start
+        elapsed = jnp.where(later, value - self.start, 1.0)
+        return jnp.where(later, dist.Gamma(3.0, 3.0).log_prob(elapsed), -jnp.inf)
+
+
+SUBJECT = np.repeat(np.arange(5), 12)
+
+
+def late(X, y=None):
+    with numpyro.plate("subject", 5):
+        start = numpyro.sample("start", dist.Uniform(0.0, 100.0))
+    with numpyro.plate("row", X.shape[0]):
+        numpyro.sample("y", Late(start[X[:, 0].astype(int)]), obs=y)
+
+
+def test_latents_that_outcomes_bound_start_where_all_of_these_are_possible():
+    """Each must be below the least of its times, 1 in 100 of its prior: chance finds no start."""
+    times = stats.gamma(3.0, 0.5, 1 / 3).rvs(len(SUBJECT), random_state=0).astype(np.float32)
+    model = ImpactModel(late, num_samples=500, inference=NUTS(chains=2, warmup=300))
+    model.fit(SUBJECT[:, None].astype(np.float32), times, progress=False, on_bad_fit="ignore")
+    grid = np.linspace(0.0, 2.0, 4001)
+    for number in range(5):
+        own = times[number == SUBJECT, None]
+        logs = stats.gamma.logpdf(own, 3.0, grid, 1 / 3).sum(axis=0)
+        weights = np.exp(logs - logs.max()) / np.exp(logs - logs.max()).sum()
+        mean, sd = weights @ grid, np.sqrt(weights @ grid**2 - (weights @ grid) ** 2)
+        found = np.asarray(model.posterior["start"])[..., number]
+        assert found.mean() == pytest.approx(mean, abs=0.25 * sd)
+        assert found.std() == pytest.approx(sd, rel=0.25)

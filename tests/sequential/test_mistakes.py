@@ -8,9 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 from scipy import optimize
+
+from aimz import ImpactModel
+from aimz.inference import NUTS
 
 pytestmark = pytest.mark.slow
 
@@ -63,3 +67,20 @@ def test_outcomes_and_scales_that_are_not_those_of_the_choices():
     assert shares[1] < 0.9 * right[1]
     assert logits[0] < 0 < BETA
     assert inverse[0] == pytest.approx(1 / right[0], rel=1e-3)
+
+
+def test_a_spread_that_enters_twice_is_its_root():
+    def twice(X, y=None):
+        spread = numpyro.sample("spread", dist.HalfNormal(1.0))
+        with numpyro.plate("subject", X.shape[0]):
+            offset = numpyro.sample("offset", dist.Normal(0.0, spread))
+            numpyro.sample("y", dist.Normal(spread * offset, 0.1), obs=y)
+
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=300)
+    y = 0.3 * level / level.std() + 0.1 * rng.normal(size=300)
+    model = ImpactModel(twice, inference=NUTS(chains=2))
+    model.fit(np.zeros((300, 1)), y, progress=False, on_bad_fit="ignore")  # its chains mix badly
+    found = float(model.posterior["spread"].mean())
+    print("spread", found, model.diagnostics_["verdict"])
+    assert found == pytest.approx(np.sqrt(0.3), abs=0.05)

@@ -287,7 +287,7 @@ class _Chains:
         self.is_careful |= not start.at_mode
         if start.informed:
             return {**start.place, "starts": start.starts}
-        if not has_nested_latents(self.problem):
+        if not (start.is_sought or has_nested_latents(self.problem)):
             return None
         loc, scale = start.place["loc"], start.place["scale"]  # NumPyro's own start is no use
         scale = scale if scale.ndim > 1 else jnp.diag(scale)

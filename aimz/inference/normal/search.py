@@ -18,7 +18,7 @@ from aimz.inference.normal.guide import (
     slope_and_curve,
 )
 
-__all__ = ["find_mode", "find_normal", "plain_start"]
+__all__ = ["find_mode", "find_normal", "find_possible", "plain_start"]
 
 
 # Newton's steps, and dimensions times steps: each step decomposes a matrix.
@@ -31,6 +31,9 @@ _AT_MODE = 0.05
 _FAR = 1e10
 # Smallest eigenvalue, of a curvature with a unit diagonal, that still says something.
 _FLAT = 1e-10
+# Where each latent is tried in turn, on its unconstrained scale, and how often all of them are.
+_TRIED, _ROUNDS = 16, 3
+_TRIED_REACH = 8.0
 
 
 def plain_start(loc: jax.Array, *, full: bool) -> dict[str, Any]:
@@ -71,8 +74,43 @@ def find_normal(
     """The same from natural-gradient steps, for densities without a usable mode."""
     vector, precision = _natural_gradient(energy, begin, dim, rng_key)
     scale = _inverse_root(precision)
-    normal = {"vector": vector, "scale": scale, "usable": _is_sound(vector, scale)}
+    # Where nothing is possible there may be slopes, those of the priors.
+    usable = jnp.isfinite(energy(vector)) & _is_sound(vector, scale)
+    normal = {"vector": vector, "scale": scale, "usable": usable}
     return {**normal, "starts": vector[None, :dim], "rival": jnp.zeros((), vector.dtype)}
+
+
+def find_possible(
+    energy: Callable[[Any], Any], begin: jax.Array, dim: int, most: float
+) -> dict[str, Any]:
+    """A place whose energy is below `most`, by one latent after the other.
+
+    "usable" says that it was found, and is not where the search began. The energy of what is
+    impossible must be finite, and the greater, the more of it there is.
+    """
+    tried = jnp.linspace(-_TRIED_REACH, _TRIED_REACH, _TRIED, dtype=begin.dtype)
+
+    def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        count, vector, least = carry
+        entry = count % dim
+        energies = lax.map(lambda value: energy(vector.at[entry].set(value)), tried)
+        best = jnp.nanargmin(energies)
+        is_better = energies[best] < least
+        moved = vector.at[entry].set(tried[best])
+        return (
+            count + 1,
+            jnp.where(is_better, moved, vector),
+            jnp.where(is_better, energies[best], least),
+        )
+
+    def going(carry: tuple[Any, ...]) -> Any:
+        count, _, least = carry
+        return (count < _ROUNDS * dim) & ~(least < most)
+
+    start = energy(begin)
+    first = (0, begin, jnp.where(jnp.isnan(start), jnp.inf, start))
+    count, vector, least = lax.while_loop(going, step, first)
+    return {"vector": vector, "usable": (count > 0) & (least < most)}
 
 
 def _newton(energy: Callable[[Any], Any], begin: jax.Array) -> tuple[Any, ...]:

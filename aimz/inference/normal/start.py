@@ -1,6 +1,8 @@
 """Where a fit starts: mode and curvature of the posterior, on real data and in double precision."""
 
+import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ import numpy as np
 from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
+from numpyro.primitives import Messenger
 
 from aimz.arrays import Array
 from aimz.inference.binding import (
@@ -25,7 +28,7 @@ from aimz.inference.binding import (
 from aimz.inference.density import energy_of
 from aimz.inference.engine import Problem
 from aimz.inference.normal.guide import INIT_RADIUS, WhitenedNormal, weight_sd
-from aimz.inference.normal.search import find_mode, find_normal, plain_start
+from aimz.inference.normal.search import find_mode, find_normal, find_possible, plain_start
 from aimz.inference.remembered import program_of, remembered
 from aimz.programs import TRACE_LOCK, Bound
 
@@ -43,6 +46,8 @@ _FAR_STARTS, _FAR_RADIUS, _FAR_DIM, _FAR_WORK = 5, 2.0, 32, 400_000
 _MAX_WEIGHT_SD = 3.0
 # Rows that the start looks at: curvature costs one gradient per dimension and row.
 _START_ROWS = 65_536
+# In place of the log density of what is impossible, so that there can be less of it.
+_IMPOSSIBLE = -1e9
 
 
 class Start(NamedTuple):
@@ -50,6 +55,7 @@ class Start(NamedTuple):
 
     `at_mode` says whether it is the mode and the curvature there,
     `rival` is the evidence of another mode against that of both, `starts` (mode, latent) the modes.
+    `is_sought` says that the density is nowhere near zero, and that this place was looked for.
     """
 
     place: dict[str, Any]
@@ -58,6 +64,7 @@ class Start(NamedTuple):
     rival: float = 0.0
     starts: Any = None
     at_mode: bool = False
+    is_sought: bool = False
 
 
 def find_start(
@@ -80,21 +87,17 @@ def find_start(
         cheap = dim <= _FAR_DIM and dim * problem.inputs.rows <= _FAR_WORK
         far_starts = _FAR_STARTS if cheap else 0
         modes = partial(_search_mode, far_starts=far_starts, must_hold=must_hold)
-        for search in (modes, _search_normal) if has_mode else (_search_normal,):
-            place, params = _informed(problem, setup_key, start_key, search, version)
-            if bool(place.pop("usable")):
-                rival, loc = float(place.pop("rival")), np.asarray(place["loc"])
-                modes_found = np.asarray(place.pop("starts"))
-                others = modes_found[np.any(modes_found != loc, axis=1)]
-                starts = jnp.asarray(np.concatenate([loc[None], others]))
-                return Start(
-                    place,
-                    params,
-                    informed=True,
-                    rival=rival,
-                    starts=starts,
-                    at_mode=search is modes,
-                )
+        informed = partial(_informed, problem, setup_key, start_key, version=version)
+        searches = (modes, _search_normal) if has_mode else (_search_normal,)
+        start = _searched(informed, searches)
+        if start is None:
+            sought, _ = informed(_search_possible)
+            if bool(sought["usable"]):  # nothing is possible near zero, but it is there
+                ones = plain_start(sought["loc"], full=dim <= FULL_RANK_DIM)
+                start = _searched(partial(informed, at=sought["loc"]), searches)
+                start = start or Start(ones, {}, informed=False, is_sought=True)
+        if start is not None:
+            return start
 
     def plain(key: jax.Array, arrays: dict[str, Any]) -> Any:
         guide = set_up_guide(problem, problem.inputs.rows, key, arrays)
@@ -103,6 +106,22 @@ def find_start(
     arguments = (setup_key, problem.inputs.arrays)
     place = program_of(problem, plain, *arguments, version=version)(*arguments)
     return Start(place, {}, informed=False)
+
+
+def _searched(
+    informed: Callable[..., Any], searches: tuple[Callable[..., dict[str, Any]], ...]
+) -> Start | None:
+    """What the first search that finds something has found."""
+    for number, search in enumerate(searches):
+        place, params = informed(search)
+        if bool(place.pop("usable")):
+            rival, loc = float(place.pop("rival")), np.asarray(place["loc"])
+            modes_found = np.asarray(place.pop("starts"))
+            others = modes_found[np.any(modes_found != loc, axis=1)]
+            starts = jnp.asarray(np.concatenate([loc[None], others]))
+            at_mode = number < len(searches) - 1
+            return Start(place, params, True, rival, starts, at_mode)
+    return None
 
 
 def _search_mode(
@@ -117,7 +136,7 @@ def _search_mode(
     """Climb from close to zero (with raw covariates half a unit is a long way) and from afar."""
     shape = (far_starts, begin.size)
     far = jax.random.uniform(key, shape, begin.dtype, -_FAR_RADIUS, _FAR_RADIUS)
-    normal = find_mode(energy, jnp.concatenate([_NEAR_ZERO * begin[None], far]), dim)
+    normal = find_mode(energy, jnp.concatenate([begin[None], far]), dim)
     if must_hold:
         normal["usable"] &= weight_sd(energy, normal, jax.random.fold_in(key, 1)) < _MAX_WEIGHT_SD
     return normal
@@ -126,7 +145,31 @@ def _search_mode(
 def _search_normal(
     energy: Callable[[Any], Any], begin: jax.Array, dim: int, key: jax.Array
 ) -> dict[str, Any]:
-    return find_normal(energy, _NEAR_ZERO * begin, dim, key)
+    return find_normal(energy, begin, dim, key)
+
+
+def _search_possible(
+    energy: Callable[[Any], Any], begin: jax.Array, dim: int, key: jax.Array
+) -> dict[str, Any]:
+    """A place where outcomes are possible, by a kernel that counts those that are not."""
+    del key
+    return find_possible(energy, begin, dim, -0.5 * _IMPOSSIBLE)
+
+
+class _Counted(Messenger):  # type: ignore[misc]  # NumPyro has no types
+    """Gives each observed value that is impossible the same large energy, in place of all of it."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] != "sample" or not msg["is_observed"]:
+            return
+        law = msg["fn"]
+        msg["fn"] = copy.copy(law)
+
+        def log_prob(value: Any, *intermediates: Any) -> Any:
+            density = law.log_prob(value, *intermediates)
+            return jnp.where(jnp.isfinite(density), density, _IMPOSSIBLE)
+
+        msg["fn"].log_prob = log_prob
 
 
 def latent_dim(problem: Problem) -> int:
@@ -174,22 +217,28 @@ def _informed(
     setup_key: jax.Array,
     start_key: jax.Array,
     search: Callable[..., dict[str, Any]],
+    *,
     version: str,
+    at: Array | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Search on the whole data, or on a part of it whose rows count for the rest."""
-    rows, index, factors = problem.inputs.rows, None, None
-    if rows > _START_ROWS and not why_whole(problem):
-        factors = row_factors(problem, _START_ROWS)
-    if factors is not None:
-        index = np.sort(np.random.default_rng(0).choice(rows, _START_ROWS, replace=False))
-    count = rows if index is None else len(index)
+    """Search on the whole data, or on a part of it whose rows count for the rest.
+
+    From close to zero, or from `at`.
+    """
+    index, factors = _part(problem)
+    count = problem.inputs.rows if index is None else len(index)
 
     def look(
-        setup_key: jax.Array, keys: jax.Array, arrays: dict[str, Any], weights: Array | None
+        setup_key: jax.Array,
+        keys: jax.Array,
+        arrays: dict[str, Any],
+        weights: Array | None,
+        at: Array | None,
     ) -> Any:
         guide = set_up_guide(problem, count, setup_key, arrays)
         transforms, begin, unpack = _flat_params(problem, setup_key, arrays)
         model, kwargs = kernel_for(problem, count), {**arrays, **problem.inputs.static}
+        counting: Any = _Counted() if search is _search_possible else nullcontext()
         model_key, begin_key, search_key = keys
         dim = int(guide.latent_dim)
 
@@ -200,11 +249,12 @@ def _informed(
             fixed = handlers.substitute(handlers.seed(model, model_key), params(vector[dim:]))
             return energy_of(problem, fixed, kwargs, guide)(vector[:dim])
 
-        with RowScale(problem, factors or {}, weights):
+        with counting, RowScale(problem, factors or {}, weights):  # which counts what this gives
             # One draw for all sites: one for each, as the guide's own, takes long to compile.
             kind = guide._init_latent.dtype
             latent = jax.random.uniform(begin_key, (dim,), kind, -INIT_RADIUS, INIT_RADIUS)
-            begin = jnp.concatenate([latent, begin.astype(kind)])
+            begin = _NEAR_ZERO * jnp.concatenate([latent, begin.astype(kind)])
+            begin = begin if at is None else begin.at[:dim].set(at.astype(kind))
             normal = search(energy, begin, dim, search_key)
         vector = normal.pop("vector")
         return {"loc": vector[:dim], **normal}, params(vector[dim:])
@@ -214,7 +264,7 @@ def _informed(
     if index is not None:
         arrays = take_rows(problem, arrays, index)
         weights = None if weights is None else weights[index]
-    # `search` is one of the two functions of this module, with plain options.
+    # `search` is one of the three functions of this module, with plain options.
     options = tuple(sorted(getattr(search, "keywords", {}).items()))
     counted = None if factors is None else tuple(sorted(factors.items()))
     beside = (getattr(search, "func", search), options, count, counted)
@@ -223,8 +273,19 @@ def _informed(
         return program_of(problem, look, *arguments, version=version, beside=beside)
 
     keys = jax.random.split(start_key, 3)  # outside: compiled once for all kernels
-    place, params = _in_double(program, setup_key, keys, arrays, weights)
+    place, params = _in_double(program, setup_key, keys, arrays, weights, at)
     return place, params
+
+
+def _part(problem: Problem) -> tuple[np.ndarray | None, dict[str, float] | None]:
+    """Rows of a part of large data, and how often they count; None where all are looked at."""
+    rows = problem.inputs.rows
+    if rows <= _START_ROWS or why_whole(problem):
+        return None, None
+    factors = row_factors(problem, _START_ROWS)
+    if factors is None:
+        return None, None
+    return np.sort(np.random.default_rng(0).choice(rows, _START_ROWS, replace=False)), factors
 
 
 def _flat_params(problem: Problem, key: jax.Array, arrays: dict[str, Any]) -> tuple[Any, Any, Any]:
