@@ -158,7 +158,10 @@ def _judged(
     if no_evidence:
         return attrs, notes
     attrs["log_evidence"] = float(np.logaddexp.reduce(evidence) - np.log(runs))
-    attrs["log_evidence_se"] = float(spread / np.sqrt(runs))
+    # A few runs agree by chance: their error is no less than what weights of each step explain.
+    by_weights = np.sum(1.0 / np.stack(course.ess) - 1.0 / settings.particles, axis=0)
+    error = np.maximum(spread, np.sqrt(np.mean(by_weights)))  # not a number, of one run
+    attrs["log_evidence_se"] = float(error / np.sqrt(runs))
     attrs["log_evidence_by_run"] = [float(value) for value in evidence]
     attrs["log_evidence_increments"] = np.stack(course.increments, axis=1).tolist()
     attrs["ladder_by_run"] = np.stack(course.temperatures, axis=1).tolist()
