@@ -11,6 +11,7 @@ follow from them. It goes on where it stopped: what was measured of the same cod
 """
 
 import argparse
+import compileall
 import hashlib
 import json
 import os
@@ -148,6 +149,7 @@ def main() -> None:
     begin = time.monotonic()
     path = QUICK if options.quick else MEASURED
     SCRATCH.mkdir(exist_ok=True)
+    compileall.compile_dir(ROOT / "aimz", quiet=1)  # as pip has done with all other packages
     pythons = {**dict.fromkeys(("here", "arviz", "numpyro"), sys.executable)}
     pythons["published"] = environment()
     codes = {library: code_of(library, python) for library, python in pythons.items()}

@@ -6,6 +6,7 @@ is looked at nevertheless.
 """
 
 import builtins
+import functools
 import operator
 import sys
 import sysconfig
@@ -121,10 +122,8 @@ def is_library_code(function: FunctionType) -> bool:
 
 def is_of_library(function: FunctionType) -> bool:
     """Whether the code of a function is an installed package's, and not the user's."""
-    file = Path(function.__code__.co_filename)
-    return file.is_absolute() and any(
-        file.resolve().is_relative_to(directory) for directory in _LIBRARY
-    )
+    file = function.__code__.co_filename
+    return Path(file).is_absolute() and _lies_in_library(file)
 
 
 def is_installed(module: str) -> bool:
@@ -135,7 +134,17 @@ def is_installed(module: str) -> bool:
         return True
     if module.split(".", maxsplit=1)[0] == "aimz":
         return True
-    return any(Path(file).resolve().is_relative_to(directory) for directory in _LIBRARY)
+    return _lies_in_library(file)
+
+
+@functools.lru_cache(maxsize=4096)
+def _lies_in_library(file: str) -> bool:
+    """Whether a file lies where packages are installed, as it did when it was first asked for.
+
+    What has been loaded from it stays what it is, wherever links lead later.
+    """
+    path = Path(file).resolve()
+    return any(path.is_relative_to(directory) for directory in _LIBRARY)
 
 
 def faces() -> list[ModuleType]:

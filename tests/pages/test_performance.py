@@ -66,3 +66,38 @@ def test_numbers_are_medians_of_the_calls_that_count(bench):
     assert row.endswith("| cold | 5 s |  | 4 s | 1.25 | 1 times: yes |")
     assert "left out, arviz, round 1: no memory" in text
     assert "Rounds: 3. Others took 25%" in text
+
+
+def test_a_goal_that_is_missed_says_what_bounds_it(bench):
+    page, workloads = bench
+    fast, slow = (run_of("small", "here", 0, 1.0, seconds) for seconds in (0.002, 0.009))
+    assert list(page.bounds([fast])) == []
+    *_, told = page.bounds([slow])
+    assert (
+        told == f"- request of 100 rows x 1,000 draws, the same size again: {page.BOUNDS['small']}"
+    )
+    assert page.BOUNDS.keys() <= {w.name for w in workloads.WORKLOADS if w.most or w.faster}
+    (*_, unknown) = page.bounds([run_of("served", "here", 0, 1.0)])
+    assert unknown.endswith("that MLflow has loaded: not known.")
+
+
+def test_the_effect_of_a_cache_is_told_of_each_that_was_measured_with_and_without(bench):
+    page, _ = bench
+    runs = [run_of("small", "here", 0, 0.5), run_of("cache", "here", 0, 0.25)]
+    assert page.cache_effect(runs).count("250 ms with a filled cache, and 500 ms without") == 1
+    runs += [run_of("sites", "here", 0, 8.0), run_of("cached sites", "here", 0, 2.0)]
+    assert page.cache_effect(runs).count("2 s with a filled cache, and 8 s without") == 1
+    assert page.cache_effect(runs[1:2]) == ""
+
+
+def test_short_requests_follow_one_another(bench, monkeypatch, tmp_path):
+    _, workloads = bench
+    tidied = []
+    monkeypatch.setattr(workloads.gc, "collect", lambda: tidied.append(1))
+    meter = workloads.Meter(tmp_path)
+    meter.measure(lambda: None)
+    meter.measure(lambda: None)
+    assert len(tidied) == 1
+    monkeypatch.setattr(workloads, "SHORT", 0.0)
+    meter.measure(lambda: None)
+    assert len(tidied) == 2
