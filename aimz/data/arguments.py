@@ -140,7 +140,8 @@ class Known:
     def in_steps(self, argument: str, shape: tuple[int, ...]) -> bool:
         """Whether rows of a shape differ from the fitted ones in the number of steps only."""
         fitted = self.shapes.get(argument, ())
-        return fitted[:1] == (self.steps,) and len(shape) > 0 and shape[1:] == fitted[1:]
+        is_of_steps = self.steps > 0 and fitted[:1] == (self.steps,)
+        return is_of_steps and len(shape) > 0 and shape[1:] == fitted[1:]
 
 
 def bind(
@@ -193,7 +194,7 @@ def bind(
     reference = next((o for o in seen if o is not None and len(o) == len(primary)), None)
     arrays, static = _converted(values, len(primary), known, always_rows)
     columns = _columns_in_order(values, arrays, known)
-    for n in known.shapes.keys() & arrays.keys():
+    for n in known.shapes.keys() & arrays.keys():  # of steps: by `check_rows`, when they are known
         if not known.in_steps(n, tuple(np.shape(arrays[n])[1:])):
             check_row_shape(n, arrays[n], known.shapes[n])
     return Arguments(arrays, static, len(primary), labels, columns, reference)

@@ -198,7 +198,10 @@ def as_array(value: Any, name: str) -> np.ndarray | jax.Array:
         return value if value.dtype.kind in "biuf" else _widest(np.asarray(value))
     check_container(value, name)
     try:
-        array = np.asarray(_in_numpy(value))
+        # Arrow's own arrays would refuse what has to be copied.
+        is_arrow = type(value).__module__.partition(".")[0] == "pyarrow"
+        in_numpy = hasattr(value, "to_numpy") and not is_arrow
+        array = np.asarray(value.to_numpy() if in_numpy else value)
     except Exception as error:  # noqa: BLE001  # of containers of any kind; rethrown by name
         _refuse(name, f"is no array ({error!s:.60})", "Pass numbers in rows of equal length.")
     if array.dtype == object:
@@ -211,12 +214,6 @@ def as_array(value: Any, name: str) -> np.ndarray | jax.Array:
             _refuse(name, f"holds text{where}", _ENCODE)
         _refuse(name, f"holds {array.dtype!s:.60}", _ENCODE)
     return _widest(array)
-
-
-def _in_numpy(value: Any) -> Any:
-    """What NumPy makes an array of; Arrow's own arrays would refuse what has to be copied."""
-    is_arrow = type(value).__module__.partition(".")[0] == "pyarrow"
-    return value.to_numpy() if hasattr(value, "to_numpy") and not is_arrow else value
 
 
 def _is_number(dtype: Any) -> bool:

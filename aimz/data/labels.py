@@ -38,7 +38,8 @@ class Marks(NamedTuple):
 def marks_of(value: Any) -> Marks:
     """Labels of the rows and of the columns of a pandas or xarray object."""
     rows, columns = getattr(value, "index", None), getattr(value, "columns", None)
-    dims = _dims(value)
+    is_labelled = hasattr(value, "coords") and hasattr(value, "variable")  # a DataArray
+    dims = tuple(value.dims) if is_labelled else ()
     if rows is None or callable(rows) or not hasattr(rows, "to_numpy"):
         rows = value.coords[dims[0]].values if dims and dims[0] in value.coords else None
     else:
@@ -151,8 +152,3 @@ def other_labels(name: str, named: str, how: str) -> InputError:
         f"together. Give both the same index, or pass {name}.to_numpy() if their order is right."
     )
     return InputError(msg, code="row-labels")
-
-
-def _dims(value: Any) -> tuple[Any, ...]:
-    """Dimensions of a DataArray; none of anything else."""
-    return tuple(value.dims) if hasattr(value, "coords") and hasattr(value, "variable") else ()

@@ -1,9 +1,9 @@
 """Tiles over devices: how a result is cut, compiled and run into a sink."""
 
-from aimz.execution.call import Call, Ready, compile_call
+from aimz.execution.call import Call, Ready, compile_call, devices_in_use
 from aimz.execution.joint import JointRun
 from aimz.execution.plan import Plan, num_draws, plan_tiles
-from aimz.execution.threads import devices_in_use, run_in_threads
+from aimz.execution.threads import run_in_threads
 from aimz.execution.tiles import TileRun, each_tile, run_tiles
 
 __all__ = [

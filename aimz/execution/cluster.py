@@ -26,8 +26,8 @@ import numpyro
 from aimz._version import __version__
 from aimz.data import RowTile
 from aimz.errors import InputError, ProcessError
+from aimz.execution.call import devices_in_use
 from aimz.execution.plan import Plan
-from aimz.execution.threads import devices_in_use
 from aimz.libraries import cloudpickle, distributed
 from aimz.options import chosen_client, wants_cluster
 from aimz.store import Tile

@@ -68,19 +68,16 @@ class Plan:
 
     def tiles(self, row_tile: RowTile) -> Iterator[Tile]:
         """Tiles of some rows, one for each block of draws."""
-        blocks = list(self._draw_blocks())
+        blocks = [(slice(0, self.chains), slice(0, self.draws))]
+        if self.tile_draws != self.chains * self.draws:
+            blocks = [
+                (slice(chain, chain + 1), slice(start, min(start + self.tile_draws, self.draws)))
+                for chain in range(self.chains)
+                for start in range(0, self.draws, self.tile_draws)
+            ]
         first = row_tile.rows.start // self.tile_rows * len(blocks)
         for number, (chains, draws) in enumerate(blocks, first):
             yield Tile(number, row_tile.rows, chains, draws, row_tile.digest)
-
-    def _draw_blocks(self) -> Iterator[tuple[slice, slice]]:
-        if self.tile_draws == self.chains * self.draws:
-            yield slice(0, self.chains), slice(0, self.draws)
-            return
-        for chain in range(self.chains):
-            for first in range(0, self.draws, self.tile_draws):
-                last = min(first + self.tile_draws, self.draws)
-                yield slice(chain, chain + 1), slice(first, last)
 
 
 def plan_tiles(
@@ -131,7 +128,8 @@ def length_of(span: slice) -> int:
 
 def num_draws(tile: Tile) -> int:
     """Draws of a tile."""
-    return length_of(tile.chains) * length_of(tile.draws)
+    chains, draws = tile.chains, tile.draws
+    return int((chains.stop - chains.start) * (draws.stop - draws.start))
 
 
 def _even(total: int, draws: int, most: int) -> int:

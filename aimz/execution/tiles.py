@@ -10,6 +10,7 @@ A few threads take one tile after another: each computes it on its device, copie
 to the sink, so that the three overlap and no more tiles are in memory than there are threads.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,15 +25,17 @@ from aimz.execution.call import (
     Call,
     Ready,
     compile_call,
+    devices_in_use,
     outcomes_of,
     precision_of,
+    shared_block,
     with_rows,
 )
 from aimz.execution.cluster import cluster_of
 from aimz.execution.plan import Plan, length_of, num_draws
-from aimz.execution.threads import Shared, devices_in_use, num_threads, run_in_threads
+from aimz.execution.threads import num_threads, run_in_threads
 from aimz.families import Faults, fault_of
-from aimz.sampling import Found
+from aimz.sampling import Block, Found
 from aimz.store import Sink, Tile, Variable
 
 __all__ = ["TileRun", "each_tile", "run_tiles"]
@@ -74,11 +77,24 @@ def run_tiles(
 
 
 class TileRun:
-    """A compiled call as a function of a tile: arrays of its sites, (row, draw, ...), or trees."""
+    """A compiled call as a function of a tile: arrays of its sites, (row, draw, ...), or trees.
+
+    The part of the block that tiles share is placed on a device once, where it can be. Where there
+    is one device for all, arrays are not bound to it: JAX would compile a program for bound ones
+    and another for those that it takes there by itself, which is cheaper.
+    """
 
     def __init__(self, call: Call, ready: Ready, plan: Plan) -> None:
         self.call, self.ready, self.plan = call, ready, plan
-        self.shared = Shared(call.block, plan)
+        # Bound where there is a choice of devices, or some arrays are; another thread may have
+        # another setting.
+        self.is_bound = (
+            jax.config.jax_default_device is not None
+            or jax.local_device_count() > 1
+            or any(v.committed for v in jax.tree.leaves(call.block) if isinstance(v, jax.Array))
+        )
+        self.placed: dict[Any, Block] = {}
+        self.lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _compiled_anew, (self.call, self.plan)
@@ -92,7 +108,7 @@ class TileRun:
     ) -> dict[str, Any]:
         """Run one tile; `replaced` holds values of rows, (row, draw, ...), that the call holds."""
         with precision_of(is_wide=self.ready.is_wide):
-            shared = self.shared.on(device, tile)
+            shared = self._shared(tile, device)
         block = with_rows(shared, self.call, row_tile, self.plan)
         held = dict(block.row_posterior)  # a block may be shared by threads
         for name, value in (replaced or {}).items():
@@ -116,6 +132,19 @@ class TileRun:
             name: jax.tree.map(partial(cut, by_row=owned[name]), value)
             for name, value in results.items()
         }
+
+    def _shared(self, tile: Tile, device: jax.Device) -> Any:
+        """The part of the block that a tile shares with others, on its device."""
+        plan, block = self.plan, self.call.block
+        if plan.is_single and not self.is_bound:
+            return shared_block(block, tile, plan)
+        place = device if self.is_bound else None
+        if plan.is_single or plan.tile_draws < plan.chains * plan.draws:
+            return jax.device_put(shared_block(block, tile, plan), place)
+        with self.lock:
+            if device not in self.placed:
+                self.placed[device] = jax.device_put(shared_block(block, tile, plan), place)
+            return self.placed[device]
 
 
 def _compiled_anew(call: Call, plan: Plan) -> TileRun:

@@ -99,20 +99,15 @@ def inspect(kernel: Callable[..., Any], inputs: Inputs, param_output: str) -> Ke
     InputError
         "shape": an argument and a site that it is observed at disagree.
     """
-    check_rows(inputs)
-
-    def name() -> Hashable | None:
-        its = inputs.name(kernel)
-        return None if its is None else (its, param_output)
-
     return programs.remembered(
         _SPECS_BY_READS,
-        name,
-        lambda: _inspected(kernel, inputs, param_output),
+        partial(inputs.name, kernel, param_output),
+        partial(_inspected, kernel, inputs, param_output),
     )
 
 
 def _inspected(kernel: Callable[..., Any], inputs: Inputs, param_output: str) -> KernelSpec:
+    check_rows(inputs)
     with programs.TRACE_LOCK:
         spread = spread_sites(kernel, inputs.spread, inputs.always_rows[0])
         natural = read(spread, inputs.arrays, inputs.static, inputs.rows)

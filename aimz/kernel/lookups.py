@@ -95,7 +95,7 @@ def check_lookups(
     InputError
         `index-range`.
     """
-    for lookup, index in _indices(lookups, arrays):
+    for lookup, index in _indices(lookups, arrays) if lookups else ():
         outside = (index < 0) | (index >= lookup.size)
         if not outside.any():
             continue

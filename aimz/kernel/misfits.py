@@ -23,12 +23,8 @@ _OF_FRAMES = ("columns", "iloc", "loc", "to_numpy", "values")
 _ABOUT_SHAPES = ("shape", "broadcast", "dimension", "size", "axis")
 
 
-def check_outcome_rows(
-    spec: KernelSpec, arguments: Arguments, names: tuple[str, str], *, is_fitted: bool
-) -> None:
+def check_outcome_rows(spec: KernelSpec, arguments: Arguments, names: tuple[str, str]) -> None:
     """Refuse an outcome that has rows along two axes, or as many values as another argument.
-
-    A kernel that was fitted has shown that its outcomes are so.
 
     Raises
     ------
@@ -36,7 +32,7 @@ def check_outcome_rows(
         `shape`, `rows-mismatch`.
     """
     primary, output = names
-    if is_fitted or output not in spec:
+    if output not in spec:
         return
     site, rows = spec[output], spec.rows
     twice = [axis for axis, size in enumerate(site.shape) if size == rows > 1]

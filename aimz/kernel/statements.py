@@ -79,8 +79,11 @@ class Inputs:
     always_rows: tuple[str, ...] = ()
     spread: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
 
-    def name(self, kernel: Callable[..., Any]) -> Hashable | None:
-        """Name of all that a trace of a kernel on them follows from; None where it has none."""
+    def name(self, kernel: Callable[..., Any], *beside: Hashable) -> Hashable | None:
+        """Name of all that a trace of a kernel on them follows from; None where it has none.
+
+        What is `beside` the arguments stands in the name, too.
+        """
         names = (
             programs.version_of(kernel),
             programs.name_of_shapes(self.arrays),
@@ -88,7 +91,8 @@ class Inputs:
         )
         if None in names:
             return None
-        return (*names, tuple(sorted(self.spread.items())), self.rows, self.always_rows)
+        settled = (tuple(sorted(self.spread.items())), self.rows, self.always_rows)
+        return (*names, *settled, *beside)
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def check_by_row(names: Collection[str], results: KernelSpec) -> None:
 def rows_notes(request: Request, arguments: Arguments, spec: KernelSpec) -> tuple[Note, ...]:
     """What is said of rows that interact and are not the fitted ones."""
     fitted = request.fitted
-    if fitted.spec is None or not spec.coupled or spec.in_priors or request.use != Use.PREDICT:
+    if fitted.spec is None or spec.in_priors or request.use != Use.PREDICT:
         return ()
     by_row = (spec.row_inputs | {request.names[0]}) & arguments.arrays.keys()
     plain = sorted(n for n in by_row if not isinstance(arguments.arrays[n], dict))

@@ -107,19 +107,12 @@ def inspected(
     gets whole ones as codes, if it `may_code` them.
     """
     values = values_of(given)
-    always = tuple(n for n in names if n in values and values[n].given is not None)
-    if names[0] not in always:
-        msg = f"'{names[0]}' is None: there are no rows. Pass one row per observation."
-        raise InputError(msg, code="no-rows")
-
-    def bound(by_row: frozenset[str]) -> tuple[Arguments, Inputs]:
-        arguments = _bound(kernel, names, values, known, by_row)
-        arrays, static = dict(arguments.arrays), dict(arguments.static)
-        return arguments, Inputs(arrays, static, arguments.rows, always, known.spread)
-
-    arguments, inputs = bound(frozenset())
+    arguments, inputs = _bound(kernel, names, values, known)
     specs = {} if specs is None else specs
-    structure = _structure(inputs)
+    # All of the inputs but the values of arrays.
+    leaves, form = jax.tree.flatten(dict(inputs.arrays))
+    kinds = tuple((np.shape(leaf), np.dtype(leaf.dtype)) for leaf in leaves)
+    structure = form, kinds, tuple(sorted(inputs.static.items())), inputs.rows, inputs.always_rows
     try:
         spec = specs[structure] = specs.get(structure) or inspect(kernel, inputs, names[1])
     except (AttributeError, IndexError, TypeError, ValueError) as error:
@@ -133,11 +126,14 @@ def inspected(
         if meant is None:
             raise
         raise meant from error
-    _check_static_numbers(kernel, inputs)
-    known.check_rows(arguments.arrays, spec.inner_steps)
-    fresh = spec.row_inputs - known.row_inputs - set(always)
+    if inputs.static:
+        _check_static_numbers(kernel, inputs)
+    if known.steps:  # else `bind` has checked all shapes
+        known.check_rows(arguments.arrays, spec.inner_steps)
+    fresh = spec.row_inputs - known.row_inputs - set(inputs.always_rows)
     if any(values[name].labels is not None for name in fresh):
-        arguments, inputs = bound(spec.row_inputs)  # only the kernel tells a table from rows
+        # Only the kernel tells a table from rows.
+        arguments, inputs = _bound(kernel, names, values, known, spec.row_inputs)
     return arguments, inputs, spec
 
 
@@ -177,11 +173,15 @@ def _bound(
     names: tuple[str, str],
     values: Mapping[str, Value],
     known: Known,
-    by_row: frozenset[str],
-) -> Arguments:
-    signature = read_signature(kernel, *names)
+    by_row: frozenset[str] = frozenset(),
+) -> tuple[Arguments, Inputs]:
+    """Arguments in the order of the rows, and as the kernel gets them."""
     always = tuple(n for n in names if n in values and values[n].given is not None)
-    return bind(
+    if names[0] not in always:
+        msg = f"'{names[0]}' is None: there are no rows. Pass one row per observation."
+        raise InputError(msg, code="no-rows")
+    signature = read_signature(kernel, *names)
+    arguments = bind(
         {n: v for n, v in values.items() if n != names[1] or n in always},
         names=signature.names,
         required=signature.required,
@@ -189,13 +189,8 @@ def _bound(
         always_rows=always,
         by_row=by_row,
     )
-
-
-def _structure(inputs: Inputs) -> Any:
-    """All of the inputs but the values of arrays."""
-    leaves, form = jax.tree.flatten(dict(inputs.arrays))
-    kinds = tuple((np.shape(leaf), np.dtype(leaf.dtype)) for leaf in leaves)
-    return form, kinds, tuple(sorted(inputs.static.items())), inputs.rows, inputs.always_rows
+    arrays, static = dict(arguments.arrays), dict(arguments.static)
+    return arguments, Inputs(arrays, static, arguments.rows, always, known.spread)
 
 
 def gather(
@@ -332,7 +327,7 @@ def _left_out(presence: Presence) -> tuple[Note, ...]:
 def _check_outcome_given(request: Request, values: Mapping[str, Value]) -> None:
     """Refuse a log density of outcomes that nobody has observed."""
     output = request.names[1]
-    if request.conditions and not is_given(values, output):
+    if not is_given(values, output):
         msg = f"A log-likelihood needs outcomes: '{output}' is None. Pass one per row."
         raise InputError(msg, code="outcome-missing")
 
@@ -343,8 +338,9 @@ def _read_head(
     """Arguments and structure of a call as the first rows of a stream show them."""
     primary, output = request.names
     head = {**values, **values_of(stream.head)}
-    _check_outcome_given(request, head)
-    if not request.conditions:
+    if request.conditions:
+        _check_outcome_given(request, head)
+    else:
         head.pop(output, None)
     try:
         arguments, inputs, spec = inspected(
@@ -463,7 +459,8 @@ def _in_memory(
     labels: np.ndarray | None = None,
 ) -> Given:
     primary, output = request.names
-    _check_outcome_given(request, values)
+    if request.conditions:
+        _check_outcome_given(request, values)
     named = {n: v for n, v in values.items() if n != output or request.conditions}
     places, arguments = _rejoined(request, named, natural, labels)
     own = {**arguments.arrays, **arguments.static} if arguments else named
@@ -471,14 +468,15 @@ def _in_memory(
         request.kernel, request.names, own, request.fitted.known, request.seen_specs
     )
     arguments = arguments or bound
-    if request.fitted.known.wholes and request.new_groups == "refuse":
-        request.fitted.known.check_wholes(arguments.arrays)
     larger = None
     if request.new_groups == "prior":
         larger = with_larger_plates(request.kernel, spec, arguments.arrays)
-    if larger is not None:
-        _, inputs, spec = inspected(larger, request.names, own, request.fitted.known)
-    check_outcome_rows(spec, arguments, request.names, is_fitted=request.fitted.spec is not None)
+        if larger is not None:
+            _, inputs, spec = inspected(larger, request.names, own, request.fitted.known)
+    elif request.fitted.known.wholes:
+        request.fitted.known.check_wholes(arguments.arrays)
+    if request.fitted.spec is None:  # a kernel that was fitted has shown that its outcomes are so
+        check_outcome_rows(spec, arguments, request.names)
     presence = _check_values(request, inputs, spec, arguments.columns)
     check_lookups(spec.lookups, arguments.arrays, way_out="new_groups='prior' to draw new groups")
     outcome, kept = None, values.get(output)
@@ -487,7 +485,7 @@ def _in_memory(
         outcome = arguments.lined({output: kept}, primary)[output].seen
         _check_outcomes(outcome, spec, arguments.rows)
     notes = _notes(request, arguments)
-    if places is None and natural is None:
+    if spec.coupled and places is None and natural is None:
         notes = (*notes, *rows_notes(request, arguments, spec))
     return Given(
         arguments,
@@ -518,7 +516,7 @@ def _rejoined(
         return None, None
     by_row = fitted.spec.row_inputs - as_fitted(request, values)
     known = replace(fitted.known, row_inputs=by_row)
-    own = _bound(request.kernel, request.names, values, known, by_row)
+    own, _ = _bound(request.kernel, request.names, values, known, by_row)
     own = own if labels is None else replace(own, labels=labels)
     places = among_the_fitted(request, own) if natural is None else natural.kept
     if places is None:

@@ -5,7 +5,7 @@ Everything here is pure; what the user should hear comes back as notes.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 from numpyro.distributions import biject_to
 
 from aimz.arrays import Array
-from aimz.choices import names_of
 from aimz.data import Value, as_array, check_finite
 from aimz.errors import InputError, nearest
 from aimz.kernel import KernelSpec, SiteSpec
@@ -28,10 +27,8 @@ __all__ = [
     "check_carried",
     "check_shape",
     "global_carries",
-    "observed_sites",
     "rows_set",
     "scenario_of",
-    "sites_to_return",
 ]
 
 
@@ -88,42 +85,6 @@ def scenario_of(
             values[name] = array
     functions = {name: value for name, value in do.items() if callable(value)}
     return Scenario(values, row_values, functions, tuple(do), tuple(observed))
-
-
-def sites_to_return(spec: KernelSpec, asked: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Names of the sites of a result: those asked for, else the output and the deterministics."""
-    valid = [site.name for site in spec.sites if site.kind not in ("param", "factor")]
-    if asked is None:
-        chosen = [s.name for s in spec.sites if s.kind == "deterministic" or s.name == spec.output]
-        return tuple(name for name in chosen if name in valid)
-    names = names_of(asked, "return_sites")
-    for name in names:
-        if name not in valid:
-            msg = f"There is no site '{name}' to return. {nearest(name, valid)}"
-            raise InputError(msg, code="site-unknown")
-    return names
-
-
-def observed_sites(spec: KernelSpec, draws: Mapping[str, Any]) -> tuple[str, ...]:
-    """Sites whose density is one of data; refused where the posterior lacks a latent.
-
-    Raises
-    ------
-    InputError
-        `latent-missing`, `nothing-observed`.
-    """
-    lacking = [name for name in spec.latents if name not in draws]
-    if lacking:
-        msg = (
-            f"The posterior holds no draws of '{lacking[0]}', so the likelihood given it is not "
-            "known. Fit the model, or pass its draws to set_posterior_sample."
-        )
-        raise InputError(msg, code="latent-missing")
-    sites = spec.data_sites
-    if not sites:
-        msg = f"The kernel observes nothing here. Pass '{spec.output}' so that a site observes it."
-        raise InputError(msg, code="nothing-observed")
-    return sites
 
 
 def check_carried(spec: KernelSpec, argument: str, held: Collection[str], how: str) -> None:

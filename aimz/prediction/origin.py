@@ -16,21 +16,17 @@ __all__ = ["origin_of"]
 
 
 def origin_of(request: Request, given: Given) -> Origin:
-    """Where the rows of a call are among the fitted ones, and whose draws the posterior has."""
-    elsewhere = request.fitted.by_hand or request.fitted.spec is None
-    return replace(_origin_of(request, given), elsewhere=elsewhere)
+    """Where the rows of a call are among the fitted ones, and whose draws the posterior has.
 
-
-def _origin_of(request: Request, given: Given) -> Origin:
-    """Find the rows of a call among the fitted ones, as far as is known before they are read.
-
-    Some of the fitted rows, or all in another order, are recognised by label and value together;
-    rows that are only counted are not, because other rows may have their values.
+    As far as is known before they are read. Some of the fitted rows, or all in another order, are
+    recognised by label and value together; rows that are only counted are not, because other rows
+    may have their values.
     """
     fitted, names = request.fitted, request.names
     if fitted.spec is None:
         labels = given.arguments.labels
-        return Origin(by_hand=True, labels=labels, draw_labels=fitted.draw_labels)
+        return Origin(by_hand=True, elsewhere=True, labels=labels, draw_labels=fitted.draw_labels)
+    elsewhere = fitted.by_hand
     observed = frozenset(s.name for s in fitted.spec.sites if s.kind == "observed")
     if given.kept is not None:
         arguments = replace(given.arguments, rows=given.spec.rows)
@@ -38,7 +34,8 @@ def _origin_of(request: Request, given: Given) -> Origin:
     now = argument_hashes(given.arguments, fitted.spec, names, request.kernel)
     if names[0] in given.source.names:  # its own rows are compared while they are read
         now = {n: v for n, v in now.items() if n not in given.source.names}
-        origin = Origin(given.rows in (None, fitted.rows), observed=observed)
+        is_known = given.rows in (None, fitted.rows)
+        origin = Origin(is_known, elsewhere=elsewhere, observed=observed)
         return replace(origin, **_changes(fitted, now, None, given))
     rows: np.ndarray | None = None
     leading = 0
@@ -49,15 +46,15 @@ def _origin_of(request: Request, given: Given) -> Origin:
     if not same or differ(labels, fitted.labels):
         then = fitted.hashes.get(names[0])
         if then is None or then.ndim == 0 or now[names[0]].ndim == 0:
-            return Origin(is_known=False, observed=observed)
+            return Origin(is_known=False, elsewhere=elsewhere, observed=observed)
         if fitted.spec.coupled and _go_on(now[names[0]], then, labels, fitted.labels):
             leading = len(then)
         else:
             rows = found(now[names[0]], then, labels, fitted.labels)
         if rows is None and not leading:
-            return Origin(is_known=False, observed=observed)
+            return Origin(is_known=False, elsewhere=elsewhere, observed=observed)
     del now[names[0]]
-    origin = Origin(rows=rows, leading=leading, observed=observed)
+    origin = Origin(elsewhere=elsewhere, rows=rows, leading=leading, observed=observed)
     return replace(origin, **_changes(fitted, now, rows, given, leading))
 
 

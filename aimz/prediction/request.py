@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from aimz.choices import check_choice, check_switches, shown
+from aimz.choices import check_choice, check_switches, names_of, shown
 from aimz.data import Known, check_positive
-from aimz.errors import InputError
+from aimz.errors import InputError, nearest
 from aimz.inference import Fit, Problem, Settings
 from aimz.kernel import KernelSpec
 from aimz.overlap import Support
-from aimz.prediction.interventions import observed_sites, sites_to_return
 from aimz.sampling import left_out_block, log_likelihood_block, score_block
 from aimz.store import Sink, destination
 
@@ -165,14 +164,43 @@ class Request:
     def sites(self, spec: KernelSpec) -> tuple[str, ...]:
         """Names of the sites of the result: those that data condition, or those that are asked for.
 
+        Where none is named, these are the output and the deterministic ones.
+
         Raises
         ------
         InputError
             `site-unknown`, `latent-missing`, `nothing-observed`.
         """
         if self.conditions:
-            return observed_sites(spec, self.fitted.fit.draws)
-        return sites_to_return(spec, self.return_sites)
+            return _observed_sites(spec, self.fitted.fit.draws)
+        valid = [site.name for site in spec.sites if site.kind not in ("param", "factor")]
+        if self.return_sites is None:
+            chosen = [
+                s.name for s in spec.sites if s.kind == "deterministic" or s.name == spec.output
+            ]
+            return tuple(name for name in chosen if name in valid)
+        names = names_of(self.return_sites, "return_sites")
+        for name in names:
+            if name not in valid:
+                msg = f"There is no site '{name}' to return. {nearest(name, valid)}"
+                raise InputError(msg, code="site-unknown")
+        return names
+
+
+def _observed_sites(spec: KernelSpec, draws: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sites whose density is one of data; refused where the posterior lacks a latent."""
+    lacking = [name for name in spec.latents if name not in draws]
+    if lacking:
+        msg = (
+            f"The posterior holds no draws of '{lacking[0]}', so the likelihood given it is not "
+            "known. Fit the model, or pass its draws to set_posterior_sample."
+        )
+        raise InputError(msg, code="latent-missing")
+    sites = spec.data_sites
+    if not sites:
+        msg = f"The kernel observes nothing here. Pass '{spec.output}' so that a site observes it."
+        raise InputError(msg, code="nothing-observed")
+    return sites
 
 
 @dataclass(frozen=True)

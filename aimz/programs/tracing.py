@@ -37,6 +37,7 @@ __all__ = [
     "compile_program",
     "forget_traces",
     "num_compiled",
+    "num_traced",
     "program_stats",
     "shared_traces",
     "trace",
@@ -226,6 +227,11 @@ def compile_program(fn: Callable[..., Any], *args: object, version: str | None =
 def num_compiled() -> int:
     """Number of distinct programs made so far in this process."""
     return _PROGRAMS.made
+
+
+def num_traced() -> int:
+    """Number of traces taken so far in this process."""
+    return _PROCESS.traced
 
 
 def program_stats() -> dict[str, int]:

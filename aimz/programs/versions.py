@@ -19,7 +19,7 @@ import numpy as np
 from numpyro.primitives import _PYRO_STACK
 
 from aimz.programs.caches import Cache
-from aimz.programs.tracing import TRACE_LOCK, program_stats
+from aimz.programs.tracing import TRACE_LOCK, num_traced
 from aimz.reads import Record, UnrecordedError, library_record, record_of
 
 __all__ = ["name_of", "name_of_shapes", "one_look", "remembered", "unversioned", "version_of"]
@@ -98,9 +98,11 @@ def version_of(function: Any) -> Hashable | None:
     >>> version_of(double) == before
     False
     """
-    settings = _settings()
-    if settings is None:
+    context = getattr(sys.modules.get("jax._src.config"), "trace_context", None)
+    if context is None:
         return None
+    # JAX's settings, and what holds in this thread of those by which JAX names its own traces.
+    settings = (context(), *jax.config.values.values())
     plain: list[Hashable] = []
     while _is_wrapper(function):
         function, beside = function.reads
@@ -108,7 +110,7 @@ def version_of(function: Any) -> Hashable | None:
     with TRACE_LOCK:  # while another thread traces, the stack is its
         if _PYRO_STACK:
             return None
-        look, traced = _LOOK.get() or _Look(), program_stats()["traced"]
+        look, traced = _LOOK.get() or _Look(), num_traced()
         if look.traced != traced:
             look.traced, look.seen = traced, {}
         if id(function) not in look.seen:  # it is kept there, so that the address stays its own
@@ -210,12 +212,3 @@ def _number_of(latest: _Latest) -> int | None:
     except UnrecordedError as error:
         latest.record, latest.reason, latest.may_change = None, str(error), error.may_change
     return None if latest.record is None else latest.record.number
-
-
-def _settings() -> Hashable | None:
-    """JAX's settings, and what holds in this thread of those by which JAX names its own traces."""
-    config: Any = sys.modules.get("jax._src.config")
-    context = getattr(config, "trace_context", None)
-    if context is None:
-        return None
-    return (context(), *jax.config.values.values())

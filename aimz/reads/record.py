@@ -96,28 +96,27 @@ class Record:
     def holds(self) -> bool:
         """Whether nothing has changed in any of the places."""
         try:
-            return self._is_same()
+            entries = map(dict.get, self._dicts, self._names, repeat(MISSING))
+            if not all(map(is_, entries, self._entries)):
+                return False
+            results = map(call, self._getters, self._objects)
+            return (
+                all(map(is_, results, self._gotten))
+                and all(len(c) == len(i) and all(map(is_, c, i)) for c, i in self._contents)
+                and all(len(c) >= len(i) and all(map(is_, c, i)) for c, i in self._begun)
+                and all(
+                    len(m) == len(keys)
+                    and all(map(is_, m, keys))
+                    and all(map(is_, m.values(), values))
+                    for m, keys, values in self._mappings
+                )
+                and all(
+                    array.shape == shape and array.dtype == dtype and array.tobytes() == values
+                    for array, shape, dtype, values in self._arrays
+                )
+            )
         except Exception:  # noqa: BLE001  # whatever a place raises now, it did not when noted
             return False
-
-    def _is_same(self) -> bool:
-        entries = map(dict.get, self._dicts, self._names, repeat(MISSING))
-        if not all(map(is_, entries, self._entries)):
-            return False
-        results = map(call, self._getters, self._objects)
-        return (
-            all(map(is_, results, self._gotten))
-            and all(len(c) == len(i) and all(map(is_, c, i)) for c, i in self._contents)
-            and all(len(c) >= len(i) and all(map(is_, c, i)) for c, i in self._begun)
-            and all(
-                len(m) == len(keys) and all(map(is_, m, keys)) and all(map(is_, m.values(), values))
-                for m, keys, values in self._mappings
-            )
-            and all(
-                array.shape == shape and array.dtype == dtype and array.tobytes() == values
-                for array, shape, dtype, values in self._arrays
-            )
-        )
 
     def __len__(self) -> int:
         return (

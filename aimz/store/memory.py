@@ -68,7 +68,11 @@ class MemorySink:
         for (group, name), variable in self.variables.items():
             values = (variable.dims, self.arrays[group, name], variable.attrs)
             made.setdefault(group, {})[name] = values
-        filled = {name: _with(group, made.get(name, {})) for name, group in groups.items()}
+        filled = dict(groups)
+        for name in made.keys() & filled.keys():
+            before = filled[name]
+            data = {**before.data_vars, **made[name]}
+            filled[name] = xr.Dataset(data, coords=before.coords, attrs=before.attrs)
         return tree_of(filled, attrs)
 
     def abort(self) -> Path | None:
@@ -93,13 +97,6 @@ def tree_of(groups: Groups, attrs: Mapping[str, Any]) -> xr.DataTree:
     tree.children = {name: xr.DataTree(group) for name, group in groups.items()}
     tree.attrs.update(attrs)
     return tree
-
-
-def _with(group: xr.Dataset, variables: Mapping[Any, Any]) -> xr.Dataset:
-    """A group with more variables."""
-    if not variables:
-        return group
-    return xr.Dataset({**group.data_vars, **variables}, coords=group.coords, attrs=group.attrs)
 
 
 def _empty(shape: tuple[int, ...], variable: Variable) -> np.ndarray:
