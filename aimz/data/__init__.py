@@ -1,7 +1,15 @@
 """What the user gave: arrays, labels, rows by the piece, and checks that name what is wrong."""
 
-from aimz.data.arguments import MISSING, Arguments, Known, bind, check_names
-from aimz.data.checks import check_finite, check_outcome, check_positive
+from aimz.data.arguments import (
+    MISSING,
+    Arguments,
+    Known,
+    bind,
+    check_finite,
+    check_names,
+    check_outcome,
+    check_positive,
+)
 from aimz.data.containers import (
     Value,
     as_array,

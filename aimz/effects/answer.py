@@ -91,7 +91,14 @@ def answer_of(
         return shape.labelled(averages[EVENT])
     if question.derive is not None:
         return shape.labelled(derived(question, {n: averages[n] for n in names}))
-    return _contrasted(question, averages, names, shape)
+    pairs = contrasts_of(question, names)
+    by_contrast = {
+        f"{new} vs {old}": compared(question, averages[new], averages[old]) for new, old in pairs
+    }
+    draws = shape.along("contrast", by_contrast)
+    if len(pairs) == 1:
+        return draws.isel(contrast=0)
+    return draws.assign_coords(scenario=("contrast", [new for new, _ in pairs]))
 
 
 @dataclass(frozen=True)
@@ -104,25 +111,21 @@ class AnswerShape:
     own: tuple[str, ...]  # of one outcome
 
     def labelled(self, values: np.ndarray) -> xr.DataArray:
-        return self._named(values, {})
+        return self.along("one", {0: values}).isel(one=0, drop=True)
 
     def along(self, dim: str, parts: Mapping[Any, np.ndarray]) -> xr.DataArray:
         """Several arrays along a dimension that names them."""
-        return self._named(np.stack([*parts.values()]), {dim: [*parts]})
-
-    def _named(self, values: np.ndarray, leading: Mapping[str, Sequence[Any]]) -> xr.DataArray:
-        """An array (..., group, draw, ...); its first dimensions are `leading`, with labels."""
-        schema, first = self.schema, values.shape[: len(leading)]
-        shape = (schema.chains, schema.draws, *values.shape[len(leading) + 2 :])
+        schema, values = self.schema, np.stack([*parts.values()])
+        shape = (schema.chains, schema.draws, *values.shape[3:])
         groups: tuple[str, ...] = (self.dim,) if len(self.labels) else ()
-        values = values.reshape(*first, *[len(self.labels)] * len(groups), *shape)
-        dims = (*leading, *groups, "chain", "draw", *self.own)
+        values = values.reshape(len(parts), *[len(self.labels)] * len(groups), *shape)
+        dims = (dim, *groups, "chain", "draw", *self.own)
         sizes: dict[Hashable, int] = dict(zip(dims, values.shape, strict=True))
         labels = {"chain": np.arange(schema.chains), "draw": np.arange(schema.draws)}
         labels |= _own_coords(sizes, self.own, schema)
         if groups:
-            labels |= _label_coords(self.dim, self.labels, (self.dim, *dims[len(leading) + 1 :]))
-        return xr.DataArray(values, {**labels, **leading}, dims)
+            labels |= _label_coords(self.dim, self.labels, (self.dim, *dims[2:]))
+        return xr.DataArray(values, {**labels, dim: [*parts]}, dims)
 
 
 def _label_coords(dim: str, labels: pd.Index, taken: Sequence[Hashable]) -> dict[str, Any]:
@@ -148,19 +151,6 @@ def _plain_labels(labels: pd.Index) -> Any:
     if array.dtype.kind in "biufmM":
         return array
     return [str(label) for label in labels]
-
-
-def _contrasted(
-    question: Question, averages: Mapping[Any, np.ndarray], names: list[Any], shape: AnswerShape
-) -> xr.DataArray:
-    pairs = contrasts_of(question, names)
-    by_contrast = {
-        f"{new} vs {old}": compared(question, averages[new], averages[old]) for new, old in pairs
-    }
-    draws = shape.along("contrast", by_contrast)
-    if len(pairs) == 1:
-        return draws.isel(contrast=0)
-    return draws.assign_coords(scenario=("contrast", [new for new, _ in pairs]))
 
 
 def contrasts_of(question: Question, names: list[Any]) -> list[tuple[Any, Any]]:
@@ -192,12 +182,8 @@ def row_labels(schema: Schema, rows: int) -> Any:
     return schema.labels if schema.labels is not None else pd.RangeIndex(rows)
 
 
-def row_table(
-    summary: RowSummary | None, shape: AnswerShape, row_dim: str, rows: int
-) -> xr.Dataset | None:
+def row_table(summary: RowSummary, shape: AnswerShape, row_dim: str, rows: int) -> xr.Dataset:
     """Summaries of the effect on each row, by contrast."""
-    if summary is None:
-        return None
     tables = {}
     for (new, old), columns in summary.columns().items():
         variables = {

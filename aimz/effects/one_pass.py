@@ -117,7 +117,9 @@ def effect_of(
         bounds=shape.along("bound", bounds) if has_bounds else None,
         couplings=dict(done.couplings),
         support=support,
-        row_summary=row_table(done.summary, shape, row_dim, done.rows),
+        row_summary=None
+        if done.summary is None
+        else row_table(done.summary, shape, row_dim, done.rows),
         scenarios=scenarios.compared,
     )
     compared_averages = [averages[n] for n in names]

@@ -43,11 +43,6 @@ class _Part:
     call: Call
     places: Places
 
-    @property
-    def order(self) -> Hashable:
-        """Its places, as a name."""
-        return tuple((field, tuple(by_name.items())) for field, by_name in self.places.items())
-
 
 class JointRun:
     """Calls on the same rows, draws and key as one function of a tile.
@@ -105,9 +100,12 @@ class _JointCall(Call):
     @property
     def name(self) -> Hashable | None:
         """As of every call: here, of all its parts."""
-        names = tuple((member.name, member.call.name, member.order) for member in self.parts)
+        names = []
+        for member in self.parts:
+            order = tuple((field, tuple(its.items())) for field, its in member.places.items())
+            names.append((member.name, member.call.name, order))
         has_all = all(name is not None for _, name, _ in names)
-        return (self.form, names, self.task.sites) if has_all else None
+        return (self.form, tuple(names), self.task.sites) if has_all else None
 
     @property
     def is_wide(self) -> bool:

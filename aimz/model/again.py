@@ -18,7 +18,6 @@ from aimz.model.asking import Asked
 from aimz.model.fitting import Data, fit
 from aimz.model.setup import Setup
 from aimz.prediction import Fitted, Use, check_same_data
-from aimz.results import draw_count
 
 __all__ = ["behind_of"]
 
@@ -84,7 +83,7 @@ def _some_draws(whole: Fit, count: int) -> Fit:
     """Some draws of a fit, spread evenly over them, as one chain."""
     if not whole.draws:
         return whole
-    chains, draws = draw_count(whole.draws)
+    chains, draws = next(iter(whole.draws.values())).shape[:2]
     places = np.linspace(0, chains * draws - 1, min(count, chains * draws)).astype(int)
     taken = {
         name: np.asarray(values).reshape(1, chains * draws, *np.shape(values)[2:])[:, places]

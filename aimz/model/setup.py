@@ -20,7 +20,7 @@ from aimz.model.files import in_columns_of_files
 from aimz.model.metadata_routing import keywords_of
 from aimz.prediction import Fitted, Request, Use
 from aimz.programs import as_key, call_words
-from aimz.results import Schema, draw_count
+from aimz.results import Schema
 
 __all__ = ["Inference", "Kernel", "KeyLike", "PathLike", "RowsLike", "Setup", "check_parameters"]
 
@@ -94,7 +94,10 @@ class Setup:
 
     def counts(self, fit: Fit) -> tuple[int, int]:
         """Chains and draws; a kernel with no latent site has as many as were asked for."""
-        return draw_count(fit.draws) if fit.draws else (1, self.num_samples or 1000)
+        if not fit.draws:
+            return 1, self.num_samples or 1000
+        chains, draws = next(iter(fit.draws.values())).shape[:2]
+        return int(chains), int(draws)
 
     def request(self, fitted: Fitted, **options: Any) -> Request:
         """A request to the posterior of a fit."""

@@ -50,9 +50,8 @@ from aimz.outcomes import Presence, check_outcomes, check_reachable, presence_of
 from aimz.prediction.alongside import among_the_fitted, as_fitted, rejoined, rows_notes
 from aimz.prediction.fitted import has_fitted_rows
 from aimz.prediction.groups import with_larger_plates
-from aimz.prediction.interventions import rows_set
+from aimz.prediction.interventions import rows_set, settings_of
 from aimz.prediction.request import Fitted, Request
-from aimz.prediction.settings import settings_of
 
 __all__ = ["Given", "as_head_of", "gather", "inspected", "problem_of"]
 

@@ -11,7 +11,6 @@ from aimz.results.differences import (
 )
 from aimz.results.draws import (
     as_draws,
-    draw_count,
     draw_labels,
     draws_dataset,
     flat_arrays,
@@ -39,7 +38,6 @@ __all__ = [
     "constant_dataset",
     "difference_dtype",
     "difference_layout",
-    "draw_count",
     "draw_labels",
     "draws_dataset",
     "first_outcome",

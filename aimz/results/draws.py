@@ -15,17 +15,11 @@ from aimz.results.differences import shared_group
 from aimz.results.layout import check_named
 from aimz.results.schema import Schema, as_variable, indexed, site_dims
 
-__all__ = ["as_draws", "draw_count", "draw_labels", "draws_dataset", "flat_arrays", "flat_draws"]
+__all__ = ["as_draws", "draw_labels", "draws_dataset", "flat_arrays", "flat_draws"]
 
 
 #: Bytes that an array must start at a multiple of, for JAX to take it as it is.
 ALIGNED = 64
-
-
-def draw_count(draws: Mapping[str, Any]) -> tuple[int, int]:
-    """Chains and draws per chain of a posterior."""
-    chains, draws_per_chain = next(iter(draws.values())).shape[:2]
-    return int(chains), int(draws_per_chain)
 
 
 def draws_dataset(

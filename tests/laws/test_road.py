@@ -27,8 +27,8 @@ class Budget:
 
 
 # What was counted last: lower them with what is counted, never raise them.
-PREDICT = Budget(155, 42, 1)  # the goal is 110 functions
-EFFECT = Budget(249, 54, 1)  # the goal is 140 functions
+PREDICT = Budget(154, 39, 1)  # the goal is 110 functions
+EFFECT = Budget(244, 51, 1)  # the goal is 140 functions
 
 PACKAGE = str(Path(aimz.__file__).parent)
 LABELS = ("labels.py",)  # code that asks a container for its labels
