@@ -692,18 +692,23 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
         return np.asarray(stacked, np.float64)
 
     def _encoded(self, X: ArrayLike | pd.DataFrame) -> pd.DataFrame:
-        """The columns as numbers, with names; refused where they are not those of the fit."""
+        """The columns as numbers, by name in the order of the fit; others are refused."""
         rows = _frame_of(X)
         known = getattr(self, "feature_names_in_", None)
+        names = list(rows.columns)
         is_other = (
-            rows.shape[1] != self.n_features_in_ or isinstance(X, pd.DataFrame) != self._is_frame
+            len(names) != self.n_features_in_ or isinstance(X, pd.DataFrame) != self._is_frame
         )
-        if is_other or (known is not None and list(rows.columns) != list(known)):
+        if known is not None and names != list(known):
+            is_other = is_other or not rows.columns.is_unique or {*names} != {*known}
+        if is_other:
             msg = (
                 f"X has not the {self.n_features_in_} columns of the fit, or not its kind. Pass "
-                "them in the same order, a frame where the fit had one."
+                "columns of the same names, in a frame where the fit had one."
             )
             raise InputError(msg, code="columns-mismatch")
+        if known is not None and names != list(known):
+            rows = rows[list(known)]
         try:
             encoded = self._encoder.transform(rows)
         except ValueError as error:

@@ -53,18 +53,21 @@ def test_columns_have_their_names_inside(fitted):
     assert list(fitted.feature_names_in_) == list(FRAME.columns)
     few = FRAME.iloc[[3, 1]]
     np.testing.assert_allclose(fitted.effect(few), fitted.effect(FRAME)[[3, 1]], rtol=1e-5)
+    in_another_order = FRAME[["city", "new", "age"]]
+    np.testing.assert_array_equal(fitted.effect(in_another_order), fitted.effect(FRAME))
 
 
 @pytest.mark.parametrize(
     ("X", "code"),
     [
-        (FRAME[["city", "age", "new"]], "columns-mismatch"),
         (FRAME[["age", "city"]], "columns-mismatch"),
+        (FRAME[["age", "city", "city"]], "columns-mismatch"),
+        (FRAME.rename(columns={"age": "years"}), "columns-mismatch"),
         (FRAME.assign(city="lima"), "columns-mismatch"),
         (np.zeros((3, 3)), "columns-mismatch"),
         (FRAME.assign(age=np.nan), "not-finite"),
     ],
-    ids=["order", "fewer", "a new category", "an array", "missing"],
+    ids=["fewer", "twice", "another name", "a new category", "an array", "missing"],
 )
 def test_other_columns_are_refused(fitted, X, code):
     with pytest.raises(InputError) as caught:
