@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
 from numpyro import handlers
+from numpyro.infer.reparam import CircularReparam
 
 from aimz import ImpactModel, InputError, KernelValidationError
 from aimz.families import density_of, faults_of, mean_of, takes, with_tails
@@ -610,6 +611,30 @@ def test_drawing_from_a_prior_without_a_sampler_is_refused_by_name():
     with pytest.raises(InputError, match="'a'") as caught:
         ImpactModel(flat).sample_prior_predictive(np.zeros((5, 1)), progress=False)
     assert caught.value.code == "no-sampler"
+
+
+@pytest.mark.filterwarnings("ignore:The posterior has another mode", "ignore:The chains have not")
+@pytest.mark.parametrize("inference", ["svi", pytest.param("nuts", marks=pytest.mark.slow)])
+def test_an_angle_that_is_unwrapped_fits_and_predicts(inference):
+    """Turns are modes of the unwrapped angle, which is said; the angle itself is von Mises."""
+
+    def kernel(X, y=None):
+        with handlers.reparam(config={"theta": CircularReparam()}):
+            theta = numpyro.sample("theta", dist.VonMises(0.0, 2.0))
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.VonMises(theta, 5.0), obs=y)
+
+    y = np.random.default_rng(0).vonmises(2.8, 5.0, 12)
+    posterior = 2.0 + 5.0 * np.exp(1j * y).sum()
+    im = ImpactModel(kernel, rng_key=0, inference=inference).fit(
+        np.zeros((12, 1)), y, progress=False
+    )
+    got = im.predict_on_batch(np.zeros((2, 1)), return_datatree=False)
+    turns = np.angle(np.exp(1j * np.asarray(got["theta"], float)) / posterior)
+    assert turns.mean() == pytest.approx(0.0, abs=0.2 * abs(posterior) ** -0.5)
+    assert turns.std() == pytest.approx(abs(posterior) ** -0.5, rel=0.1)
+    outcomes = np.exp(1j * np.asarray(got["y"], float)).mean() / posterior
+    assert np.angle(outcomes) == pytest.approx(0.0, abs=0.05)
 
 
 @pytest.mark.slow
