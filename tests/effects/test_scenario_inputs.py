@@ -349,7 +349,7 @@ def test_a_difference_that_32_bits_round_away_is_refused(dtype, model):
     np.testing.assert_allclose(found, 2.0**24, rtol=1e-6)
 
 
-STEPS: dict[str, tuple[Any, float, float | None]] = {  # what is natural, a step, what comes of it
+STEPS: dict[str, tuple[Any, Any, float | None]] = {  # what is natural, a step, what comes of it
     "at ten million": (np.full(4, 1e7, np.float32), 0.25, None),
     "at ten million, of JAX": (jnp.full(4, 1e7), 0.25, None),
     "at a million": (np.full(4, 10**6), 0.01, None),
