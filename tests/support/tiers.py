@@ -90,22 +90,7 @@ OPTIMISED = (
     *("tests/laws/", "tests/families/", "tests/likelihoods/", "tests/real_data/"),
     *("tests/pages/", "aimz/"),
     # not yet seen to hold without
-    *(
-        "tests/capture/",
-        "tests/decisions/",
-        "tests/diagnostics/",
-        "tests/execution/",
-        "tests/identification/",
-        "tests/kernels/",
-        "tests/mlflow/",
-        "tests/overlap/",
-        "tests/reads/",
-        "tests/refutation/",
-        "tests/results/",
-        "tests/sensitivity/",
-        "tests/sequential/",
-        "tests/sklearn/",
-    ),
+    *("tests/execution/", "tests/mlflow/"),
 )
 
 
