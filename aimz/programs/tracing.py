@@ -14,7 +14,7 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +39,7 @@ __all__ = [
     "num_compiled",
     "num_traced",
     "program_stats",
+    "renew_constants",
     "shared_traces",
     "trace",
 ]
@@ -181,6 +182,21 @@ def _as_traced(constant: Array, aval: Any) -> Any:
     if not isinstance(constant, np.ndarray):
         return constant
     return np.array(constant, jax.dtypes.canonicalize_dtype(aval.dtype))
+
+
+def renew_constants(arrays: Iterable[np.ndarray]) -> None:
+    """Bring what JAX has made of NumPy's arrays to the values that these have now.
+
+    An array in a precision in which JAX does not compute is converted once, and JAX takes that copy
+    as long as it lives, whatever has been written into the array since.
+    """
+    convert: Any = getattr(sys.modules.get("jax._src.dtypes"), "canonicalize_value", None)
+    for array in arrays if convert is not None else ():
+        if array.dtype.kind not in "biufc":
+            continue
+        made = convert(array)
+        if isinstance(made, np.ndarray) and not np.shares_memory(made, array):
+            np.copyto(made.view(np.ndarray), array, casting="unsafe")
 
 
 def forget_traces() -> None:

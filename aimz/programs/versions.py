@@ -19,7 +19,7 @@ import numpy as np
 from numpyro.primitives import _PYRO_STACK
 
 from aimz.programs.caches import Cache
-from aimz.programs.tracing import TRACE_LOCK, num_traced
+from aimz.programs.tracing import TRACE_LOCK, num_traced, renew_constants
 from aimz.reads import Record, UnrecordedError, library_record, record_of
 
 __all__ = ["name_of", "name_of_shapes", "one_look", "remembered", "unversioned", "version_of"]
@@ -209,6 +209,7 @@ def _number_of(latest: _Latest) -> int | None:
         is_library = latest.thing is _LIBRARIES
         latest.record = library_record() if is_library else record_of(latest.thing)
         latest.reason = ""
+        renew_constants(latest.record.arrays())
     except UnrecordedError as error:
         latest.record, latest.reason, latest.may_change = None, str(error), error.may_change
     return None if latest.record is None else latest.record.number

@@ -93,6 +93,10 @@ class Record:
         """Note the values of an array."""
         self._arrays.append((array, array.shape, array.dtype, array.tobytes()))
 
+    def arrays(self) -> list[np.ndarray]:
+        """Those whose values were noted."""
+        return [array for array, *_ in self._arrays]
+
     def holds(self) -> bool:
         """Whether nothing has changed in any of the places."""
         try:

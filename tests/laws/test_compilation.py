@@ -239,6 +239,25 @@ def test_changed_global_table_in_place_is_seen(monkeypatch):
     np.testing.assert_allclose(mean(model, X), 2 * X[:, 0] + 13, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.float32])
+def test_an_array_that_changed_in_place_is_seen_though_jax_holds_a_copy(dtype):
+    """JAX converts an array of another precision once, and takes that copy as long as it lives."""
+    table = np.array([1, 2], dtype)
+    held = jax.make_jaxpr(lambda x: x + table)(0.0)  # of the user's own, or of a trace that stayed
+
+    def whole(X, y=None):
+        a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+        _, inner = jax.lax.scan(lambda c, x: (c, (x + table).sum()), 0.0, jnp.zeros(1))
+        mu = numpyro.deterministic("mu", a + X[:, 0] + (X + table).sum(-1) + inner[0])
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    model, X = make(whole), rows(20)
+    for values in ([1, 2], [4, 5], [1, 2]):
+        table[:] = values
+        np.testing.assert_allclose(mean(model, X), 3 * X[:, 0] + 2 * sum(values), rtol=1e-5)
+    assert held is not None
+
+
 def test_changed_attribute_is_seen_and_compiles_nothing():
     kernel = CallableKernel(1.0)
     model, X = make(kernel), rows(20)
