@@ -8,8 +8,9 @@ import numpyro.distributions as dist
 import pytest
 
 from aimz import ImpactModel
+from aimz.inference import NUTS
 from aimz.likelihoods import DriftDiffusion, NeuralLikelihood, simulate
-from aimz.sequential import hierarchical, scan_trials
+from aimz.sequential import hierarchical, recovery, scan_trials
 
 pytestmark = pytest.mark.slow
 
@@ -106,3 +107,25 @@ def test_boundaries_that_collapse_are_fitted(angle):
     drawn = model.predict_on_batch(X).posterior_predictive["y"]
     assert float((drawn[..., 1] == 1).mean()) == pytest.approx((seen[:, 1] == 1).mean(), abs=0.06)
     assert float(drawn[..., 0].mean()) == pytest.approx(seen[:, 0].mean(), abs=0.08)
+
+
+def angle_trials(key, parameters, n=100):
+    """Of the simulator itself, for one set of parameters."""
+    box = {name: (float(v) - 1e-6, float(v) + 1e-6) for name, v in parameters.items()}
+    return simulate("angle", box, n, int(jax.random.bits(key)) % 2**31).outcomes
+
+
+@pytest.mark.filterwarnings("ignore:.*fits say that they are bad")
+def test_posteriors_of_collapsing_boundaries_are_right():
+    """Truths are of the whole box: `t` is often above where chains would start by chance."""
+    lik = NeuralLikelihood.train(simulate("angle", ANGLE, n=100_000), shift="t")
+    found = recovery(
+        angle_kernel(lik),
+        {"X": np.zeros((100, 1))},
+        list(ANGLE),
+        n=8,
+        engine=NUTS(chains=2, warmup=200),
+        simulator=angle_trials,
+    )
+    assert found.failed == ()
+    assert sum(verdict.startswith("bad") for verdict in found.verdicts) <= 3

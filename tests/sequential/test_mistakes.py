@@ -84,3 +84,30 @@ def test_a_spread_that_enters_twice_is_its_root():
     found = float(model.posterior["spread"].mean())
     print("spread", found, model.diagnostics_["verdict"])
     assert found == pytest.approx(np.sqrt(0.3), abs=0.05)
+
+
+SCHEDULE = np.zeros(4)
+
+
+@pytest.mark.filterwarnings("ignore:Rows are predicted together")
+def test_a_schedule_that_is_global_is_followed_here_and_elsewhere_not():
+    def kernel(X, y=None):
+        level = numpyro.sample("level", dist.Normal())
+        with numpyro.plate("subject", X.shape[0]):
+            numpyro.deterministic("gain", level + SCHEDULE)
+            numpyro.sample("y", dist.Normal(level + SCHEDULE, 1.0), obs=y)
+
+    compiled = jax.jit(lambda level: level + SCHEDULE)
+    model = ImpactModel(kernel).set_posterior_sample({"level": np.zeros(3)})
+
+    def seen() -> tuple[Any, Any]:
+        tree: Any = model.predict_on_batch(np.zeros((4, 1)), return_sites=["gain"])
+        return np.asarray(tree.posterior_predictive["gain"])[0, 0], np.asarray(compiled(0.0))
+
+    before = seen()
+    SCHEDULE[:] = 7.0
+    here, elsewhere = seen()
+    np.testing.assert_array_equal(before, np.zeros((2, 4)))
+    np.testing.assert_array_equal(here, 7.0)
+    np.testing.assert_array_equal(elsewhere, 0.0)
+    SCHEDULE[:] = 0.0
