@@ -22,7 +22,7 @@ FIGURES = (
 # By workload, what a profile says bounds it, should its goal be missed.
 BOUNDS = {
     "small": (
-        "of 2.7 ms, .2 are the compiled program and .2 to hand it its arguments, .7 the result's "
+        "of 2.7 ms in a plain loop, .2 are the compiled program, .2 its arguments, .7 the result's "
         "tree in xarray, .5 the containers, labels, checks and hashes of the rows, .15 the values "
         "as NumPy's; the rest are small pieces."
     ),
