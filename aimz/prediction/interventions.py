@@ -55,7 +55,7 @@ def settings_of(
     Raises
     ------
     InputError
-        `site-shape`: values whose axes may be either; `row-labels`.
+        `site-shape`: values whose axes may be either; `row-labels`, `columns-mismatch`.
     """
     primary = request.names[0]
 
@@ -64,7 +64,7 @@ def settings_of(
             return value
         value = _with_all_axes(value, spec[name], spec.row_dim)
         if not spec[name].row_axis:
-            return _lined(value, name, arguments, primary)
+            return _lined(_in_columns(value, name, request, spec), name, arguments, primary)
         return _turned(value, spec, name, arguments, primary, may_end=may_end)
 
     do = {n: as_site_has(n, v, may_end=False) for n, v in (request.intervention or {}).items()}
@@ -72,6 +72,21 @@ def settings_of(
         n: as_site_has(n, v, may_end=spec.coupled) for n, v in (request.condition or {}).items()
     }
     return do, observed
+
+
+def _in_columns(setting: Any, name: str, request: Request, spec: KernelSpec) -> Any:
+    """A value with its columns as those of the argument that the fit observed its site through."""
+    table = Value.of(setting, name)
+    if table.columns is None:
+        return setting
+    specs = [read for read in (request.fitted.spec, spec) if read is not None and name in read]
+    observed = {request.names[1]} if name == spec.output else set[str]()
+    observed = observed.union(*(read[name].observes for read in specs))
+    if len(observed) != 1:
+        return setting
+    fitted = request.fitted.known.names(next(iter(observed)), table.columns)
+    is_whole = fitted is not None and len(fitted) == len(table.columns)  # and no part of it
+    return table.in_columns(fitted).given if is_whole else setting
 
 
 def _lined(value: Any, name: str, arguments: Arguments, primary: str) -> Any:

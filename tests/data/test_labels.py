@@ -100,6 +100,50 @@ def test_a_frame_without_names_is_known_by_its_numbers(counted):
     assert counted.describe()["inputs"]["X"]["columns"] == []
 
 
+def pair(X, C, y=None):
+    both = dist.Normal(numpyro.sample("a", dist.Normal()), 1.0).expand([2]).to_event(1)
+    with numpyro.plate("row", X.shape[0]):
+        c = numpyro.sample("c", both, obs=C)
+        y = numpyro.sample("y", both, obs=y)
+        numpyro.deterministic("seen", jnp.concatenate([c, y], -1) @ jnp.array([1.0, 10, 100, 1000]))
+
+
+TABLE = pd.DataFrame(ROWS, columns=["u", "v"])
+
+
+@pytest.fixture(scope="module")
+def of_tables() -> ImpactModel:
+    im = ImpactModel(pair, inference="svi")
+    im.train_on_batch(ROWS, TABLE, C=TABLE)
+    return im.set_posterior_sample({"a": np.zeros(2)})
+
+
+SWAPPED: dict[str, Any] = {
+    "pandas": TABLE[["v", "u"]],
+    "polars": pl.from_pandas(TABLE[["v", "u"]]),
+    "xarray": xr.DataArray(ROWS[:, ::-1], dims=("r", "k"), coords={"k": ["v", "u"]}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Setting c cannot change 'y'")
+@pytest.mark.parametrize("kind", SWAPPED)
+@pytest.mark.parametrize("site", ["c", "y"])
+@pytest.mark.parametrize("how", ["intervention", "condition"])
+def test_columns_of_a_site_are_put_in_the_order_of_its_data(how, site, kind, of_tables):
+    def seen(value: Any) -> Any:
+        held = {"c": ROWS, "y": ROWS} | {site: value}
+        call = {"intervention": {}, "condition": {}}
+        for name, own in held.items():
+            call[how if name == site else "intervention"][name] = own
+        tree = of_tables.predict_on_batch(ROWS, C=TABLE, **call, return_sites="seen", rng_key=1)
+        return tree.posterior_predictive["seen"].values[0, 0]
+
+    np.testing.assert_allclose(seen(SWAPPED[kind]), ROWS @ [1, 10] + ROWS @ [100, 1000])
+    with pytest.raises(InputError, match="has no column 'u'") as raised:
+        seen(TABLE.set_axis(["p", "q"], axis=1))
+    assert raised.value.code == "columns-mismatch"
+
+
 @pytest.mark.filterwarnings("ignore:The loss was still falling")
 def test_numbered_columns_keep_the_order_of_the_fit():
     im = fitted_on(pd.DataFrame(ROWS, columns=[7, 3]))
