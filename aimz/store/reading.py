@@ -81,7 +81,7 @@ def open_result(
     --------
     >>> open_result("no/such/result")
     Traceback (most recent call last):
-    aimz.errors.StoreError: There is no result at ...no/such/result.
+    aimz.errors.StoreError: There is no result at ...no/such/result...
     """
     return open_checked(place_of(path, "path", storage), owner)
 

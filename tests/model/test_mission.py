@@ -53,7 +53,6 @@ def chances(model, C, z):
     return np.asarray(1 / (1 + np.exp(-(e + f * C + g * z)))).reshape(-1, len(C))
 
 
-@pytest.mark.slow
 def test_the_effect_of_a_latent_exposure_is_that_of_its_closed_form(model, data):
     X, C, Z, _ = data
     factual = model.predict_on_batch(X, C=C, intervention={"z": Z})

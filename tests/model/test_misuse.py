@@ -37,7 +37,10 @@ def model(kernel: Any = dosed, **settings: Any) -> ImpactModel:
 
 WRONG: dict[str, Any] = {
     "text": ({"u": [1.0, 2.0], "age": [3.0, "old"]}, "holds text \\('old' in row 1, column 'age'"),
-    "a number too large": ({"u": [1.0, 10**400]}, "holds whole numbers beyond 1e308"),
+    "a number too large": (
+        {"u": pd.Series([1.0, 10**400], dtype=object)},
+        "holds whole numbers beyond 1e308",
+    ),
     "text alone": ({"u": ["young", "old"]}, "holds text \\('young' in row 0, column 'u'"),
     "dates": (
         {"u": [1.0, 2.0], "when": pd.date_range("2020", periods=2)},
