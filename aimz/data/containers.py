@@ -429,6 +429,8 @@ def _number_of(item: Any) -> float | str:
         return "text"
     if isinstance(item, (*_TIMES, pd.Period)):
         return "dates or times"
+    if isinstance(item, np.ndarray) and item.ndim:  # of a single number NumPy may make one
+        return "objects"
     try:
         return float(item)
     except (TypeError, ValueError):

@@ -467,7 +467,8 @@ def test_replayed_noise_keeps_the_place_in_the_law(kind):
     laws = [law_of("y", make(k).expand([len(values)]), (len(values),)) for k in (0.0, 1.0)]
     noise = abduce(Evidence(laws[0], values, uniform))
     assert noise.is_sound.all()
-    np.testing.assert_allclose(replay(laws[0], noise), values, rtol=1e-9, atol=1e-12)  # a zero comes back rounded
+    back = replay(laws[0], noise)  # a zero comes back rounded
+    np.testing.assert_allclose(back, values, rtol=1e-9, atol=1e-12)
     moved = replay(laws[1], noise)
     old, new = truth(0.0), truth(1.0)
     if noise.family == "discrete":
