@@ -53,7 +53,8 @@ html_theme_options: dict[str, Any] = {
     # No page asks a network for anything: icons and fonts are the theme's own.
     "icon_links": [],
 }
-html_sidebars = {"index": []}
+# Pages that no other stands below have nothing to navigate.
+html_sidebars = {"index": [], "map/choose": [], "map/compare": []}
 html_show_sourcelink = False
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
