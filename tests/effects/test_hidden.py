@@ -201,6 +201,7 @@ def without_effect(number):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_over_data_sets_the_tipping_points_bracket_the_confounder_that_was_left_out():
     counts = dict.fromkeys(("naive", "strengths", "bracket"), 0)
     for number in range(50):

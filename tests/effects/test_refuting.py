@@ -118,6 +118,7 @@ def with_spread(X, y=None):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_refits_are_calibrated_over_data_sets():
     """Placebo and dummy outcome hold 0, and an injected effect comes back, at the nominal rate."""
     counts = dict.fromkeys(("placebo", "dummy_outcome", "injected"), 0)

@@ -235,6 +235,7 @@ def test_an_assignment_is_drawn_from_its_posterior(engine):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kernel", [centred, not_centred], ids=["centred", "not_centred"])
 def test_eight_schools(kernel):
     scores = []
