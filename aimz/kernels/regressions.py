@@ -242,12 +242,22 @@ class Flexible(Standard):
     ) -> jax.Array:
         if self.propensity is not None:
             return named[self.propensity]
-        features = jnp.column_stack([columns, _SHRUNK * curves])[:, : len(self.chance) - 1]
+        features = jnp.column_stack([columns, _SHRUNK * curves])
+        if len(self.chance) != 1 + features.shape[1]:
+            msg = (
+                f"chance= has {len(self.chance)} numbers, and this kernel has {features.shape[1]} "
+                "columns and curves: an intercept and one slope each. Leave it to the fit."
+            )
+            raise InputError(msg, code="shape")
         return jax.nn.sigmoid(self.chance[0] + features @ jnp.array(self.chance[1:]))
 
     def curves(self, columns: jax.Array) -> jax.Array:
         """Soft steps along single columns, and waves across: (row, curve)."""
         width = columns.shape[1]
+        for name in ("relevance", "knots"):
+            if len(getattr(self, name)) not in (0, width):
+                msg = f"{name}= has an entry for each of {width} columns. Leave it to the fit."
+                raise InputError(msg, code="shape")
         relevance = self.relevance or (1.0 / width,) * width
         knots = self.knots
         if not knots:  # as if all were normal

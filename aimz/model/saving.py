@@ -62,8 +62,7 @@ def read_model(
         inference = AbsentEngine(saved["object"]) if isinstance(saved, dict) else saved
     if kernel is None:
         kernel = fetched(archive.kernel, archive.files, local_path(path, "path"))
-    else:
-        _check_same(kernel, str(settings.get("kernel")))
+    _check_same(kernel, str(settings.get("kernel")))
     settings |= {"kernel": kernel, "inference": inference}
     if archive.double in (None, bool(jax.config.jax_enable_x64)):
         return settings, archive.fitted, ()
@@ -80,11 +79,15 @@ def _shown(kernel: object) -> str:
 
 
 def _check_same(kernel: object, saved: str) -> None:
-    """Refuse a ready-made kernel of other settings than those that the model was fitted with."""
+    """Refuse a ready-made kernel of other settings than those that the model was fitted with.
+
+    One that this version of the library reads from a model of another may have others, too.
+    """
     if not isinstance(kernel, OutcomeUnits) or "(" not in saved or repr(kernel) == saved:
         return
     msg = (
-        "The kernel that was passed has other settings than the one that was fitted, so that the "
-        "draws would mean something else. Leave kernel= out, or pass the kernel_ of the fit."
+        "The kernel has other settings than the one that was fitted, so the draws would mean "
+        "something else. Leave kernel= out, or pass the kernel_ of the fit; a model of another "
+        "version of aimz must be fitted again."
     )
     raise InputError(msg, code="kernel-differs")

@@ -3,6 +3,7 @@
 import pickle
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from numpyro import handlers
 
 from aimz import ImpactModel, InputError
 from aimz.kernels import GLM, Flexible, Hierarchical, Linear, standard
+from aimz.model import saving
 
 RNG = np.random.default_rng(0)
 ROWS = 500
@@ -162,6 +164,24 @@ def test_switches_have_no_steps_and_waves_take_their_place():
     assert kernel.curves(kernel.columns(switches)).shape == (ROWS, 10)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {
+            "chance": (0.0,) * 7,
+            "waves": 10,
+        },
+        {"chance": (0.0,) * 6, "waves": 10},
+        {"relevance": (1.0,)},
+        {"knots": ((0.0,), ())},
+    ],
+)
+def test_what_a_flexible_kernel_has_learned_of_other_columns_is_refused(settings):
+    with pytest.raises(InputError) as caught:
+        Flexible(**settings)(jnp.asarray(X), t=jnp.asarray(T))
+    assert caught.value.code == "shape"
+
+
 @pytest.mark.parametrize("rows", [3, 12])
 def test_of_few_rows_no_column_is_preferred(rows):
     kernel = Flexible(waves=4).settled(X[:rows], X[:rows, 0], {"t": T[:rows]})
@@ -213,7 +233,7 @@ def test_a_fit_refuses_data_that_are_far_from_its_settings(method):
     assert caught.value.code == "not-standard"
 
 
-def test_a_fit_brings_the_kernel_to_the_units_of_its_data(tmp_path):
+def test_a_fit_brings_the_kernel_to_the_units_of_its_data(tmp_path, monkeypatch):
     rows, y = np.float32(40.0 + 1e-3 * X), np.float32(1e6 + 1e4 * X[:, 0])
     y[3] = np.nan
     once: dict[str, Any] = {"missing": "mask", "num_steps": 5, "progress": False}
@@ -225,6 +245,12 @@ def test_a_fit_brings_the_kernel_to_the_units_of_its_data(tmp_path):
     models = im, ImpactModel.load(tmp_path / "model", kernel=im.kernel_)
     with pytest.raises(InputError) as caught:
         ImpactModel.load(tmp_path / "model", kernel=Linear())
+    assert caught.value.code == "kernel-differs"
+    with monkeypatch.context() as another_version:
+        another_version.setattr(saving, "_shown", lambda kernel: "Linear(center=())")
+        im.save(tmp_path / "of another version")
+    with pytest.raises(InputError, match="another version of aimz must be fitted again") as caught:
+        ImpactModel.load(tmp_path / "of another version")
     assert caught.value.code == "kernel-differs"
     first, again = (m.predict_on_batch(rows).posterior_predictive["y"] for m in models)
     assert 0.5e6 < float(first.mean()) < 1.5e6
