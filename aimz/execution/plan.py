@@ -128,8 +128,7 @@ def length_of(span: slice) -> int:
 
 def num_draws(tile: Tile) -> int:
     """Draws of a tile."""
-    chains, draws = tile.chains, tile.draws
-    return int((chains.stop - chains.start) * (draws.stop - draws.start))
+    return length_of(tile.chains) * length_of(tile.draws)
 
 
 def _even(total: int, draws: int, most: int) -> int:

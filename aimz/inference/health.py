@@ -192,9 +192,9 @@ def judge_effect(log_weights: np.ndarray, values: np.ndarray) -> Health:
     mean) times weight, is never below that of the weights (Vehtari et al. 2024): it says whether
     weights can judge it, and what they change is the judgement.
     """
-    draws = np.asarray(values, np.float64)[: len(log_weights)]
-    some = np.linspace(0, draws.shape[1] - 1, min(draws.shape[1], 64)).astype(int)
-    draws = draws[:, some]
+    numbers = np.shape(values)[1]
+    some = np.linspace(0, numbers - 1, min(numbers, 64)).astype(int)
+    draws = np.asarray(values)[: len(log_weights), some].astype(np.float64)
     draws = draws[:, np.all(np.isfinite(draws), axis=0) & (np.ptp(draws, axis=0) > 0.0)]
     if not draws.shape[1]:
         return Health()

@@ -22,7 +22,7 @@ from aimz.results import draws_dataset
 from aimz.store import tree_of
 
 __all__ = [
-    "Health",
+    "Diagnostics",
     "account_of",
     "attributes_of",
     "column_names_of",
@@ -43,7 +43,7 @@ _GROUPS: Cache[str, dict[str, xr.Dataset]] = Cache(limit=64)
 _DIGESTS: Cache[str, str] = Cache(limit=64)
 
 
-class Health(dict[str, Any]):
+class Diagnostics(dict[str, Any]):
     """What a fit says of itself: a dict that a notebook shows as a table."""
 
     def _repr_html_(self) -> str:

@@ -45,7 +45,7 @@ class Described:
 
         A dict, which a notebook shows as a table.
         """
-        return account.Health(self._trained(with_draws=True).fit.attrs)
+        return account.Diagnostics(self._trained(with_draws=True).fit.attrs)
 
     @property
     def log_evidence_(self) -> float:

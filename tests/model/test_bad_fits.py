@@ -14,7 +14,7 @@ from sklearn.base import clone
 from aimz import AimzError, FitWarning, ImpactModel, InputError, OutputWarning
 from aimz.errors import Note
 from aimz.inference import Fit
-from aimz.model.account import Health
+from aimz.model.account import Diagnostics
 from aimz.sklearn import ImpactRegressor
 
 X = np.zeros((4, 1), np.float32)
@@ -204,7 +204,7 @@ def test_differences_of_predictions_carry_the_verdict():
 
 def test_a_notebook_shows_what_a_fit_says_of_itself_as_a_table():
     said = {"engine": "svi", "k_hat": 0.51738, "notes": ["too few steps", "<none>"]}
-    health = pickle.loads(pickle.dumps(Health(said)))
+    health = pickle.loads(pickle.dumps(Diagnostics(said)))
     assert health == said
     shown = health._repr_html_()
     assert re.findall("<th>(.*)</th>", shown) == list(said)

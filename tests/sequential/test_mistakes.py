@@ -82,7 +82,6 @@ def test_a_spread_that_enters_twice_is_its_root():
     model = ImpactModel(twice, inference=NUTS(chains=2))
     model.fit(np.zeros((300, 1)), y, progress=False, on_bad_fit="ignore")  # its chains mix badly
     found = float(model.posterior["spread"].mean())
-    print("spread", found, model.diagnostics_["verdict"])
     assert found == pytest.approx(np.sqrt(0.3), abs=0.05)
 
 

@@ -112,14 +112,14 @@ def _searched(
     informed: Callable[..., Any], searches: tuple[Callable[..., dict[str, Any]], ...]
 ) -> Start | None:
     """What the first search that finds something has found."""
-    for number, search in enumerate(searches):
+    for search in searches:
         place, params = informed(search)
         if bool(place.pop("usable")):
             rival, loc = float(place.pop("rival")), np.asarray(place["loc"])
             modes_found = np.asarray(place.pop("starts"))
             others = modes_found[np.any(modes_found != loc, axis=1)]
             starts = jnp.asarray(np.concatenate([loc[None], others]))
-            at_mode = number < len(searches) - 1
+            at_mode = search is not _search_normal
             return Start(place, params, True, rival, starts, at_mode)
     return None
 
