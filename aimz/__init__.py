@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimz import errors as _errors
 from aimz._version import __version__
+from aimz.choices import set_options
 from aimz.errors import (
     AimzError,
     AimzWarning,
@@ -19,7 +20,6 @@ from aimz.errors import (
 )
 from aimz.kernel import KernelSpec
 from aimz.model import ImpactModel, compare
-from aimz.options import set_options
 from aimz.store import open_result as open  # noqa: A004  # read as aimz.open
 from aimz.store import verify
 

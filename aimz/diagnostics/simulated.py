@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from aimz.choices import progress_bar
 from aimz.data import check_positive
 from aimz.errors import InputError
 from aimz.libraries import xr
 from aimz.model import ImpactModel, Inference
-from aimz.options import progress_bar
 
 __all__ = ["sbc"]
 

@@ -12,13 +12,12 @@ import jax
 import numpy as np
 import numpyro.distributions as dist
 
-from aimz.choices import check_choice
+from aimz.choices import check_choice, progress_bar
 from aimz.effects.behind import Change
 from aimz.effects.refuting import Case, Course, case_of
 from aimz.effects.robustness import Answer, single_draws
 from aimz.effects.wording import fault_of
 from aimz.errors import InputError
-from aimz.options import progress_bar
 from aimz.refutation import HIDDEN, with_hidden_cause
 from aimz.sensitivity import HiddenCause, Points, hidden_cause_report
 

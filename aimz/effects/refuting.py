@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from aimz.choices import progress_bar
 from aimz.effects.behind import Behind, Change
 from aimz.effects.robustness import Answer, single_draws
 from aimz.effects.wording import fault_of
 from aimz.errors import InputError, nearest
-from aimz.options import progress_bar
 from aimz.plots import interval_of
 from aimz.refutation import Refutation, Trial, refutation_of, with_cause
 

@@ -24,12 +24,12 @@ import jax
 import numpyro
 
 from aimz._version import __version__
+from aimz.choices import chosen_client, wants_cluster
 from aimz.data import RowTile
 from aimz.errors import InputError, ProcessError
 from aimz.execution.call import devices_in_use
 from aimz.execution.plan import Plan
 from aimz.libraries import cloudpickle, distributed
-from aimz.options import chosen_client, wants_cluster
 from aimz.store import Tile
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Any, Self
 
-from aimz.options import progress_bar
+from aimz.choices import progress_bar
 
 __all__ = ["Bar"]
 

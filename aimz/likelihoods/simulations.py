@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from aimz.choices import check_switches
+from aimz.choices import check_switches, progress_bar
 from aimz.errors import InputError, nearest
 from aimz.likelihoods.kept import KeptSimulations
-from aimz.options import progress_bar
 
 if TYPE_CHECKING:
     import os

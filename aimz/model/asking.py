@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.choices import check_switches
+from aimz.choices import check_switches, progress_bar
 from aimz.data import Value, numbers_of
 from aimz.effects import (
     Behind,
@@ -27,7 +27,6 @@ from aimz.kernel import read_signature
 from aimz.libraries import xr
 from aimz.model.predicting import Planned, labelled, planned
 from aimz.model.setup import Setup
-from aimz.options import progress_bar
 from aimz.prediction import (
     Delivery,
     Fitted,

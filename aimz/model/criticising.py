@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from aimz.choices import progress_bar
 from aimz.criticism import leave_out
 from aimz.data import Value, lined_up
 from aimz.errors import InputError, Note
 from aimz.model.fitting import Data
 from aimz.model.predicting import Planned, density_request, planned
 from aimz.model.setup import RowsLike, Setup
-from aimz.options import progress_bar
 from aimz.prediction import Delivery, Fitted, row_scores
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aimz import errors
-from aimz.choices import check_switches
+from aimz.choices import check_switches, progress_bar
 from aimz.data import values_of
 from aimz.effects import Effect, changes_of, question_of
 from aimz.errors import Note
@@ -35,7 +35,6 @@ from aimz.model.over_time import OverTime
 from aimz.model.predicting import Planned
 from aimz.model.setup import Inference, Kernel, KeyLike, PathLike, RowsLike, Setup, check_parameters
 from aimz.model.summarising import predict_summary
-from aimz.options import progress_bar
 from aimz.prediction import Delivery, Fitted, Request, carry_out, of_rows_that_count
 from aimz.programs import one_look
 from aimz.results import as_draws, draw_labels, flat_draws

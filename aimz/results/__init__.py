@@ -16,16 +16,14 @@ from aimz.results.draws import (
     flat_arrays,
     flat_draws,
 )
-from aimz.results.layout import (
+from aimz.results.schema import (
+    Schema,
     check_groups,
+    check_labels,
+    constant_dataset,
     first_outcome,
     labelled_groups,
     layout_of,
-)
-from aimz.results.schema import (
-    Schema,
-    check_labels,
-    constant_dataset,
     site_dims,
 )
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from aimz.choices import shown
 from aimz.data import as_array, check_finite, check_positive
 from aimz.errors import InputError
 from aimz.kernel import KernelSpec
 from aimz.libraries import xr
 from aimz.results.differences import shared_group
-from aimz.results.layout import check_named
 from aimz.results.schema import Schema, as_variable, indexed, site_dims
 
 __all__ = ["as_draws", "draw_labels", "draws_dataset", "flat_arrays", "flat_draws"]
@@ -56,7 +56,7 @@ def as_draws(
         `not-finite`.
     """
     check_positive(num_chains, "num_chains")
-    check_named(draws)
+    _check_named(draws)
     if isinstance(draws, xr.DataTree):
         draws = (draws["posterior"] if "posterior" in draws.children else draws).to_dataset()
     if isinstance(draws, xr.Dataset):
@@ -135,3 +135,15 @@ def _by_chain(name: str, value: Any, num_chains: int) -> np.ndarray:
         )
         raise InputError(msg, code="draws-shape")
     return array.reshape(num_chains, len(array) // num_chains, *array.shape[1:])
+
+
+def _check_named(draws: object) -> None:
+    """Refuse draws that do not say of which sites they are."""
+    if isinstance(draws, xr.DataTree | xr.Dataset):
+        return
+    if not isinstance(draws, Mapping) or not all(isinstance(name, str) for name in draws):
+        msg = (
+            f"Posterior draws are a dict of arrays by site, a DataTree or a Dataset, not "
+            f"{shown(draws)}. Name the sites."
+        )
+        raise InputError(msg, code="draws-shape")

@@ -5,11 +5,10 @@ A Zarr store is a directory, or the objects below a prefix of a bucket.
 
 from aimz.store.chunks import check_names_storable
 from aimz.store.directories import PlaceLike, destination, local_path
-from aimz.store.memory import MemorySink, tree_of
 from aimz.store.object_sink import ObjectSink, sink_in
 from aimz.store.places import Scratch, writing
 from aimz.store.reading import import_dask, open_result, verify
-from aimz.store.sink import Sink, Tile, Variable
+from aimz.store.sink import MemorySink, Sink, Tile, Variable, tree_of
 from aimz.store.zarr_sink import ZarrSink, temporary_sink
 
 __all__ = [

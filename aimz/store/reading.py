@@ -23,7 +23,7 @@ from aimz.libraries import xr, zarr
 from aimz.store.chunks import LABEL_DTYPE
 from aimz.store.directories import Place, PlaceLike, place_of
 from aimz.store.manifest import MANIFEST, Damage, checked_manifest, damaged_documents
-from aimz.store.memory import tree_of
+from aimz.store.sink import tree_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -10,7 +10,7 @@ import pytest
 
 import aimz
 from aimz import ImpactModel
-from aimz.options import progress_bar
+from aimz.choices import progress_bar
 from aimz.sklearn import ImpactRegressor
 
 X = np.linspace(0.0, 1.0, 8)[:, None]
@@ -51,7 +51,7 @@ def test_a_setting_lasts_and_reaches_workers(monkeypatch):
     monkeypatch.delenv("AIMZ_PROGRESS", raising=False)
     aimz.set_options(progress=False)
     code = (
-        "from aimz.options import progress_bar\n"
+        "from aimz.choices import progress_bar\n"
         "print(progress_bar(1, desc='', unit='', shown=True).disable)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,10 +11,10 @@ from numpyro import handlers
 from numpyro.infer import HMC, MCMC
 from numpyro.infer.mcmc import MCMCKernel
 
+from aimz.choices import wants_progress
 from aimz.inference.binding import RowScale
 from aimz.inference.chains.compiled import STATS, ChainRecord, Plan
 from aimz.inference.engine import Draws, Problem
-from aimz.options import wants_progress
 from aimz.programs import TRACE_LOCK
 
 __all__ = ["is_made_for", "is_plain", "run_object"]
