@@ -24,7 +24,6 @@ from aimz.libraries import pd
 __all__ = [
     "Value",
     "as_array",
-    "as_jax_sees",
     "as_labels",
     "check_container",
     "check_exact",
@@ -104,11 +103,35 @@ class Value:
 
     @cached_property
     def seen(self) -> Any:
-        """The numbers in the dtype that JAX computes with; those of a dict of arrays as a dict."""
+        """The numbers in the dtype that JAX computes with: 32 bits unless jax_enable_x64.
+
+        Narrow numbers are widened, because a kernel's arithmetic on them would wrap around or lose
+        digits. Those of a dict of arrays are a dict.
+
+        Raises
+        ------
+        InputError
+            `cast-overflow`, `cast-precision`: values that the dtype cannot hold, or blurs.
+        """
         if isinstance(self.given, dict):
-            own = {"name": self.name}
-            return jax.tree.map(lambda leaf: as_jax_sees(as_array(leaf, **own), **own), self.given)
-        return as_jax_sees(self.array, self.name)
+            return jax.tree.map(lambda leaf: Value.of(leaf, self.name).seen, self.given)
+        array = np.asarray(self.array)
+        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+        if dtype.kind in "iu":
+            dtype = np.result_type(np.int32, dtype) if dtype.itemsize < 4 else dtype
+            dtype = np.dtype(f"i{dtype.itemsize}")
+        elif dtype.kind == "f":
+            dtype = np.result_type(np.float32, dtype) if dtype.itemsize < 4 else dtype
+        if dtype == array.dtype:
+            return array
+        with np.errstate(over="ignore"):
+            seen = array.astype(dtype)
+        limits = np.iinfo(dtype) if dtype.kind in "iu" else None
+        if limits and array.size and (array.min() < limits.min or array.max() > limits.max):
+            raise _beyond(self.name, dtype)
+        if array.size and array.dtype == np.float64 and dtype == np.float32:
+            _check_cast(array, seen, self.name)
+        return seen
 
     def as_labels(self) -> np.ndarray:
         """What it holds as labels, of any kind."""
@@ -279,38 +302,6 @@ def _holds_masked(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_holds_masked, value))
     return isinstance(value, np.ma.MaskedArray)
-
-
-def as_jax_sees(value: Any, name: str) -> np.ndarray:
-    """The array in the dtype that JAX computes with: 32 bits unless jax_enable_x64.
-
-    Narrow numbers are widened, because a kernel's arithmetic on them would wrap around or lose
-    digits.
-
-    Raises
-    ------
-    InputError
-        `cast-overflow`, `cast-precision`: values that the dtype cannot hold, or blurs.
-    """
-    array = np.asarray(value)
-    if array.dtype.kind == "V":
-        array = _widest(array)
-    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
-    if dtype.kind in "iu":
-        dtype = np.result_type(np.int32, dtype) if dtype.itemsize < 4 else dtype
-        dtype = np.dtype(f"i{dtype.itemsize}")
-    elif dtype.kind == "f":
-        dtype = np.result_type(np.float32, dtype) if dtype.itemsize < 4 else dtype
-    if dtype == array.dtype:
-        return array
-    with np.errstate(over="ignore"):
-        seen = array.astype(dtype)
-    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
-    if limits and array.size and (array.min() < limits.min or array.max() > limits.max):
-        raise _beyond(name, dtype)
-    if array.size and array.dtype == np.float64 and dtype == np.float32:
-        _check_cast(array, seen, name)
-    return seen
 
 
 def _check_cast(array: np.ndarray, seen: np.ndarray, name: str) -> None:

@@ -4,11 +4,10 @@ from aimz.effects.behind import Behind, Change
 from aimz.effects.changes import changes_of
 from aimz.effects.impact import Impact
 from aimz.effects.one_pass import effect_of
-from aimz.effects.population import Rows
+from aimz.effects.population import Rows, about
 from aimz.effects.question import Question, question_of
 from aimz.effects.result import Effect
 from aimz.effects.scenarios import Scenarios, scenarios_of
-from aimz.effects.subject import about
 
 __all__ = [
     "Behind",

@@ -25,7 +25,6 @@ __all__ = [
     "check_resolved",
     "column_of",
     "split_scenario",
-    "way_of",
 ]
 
 
@@ -183,9 +182,11 @@ def split_scenario(
     set_columns: dict[str, Any] = {}
     condition: Mapping[str, Any] = {}
     for name, value in scenario.items():
-        if name in sites or name in arguments:
-            _check_not_column(name, natural, site=name in sites)
-        if name in sites:
+        is_site, is_column = name in sites, name != natural.primary and name in natural.names
+        if is_column and (is_site or name in arguments):
+            what = "a site" if is_site else "an argument"
+            raise _ambiguous(name, f"{what} of the kernel")
+        if is_site:
             set_sites[name] = value
         elif name in arguments:
             natural_value = natural.starts.get(name)
@@ -203,11 +204,6 @@ def split_scenario(
             raise _ambiguous(next(iter(set_columns)), f"part of '{natural.primary}', set too")
         replaced[natural.primary], set_columns = _with_columns(natural, set_columns)
     return Split(replaced, set_sites, condition, set_columns)
-
-
-def _check_not_column(name: str, natural: Natural, *, site: bool) -> None:
-    if name != natural.primary and name in natural.names:
-        raise _ambiguous(name, "a site of the kernel" if site else "an argument of the kernel")
 
 
 def _ambiguous(name: str, other: str) -> InputError:
@@ -330,15 +326,6 @@ class Names(NamedTuple):
 
     arguments: Sequence[str]
     sites: Sequence[str]
-
-
-def way_of(request: Request, factual: Given) -> "AllAtOnce | ByPiece":
-    """The way of some natural inputs: by the piece where the primary one comes with the tiles."""
-    primary = request.names[0]
-    if primary in factual.source.names:
-        return ByPiece(request, factual, primary)
-    columns = request.fitted.known.columns.get(primary, ())
-    return AllAtOnce(request, factual, primary, columns)
 
 
 @dataclass(frozen=True)

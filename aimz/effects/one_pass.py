@@ -88,7 +88,7 @@ def effect_of(
     by_row = question.meaning.unit == "row"
     if by_row:
         rows = _each_row(rows, scenarios, schema)
-    done = _run(question, scenarios, _begun(question, rows, scenarios, seen), on_rows)
+    done = _run(question, rows, scenarios, overlap_of(scenarios, rows, seen), on_rows)
     row_dim = scenarios.natural.spec.row_dim
     support: xr.Dataset | None = None
     notes: tuple[Note, ...] = ()
@@ -126,21 +126,19 @@ def effect_of(
     return effect, (*notes, *done.notes, *_last_notes(done, scenarios, compared_averages))
 
 
-def _begun(question: Question, rows: Rows, scenarios: Scenarios, seen: Support | None) -> _Pass:
-    plan = scenarios.own.plan
-    total = plan.chains * plan.draws
-    reduction = Reduction(rows.weights, rows.groups, max(1, len(rows.labels)), total)
-    asked = question.row_summary
-    summary = None if asked is None else RowSummary(asked, total)
-    return _Pass(reduction, summary, overlap_of(scenarios, rows, seen))
-
-
 # ------------------------------------------------------------------ the pass
 def _run(
-    question: Question, scenarios: Scenarios, running: _Pass, on_rows: Callable[[int], None]
+    question: Question,
+    rows: Rows,
+    scenarios: Scenarios,
+    overlap: Overlap | None,
+    on_rows: Callable[[int], None],
 ) -> _Pass:
-    first, weights = scenarios.own.call, running.reduction.weights
+    first, weights = scenarios.own.call, rows.weights
     plan = replace(scenarios.own.plan, asked=None if weights is None else weights > 0)
+    total, asked = plan.chains * plan.draws, question.row_summary
+    reduction = Reduction(weights, rows.groups, max(1, len(rows.labels)), total)
+    running = _Pass(reduction, None if asked is None else RowSummary(asked, total), overlap)
     site = scenarios.natural.spec[question.site]
     work = _in_each_tile(
         question,
@@ -172,8 +170,8 @@ def _run(
         share = running.reduction.share(tile.rows, values, computed.weights)
         running.reduction.add(tile.number, draws, share)
         if running.summary is not None:
-            rows = directions(site, values)
-            effects = {pair: _by_row(question, rows, pair) for pair in pairs}
+            turned = directions(site, values)
+            effects = {pair: _by_row(question, turned, pair) for pair in pairs}
             running.summary.add(tile.rows, draws, effects)
 
     is_small = work.shared is not None  # a tile's answer is its share alone

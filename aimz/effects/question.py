@@ -113,18 +113,17 @@ def question_of(
         if not isinstance(value, str) or value not in valid:
             msg = f"There is no {option} {value!r:.40}. {nearest(str(value), list(valid))}"
             raise InputError(msg, code="option-unknown")
-    _check_kinds(site, mediator, row_summary)
-    meaning = Estimand("", unit="any") if derive is not None else ESTIMANDS[name]
-    _check_mediator(meaning, mediator)
-    if derive is not None and row_summary:
-        msg = "row_summary= is of a comparison of two scenarios, not of an estimand of your own."
-        raise InputError(msg, code="option-unknown")
-    _check_population(meaning, target, population, summarised=bool(row_summary))
-    _check_rung(name, meaning, (comparison, target, population, rung))
     null: float | None
     compare, null = (comparison, None) if callable(comparison) else COMPARISONS[comparison]
-    how = _name_of(comparison)
     asked = _summarised(row_summary, null)
+    meaning = Estimand("", unit="any") if derive is not None else ESTIMANDS[name]
+    _check_sites(meaning, site, mediator)
+    if derive is not None and asked is not None:
+        msg = "row_summary= is of a comparison of two scenarios, not of an estimand of your own."
+        raise InputError(msg, code="option-unknown")
+    _check_population(meaning, target, population, summarised=asked is not None)
+    _check_rung(name, meaning, (comparison, target, population, rung))
+    how = _name_of(comparison)
     if derive is not None or meaning.is_joint:
         how, null = "none", None
     return Question(
@@ -137,18 +136,12 @@ def _default_target(rung: object) -> str:
     return "prediction" if is_replayed else "expectation"
 
 
-def _check_kinds(site: object, mediator: object, row_summary: object) -> None:
-    """Refuse options that are no names of sites, or no dict, such as data of the same name."""
-    if not (row_summary is None or isinstance(row_summary, bool | Mapping)):
-        msg = f"row_summary= is True, or a dict of quantiles= and threshold=: {row_summary!r:.40}."
-        raise InputError(msg, code="option-unknown")
+def _check_sites(meaning: Estimand, site: object, mediator: object) -> None:
+    """Refuse what names no site, such as data of the same name, and a mediator out of place."""
     for option, value in (("site", site), ("mediator", mediator)):
         if not (value is None or isinstance(value, str)):
             msg = f"{option}= is the name of a site of the kernel, not {value!r:.40}."
             raise InputError(msg, code="option-unknown")
-
-
-def _check_mediator(meaning: Estimand, mediator: str | None) -> None:
     if (mediator is None) != (meaning.mediated is None):
         mediated = [repr(n) for n, estimand in ESTIMANDS.items() if estimand.mediated is not None]
         listed = f"{', '.join(mediated[:-1])} and {mediated[-1]}"
@@ -177,6 +170,9 @@ def _check_population(meaning: Estimand, target: str, population: str, *, summar
 
 def _summarised(asked: Any, null: float | None) -> Summarised | None:
     """Options of summaries of rows, with their defaults."""
+    if not (asked is None or isinstance(asked, bool | Mapping)):
+        msg = f"row_summary= is True, or a dict of quantiles= and threshold=: {asked!r:.40}."
+        raise InputError(msg, code="option-unknown")
     if asked is None or asked is False:
         return None
     chosen: Mapping[str, Any] = {} if asked is True else asked

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
 
 from aimz.data import Value, check_exact
-from aimz.effects.changes import AllAtOnce, ByPiece, Names, Natural, Split, check_resolved, way_of
+from aimz.effects.changes import AllAtOnce, ByPiece, Names, Natural, Split, check_resolved
 from aimz.effects.counterfactual import Replays
 from aimz.effects.question import Question
 from aimz.effects.wording import Compared, in_words
@@ -104,7 +103,11 @@ def scenarios_of(
     prepared, splits = {}, {}
     defaults = read_signature(request.kernel, *request.names).defaults
     starts = {**defaults, **{n: value.given for n, value in natural.items()}}
-    way = way_of(request, factual)
+    way: AllAtOnce | ByPiece
+    if primary in factual.source.names:  # it comes with the tiles
+        way = ByPiece(request, factual, primary)
+    else:
+        way = AllAtOnce(request, factual, primary, request.fitted.known.columns.get(primary, ()))
     start = Natural(natural, primary, starts, way.columns)
     for name, change in changes.items():
         splits[name], prepared[name] = _prepared(name, change, question, way, start, origin, words)
@@ -196,7 +199,13 @@ def _over_rows(scenario: str, value: Value, factual: Given) -> Value:
     shape, one_row = np.shape(value.given), np.shape(natural)[1:]
     if shape == () or (one_row and shape in (one_row, (1, *one_row))):
         check_exact(value.given, name)
-        spread = _spread(value.given, factual.arguments.rows, np.asarray(natural))
+        content, now = np.asarray(value.given), np.asarray(natural)
+        if now.dtype == bool and np.isin(content, (0, 1)).all():
+            content = content.astype(bool)
+        # In a dtype that holds it and what is natural.
+        dtype = np.result_type(now.dtype, content.dtype)
+        spread = np.empty((factual.arguments.rows, *one_row), dtype)
+        spread[:] = content
         return Value.of(spread, name)
     if shape[1:] != one_row and value.columns is None:
         msg = (
@@ -207,46 +216,36 @@ def _over_rows(scenario: str, value: Value, factual: Given) -> Value:
     return value
 
 
-def _spread(value: ArrayLike, rows: int, natural: np.ndarray) -> np.ndarray:
-    """A number or a row over all rows, in a dtype that holds it and what is natural."""
-    content = np.asarray(value)
-    if natural.dtype == bool and np.isin(content, (0, 1)).all():
-        content = content.astype(bool)
-    whole = np.empty((rows, *natural.shape[1:]), np.result_type(natural.dtype, content.dtype))
-    whole[:] = content
-    return whole
-
-
 def _path_notes(name: str, change: Split, question: Question, factual: Given) -> tuple[Note, ...]:
-    """What is said of a change that reaches no outcome, or that data keep from parts of it."""
-    spec = factual.spec
-    reach = (
-        change.reach(spec, factual.arguments.arrays) | change.sites.keys() | change.condition.keys()
-    )
-    listed = ", ".join(change.names)
-    if question.site not in reach:
+    """What is said of a change that reaches no outcome, or of which something keeps a part back."""
+    spec, listed = factual.spec, ", ".join(change.names)
+    below = change.reach(spec, factual.arguments.arrays) | change.sites.keys()
+    if question.site not in below | change.condition.keys():
         text = (
             f"Scenario '{name}' changes {listed}, from which no path leads to '{question.site}'. "
             "Set something that it depends on."
         )
         return (Note(OutputWarning, text, "no-effect"),)
-    return (
-        *_statistic_notes(name, change, factual),
-        *_blocked_notes(name, change, question, factual),
+    notes = []
+    pooled = [argument for argument in change.arguments if argument in spec.pooled]
+    if pooled:
+        text = (
+            f"Scenario '{name}' changes '{pooled[0]}', of which the kernel computes a statistic "
+            "over the rows: it changes along, and may cancel a shift. If it is to stay, compute it "
+            "before, and pass the result."
+        )
+        notes.append(Note(OutputWarning, text, "rows-statistic"))
+    new, below = change.arguments.keys(), below - {question.site, *change.sites}
+    held = sorted(
+        s.name for s in spec.sites if s.is_given and s.name in below and not s.observes & new
     )
-
-
-def _statistic_notes(name: str, change: Split, factual: Given) -> tuple[Note, ...]:
-    """What is said of a change in all rows, of which the kernel takes a statistic."""
-    pooled = [argument for argument in change.arguments if argument in factual.spec.pooled]
-    if not pooled:
-        return ()
-    text = (
-        f"Scenario '{name}' changes '{pooled[0]}', of which the kernel computes a statistic over "
-        "the rows: it changes along, and may cancel a shift. If it is to stay, compute it before, "
-        "and pass the result."
-    )
-    return (Note(OutputWarning, text, "rows-statistic"),)
+    if held and question.rung != "counterfactual":  # which replays them
+        text = (
+            f"Scenario '{name}' changes {listed}, but {', '.join(held)} keeps the values that the "
+            "call passes. Leave these data out for the whole effect."
+        )
+        notes.append(Note(OutputWarning, text, "blocked-by-data"))
+    return tuple(notes)
 
 
 def _check_measured(
@@ -269,23 +268,3 @@ def _check_measured(
                 "change. Pass the statistic as an argument."
             )
             raise InputError(msg, code="statistic-cancels")
-
-
-def _blocked_notes(
-    name: str, change: Split, question: Question, factual: Given
-) -> tuple[Note, ...]:
-    """What is said of data that keep a change from parts of what lies below it."""
-    spec, listed = factual.spec, ", ".join(change.names)
-    reach = change.reach(spec, factual.arguments.arrays) | change.sites.keys()
-    below = reach - {question.site, *change.sites}
-    new = change.arguments.keys()
-    held = sorted(
-        s.name for s in spec.sites if s.is_given and s.name in below and not s.observes & new
-    )
-    if not held or question.rung == "counterfactual":  # which replays them
-        return ()
-    text = (
-        f"Scenario '{name}' changes {listed}, but {', '.join(held)} keeps the values that the call "
-        "passes. Leave these data out for the whole effect."
-    )
-    return (Note(OutputWarning, text, "blocked-by-data"),)

@@ -12,13 +12,11 @@ to the sink, so that the three overlap and no more tiles are in memory than ther
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from aimz.arrays import Array
 from aimz.data import RowTile
 from aimz.errors import InputError
 from aimz.execution.call import (
@@ -66,14 +64,7 @@ def run_tiles(
             values[observed.key] = observed.arrange(outcomes_of(call, row_tile), tile)
         sink.write(tile, values)
 
-    if not plan.is_single:
-        return each_tile(call, plan, compute, finish, on_rows, skip=sink.has)
-    (row_tile,) = call.source.tiles(plan.tile_rows)
-    (tile,) = plan.tiles(row_tile)
-    if not sink.has(tile):  # here: a thread would cost more than it gains
-        finish(row_tile, tile, compute(row_tile, tile, devices_in_use()[0]))
-    on_rows(length_of(tile.rows))
-    return length_of(tile.rows)
+    return each_tile(call, plan, compute, finish, on_rows, skip=sink.has)
 
 
 class TileRun:
@@ -109,29 +100,24 @@ class TileRun:
         """Run one tile; `replaced` holds values of rows, (row, draw, ...), that the call holds."""
         with precision_of(is_wide=self.ready.is_wide):
             shared = self._shared(tile, device)
-        block = with_rows(shared, self.call, row_tile, self.plan)
-        held = dict(block.row_posterior)  # a block may be shared by threads
-        for name, value in (replaced or {}).items():
-            full = np.zeros(held[name].shape, held[name].dtype).swapaxes(0, 1)
-            full[: len(value), : value.shape[1]] = value
-            held[name] = full.swapaxes(0, 1)
-        block = block._replace(row_posterior=held)
-        with precision_of(is_wide=self.ready.is_wide):
+            block = with_rows(shared, self.call, row_tile, self.plan)
+            held = dict(block.row_posterior)  # a block may be shared by threads
+            for name, value in (replaced or {}).items():
+                full = np.zeros(held[name].shape, held[name].dtype).swapaxes(0, 1)
+                full[: len(value), : value.shape[1]] = value
+                held[name] = full.swapaxes(0, 1)
+            block = block._replace(row_posterior=held)
             computed: Found = self.ready.run(block)  # where its shared part is
         results = computed.values
         _check_faults(computed.faults, tile.rows, self.plan.asked)
         if self.ready.in_pairs:
             results = {n: np.asarray(v).view(bool) for n, v in results.items()}
-        rows, draws = length_of(tile.rows), num_draws(tile)
-        owned = {name: self.call.task.results[name].follows_rows for name in results}
-
-        def cut(value: Array, *, by_row: bool) -> np.ndarray:
-            return np.asarray(value)[:rows, :draws] if by_row else np.asarray(value)[:draws]
-
-        return {
-            name: jax.tree.map(partial(cut, by_row=owned[name]), value)
-            for name, value in results.items()
-        }
+        cut = (slice(length_of(tile.rows)), slice(num_draws(tile)))  # what was padded goes
+        made = {}
+        for name, value in results.items():
+            its = cut if self.call.task.results[name].follows_rows else cut[1:]
+            made[name] = jax.tree.map(lambda leaf, its=its: np.asarray(leaf)[its], value)
+        return made
 
     def _shared(self, tile: Tile, device: jax.Device) -> Any:
         """The part of the block that a tile shares with others, on its device."""
@@ -238,6 +224,13 @@ def each_tile[Values](
     much fewer than rows x draws.
     """
     devices = devices_in_use()
+    if plan.is_single:  # here: a thread would cost more than it gains
+        (row_tile,) = call.source.tiles(plan.tile_rows)
+        (tile,) = plan.tiles(row_tile)
+        if skip is None or not skip(tile):
+            finish(row_tile, tile, compute(row_tile, tile, devices[0]))
+        on_rows(length_of(tile.rows))
+        return length_of(tile.rows)
     last = plan.chains * plan.draws
     rows = 0
 
@@ -255,10 +248,6 @@ def each_tile[Values](
 
     row_tiles = call.source.tiles(plan.tile_rows)
     items = ((row_tile, tile) for row_tile in row_tiles for tile in plan.tiles(row_tile))
-    if plan.is_single:
-        for item in items:
-            count(work_on(item, 0))
-        return rows
     cluster = cluster_of(plan, compute, call.group, is_small=is_small)
     if cluster is None:
         run_in_threads(items, work_on, count, threads=num_threads(devices))

@@ -18,7 +18,7 @@ from aimz.model.setup import Inference, Kernel, Setup
 from aimz.plots import number_text
 from aimz.prediction import Fitted
 from aimz.programs import Cache, fingerprint_values, unversioned
-from aimz.results import draws_dataset
+from aimz.results import Schema, draws_dataset
 from aimz.store import tree_of
 
 __all__ = [
@@ -91,10 +91,9 @@ def attributes_of(kernel: Kernel, fitted: Fitted, group: str) -> dict[str, Any]:
 
 
 def groups_of(
-    setup: Setup, fit: Fit, fitted: Fitted, attrs: Mapping[str, Any]
+    fit: Fit, fitted: Fitted, schema: Schema, attrs: Mapping[str, Any]
 ) -> dict[str, xr.Dataset]:
     """What every tree carries of a fit: its draws, and what the sampler says of each."""
-    schema = setup.schema(*setup.counts(fit), fitted.labels)
 
     def make() -> dict[str, xr.Dataset]:
         told = {"draws_digest": _digest_of(fit, fitted)}
@@ -120,7 +119,8 @@ def _digest_of(fit: Fit, fitted: Fitted) -> str:
 def posterior_tree(setup: Setup, fit: Fit, fitted: Fitted) -> xr.DataTree:
     """Draws of a posterior with labels, and the attributes of the fit behind them."""
     attrs = attributes_of(setup.kernel, fitted, "posterior")
-    return tree_of(groups_of(setup, fit, fitted, attrs), attrs)
+    schema = setup.schema(*setup.counts(fit), fitted.labels)
+    return tree_of(groups_of(fit, fitted, schema, attrs), attrs)
 
 
 def spec_of(fitted: Fitted) -> KernelSpec:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,11 +76,10 @@ def labelled(setup: Setup, call: Planned) -> Result:
     attrs["row_dim"] = prepared.call.task.results.row_dim
     schema = setup.schema(request.chains, request.draws, inputs.arguments.labels)
     check_labels(inputs.spec, schema)
-
-    def make_groups() -> Mapping[str, xr.Dataset]:
-        return groups_of(setup, request.fit, fitted, attrs) if request.fit.draws else {}
-
-    return Result(schema, make_groups, attrs, lambda: prepared.check_rows_read(fitted))
+    if not request.fit.draws:
+        return Result(schema, dict, attrs)
+    of_fit = replace(schema, labels=fitted.labels)
+    return Result(schema, partial(groups_of, request.fit, fitted, of_fit, attrs), attrs)
 
 
 def in_form(tree: xr.DataTree, *, return_datatree: bool) -> xr.DataTree | dict[str, np.ndarray]:

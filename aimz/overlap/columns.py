@@ -50,17 +50,19 @@ class ColumnTable:
 
     def binary(self, treatments: Collection[str] | None) -> list[int]:
         """Columns to score: those asked for that have two values."""
-        asked = _asked(self.names, self.used, treatments)
-        return [k for k in asked if self.scale[k] and _is_binary(self.views[k])]
+        binary = []
+        for k in _asked(self.names, self.used, treatments):
+            values = self.views[k][np.isfinite(self.views[k])]
+            if self.scale[k] and np.all((values == values.min()) | (values == values.max())):
+                binary.append(k)
+        return binary
 
-    def raw(self, rows: np.ndarray) -> np.ndarray:
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Rows in units of their columns' spread, (column, row)."""
         table = np.empty((len(self.views), len(rows)))
         for k, view in enumerate(self.views):
             table[k] = view[rows]
-        return table
-
-    def at(self, rows: np.ndarray) -> np.ndarray:
-        return standardised(self.raw(rows), self.mean, self.scale)
+        return standardised(table, self.mean, self.scale)
 
     def pieces(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         for start in range(0, len(rows), PIECE):
@@ -136,11 +138,6 @@ def _summary(view: np.ndarray, levels: Sequence[float]) -> list[float]:
     if high - low <= ROUNDING * max(abs(low), abs(high)):
         return [low, high, low, 0.0, *quantiles]
     return [low, high, float(values.mean()), float(values.std()), *quantiles]
-
-
-def _is_binary(view: np.ndarray) -> bool:
-    values = view[np.isfinite(view)]
-    return bool(np.all((values == values.min()) | (values == values.max())))
 
 
 def _complete_rows(views: Sequence[np.ndarray], rows: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from aimz.kernel import KernelSpec
 from aimz.libraries import xr
 from aimz.prediction.inputs import Given
 from aimz.prediction.interventions import global_carries
-from aimz.prediction.preparation import Prepared
+from aimz.prediction.one_call import Prepared
 from aimz.prediction.request import Fitted
 from aimz.programs import Cache, fingerprint_values
 from aimz.results import aligned, difference_layout, less, shared_group, shared_measure, subtract

@@ -16,7 +16,7 @@ from aimz.data import RowTile
 from aimz.errors import InputError, Note
 from aimz.execution import Call, TileRun, compile_call, each_tile, plan_tiles
 from aimz.libraries import xr
-from aimz.prediction.preparation import Prepared
+from aimz.prediction.one_call import Prepared
 from aimz.sampling import DENSITY, WEIGHT, density_spec, presence_block, scored
 from aimz.store import Tile
 

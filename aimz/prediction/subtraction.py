@@ -12,9 +12,8 @@ from aimz.data import RowTile
 from aimz.errors import Note
 from aimz.execution import TileRun, compile_call, devices_in_use
 from aimz.libraries import xr
-from aimz.prediction.delivery import Result
+from aimz.prediction.one_call import Prepared, Result
 from aimz.prediction.pairing import concerns
-from aimz.prediction.preparation import Prepared
 from aimz.programs import fingerprint_values
 from aimz.results import difference_dtype, first_outcome, layout_of, less
 from aimz.store import (

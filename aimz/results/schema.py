@@ -151,14 +151,11 @@ _MOST_COUNTED = 2**14
 
 def indexed(lengths: Mapping[str, int], schema: Schema, row_dim: str) -> xr.Coordinates:
     """Coordinates of some dimensions, and their indexes."""
-
-    def make() -> xr.Coordinates:
-        return xr.Coordinates(coords_of(lengths, schema, row_dim))
-
     has_labels = schema.coords or (schema.labels is not None and row_dim in lengths)
     if has_labels or max(lengths.values(), default=0) > _MOST_COUNTED:
-        return make()
-    return _COUNTED.get_or_make(tuple(lengths.items()), make)
+        return xr.Coordinates(coords_of(lengths, schema, row_dim))
+    name = tuple(lengths.items())
+    return _COUNTED.get_or_make(name, lambda: xr.Coordinates({n: np.arange(k) for n, k in name}))
 
 
 def coords_of(lengths: Mapping[str, int], schema: Schema, row_dim: str) -> dict[str, Any]:

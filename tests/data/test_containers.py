@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 import aimz
 from aimz import ImpactModel, InputError
 from aimz.data import Known, Value, as_array, bind, lined_up
-from aimz.data.containers import as_jax_sees
 
 MA: Any = np.ma  # whose types know masks of arrays only
 
@@ -217,7 +216,7 @@ def test_numbers_are_exact_or_refused_whatever_holds_them(dtype, holder, numbers
     held = np.array([n for n in numbers if least <= n <= greatest] or [1], kind)
     value = HOLDERS[holder](held)
     try:
-        found = as_jax_sees(as_array(value, "t"), "t")
+        found = Value.of(value, "t").seen
     except InputError as error:
         refused = error.code
     else:

@@ -185,7 +185,7 @@ def test_two_draws_in_one_loop_are_those_that_each_would_be(
         )
         return np.stack([drawn["c"], drawn["y"]])
 
-    monkeypatch.setattr("aimz.prediction.delivery.compile_call", recorded)
+    monkeypatch.setattr("aimz.prediction.one_call.compile_call", recorded)
     if block < draws:
         monkeypatch.setattr(plan, "TILE_BYTES", 8 * plan.MIN_ROWS * block)
     single, paired = predict(2**40), predict(2**10)

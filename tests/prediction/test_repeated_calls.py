@@ -11,7 +11,7 @@ import pytest
 
 from aimz import ImpactModel
 from aimz.execution import call
-from aimz.prediction import preparation
+from aimz.prediction import one_call
 from aimz.programs import Cache, as_key, call_words
 
 X = np.linspace(-1.0, 1.0, 6, dtype=np.float32)[:, None]
@@ -40,8 +40,8 @@ def model() -> ImpactModel:
 
 
 def forget() -> None:
-    preparation._STANDING.clear()
-    preparation._PLACED.clear()
+    one_call._STANDING.clear()
+    one_call._PLACED.clear()
     call._READY_FOR.clear()
 
 
@@ -240,11 +240,11 @@ def test_what_is_kept_of_a_fit_goes_with_it():
     forget()
     im = model()
     drawn(im, {})
-    assert len(preparation._STANDING) == 1
-    assert len(preparation._PLACED) == len(DRAWS)
+    assert len(one_call._STANDING) == 1
+    assert len(one_call._PLACED) == len(DRAWS)
     del im
     gc.collect()
-    assert len(preparation._STANDING) == len(preparation._PLACED) == 0
+    assert len(one_call._STANDING) == len(one_call._PLACED) == 0
 
 
 def test_a_cache_tells_owners_apart_and_lets_them_go():

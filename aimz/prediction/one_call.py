@@ -1,18 +1,26 @@
-"""From a request and a fit to a call that can be carried out."""
+"""One call, from a request and a fit to a result.
 
-from collections.abc import Mapping
+`prepare` is pure: it returns the call, its plan and its notes. `carry_out` runs it into a sink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import numpy as np
+import numpyro
 
+from aimz._version import __version__
 from aimz.arrays import Array
 from aimz.data import row_fingerprint
 from aimz.errors import InputError, Note, OutputWarning, PerformanceWarning
-from aimz.execution import Call, Plan, plan_tiles
+from aimz.execution import Call, Plan, Ready, compile_call, plan_tiles, run_tiles
 from aimz.kernel import Inputs, foresight, spread_sites
+from aimz.libraries import xr
 from aimz.prediction.alongside import check_by_row, check_settings
 from aimz.prediction.continuation import carries_outcome
 from aimz.prediction.groups import groups_kept
@@ -20,10 +28,21 @@ from aimz.prediction.inputs import Given
 from aimz.prediction.interventions import Scenario, scenario_of
 from aimz.prediction.request import Fitted, Origin, Request, Use
 from aimz.prediction.reuse import reused_draws
-from aimz.programs import Cache
+from aimz.programs import Cache, fingerprint_values
+from aimz.results import Schema, check_groups, first_outcome, labelled_groups, layout_of
 from aimz.sampling import Block, Task, density_spec, predict_block
+from aimz.store import (
+    MemorySink,
+    Scratch,
+    Sink,
+    Variable,
+    check_names_storable,
+    import_dask,
+    sink_in,
+    temporary_sink,
+)
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "Result", "carry_out", "prepare"]
 
 
 #: Values of the largest posterior that stays where programs read it.
@@ -244,3 +263,85 @@ def _history_notes(request: Request, given: Given, scenario: Scenario) -> tuple[
         "outcomes that are known."
     )
     return (Note(OutputWarning, text, "history-missing"),)
+
+
+# ------------------------------------------------------------------ carried out
+@dataclass(frozen=True)
+class Result:
+    """What a result carries beside its draws: labels, other groups, and attributes."""
+
+    schema: Schema
+    make_groups: Callable[[], Mapping[str, xr.Dataset]]
+    attrs: Mapping[str, Any]
+
+    @cached_property
+    def groups(self) -> Mapping[str, xr.Dataset]:
+        """Groups beside the predictive one."""
+        import_dask(wait=True)
+        return self.make_groups()
+
+
+def carry_out(
+    prepared: Prepared,
+    result: Result,
+    request: Request,
+    scratch: Scratch,
+    on_rows: Callable[[int], None],
+) -> tuple[xr.DataTree, Sequence[Note]]:
+    """Run a call into a sink, label what comes out and commit it; on any error, abort.
+
+    Temporary stores go below `scratch`. Returns the tree, and what the sink noted.
+    """
+    call, plan = prepared.call, prepared.plan
+    ready = compile_call(call, plan)
+    variables = layout_of(call, ready, plan, result.schema, first_outcome(call))
+    check_groups(result.groups)
+    if request.to.store == "persistent":
+        check_names_storable(variables, result.groups)
+    sink = _sink_of(request, scratch, lambda: _identity(prepared, ready, variables))
+    try:
+        sink.begin(variables)
+        rows = run_tiles(call, ready, plan, variables, sink, on_rows)
+        prepared.check_rows_read(request.fitted)
+        labelled = labelled_groups(variables, result.schema, call.task.results, rows)
+        labelled = {
+            name: group.assign_attrs({**result.attrs, "group": name})
+            for name, group in labelled.items()
+        }
+        tree = sink.commit({**result.groups, **labelled}, result.attrs, rows)
+    except BaseException as error:  # also Ctrl-C: nothing looks like a result; rethrown as it is
+        directory = sink.abort()
+        if directory is not None:
+            error.add_note(
+                f"The finished part is in {directory}: the same call with the same output_dir goes "
+                "on."
+            )
+        raise
+    return tree, (*ready.notes, *getattr(sink, "notes", ()))
+
+
+def _sink_of(request: Request, scratch: Scratch, identity: Callable[[], Mapping[str, str]]) -> Sink:
+    """Where the request wants its result."""
+    to = request.to
+    if to.output_dir is not None:
+        return sink_in(to.output_dir, request.method, identity())
+    if isinstance(to.store, str):
+        return MemorySink() if to.store == "memory" else temporary_sink(scratch, request.method)
+    return to.store
+
+
+def _identity(prepared: Prepared, ready: Ready, variables: Sequence[Variable]) -> Mapping[str, str]:
+    """Digests of everything that a result follows from, by what a user would call it."""
+    block, source = prepared.call.block, prepared.call.source
+    rows = ({**block.row_inputs, **source.head}, prepared.plan.rows)
+    parts = {
+        "kernel": ready.run.identity,
+        "posterior": (block.posterior, block.row_posterior, block.params, block.redraw),
+        "inputs": (block.inputs, rows, prepared.call.observed, block.kept),
+        "interventions or conditions": (block.values, block.row_values),
+        "key": prepared.words,
+        "versions": (__version__, jax.__version__, numpyro.__version__),
+        "backend": jax.default_backend(),
+        "layout": (repr(prepared.plan), repr(variables)),
+    }
+    return {name: fingerprint_values(content) for name, content in parts.items()}
