@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+import numpyro.distributions as dist
 
 from aimz.choices import check_switches, progress_bar
 from aimz.errors import InputError, nearest
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import os
 
     from aimz.arrays import Array
-    from aimz.likelihoods.box import Bounds
 
 __all__ = ["Simulations", "check_responses", "simulate"]
 
@@ -26,6 +26,9 @@ __all__ = ["Simulations", "check_responses", "simulate"]
 _CHUNK = 50_000
 # Times that differ by less are one time, in single precision and after a shift is taken off.
 _ROUNDING = 1e-5
+
+#: Of each parameter, the smallest and the largest value, or a distribution between two numbers.
+type _Sides = Mapping[str, tuple[float, float] | dist.Distribution]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Simulations:
     outcomes : array, shape (n, 2)
         Times and choices.
     bounds : dict of pairs
-        The box that the parameters were drawn from.
+        The box that the parameters were drawn from; of a prior the ends of its support.
     """
 
     parameters: dict[str, np.ndarray]
@@ -52,14 +55,14 @@ class Simulations:
 
 def simulate(
     simulator: Callable[..., Any] | str,
-    bounds: Bounds | None = None,
+    bounds: _Sides | None = None,
     n: int = 100_000,
     key: int = 0,
     *,
     store: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Simulations:
-    """Draw parameters evenly from a box, and simulate one response for each set of them.
+    """Draw parameters from a box or a prior, and simulate one response for each set of them.
 
     It goes by chunks, each with a key of its own. With `store=` each is kept as soon as it is
     there: where a call was stopped, the same call goes on, and gives the same numbers bit by bit.
@@ -70,9 +73,11 @@ def simulate(
         `simulator(key, **parameters)`, which gets arrays of one length and returns times and
         choices, two arrays of that length; it may be written in JAX, or in NumPy with a key of
         JAX's to seed it. Or the name of a model of ssm-simulators.
-    bounds : mapping of pairs
-        Smallest and largest value of each parameter. Those of ssm-simulators where its model is
-        named and none are given.
+    bounds : mapping of pairs or distributions
+        Smallest and largest value of each parameter, between which it is drawn evenly, or a prior
+        of bounded support, such as a truncated normal: a net learns most where it is drawn most,
+        and its box are the ends of the support. Bounds of ssm-simulators where its model is named
+        and none are given.
     n : int
         Number of simulations.
     key : int
@@ -104,6 +109,7 @@ def simulate(
     if isinstance(simulator, str):
         simulator, bounds = _of_package(simulator, bounds)
     box = _checked(bounds)
+    priors = {k: v for k, v in (bounds or {}).items() if isinstance(v, dist.Distribution)}
     check_switches(progress=progress)
     about = {"bounds": [[name, *pair] for name, pair in box.items()], "key": key}
     kept = None if store is None else KeptSimulations(store, about, n, len(box), _CHUNK)
@@ -112,7 +118,7 @@ def simulate(
     shown = progress and count > 1
     with progress_bar(count, desc="simulate", unit="chunk", shown=shown) as bar:
         for number in range(count):
-            parts.append(_chunk(simulator, box, n, key, number, kept))
+            parts.append(_chunk(simulator, box, priors, n, key, number, kept))
             bar.update(1)
     whole, pairs = (np.concatenate(each) for each in zip(*parts, strict=True))
     return Simulations(dict(zip(box, whole.T, strict=True)), pairs, box)
@@ -121,6 +127,7 @@ def simulate(
 def _chunk(
     simulator: Callable[..., Any],
     box: dict[str, tuple[float, float]],
+    priors: Mapping[str, dist.Distribution],
     n: int,
     key: int,
     number: int,
@@ -133,6 +140,10 @@ def _chunk(
     base = jax.random.fold_in(jax.random.key(key), number)
     place, noise = jax.random.split(base)
     drawn = low + (high - low) * np.asarray(jax.random.uniform(place, (_CHUNK, len(low))))
+    for column, name in enumerate(box):
+        if name in priors:
+            own = jax.random.fold_in(place, column)
+            drawn[:, column] = np.clip(priors[name].sample(own, (_CHUNK,)), *box[name])
     drawn = drawn[: min(_CHUNK, n - number * _CHUNK)].astype(np.float32)
     response = simulator(noise, **dict(zip(box, drawn.T, strict=True)))
     pairs = np.stack([np.asarray(part, np.float32) for part in response], -1)
@@ -191,19 +202,32 @@ def check_responses(
     return elapsed
 
 
-def _checked(bounds: Bounds | None) -> dict[str, tuple[float, float]]:
-    box = {name: (float(low), float(high)) for name, (low, high) in (bounds or {}).items()}
+def _ends(side: tuple[float, float] | dist.Distribution) -> tuple[float, float]:
+    if not isinstance(side, dist.Distribution):
+        return float(side[0]), float(side[1])
+    ends = (getattr(side.support, end, np.nan) for end in ("lower_bound", "upper_bound"))
+    low, high = (float(end) if np.ndim(end) == 0 else np.nan for end in ends)
+    return (low, high) if side.shape() == () and not side.support.is_discrete else (np.nan, np.nan)
+
+
+def _checked(bounds: _Sides | None) -> dict[str, tuple[float, float]]:
+    box = {name: _ends(side) for name, side in (bounds or {}).items()}
     wrong = [
         name for name, pair in box.items() if not (np.isfinite(pair).all() and pair[0] < pair[1])
     ]
     if wrong or not box:
-        which = f"'{wrong[0]}' has {box[wrong[0]]}" if wrong else "there are none"
-        msg = f"Bounds are a smaller and a larger number for each parameter, but {which}."
+        given = (bounds or {})[wrong[0]] if wrong else None
+        shown = type(given).__name__ if isinstance(given, dist.Distribution) else given
+        which = f"'{wrong[0]}' has {shown}" if wrong else "there are none"
+        msg = (
+            "Bounds are a smaller and a larger number for each parameter, or a distribution of "
+            f"one number between two, as dist.TruncatedNormal(low=, high=), but {which}."
+        )
         raise InputError(msg, code="simulations")
     return box
 
 
-def _of_package(name: str, bounds: Bounds | None) -> tuple[Callable[..., Any], Bounds]:
+def _of_package(name: str, bounds: _Sides | None) -> tuple[Callable[..., Any], _Sides]:
     """A model of ssm-simulators, and its box."""
     try:
         known = importlib.import_module("ssms.config").model_config

@@ -14,6 +14,7 @@ from sklearn.base import clone
 
 from aimz import ImpactModel, InputError
 from aimz.likelihoods import DriftDiffusion, NeuralLikelihood, Simulations, Training, simulate
+from aimz.sequential import scan_trials
 
 BOUNDS = {"v": (-3.0, 3.0), "a": (0.6, 3.0), "z": (0.2, 0.8), "t": (0.0, 1.0)}
 
@@ -46,6 +47,20 @@ def test_simulations_are_those_of_the_key_and_lie_in_the_box(simulations):
     for name, (low, high) in BOUNDS.items():
         drawn = simulations.parameters[name]
         assert low <= drawn.min() < low + 0.01 < high - 0.01 < drawn.max() <= high
+
+
+def test_parameters_are_drawn_from_a_prior_where_one_is_given():
+    def both(key, even, near):
+        return jax.random.exponential(key, even.shape), jnp.ones_like(even)
+
+    sides = {"even": (0.0, 1.0), "near": dist.TruncatedNormal(0.3, 0.1, low=0.0, high=2.0)}
+    found = simulate(both, sides, n=5000)
+    assert found.bounds == {"even": (0.0, 1.0), "near": (0.0, 2.0)}
+    law = st.truncnorm(-3, 17, 0.3, 0.1)
+    assert st.kstest(found.parameters["near"], law.cdf).pvalue > 0.001
+    evenly = simulate(both, {**sides, "near": (0.0, 2.0)}, n=5000)
+    np.testing.assert_array_equal(found.parameters["even"], evenly.parameters["even"])
+    assert np.corrcoef(found.parameters["even"], found.parameters["near"])[0, 1] < 0.05
 
 
 def test_training_learns(lik):
@@ -173,13 +188,16 @@ def test_times_that_never_vary_teach_nothing(times, shift):
     ("simulator", "bounds", "says"),
     [
         (diffuse, {}, "there are none"),
-        (diffuse, {**BOUNDS, "a": (2.0, 1.0)}, "'a' has"),
+        (diffuse, {**BOUNDS, "a": (2.0, 1.0)}, r"'a' has \(2\.0, 1\.0\)"),
+        (diffuse, {**BOUNDS, "v": dist.Normal()}, "'v' has Normal"),
+        (diffuse, {**BOUNDS, "v": dist.Uniform(np.zeros(2), 1.0)}, "'v' has Uniform"),
+        (diffuse, {**BOUNDS, "v": dist.Binomial(3, 0.5)}, "'v' has Binomial"),
         (lambda key, v: (v * np.nan, v), {"v": (0.0, 1.0)}, "no numbers"),
         (lambda key, v: (v[:3], v[:3]), {"v": (0.0, 1.0)}, "shape"),
         ("no-such-model", None, "no model"),
         ("ddm", {"v": (0.0, 1.0)}, "has the parameters"),
     ],
-    ids=["none", "turned", "nan", "short", "name", "names"],
+    ids=["none", "turned", "endless", "rows", "counts", "nan", "short", "name", "names"],
 )
 def test_simulators_that_do_not_simulate_are_refused(simulator, bounds, says):
     with pytest.raises(InputError, match=says) as error:
@@ -236,6 +254,42 @@ def test_it_is_a_family_like_others(lik, tmp_path):
     np.testing.assert_allclose(change[:, TREATED == 1], 0, atol=1e-4)
     assert (change[..., 1] >= 0).all()
     assert np.abs(change[:, TREATED == 0]).max() > 0.01
+
+
+@pytest.mark.filterwarnings("ignore:Rows are predicted together")
+def test_a_learning_rule_gives_the_drift_of_a_net(lik):
+    """Each trial has the density that the net gives by itself for the drift that is learned."""
+
+    def kernel(X, reward, y=None):
+        rate = numpyro.sample("rate", dist.Uniform())
+        gain = numpyro.sample("gain", dist.Uniform(0.0, 3.0))
+
+        def step(value, trial):
+            gains, response = trial
+            law = lik(v=gain * (value[:, 1] - value[:, 0]), a=1.5, z=0.5, t=0.2)
+            response = numpyro.sample("y", law, obs=response)
+            chosen = jax.nn.one_hot((response[:, 1] > 0).astype(int), 2)
+            return value + rate * (gains - value) * chosen, None
+
+        subjects = numpyro.plate("subject", X.shape[0])
+        scan_trials(step, jnp.full((X.shape[0], 2), 0.5), (reward, y), members=subjects)
+
+    members, trials, rng = 3, 6, np.random.default_rng(0)
+    reward = rng.integers(0, 2, (members, trials, 2)).astype(np.float32)
+    model = ImpactModel(kernel).set_posterior_sample(
+        {"rate": np.array([0.3, 0.6]), "gain": np.array([2.5, 1.5])}
+    )
+    X = np.zeros((members, 1))
+    y = np.asarray(model.predict_on_batch(X, reward=reward).posterior_predictive["y"])
+    y = y[0, 0].swapaxes(0, 1)
+    scored = model.log_likelihood(X, y, reward=reward, store="memory", progress=False)
+    value, rows, drifts = np.full((members, 2), 0.5), np.arange(members), []
+    for trial in range(trials):
+        drifts.append(2.5 * (value[:, 1] - value[:, 0]))
+        chosen = (y[:, trial, 1] > 0).astype(int)
+        value[rows, chosen] += 0.3 * (reward[rows, trial, chosen] - value[rows, chosen])
+    truth = lik(v=np.stack(drifts), a=1.5, z=0.5, t=0.2).log_prob(y.swapaxes(0, 1))
+    np.testing.assert_allclose(scored.log_likelihood["y"][0, 0], truth, rtol=1e-4, atol=1e-4)
 
 
 def test_it_travels(lik, tmp_path):
