@@ -527,7 +527,7 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
     Attributes
     ----------
     model_ : ImpactModel
-        The fitted model, whose arguments are the encoded columns and `t`.
+        The fitted model, whose arguments are `X`, `t` and `y`.
     n_features_in_, feature_names_in_
         Columns of the fit, as in scikit-learn.
 
@@ -599,8 +599,6 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
         self._is_frame = isinstance(X, pd.DataFrame)
         if self._is_frame:
             self.feature_names_in_ = np.asarray(rows.columns, dtype=object)
-        self._encoder = _encoder_of(rows).fit(rows)
-        encoded = self._encoded(X)
         kernel = Flexible(treatment="t", family=self.family, waves=self.waves)
         self.model_ = ImpactModel(
             kernel,
@@ -609,7 +607,7 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
             num_samples=self.num_samples,
             on_bad_fit=self.on_bad_fit,
         )
-        self.model_.fit(encoded, outcomes, t=arms.astype(float), progress=False)
+        self.model_.fit(rows, outcomes, t=arms.astype(float), progress=False)
         return self
 
     def effect(self, X: ArrayLike | pd.DataFrame, *, T0: float = 0, T1: float = 1) -> np.ndarray:
@@ -679,20 +677,20 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
         if not {T0, T1} <= {0, 1}:
             msg = f"T0={T0!r:.40} and T1={T1!r:.40}: the treatment is 0 or 1. Compare these."
             raise InputError(msg, code="treatment-unknown")
-        encoded = self._encoded(X)
+        rows = self._lined_up(X)
         effect = self.model_.effect(
-            encoded,
-            {"t": np.full(len(encoded), float(T0))},
-            {"t": np.full(len(encoded), float(T1))},
-            t=np.full(len(encoded), float(T1)),
+            rows,
+            {"t": np.full(len(rows), float(T0))},
+            {"t": np.full(len(rows), float(T1))},
+            t=np.full(len(rows), float(T1)),
             estimand=estimand,
             progress=False,
         )
         stacked = effect.draws.stack(sample=("chain", "draw")).transpose("sample", ...)
         return np.asarray(stacked, np.float64)
 
-    def _encoded(self, X: ArrayLike | pd.DataFrame) -> pd.DataFrame:
-        """The columns as numbers, by name in the order of the fit; others are refused."""
+    def _lined_up(self, X: ArrayLike | pd.DataFrame) -> pd.DataFrame:
+        """The columns by name in the order of the fit; others are refused."""
         rows = _frame_of(X)
         known = getattr(self, "feature_names_in_", None)
         names = list(rows.columns)
@@ -707,14 +705,7 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
                 "columns of the same names, in a frame where the fit had one."
             )
             raise InputError(msg, code="columns-mismatch")
-        if known is not None and names != list(known):
-            rows = rows[list(known)]
-        try:
-            encoded = self._encoder.transform(rows)
-        except ValueError as error:
-            msg = f"X cannot be encoded as in the fit: {error!s:.120}. Leave such rows out."
-            raise InputError(msg, code="columns-mismatch") from error
-        return _finite(encoded)
+        return rows if known is None or names == list(known) else rows[list(known)]
 
 
 def _frame_of(X: ArrayLike | pd.DataFrame) -> pd.DataFrame:
@@ -732,30 +723,6 @@ def _numbers_of(X: object) -> list[Any] | None:
     """Names of columns that are no text, which scikit-learn does not compare; None of others."""
     names = list(X.columns) if isinstance(X, pd.DataFrame) else []
     return names if names and not all(isinstance(name, str) for name in names) else None
-
-
-def _finite(encoded: pd.DataFrame) -> pd.DataFrame:
-    absent = ~np.isfinite(encoded.to_numpy(np.float64))
-    if absent.any():
-        name = encoded.columns[absent.any(axis=0)][0]
-        msg = f"Column '{name}' of X holds values that are not finite. Leave those rows out."
-        raise InputError(msg, code="not-finite")
-    return encoded
-
-
-def _encoder_of(rows: pd.DataFrame) -> Any:
-    """Zeros and ones of each category; one column where there are two; numbers as they are."""
-    from sklearn.compose import ColumnTransformer
-    from sklearn.preprocessing import OneHotEncoder
-
-    texts = [n for n in rows.columns if not pd.api.types.is_numeric_dtype(rows[n])]
-    encoder = OneHotEncoder(drop="if_binary", handle_unknown="error", sparse_output=False)
-    table = ColumnTransformer(
-        [("categories", encoder, texts)],
-        remainder="passthrough",
-        verbose_feature_names_out=False,
-    )
-    return table.set_output(transform="pandas")
 
 
 def _ends(draws: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:

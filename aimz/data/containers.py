@@ -17,7 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data.labels import Marks, column_order, marks_of, other_labels, row_order, storable
+from aimz.data.categories import Categories, categories_of, encoded, frame_of, is_frame, switches_of
+from aimz.data.labels import (
+    Marks,
+    column_order,
+    marks_of,
+    only_counted,
+    other_labels,
+    row_order,
+    storable,
+)
 from aimz.errors import InputError
 from aimz.libraries import pd
 
@@ -132,6 +141,41 @@ class Value:
         if array.size and array.dtype == np.float64 and dtype == np.float32:
             _check_cast(array, seen, self.name)
         return seen
+
+    @cached_property
+    def categories(self) -> Categories:
+        """The categories of each column of a frame; () of what has none; see `categories_of`."""
+        names = self.columns if is_frame(self.given) else None
+        return () if names is None else categories_of(self.given, names, self.name)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The columns of a frame in a new one of pandas."""
+        return frame_of(self.given, self.columns or ())
+
+    def in_numbers(self, categories: Categories) -> Value:
+        """A frame whose columns of categories are zeros and ones, as these are known.
+
+        One that has the columns of zeros and ones already stays as it is.
+
+        Raises
+        ------
+        InputError
+            `columns-mismatch`: other columns, none that have names, or a category that is not
+            known; `not-finite`: one that is missing.
+        """
+        if not categories or {*(self.columns or ())} == {*switches_of(categories)}:
+            return self
+        names = tuple(name for name, _ in categories)
+        shown = self.columns
+        if shown is None or not is_frame(self.given) or (only_counted(shown) and shown != names):
+            msg = (
+                f"The model was fitted on a frame with categories, and '{self.name}' is no frame "
+                f"with its columns: {', '.join(names):.80}. Pass one."
+            )
+            raise InputError(msg, code="columns-mismatch")
+        table = encoded(self.in_columns(names).frame, categories, self.name)
+        return Value(table, self.name, Marks(self.marks.rows, tuple(table.columns)))
 
     def as_labels(self) -> np.ndarray:
         """What it holds as labels, of any kind."""

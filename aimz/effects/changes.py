@@ -1,5 +1,7 @@
 """What a scenario changes: arguments that it replaces, columns of the rows, sites that it sets."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -7,10 +9,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from aimz.data import Value, as_array, check_exact, column_label, is_given, lined_up, values_of
+from aimz.data import (
+    Value,
+    as_array,
+    check_exact,
+    column_label,
+    is_given,
+    lined_up,
+    values_of,
+)
 from aimz.errors import InputError, nearest
 from aimz.execution import Call
 from aimz.kernel import KernelSpec
+from aimz.kernels import OutcomeUnits
+from aimz.libraries import pd
 from aimz.prediction import Given, Request, as_head_of, gather
 from aimz.programs import fingerprint_values
 from aimz.sampling import applied
@@ -41,7 +53,8 @@ class Natural:
     """The inputs that scenarios start from.
 
     `starts` are what the kernel's arguments are where no scenario sets them, as the call gives them
-    or the kernel does. `columns` names those of a primary input that does not name its own.
+    or the kernel does; categories are numbers in them. `columns` names those of a primary input
+    that does not name its own.
     """
 
     values: Mapping[str, Value]
@@ -189,7 +202,8 @@ def split_scenario(
         if is_site:
             set_sites[name] = value
         elif name in arguments:
-            natural_value = natural.starts.get(name)
+            passed = natural.values.get(name)
+            natural_value = natural.starts.get(name) if passed is None else passed.given
             replaced[name] = applied(value, natural_value, name) if callable(value) else value
         elif column_label(name) in natural.names:
             set_columns[column_label(name)] = value
@@ -287,22 +301,50 @@ def _with_columns(natural: Natural, columns: Mapping[str, Any]) -> tuple[Any, di
     """The primary input with some columns set, and what these are set to."""
     primary = natural.primary
     start = natural.values[primary]
+    if start.categories:
+        return _with_categories(natural, columns)
     X, table = start.given, start.array
     made = _promoted(np.asarray(table), table.dtype)
     values: dict[str, Any] = {}
     for label, setting in columns.items():
         place = natural.names.index(label)
-        value = applied(setting, column_of(X, place), label) if callable(setting) else setting
-        lined = lined_up({label: value}, start.labels, len(made), primary)[label]
+        lined = _setting(natural, label, column_of(X, place), setting)
         array = np.asarray(lined.array)
         check_exact(array, label)
-        if array.shape not in ((), (len(made),)):
-            msg = f"Column '{label}' is set to shape {array.shape}. Pass one value, or one per row."
-            raise InputError(msg, code="rows-mismatch")
+        _check_shape(label, array, len(made))
         made = _promoted(made, array.dtype)
         made[:, place] = array
         values[label] = lined.given
     return _in_container(X, made), values
+
+
+def _with_categories(
+    natural: Natural, columns: Mapping[str, Any]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The same of a frame some of whose columns are categories."""
+    start, values = natural.values[natural.primary], {}
+    made, categories = start.frame, dict(start.categories)
+    for label, setting in columns.items():
+        lined = _setting(natural, label, made[label], setting)
+        array: Any = lined.as_labels() if categories[label] else lined.array
+        check_exact(array, label)
+        _check_shape(label, array, len(made))
+        made[label] = np.broadcast_to(np.asarray(array), (len(made),))
+        values[label] = lined.given
+    return made, values
+
+
+def _setting(natural: Natural, label: str, column: Any, setting: Any) -> Value:
+    """What a column is set to, in the order of the rows."""
+    value = applied(setting, column, label) if callable(setting) else setting
+    labels, rows = natural.values[natural.primary].labels, len(column)
+    return lined_up({label: value}, labels, rows, natural.primary)[label]
+
+
+def _check_shape(label: str, array: Any, rows: int) -> None:
+    if array.shape not in ((), (rows,)):
+        msg = f"Column '{label}' is set to shape {array.shape}. Pass one value, or one per row."
+        raise InputError(msg, code="rows-mismatch")
 
 
 def _promoted(table: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
@@ -344,6 +386,9 @@ class AllAtOnce:
         del scenario
         split, columns = split_scenario(change, start, *names), self.factual.arguments.columns
         values = values_of(split.arguments)
+        kernel: Any = self.request.kernel
+        if isinstance(kernel, OutcomeUnits):
+            values = kernel.in_numbers(values, self.primary)
         return split, {n: v.in_columns(columns.get(n)) for n, v in values.items()}
 
     def inputs(

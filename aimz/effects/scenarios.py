@@ -5,7 +5,7 @@ Their programs are often one: a changed value is an input. `aimz.effects.one_pas
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from aimz.effects.wording import Compared, in_words
 from aimz.errors import InputError, Note, OutputWarning, nearest
 from aimz.execution import Call
 from aimz.kernel import read_signature
+from aimz.kernels import OutcomeUnits
 from aimz.prediction import (
     Given,
     Origin,
@@ -102,7 +103,10 @@ def scenarios_of(
         origin = replace(origin, observed=origin.observed | {question.mediator})
     prepared, splits = {}, {}
     defaults = read_signature(request.kernel, *request.names).defaults
-    starts = {**defaults, **{n: value.given for n, value in natural.items()}}
+    read, kernel = natural, cast("Any", request.kernel)
+    if isinstance(kernel, OutcomeUnits):
+        read = kernel.in_numbers(natural, primary)
+    starts = {**defaults, **{n: value.given for n, value in read.items()}}
     way: AllAtOnce | ByPiece
     if primary in factual.source.names:  # it comes with the tiles
         way = ByPiece(request, factual, primary)

@@ -124,6 +124,11 @@ class OutcomeUnits:
             return self
         return replace(self, **standard(y=y))
 
+    def in_numbers(self, values: Mapping[str, Any], primary: str) -> dict[str, Any]:
+        """Values of arguments by name, with the rows as this kernel computes with them."""
+        del primary
+        return dict(values)
+
     @property
     def reads(self) -> tuple[Any, Hashable]:
         """What a trace of the kernel follows from: its code, and its settings in full."""
@@ -144,10 +149,14 @@ class OutcomeUnits:
 
 @dataclass(frozen=True, kw_only=True)
 class Standard(OutcomeUnits):
-    """A regression whose columns have standard units too."""
+    """A regression whose columns have standard units too.
+
+    `categories` are those that a fit has seen, by column of its frame, none where it holds numbers.
+    """
 
     center: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    categories: tuple[tuple[str, tuple[Hashable, ...]], ...] = ()
 
     __signature__ = _Signature()
 
@@ -169,6 +178,13 @@ class Standard(OutcomeUnits):
             msg = f"X has shape {X.shape}, and this kernel reads a table of {known}."
             raise InputError(msg, code="shape")
         return (X - jnp.array(self.center)) / jnp.array(self.scale) if self.center else X
+
+    def in_numbers(self, values: Mapping[str, Any], primary: str) -> dict[str, Any]:
+        """Values of arguments by name, with the rows' categories as zeros and ones."""
+        rows: Any = values.get(primary)
+        if rows is None or rows.given is None:
+            return dict(values)
+        return {**values, primary: rows.in_numbers(self.categories)}
 
     def settled(self, X: Any, y: Any, arguments: Mapping[str, Any]) -> Self:
         """The kernel in the units of these data, where its settings do not say which."""

@@ -156,6 +156,9 @@ def log_evidence_of(fitted: Fitted) -> float:
 
 def columns_of(fitted: Fitted, primary: str) -> int:
     """Number of columns of the rows of a fit."""
+    categories = getattr(fitted.kernel, "categories", ())
+    if categories:
+        return len(categories)
     shape = fitted.known.shapes.get(primary)
     if not shape:
         msg = "No fit has seen the columns of the input, or its rows are no vectors."
@@ -165,7 +168,8 @@ def columns_of(fitted: Fitted, primary: str) -> int:
 
 def column_names_of(fitted: Fitted, primary: str) -> np.ndarray:
     """Names of the columns of the rows of a fit."""
-    names = fitted.known.named.get(primary)
+    seen = tuple(name for name, _ in getattr(fitted.kernel, "categories", ()))
+    names = seen or fitted.known.named.get(primary)
     if names is None:
         msg = "The input of the fit had no column names, or the posterior was set by hand."
         raise AttributeError(msg)

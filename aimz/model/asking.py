@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aimz.choices import check_switches, progress_bar
-from aimz.data import Value, numbers_of
+from aimz.data import Value, numbers_of, values_of
 from aimz.effects import (
     Behind,
     Effect,
@@ -24,6 +24,7 @@ from aimz.effects import (
 from aimz.errors import InputError, Note
 from aimz.inference import Fit
 from aimz.kernel import read_signature
+from aimz.kernels import OutcomeUnits
 from aimz.libraries import xr
 from aimz.model.predicting import Planned, labelled, planned
 from aimz.model.setup import Setup
@@ -175,6 +176,9 @@ def trees_or_arguments(
             raise InputError(msg, code="argument-missing")
     if len(given) == 2 and not all("rng_key" in arguments for arguments in given):
         rows = given[0].get(primary, given[0].get("X"))
+        kernel: Any = setup.kernel
+        if isinstance(kernel, OutcomeUnits):
+            rows = kernel.in_numbers(values_of({primary: rows}), primary)[primary]
         shared["rng_key"] = setup.key(None, Use.PREDICT, *numbers_of(rows, primary))
     return [
         {**shared, **_with_rows(arguments or {}, primary)} if tree is None else tree

@@ -9,7 +9,14 @@ from numpy.typing import ArrayLike
 
 from aimz import inference
 from aimz.choices import check_choice, check_switches, names_of
-from aimz.data import Arguments, Known, check_names, check_positive, row_fingerprint
+from aimz.data import (
+    Arguments,
+    Known,
+    Value,
+    check_names,
+    check_positive,
+    row_fingerprint,
+)
 from aimz.errors import AimzError, FitWarning, InputError, Note
 from aimz.inference import (
     Fit,
@@ -41,6 +48,7 @@ __all__ = [
     "step",
     "variational",
     "vi_result",
+    "with_categories",
 ]
 
 
@@ -82,6 +90,7 @@ def fit(
     engine = setup.engine
     state = None if before is None else before.fit.state
     known = None if before is None or state is None else before.known
+    setup = with_categories(setup, data.arguments)
     problem, arguments = _problem(setup, data, known)
     settled = _settled(setup, problem)
     if settled is not setup:
@@ -244,7 +253,7 @@ def _stepping(setup: Setup) -> SteppingEngine:
 def problem_for(setup: Setup, fitted: Fitted | None, arguments: Mapping[str, Any]) -> Problem:
     """The kernel with arguments, or with those of the fit, where none are given."""
     if any(value is not None for value in arguments.values()):
-        return _problem(setup, Data(arguments, missing="mask"))[0]
+        return _problem(with_categories(setup, arguments), Data(arguments, missing="mask"))[0]
     if fitted is None or fitted.problem is None:
         msg = "There is no data to run the kernel on. Fit first, or pass its arguments."
         raise InputError(msg, code="no-data")
@@ -276,6 +285,16 @@ def _problem(setup: Setup, data: Data, known: Known | None = None) -> tuple[Prob
 
 def _is_in_units(kernel: Any) -> bool:
     return isinstance(kernel, OutcomeUnits)
+
+
+def with_categories(setup: Setup, arguments: Mapping[str, Any]) -> Setup:
+    """The setup with a ready-made regression that knows the categories of a frame of rows."""
+    kernel: Any = setup.kernel
+    rows = arguments.get(setup.names[0])
+    if rows is None or not _is_in_units(kernel) or getattr(kernel, "categories", None) != ():
+        return setup
+    categories = Value.of(rows, setup.names[0]).categories
+    return replace(setup, kernel=replace(kernel, categories=categories)) if categories else setup
 
 
 def _settled(setup: Setup, problem: Problem) -> Setup:

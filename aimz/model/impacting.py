@@ -147,6 +147,8 @@ def _check_quantity(site: SiteSpec) -> None:
 def donors_of(halves: Halves, primary: str) -> Sequence[Hashable]:
     """Columns of the rows that may be taken for the outcome, by name or number."""
     value = halves.arguments[primary]
+    if value.categories:
+        return ()
     array = value.array
     is_table = array.ndim == 2 and array.dtype.kind in "fiu"
     return (value.columns or range(array.shape[1])) if is_table else ()

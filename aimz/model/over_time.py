@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from aimz.choices import check_choice
 from aimz.effects import Impact
 from aimz.libraries import xr
-from aimz.model import asking, impacting
+from aimz.model import asking, fitting, impacting
 from aimz.model.predicting import Planned, planned
 from aimz.model.setup import KeyLike, RowsLike, Setup
 from aimz.prediction import Fitted
@@ -119,7 +119,8 @@ class OverTime:
         named = asking.arguments_of(self._setup, type(self).impact, {**locals()}, kwargs)
         check_choice(target, "target", ("prediction", "expectation"))
         arguments = self._setup.arguments(self.impact, named, X, y)
-        halves = impacting.halves_of(self._setup, self._fitted, arguments, post, intervention_time)
+        setup = fitting.with_categories(self._setup, arguments)
+        halves = impacting.halves_of(setup, self._fitted, arguments, post, intervention_time)
         impacting.check_missing(halves, missing, self.param_output)
         model = self
         if self._fitted is None:

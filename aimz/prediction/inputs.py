@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -46,6 +46,7 @@ from aimz.kernel import (
     read,
     read_signature,
 )
+from aimz.kernels import OutcomeUnits
 from aimz.outcomes import Presence, check_outcomes, check_reachable, presence_of
 from aimz.prediction.alongside import among_the_fitted, as_fitted, rejoined, rows_notes
 from aimz.prediction.fitted import has_fitted_rows
@@ -213,6 +214,9 @@ def gather(
     values, known = values_of(given), request.fitted.known
     size = request.to.batch_size
     stream = open_stream(values, primary, batch_size=size, whole=whole, known=known)
+    kernel: Any = request.kernel
+    if isinstance(kernel, OutcomeUnits):
+        values = kernel.in_numbers(values, primary)  # refuses rows by the piece
     if stream is None:
         return _in_memory(request, values, natural)
     arguments, spec, notes = _read_head(request, values, stream)
@@ -292,7 +296,9 @@ def problem_of(
         `outcome-missing`, `missing-outcomes`, and what `bind` and the checks of values raise.
     """
     primary, output = names
-    values = load(given, primary)
+    values, ready_made = load(given, primary), cast("Any", kernel)
+    if isinstance(ready_made, OutcomeUnits):
+        values = ready_made.in_numbers(values, primary)
     if not is_given(values, output):
         msg = f"Fitting needs outcomes: '{output}' is None. Pass one per row."
         raise InputError(msg, code="outcome-missing")
