@@ -71,7 +71,7 @@ def test_a_model_of_a_script_predicts_bit_for_bit(saved):
 
 
 def test_a_loaded_model_is_saved_again(saved, tmp_path):
-    for number in range(len(KERNELS)):
+    for number in range(0, len(KERNELS), 3):
         ImpactModel.load(saved / str(number)).save(tmp_path / str(number))
         again = ImpactModel.load(tmp_path / str(number))
         np.testing.assert_array_equal(outcome_of(again.kernel), np.load(saved / f"{number}.npy"))

@@ -556,7 +556,8 @@ def test_missing_outcomes_are_refused_unless_they_are_to_be_left_out(X, y):
         ImpactModel(conjugate).fit(X, with_holes(y, 5), progress=False)
 
 
-@pytest.mark.parametrize("inference", ["svi", pytest.param("nuts", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("inference", ["svi", "nuts"])
 def test_missing_outcomes_are_left_out_of_the_likelihood(inference, X, y):
     im = ImpactModel(conjugate, inference=inference)
     im.fit(X, with_holes(y, 15), missing="mask", progress=False)

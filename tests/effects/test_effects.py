@@ -158,7 +158,9 @@ def mediated(X, t, m=None, y=None):
 
 
 @pytest.mark.filterwarnings("ignore:The posterior holds no draws of m")
-@pytest.mark.parametrize("target", ["expectation", "prediction"])
+@pytest.mark.parametrize(
+    "target", ["expectation", pytest.param("prediction", marks=pytest.mark.slow)]
+)
 def test_direct_and_indirect_effects_add_up_to_the_total(target, X, t):
     im = model(mediated)
     options = {"mediator": "m", "target": target, "rng_key": 4}

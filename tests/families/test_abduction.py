@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
 from numpyro.distributions import transforms
+from scipy.special import softmax
 
 from aimz import InputError
 from aimz.families import Evidence, abduce, coupling_of, law_of, replay, success_of
@@ -19,7 +20,7 @@ RNG = np.random.default_rng(0)
 
 def wide(low: float, high: float) -> Any:
     """Parameters that differ between rows."""
-    return jnp.asarray(RNG.uniform(low, high, ROWS), jnp.float32)
+    return RNG.uniform(low, high, ROWS).astype(np.float32)
 
 
 LOC, SCALE = wide(-50, 50), wide(0.1, 5)
@@ -71,16 +72,16 @@ DISCRETE: dict[str, Any] = {
     "gamma-poisson": dist.GammaPoisson(wide(1, 5), SCALE),
     "geometric": dist.Geometric(probs=wide(0.02, 0.9)),
     "geometric of logits": dist.Geometric(logits=LOC / 20),
-    "discrete uniform": dist.DiscreteUniform(-3, jnp.asarray(RNG.integers(2, 9, ROWS))),
+    "discrete uniform": dist.DiscreteUniform(-3, RNG.integers(2, 9, ROWS)),
     "beta-binomial": dist.BetaBinomial(wide(0.5, 5), wide(0.5, 5), 12),
     "ordinal": dist.OrderedLogistic(LOC / 20, jnp.array([-2.0, 0.0, 0.5, 3.0])),
     "zero-inflated poisson": dist.ZeroInflatedPoisson(wide(0.1, 0.9), 2 * SCALE),
     "zero-inflated negative binomial": dist.ZeroInflatedDistribution(
         dist.NegativeBinomial2(4 * SCALE, 2.0), gate_logits=LOC / 20
     ),
-    "categorical": dist.Categorical(logits=jnp.stack([LOC / 20, 0 * LOC, SCALE / 2], -1)),
+    "categorical": dist.Categorical(logits=np.stack([LOC / 20, 0 * LOC, SCALE / 2], -1)),
     "categorical of probabilities": dist.Categorical(
-        probs=jax.nn.softmax(jnp.stack([LOC / 20, 0 * LOC, SCALE / 2], -1))
+        probs=softmax(np.stack([LOC / 20, 0 * LOC, SCALE / 2], -1), -1)
     ),
 }
 

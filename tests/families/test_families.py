@@ -614,7 +614,8 @@ def test_drawing_from_a_prior_without_a_sampler_is_refused_by_name():
 
 
 @pytest.mark.filterwarnings("ignore:The posterior has another mode", "ignore:The chains have not")
-@pytest.mark.parametrize("inference", ["svi", pytest.param("nuts", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("inference", ["svi", "nuts"])
 def test_an_angle_that_is_unwrapped_fits_and_predicts(inference):
     """Turns are modes of the unwrapped angle, which is said; the angle itself is von Mises."""
 

@@ -199,6 +199,7 @@ def test_many_latents_get_a_mean_field_guide():
 # --- minibatches --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_minibatches_reach_the_posterior_of_all_rows():
     X, y = data(n=1030)
     problem = problem_of(regression, X=X, y=y)

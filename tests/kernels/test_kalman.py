@@ -72,7 +72,9 @@ def test_an_intervention_and_an_effect_given_a_history(im):
     np.testing.assert_allclose(got[:KNOWN], 0.0, atol=1e-6)
 
 
-@pytest.mark.parametrize("hole", [None, 3], ids=["whole", "hole"])
+@pytest.mark.parametrize(
+    "hole", [pytest.param(None, id="whole", marks=pytest.mark.slow), pytest.param(3, id="hole")]
+)
 def test_densities_of_rows_add_up_and_rows_are_left_out(im, hole):
     y = Y.copy()
     options: Any = {"store": "memory", "progress": False}

@@ -239,7 +239,9 @@ def test_changed_global_table_in_place_is_seen(monkeypatch):
     np.testing.assert_allclose(mean(model, X), 2 * X[:, 0] + 13, rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.float32])
+@pytest.mark.parametrize(
+    "dtype", [np.float64, pytest.param(np.int64, marks=pytest.mark.slow), np.float32]
+)
 def test_an_array_that_changed_in_place_is_seen_though_jax_holds_a_copy(dtype):
     """JAX converts an array of another precision once, and takes that copy as long as it lives."""
     table = np.array([1, 2], dtype)

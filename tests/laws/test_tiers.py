@@ -9,7 +9,14 @@ from typing import Any
 import jax
 import pytest
 
-from tests.support.tiers import DEAR_EXAMPLES, EVERY, OPTIMISED, Optimising, optimised
+from tests.support.tiers import (
+    DEAR_EXAMPLES,
+    EVERY,
+    OF_CONDUCT,
+    OPTIMISED,
+    Optimising,
+    optimised,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +36,13 @@ def test_a_dear_example_is_there(name):
 @pytest.mark.parametrize("folder", OPTIMISED)
 def test_a_folder_that_compiles_as_a_user_does_is_there(folder):
     assert any((ROOT / folder).glob("*.py"))
+
+
+@pytest.mark.parametrize("file", OF_CONDUCT)
+def test_a_file_that_has_no_digits_is_there_and_compiles_fast(file):
+    assert (ROOT / file).is_file()
+    assert file.startswith(OPTIMISED)
+    assert not optimised(f"{file}::test")
 
 
 def test_files_that_compile_well_come_last_and_keep_their_order():

@@ -139,6 +139,7 @@ def test_a_pickled_model_of_an_object_fits_as_the_first_does(fitted):
     np.testing.assert_array_equal(drawn(again.fit(X, Y, progress=False)), drawn(fitted["numpyro"]))
 
 
+@pytest.mark.slow
 def test_a_model_of_an_object_is_cross_validated():
     scores = cross_val_score(made("numpyro"), X, Y, cv=2, error_score="raise")
     assert np.isfinite(scores).all()

@@ -76,7 +76,12 @@ def ask(model: ImpactModel, data: dict[str, Any], **options: Any) -> Any:
 
 # Hernan and Robins, "Causal Inference: What If", chapters 12 and 13, by least squares.
 @pytest.mark.parametrize(
-    ("estimand", "published"), [("ate", 3.517), ("att", 3.428), ("atc", 3.548)]
+    ("estimand", "published"),
+    [
+        ("ate", 3.517),
+        pytest.param("att", 3.428, marks=pytest.mark.slow),
+        pytest.param("atc", 3.548, marks=pytest.mark.slow),
+    ],
 )
 def test_the_effects_of_quitting_are_the_published_ones(estimand, published, model, data):
     draws = ask(model, data, estimand=estimand).draws

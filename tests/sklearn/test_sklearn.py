@@ -127,7 +127,7 @@ def test_quantiles_cover_what_they_say():
     assert np.mean((low < y[300:]) & (y[300:] < high)) == pytest.approx(0.89, abs=0.04)
 
 
-@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("classes", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_mode_of_the_classifier_is_penalised_logistic_regression(classes):
     X, y = labels(2000, classes)
     posterior = ImpactClassifier().fit(X, y).model_.posterior["coef"].mean(0)

@@ -191,7 +191,13 @@ def test_a_part_of_a_result_can_be_read(model, X):
 # ----------------------------------------------------------------------------- encodings
 
 
-@pytest.fixture(scope="module", params=OUTCOMES)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name in ("normal", "categorical") else ())
+        for name in OUTCOMES
+    ],
+)
 def outcome(request, X, tmp_path_factory):
     model = outcome_model(request.param)
     tree = model.predict(X, output_dir=tmp_path_factory.mktemp("outcome"), progress=False)

@@ -204,13 +204,13 @@ COUPLED_LAYOUTS = tuple(
     for delivery in ("predict/memory", "predict/persistent")
     for container in ("array", "loader", "dask")
 )
-# A program is compiled for each device: four of them take long, so most kernels use two at first.
+# A program is compiled for each device: four of them take long, so one kernel uses four at first.
 ON_FOUR_DEVICES = tuple(layout for layout in PAIRS if layout.devices == 4)
 ON_FEW_DEVICES = tuple(layout for layout in PAIRS if layout.devices < 4)
 AT_LENGTH = ("linear", "local_latent")
 IN_SHORT = (*AT_LENGTH, "centred")
 _EVERY_PAIR = [
-    *((case, PAIRS if case.name in AT_LENGTH else ON_FEW_DEVICES) for case in CASES),
+    *((case, PAIRS if case.name == "linear" else ON_FEW_DEVICES) for case in CASES),
     *((case, (REFERENCE, *COUPLED_LAYOUTS)) for case in COUPLED),
 ]
 #: What the program computes: cases, each with its layouts.
