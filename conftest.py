@@ -12,6 +12,7 @@ import pytest
 _SHARING = (
     *("aimz.model.impact_model", "aimz.model.described", "aimz.model.summarising"),
     "aimz.diagnostics.pictures",
+    "aimz.diagnostics.course",
 )
 
 

@@ -4,10 +4,11 @@ from aimz.kernel.control_flow import Inside, Step, enter, leave
 from aimz.kernel.inspection import inspect
 from aimz.kernel.lookups import check_lookups, coded_columns, known_outputs, needed_sizes
 from aimz.kernel.misfits import check_outcome_rows, in_words, misread
+from aimz.kernel.samplers import stand_ins
 from aimz.kernel.signature import kernel_signature, read_signature, unknown_argument
 from aimz.kernel.spec import KernelSpec, SiteSpec
 from aimz.kernel.spot_check import foresight
-from aimz.kernel.statements import Inputs, drawable, read, row_plates, spread_sites, stand_ins
+from aimz.kernel.statements import Inputs, drawable, read, row_plates, spread_sites
 
 __all__ = [
     "Inputs",

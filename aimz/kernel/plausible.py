@@ -9,7 +9,8 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from aimz.kernel.equations import drawn_sites
-from aimz.kernel.statements import Reading, Watch, inside_support, row_plates, stand_ins
+from aimz.kernel.samplers import inside_support, stand_ins
+from aimz.kernel.statements import Reading, Watch, row_plates
 
 __all__ = ["plausible_values"]
 

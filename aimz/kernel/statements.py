@@ -18,15 +18,14 @@ import numpy as np
 from jax.extend.core import get_opaque_trace_state
 from jax.typing import ArrayLike
 from numpyro import handlers, primitives
-from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.distribution import Distribution, Unit
 from numpyro.primitives import _PYRO_STACK, Messenger, plate
 
 from aimz import programs
-from aimz.arrays import Array
 from aimz.errors import InputError, KernelValidationError
 from aimz.families import base_distribution
 from aimz.kernel.control_flow import Inside, Step, enter, leave, names_inside
+from aimz.kernel.samplers import has_sampler, sampled, stand_ins
 
 __all__ = [
     "Inputs",
@@ -36,14 +35,12 @@ __all__ = [
     "Watch",
     "bound_kernel",
     "drawable",
-    "inside_support",
     "is_masked",
     "parts_of",
     "read",
     "row_plates",
     "shape_of",
     "spread_sites",
-    "stand_ins",
     "traced_plainly",
 ]
 
@@ -483,89 +480,16 @@ class _unset(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`
             )
 
 
-class stand_ins(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`
-    """A kernel whose sites without a sampler have some value inside their support, until given one.
-
-    Examples
-    --------
-    >>> import numpyro, numpyro.distributions as dist
-    >>> def kernel():
-    ...     return numpyro.sample("a", dist.ImproperUniform(constraints.positive, (), ()))
-    >>> bool(handlers.seed(stand_ins(kernel), 0)() > 0)
-    True
-    """
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "sample" and msg["value"] is None and not _has_sampler(msg["fn"]):
-            made_up = inside_support(msg["fn"], msg["name"])
-            msg["value"] = jnp.zeros(msg["fn"].shape()) if made_up is None else made_up
-
-
 def drawable(kernel: Callable[..., Any], inputs: Inputs) -> Callable[..., Any]:
     """The kernel, whose sites without a sampler give some value, if there are such sites."""
 
     def has_samplers() -> bool:
         sites = read(kernel, inputs.arrays, inputs.static, inputs.rows).statements.values()
-        return all(
-            _has_sampler(s.fn) for s in sites if s.type == "sample" and s.observation is None
-        )
+        return all(has_sampler(s.fn) for s in sites if s.type == "sample" and s.observation is None)
 
     has_all = programs.remembered(_HAVE_SAMPLERS, lambda: inputs.name(kernel), has_samplers)
-    made: Callable[..., Any] = kernel if has_all else _sampled(kernel)
+    made: Callable[..., Any] = kernel if has_all else sampled(kernel)
     return made
-
-
-class _sampled(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "sample" and not msg["is_observed"] and not _has_sampler(msg["fn"]):
-            msg["fn"] = _Sampled(msg["fn"], msg["name"])
-
-
-class _Sampled(Distribution):  # type: ignore[misc]  # as above
-    """A distribution that has no sampler, with one that gives some value inside its support."""
-
-    def __init__(self, fn: Distribution, name: str) -> None:
-        self.fn, self.name = fn, name
-        super().__init__(fn.batch_shape, fn.event_shape, validate_args=False)
-
-    @property
-    def support(self) -> Any:
-        return self.fn.support
-
-    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Any:
-        del key
-        value = inside_support(self.fn, self.name)
-        value = jnp.zeros(self.fn.shape()) if value is None else value
-        return jnp.broadcast_to(value, sample_shape + self.fn.shape())
-
-    def log_prob(self, value: Array) -> Any:
-        return self.fn.log_prob(value)
-
-
-def _has_sampler(fn: Distribution) -> bool:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return not isinstance(fn, Distribution) or type(fn).sample is not Distribution.sample
-
-
-def inside_support(fn: Distribution, name: str) -> Any:
-    """Values inside a distribution's support made of constant noise; None where that is hard."""
-    shape, support = fn.shape(), fn.support
-    noise = np.random.default_rng(len(name)).normal(size=shape)
-    if support.is_discrete:
-        if support is constraints.boolean or support is constraints.nonnegative_integer:
-            return jnp.asarray(noise > 0, jnp.result_type(int))
-        low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
-        if low is None or high is None or support.event_dim:
-            return None
-        return jnp.where(noise > 0, jnp.broadcast_to(high, shape), jnp.broadcast_to(low, shape))
-    try:
-        transform = biject_to(support)
-        free = transform.inverse_shape(shape)
-    except (NotImplementedError, ValueError, TypeError):
-        return None
-    noise = np.random.default_rng(len(name)).normal(size=free)
-    return transform(jnp.asarray(noise, jnp.result_type(float)))
 
 
 def shape_of(leaf: ArrayLike) -> jax.ShapeDtypeStruct:

@@ -1,46 +1,30 @@
-"""What a model says of itself: attributes of results, and the account that MLflow logs."""
+"""What a model says of itself: the account that MLflow logs, and what its attributes give."""
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from aimz import errors
-from aimz._version import __version__
 from aimz.capture import kept_account
-from aimz.inference import Fit
 from aimz.kernel import KernelSpec, SiteSpec
-from aimz.libraries import pd, xr
-from aimz.model.setup import Inference, Kernel, Setup
+from aimz.libraries import pd
+from aimz.model.setup import Inference, Setup, kernel_name
 from aimz.plots import number_text
 from aimz.prediction import Fitted
-from aimz.programs import Cache, fingerprint_values, unversioned
-from aimz.results import Schema, draws_dataset
-from aimz.store import tree_of
+from aimz.programs import unversioned
 
 __all__ = [
     "Diagnostics",
     "account_of",
-    "attributes_of",
     "column_names_of",
     "columns_of",
     "described",
-    "groups_of",
-    "kernel_name",
     "log_evidence_of",
-    "posterior_tree",
     "spec_of",
     "values_of_rows",
 ]
-
-
-# Draws with labels, of each fit: copied into every result, with what they hold shared.
-_GROUPS: Cache[str, dict[str, xr.Dataset]] = Cache(limit=64)
-# Numbers for all draws of a fit, which nothing changes.
-_DIGESTS: Cache[str, str] = Cache(limit=64)
 
 
 class Diagnostics(dict[str, Any]):
@@ -74,53 +58,6 @@ def account_of(setup: Setup, fitted: Fitted | None) -> dict[str, Any]:
             site.name: _site_account(fitted.spec, site) for site in fitted.spec.sites
         }
     return account
-
-
-def attributes_of(kernel: Kernel, fitted: Fitted, group: str) -> dict[str, Any]:
-    """Attributes that every result carries."""
-    attrs: dict[str, Any] = {
-        "inference_library": "aimz",
-        "inference_library_version": __version__,
-        "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
-        "kernel": kernel_name(kernel),
-        "group": group,
-    }
-    told = {f"fit_{n}": v for n, v in fitted.fit.attrs.items() if np.isscalar(v)}
-    # netCDF has no bools.
-    return attrs | {n: int(v) if isinstance(v, bool | np.bool_) else v for n, v in told.items()}
-
-
-def groups_of(
-    fit: Fit, fitted: Fitted, schema: Schema, attrs: Mapping[str, Any]
-) -> dict[str, xr.Dataset]:
-    """What every tree carries of a fit: its draws, and what the sampler says of each."""
-
-    def make() -> dict[str, xr.Dataset]:
-        told = {"draws_digest": _digest_of(fit, fitted)}
-        groups = {"posterior": draws_dataset(fit.draws, schema, fitted.spec, told)}
-        if fit.stats:
-            groups["sample_stats"] = draws_dataset(fit.stats, schema, None, {})
-        return groups
-
-    is_own = fit is fitted.fit and not schema.coords and not schema.dims
-    groups = _GROUPS.of_owner(fitted, "groups", make) if is_own else make()
-    return {name: group.assign_attrs({**attrs, "group": name}) for name, group in groups.items()}
-
-
-def _digest_of(fit: Fit, fitted: Fitted) -> str:
-    """A number for all draws: two results are of one posterior where theirs are equal."""
-
-    def make() -> str:
-        return fingerprint_values([(name, fit.draws[name]) for name in sorted(fit.draws)])
-
-    return _DIGESTS.of_owner(fitted, "draws", make) if fit is fitted.fit else make()
-
-
-def posterior_tree(setup: Setup, fit: Fit, fitted: Fitted) -> xr.DataTree:
-    """Draws of a posterior with labels, and the attributes of the fit behind them."""
-    attrs = attributes_of(setup.kernel, fitted, "posterior")
-    schema = setup.schema(*setup.counts(fit), fitted.labels)
-    return tree_of(groups_of(fit, fitted, schema, attrs), attrs)
 
 
 def spec_of(fitted: Fitted) -> KernelSpec:
@@ -183,12 +120,6 @@ def described(inference: Inference) -> str:
     part = getattr(inference, "guide", None) or getattr(inference, "sampler", None)
     own = type(inference).__name__
     return f"{own}({type(part).__name__})" if part is not None else own
-
-
-def kernel_name(kernel: Kernel) -> str:
-    """Module and qualified name of a kernel."""
-    module = getattr(kernel, "__module__", "")
-    return f"{module}.{getattr(kernel, '__qualname__', type(kernel).__name__)}"
 
 
 def _input_account(fitted: Fitted, name: str) -> dict[str, Any]:

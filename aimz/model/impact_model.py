@@ -25,7 +25,7 @@ from aimz.inference import Fit, Settings, check_settings
 from aimz.kernel import read_signature
 from aimz.kernels import kernel_named
 from aimz.libraries import xr
-from aimz.model import account, again, asking, criticising, fitting, predicting, saving
+from aimz.model import again, asking, criticising, fitting, predicting, saving
 from aimz.model.copying import Portable
 from aimz.model.described import Described
 from aimz.model.fitting import Data
@@ -385,7 +385,7 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         before, count = self._trained(), self._setting("num_samples", num_samples) or 1000
         data = fitting.data_of(self._setup, self.sample, kwargs) if kwargs else None
         drawn, self._fitted = fitting.more(self._setup, before, data, rng_key, count, sites)
-        tree = account.posterior_tree(self._setup, drawn, self._fitted)
+        tree = predicting.posterior_tree(self._setup, drawn, self._fitted)
         return tree if return_datatree else flat_draws(drawn.draws)
 
     def reweighted(self, *, num_samples: int | None = None, rng_key: KeyLike | None = None) -> Self:
@@ -498,7 +498,7 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         {'chain': 2, 'draw': 5}
         """
         fitted = self._trained(with_draws=True)
-        return account.posterior_tree(self._setup, fitted.fit, fitted)
+        return predicting.posterior_tree(self._setup, fitted.fit, fitted)
 
     @property
     def kernel_(self) -> Kernel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from aimz._version import __version__
 from aimz.choices import check_switches
 from aimz.data import check_positive
 from aimz.inference import Fit
 from aimz.kernel import KernelSpec
 from aimz.libraries import xr
-from aimz.model.account import attributes_of, groups_of
-from aimz.model.setup import KeyLike, Setup
+from aimz.model.setup import Kernel, KeyLike, Setup, kernel_name
 from aimz.prediction import (
     Delivery,
     Fitted,
@@ -29,8 +30,10 @@ from aimz.prediction import (
     origin_of,
     prepare,
 )
-from aimz.results import check_labels, constant_dataset, flat_arrays
+from aimz.programs import Cache, fingerprint_values
+from aimz.results import Schema, check_labels, constant_dataset, draws_dataset, flat_arrays
 from aimz.sampling import left_out_block, log_likelihood_block, predict_block, score_block
+from aimz.store import tree_of
 
 __all__ = [
     "Planned",
@@ -41,10 +44,17 @@ __all__ = [
     "inputs_of",
     "labelled",
     "planned",
+    "posterior_tree",
     "prior_request",
     "prior_sites",
     "request_in_memory",
 ]
+
+
+# Draws with labels, of each fit: copied into every result, with what they hold shared.
+_GROUPS: Cache[str, dict[str, xr.Dataset]] = Cache(limit=64)
+# Numbers for all draws of a fit, which nothing changes.
+_DIGESTS: Cache[str, str] = Cache(limit=64)
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ def labelled(setup: Setup, call: Planned) -> Result:
     """What the result of a call carries beside its draws."""
     request, inputs, prepared = call.request, call.inputs, call.prepared
     fitted = request.fitted
-    attrs = attributes_of(setup.kernel, fitted, request.group)
+    attrs = _attributes_of(setup.kernel, fitted, request.group)
     attrs["words"] = " ".join(map(str, prepared.words))
     attrs["rung"] = "intervention" if request.intervention else "association"
     attrs["redrawn"] = list(prepared.redrawn)
@@ -79,7 +89,54 @@ def labelled(setup: Setup, call: Planned) -> Result:
     if not request.fit.draws:
         return Result(schema, dict, attrs)
     of_fit = replace(schema, labels=fitted.labels)
-    return Result(schema, partial(groups_of, request.fit, fitted, of_fit, attrs), attrs)
+    return Result(schema, partial(_groups_of, request.fit, fitted, of_fit, attrs), attrs)
+
+
+def _attributes_of(kernel: Kernel, fitted: Fitted, group: str) -> dict[str, Any]:
+    """Attributes that every result carries."""
+    attrs: dict[str, Any] = {
+        "inference_library": "aimz",
+        "inference_library_version": __version__,
+        "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
+        "kernel": kernel_name(kernel),
+        "group": group,
+    }
+    told = {f"fit_{n}": v for n, v in fitted.fit.attrs.items() if np.isscalar(v)}
+    # netCDF has no bools.
+    return attrs | {n: int(v) if isinstance(v, bool | np.bool_) else v for n, v in told.items()}
+
+
+def _groups_of(
+    fit: Fit, fitted: Fitted, schema: Schema, attrs: Mapping[str, Any]
+) -> dict[str, xr.Dataset]:
+    """What every tree carries of a fit: its draws, and what the sampler says of each."""
+
+    def make() -> dict[str, xr.Dataset]:
+        told = {"draws_digest": _digest_of(fit, fitted)}
+        groups = {"posterior": draws_dataset(fit.draws, schema, fitted.spec, told)}
+        if fit.stats:
+            groups["sample_stats"] = draws_dataset(fit.stats, schema, None, {})
+        return groups
+
+    is_own = fit is fitted.fit and not schema.coords and not schema.dims
+    groups = _GROUPS.of_owner(fitted, "groups", make) if is_own else make()
+    return {name: group.assign_attrs({**attrs, "group": name}) for name, group in groups.items()}
+
+
+def _digest_of(fit: Fit, fitted: Fitted) -> str:
+    """A number for all draws: two results are of one posterior where theirs are equal."""
+
+    def make() -> str:
+        return fingerprint_values([(name, fit.draws[name]) for name in sorted(fit.draws)])
+
+    return _DIGESTS.of_owner(fitted, "draws", make) if fit is fitted.fit else make()
+
+
+def posterior_tree(setup: Setup, fit: Fit, fitted: Fitted) -> xr.DataTree:
+    """Draws of a posterior with labels, and the attributes of the fit behind them."""
+    attrs = _attributes_of(setup.kernel, fitted, "posterior")
+    schema = setup.schema(*setup.counts(fit), fitted.labels)
+    return tree_of(_groups_of(fit, fitted, schema, attrs), attrs)
 
 
 def in_form(tree: xr.DataTree, *, return_datatree: bool) -> xr.DataTree | dict[str, np.ndarray]:

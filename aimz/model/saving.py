@@ -10,9 +10,9 @@ from aimz.capture import fetched, kept
 from aimz.errors import InputError, Note, OutputWarning, StoreError
 from aimz.inference import AbsentEngine
 from aimz.kernels import OutcomeUnits
-from aimz.model.account import described, kernel_name
+from aimz.model.account import described
 from aimz.model.archive import read_archive, write_archive
-from aimz.model.setup import Inference, Kernel, PathLike
+from aimz.model.setup import Inference, Kernel, PathLike, kernel_name
 from aimz.prediction import Fitted, located
 from aimz.store import local_path
 

@@ -22,7 +22,16 @@ from aimz.prediction import Fitted, Request, Use
 from aimz.programs import as_key, call_words
 from aimz.results import Schema
 
-__all__ = ["Inference", "Kernel", "KeyLike", "PathLike", "RowsLike", "Setup", "check_parameters"]
+__all__ = [
+    "Inference",
+    "Kernel",
+    "KeyLike",
+    "PathLike",
+    "RowsLike",
+    "Setup",
+    "check_parameters",
+    "kernel_name",
+]
 
 
 type Kernel = Callable[..., Any]
@@ -113,3 +122,9 @@ class Setup:
                 msg = f"{option}= is a dict of names, as in ArviZ, not {shown(given)}."
                 raise InputError(msg, code="labels-unknown")
         return Schema(chains, draws, labels, self.coords or {}, self.dims or {})
+
+
+def kernel_name(kernel: Kernel) -> str:
+    """Module and qualified name of a kernel."""
+    module = getattr(kernel, "__module__", "")
+    return f"{module}.{getattr(kernel, '__qualname__', type(kernel).__name__)}"
