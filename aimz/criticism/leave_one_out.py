@@ -129,7 +129,7 @@ def leave_out(
     def finish(_: RowTile, tile: Tile, values: Mapping[str, np.ndarray]) -> None:
         passed.add(tile, values[name])
 
-    rows = each_tile(call, plan, run, finish, on_rows)
+    rows = each_tile(call, plan, run, finish, on_rows, in_order=True)
     (variable,) = layout_of(call, ready, plan, schema)
     coords = labelled_groups((variable,), schema, task.results, rows)[call.group].coords
     axis, dims = task.results[name].axis, variable.dims[2:]

@@ -20,9 +20,10 @@ import numpy as np
 
 from aimz.data.arguments import Known
 from aimz.data.containers import Value, is_given, lined_up, values_of
+from aimz.data.elsewhere import Away, cutter_of
 from aimz.data.fingerprints import canonical_rows, row_fingerprint
 from aimz.data.labels import column_order, storable
-from aimz.errors import InputError
+from aimz.errors import InputError, Note, OutputWarning
 from aimz.libraries import pd
 
 __all__ = [
@@ -93,6 +94,8 @@ class AtHand:
     names: frozenset[str] = frozenset()
     head: Mapping[str, Any] = field(default_factory=dict)
     can_repeat = True  # the tiles may be asked for again
+    away = None  # no other process reads any
+    notes: tuple[Note, ...] = ()
     by_row = staticmethod(np.asarray)  # flags of the rows of the call's arrays are those of all
     unread: tuple[int, ...] = ()  # numbers that stand for rows beside the call's arrays
 
@@ -144,6 +147,10 @@ class Stream:
         Whether the rows are those of an array, which can be read from the start again.
     check : callable, optional
         Looks at the arrays of a tile and the number of its first row, and raises.
+    away : callable, optional
+        How some rows are told to another process, which reads them.
+    notes : list of Note
+        What is to be said of how the rows were read.
     """
 
     batches: Iterator[Batch]
@@ -154,6 +161,8 @@ class Stream:
     is_array: bool = False
     can_repeat = False
     check: Callable[[Batch, int], None] | None = None
+    away: Callable[[slice], Away] | None = None
+    notes: list[Note] = field(default_factory=list)
     head: Batch = field(init=False)
     seen: int = field(init=False, default=0)
     _digest: Any = field(init=False, default_factory=lambda: hashlib.blake2b(digest_size=4))
@@ -173,8 +182,8 @@ class Stream:
         self.batches = itertools.chain(taken, checked)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process gets its rows with the tiles, and reads none."""
-        return {**self.__dict__, "batches": (), "check": None, "_digest": None}
+        """Another process gets its rows with the tiles, or is told where they are."""
+        return {**self.__dict__, "batches": (), "away": None, "notes": [], "_digest": None}
 
     @property
     def names(self) -> frozenset[str]:
@@ -207,12 +216,71 @@ class Stream:
             )
             raise InputError(msg, code="rows-mismatch")
 
+    def told(self, size: int) -> Iterator[RowTile]:
+        """Rows of all tiles, which others read."""
+        self._digest = None
+        for first in range(0, self.count or 0, size):
+            self.seen = min(first + size, self.count or 0)
+            yield RowTile(slice(first, self.seen), {})
+
+    def cut(self, away: Away, spans: Iterable[slice]) -> dict[int, RowTile] | None:
+        """Tiles of rows that are read here, by their first row; None where they are not seen.
+
+        They are lined up and checked, and have the digests, as if all had been read in order.
+
+        Raises
+        ------
+        InputError
+            `rows-mismatch`: there are not as many; `columns-mismatch`, and what `check` raises.
+        """
+        batch = away.read()
+        if batch is None:
+            return None
+        first, count = away.rows.start, away.rows.stop - away.rows.start
+        lined = _lined_batch(batch, self.primary, dict(self.columns))
+        arrays = {name: value.seen for name, value in lined.items()}
+        _check_batch(first // HEAD_ROWS, arrays, self.head)
+        if _length(arrays) != count:
+            raise _not_as_said(self.primary, f"{count} rows", _length(arrays), "rows-mismatch")
+        tiles = {}
+        for rows in spans:
+            its = {n: v[rows.start - first : rows.stop - first] for n, v in arrays.items()}
+            if self.check is not None:
+                self.check(its, rows.start)
+            tiles[rows.start] = RowTile(rows, its, _digest_of(its))
+        return tiles
+
+    def fetched(self, away: Away, why: str) -> Away:
+        """Rows as arrays, read here because a worker could not, which is said once.
+
+        Raises
+        ------
+        InputError
+            `rows-changed`: they are not what they were when the call began.
+        """
+        batch = away.read()
+        if batch is None:
+            msg = f"{away.place:.90} has changed since the call began, or is gone. Call again."
+            raise InputError(msg, code="rows-changed")
+        if not self.notes:
+            text = (
+                f"A worker does not read {away.place:.90} ({why:.60}), so this process reads rows "
+                "and sends them. Put them where workers see the same file."
+            )
+            self.notes.append(Note(OutputWarning, text, "cluster-rows"))
+        return Away(away.rows, batch)
+
     def load(self) -> Batch:
         """All rows, in memory."""
         return _joined([dict(tile.arrays) for tile in self.tiles(HEAD_ROWS)])
 
-    def has_read(self) -> tuple[int, int]:
-        """How many rows have been read, and the fingerprint of their primary input."""
+    def has_read(self) -> tuple[int, int] | None:
+        """How many rows have been read, and the fingerprint of their primary input.
+
+        None where others have read them.
+        """
+        if self._digest is None:
+            return None
         digest = self._digest.copy()
         digest.update(str((self.seen, *np.shape(self.head[self.primary])[1:])).encode())
         return self.seen, int.from_bytes(digest.digest(), "little")
@@ -335,7 +403,8 @@ def _of_array(
         {name: _part(v, start, start + step) for name, v in cut.items()}
         for start in range(0, rows, step)
     )
-    return Stream(batches, primary, rows, labels, columns, is_array=True)
+    away = cutter_of(cut, _is_lazy)
+    return Stream(batches, primary, rows, labels, columns, is_array=True, away=away)
 
 
 def _of_source(source: Source, primary: str, values: Mapping[str, Value], known: Known) -> Stream:
@@ -346,6 +415,9 @@ def _of_source(source: Source, primary: str, values: Mapping[str, Value], known:
         raise InputError(f"{msg} Give each row one, or none.", code="rows-mismatch")
     columns = dict(known.columns)
     stream = Stream(_batches_of(source), primary, source.count, labels, columns)
+    parts = getattr(source, "parts", None)  # of sources that another process can read
+    if parts is not None and labels is None:
+        stream.away = lambda rows: Away(rows, parts=parts(rows))
     _check_once(stream.names - {primary}, values)
     return stream
 

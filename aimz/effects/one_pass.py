@@ -27,7 +27,7 @@ from aimz.effects.answer import (
 )
 from aimz.effects.counterfactual import Replay, Replayed
 from aimz.effects.measures import directions, for_site, is_measured, measured
-from aimz.effects.outside import Overlap, overlap_of
+from aimz.effects.outside import Judged, Overlap, overlap_of
 from aimz.effects.population import Rows
 from aimz.effects.probabilities import BOUNDS, events_of
 from aimz.effects.question import Question
@@ -149,11 +149,11 @@ def _run(
     )
     pairs = [] if question.meaning.is_joint else contrasts_of(question, list(scenarios.prepared))
 
-    def finish(row_tile: RowTile, tile: Tile, computed: _Computed) -> None:
+    def finish(_: RowTile, tile: Tile, computed: _Computed) -> None:
         first_draw = tile.chains.start * plan.draws + tile.draws.start
         draws = slice(first_draw, first_draw + num_draws(tile))
-        if running.overlap is not None and not first.source.can_repeat and not first_draw:
-            running.overlap.judge(row_tile)
+        if running.overlap is not None and computed.outside is not None:
+            running.overlap.note(tile.rows.start, computed.outside)
         if computed.share is not None:
             running.reduction.add(tile.number, draws, computed.share)
             return
@@ -175,9 +175,12 @@ def _run(
             running.summary.add(tile.rows, draws, effects)
 
     is_small = work.shared is not None  # a tile's answer is its share alone
-    running.rows = each_tile(first, plan, work, finish, on_rows, is_small=is_small)
-    runs = work.worlds.runs
-    running.notes = tuple(dict.fromkeys(note for run in runs for note in run.ready.notes))
+    compute: Callable[[RowTile, Tile, jax.Device], _Computed] = work
+    if running.overlap is not None and not first.source.can_repeat:
+        compute = _Judging(work, running.overlap)
+    running.rows = each_tile(first, plan, compute, finish, on_rows, is_small=is_small)
+    notes = (note for run in work.worlds.runs for note in run.ready.notes)
+    running.notes = tuple(dict.fromkeys([*notes, *first.source.notes]))
     return running
 
 
@@ -189,6 +192,7 @@ class _Computed:
     values: dict[Any, np.ndarray] = field(default_factory=dict)
     weights: np.ndarray | None = None
     replayed: Replayed | None = None
+    outside: Judged | None = None  # of rows that were read with the tile
 
 
 @dataclass(frozen=True)
@@ -213,6 +217,20 @@ class _InATile:
             return _Computed(None, computed, weights)
         question, site, reduction = self.shared
         return _Computed(reduction.share(tile.rows, measured(question, site, computed), weights))
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """Scenarios as a function of a tile, whose rows come with it and are judged where they are."""
+
+    work: _InATile
+    overlap: Overlap
+
+    def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> _Computed:
+        computed = self.work(row_tile, tile, device)
+        if tile.chains.start or tile.draws.start:
+            return computed
+        return replace(computed, outside=self.overlap.judge(row_tile))
 
 
 def _in_each_tile(

@@ -23,13 +23,15 @@ from aimz.libraries import pd, xr
 from aimz.overlap import Outside, Support, merged, outside, scores_of, sentence
 from aimz.prediction import Given
 
-__all__ = ["WARNING_SHARE", "Overlap", "overlap_of"]
+__all__ = ["WARNING_SHARE", "Judged", "Overlap", "overlap_of"]
 
 
 #: Share of rows outside above which a scenario warns.
 WARNING_SHARE = 0.01
 # Rows in memory to judge at a time.
 _PIECE = 2**16
+# What is outside of each support, by scenario.
+type Judged = Mapping[Any, tuple[Outside, ...]]
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,25 @@ class Overlap:
     rows: Rows
     _found: dict[Any, dict[int, tuple[Outside, ...]]] = field(default_factory=dict)
 
-    def judge(self, row_tile: RowTile) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process judges; what it finds is noted where it was asked."""
+        return {**self.__dict__, "_found": {}}
+
+    def note(self, first: int, judged: Judged) -> None:
+        """Keep in mind what another process has found of the rows from a number on."""
+        for name, parts in judged.items():
+            self._found.setdefault(name, {})[first] = parts
+
+    def judge(self, row_tile: RowTile) -> Judged:
         """Judge the rows of a tile in every scenario."""
         asked: Any = slice(None)
         if self.rows.weights is not None:
             asked = self.rows.weights[row_tile.rows] > 0
         natural = self.natural.rows_of(row_tile, asked)
+        found = {}
         for name, world in self.worlds.items():
             arrays = world.rows_of(row_tile, asked)
-            parts = tuple(
+            found[name] = parts = tuple(
                 outside(
                     support,
                     _without_later_steps(arrays, support),
@@ -89,6 +101,7 @@ class Overlap:
                 for support in self.supports
             )
             self._found.setdefault(name, {})[row_tile.rows.start] = parts
+        return found
 
     def account(self, row_dim: str, labels: pd.Index) -> tuple[xr.Dataset, tuple[Note, ...]]:
         """Flags of the rows by scenario, the share outside of those asked about, and warnings."""

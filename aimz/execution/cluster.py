@@ -2,8 +2,9 @@
 
 Where a client is active, what computes a tile travels once to each worker process, as the kernel
 and its task, and is compiled there. What comes back is put in its place, or added in the order of
-the grid, by the process that asks. A task says its key, is never taken for another, and is done
-again where its worker is lost. Inside a task of a worker everything is computed in place: a task
+the grid, by the process that asks. Rows that are read by the piece are read by the
+workers, where these see them. A task says its key, is never taken for another, and is done again
+where its worker is lost. Inside a task of a worker everything is computed in place: a task
 that waits for tasks may wait forever.
 """
 
@@ -18,6 +19,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -25,8 +27,8 @@ import numpyro
 
 from aimz._version import __version__
 from aimz.choices import chosen_client, wants_cluster
-from aimz.data import RowTile
-from aimz.errors import InputError, ProcessError
+from aimz.data import RowTile, Stream
+from aimz.errors import AimzError, InputError, ProcessError
 from aimz.execution.call import devices_in_use
 from aimz.execution.plan import Plan
 from aimz.libraries import cloudpickle, distributed
@@ -35,7 +37,7 @@ from aimz.store import Tile
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Cluster", "active_client", "cluster_of", "tiles_of_a_task"]
+__all__ = ["Cluster", "Item", "active_client", "cluster_of", "tiles_of_a_task"]
 
 
 #: Values of a task: its tiles have about so many together.
@@ -54,6 +56,8 @@ _MOST_HERE, _LOCK = 8, threading.Lock()
 _TRIM, _MMAP = -1, -3
 _KEPT_BYTES, _MMAP_BYTES = 2**27, 2**25
 type Item = tuple[RowTile, Tile]
+# Digests of the rows of some tiles, and what was computed of them.
+type Answers = list[tuple[str, Any]]
 # What computes a tile, here or in another process: it can be pickled.
 type Compute = Callable[[RowTile, Tile, Any], Any]
 
@@ -78,12 +82,12 @@ def active_client() -> Any:
 
 
 def cluster_of(
-    plan: Plan, compute: Compute, label: str, *, is_small: bool = False
+    plan: Plan, compute: Compute, label: str, source: Stream | None, *, is_small: bool = False
 ) -> Cluster | None:
     """A cluster for a plan, or None where there is none, or the plan is one task's work.
 
     Where what comes back is small, tasks are larger, but no worker has to wait for that: what a
-    task costs beside its numbers is paid less often.
+    task costs beside its numbers is paid less often. The workers read the rows of a `source`.
     """
     if plan.is_single:
         return None
@@ -95,7 +99,7 @@ def cluster_of(
     tiles = 0 if plan.rows is None else -(-plan.rows // plan.tile_rows) * blocks
     if plan.rows is not None and tiles <= size:
         return None
-    cluster = Cluster(client, compute, label, size)
+    cluster = Cluster(client, compute, label, size, source)
     if is_small:
         cluster.size = max(size, min(MOST_TILES, tiles // cluster.lanes))
     return cluster
@@ -115,12 +119,20 @@ class Cluster:
         `cluster-kernel`: what computes a tile cannot be sent.
     """
 
-    def __init__(self, client: Client, compute: Compute, label: str, size: int) -> None:
+    def __init__(
+        self,
+        client: Client,
+        compute: Compute,
+        label: str,
+        size: int,
+        source: Stream | None = None,
+    ) -> None:
         self.client: Any = client  # of which half says no types
-        self.label, self.size = label, size
+        self.label, self.size, self.source = label, size, source
         self.token = uuid.uuid4().hex
+        self._unread = ""  # why a worker could not read rows
         try:
-            self._payload = cloudpickle.dumps(compute)
+            self._payload = cloudpickle.dumps((compute, source))
         except Exception as error:  # whatever an object of the user's may raise: rethrown as ours
             msg = (
                 f"The kernel, or what it reads, cannot be sent to the cluster: {error!s:.80}. Put "
@@ -138,38 +150,62 @@ class Cluster:
         """Items, some at a time."""
         return itertools.batched(items, self.size)
 
-    def results(self, run: Sequence[Item]) -> list[Any]:
-        """What a worker computes of some tiles.
+    def results(self, run: Sequence[Item]) -> Answers:
+        """What a worker computes of some tiles, and digests of their rows.
 
         Raises
         ------
         ProcessError
             `cluster-lost`, `cluster-versions`.
+        InputError
+            `rows-changed`
         """
+        if self.source is None or self.source.away is None:
+            sent: Answers = self._computed(run, None)
+            return sent
+        away = self.source.away(slice(run[0][0].rows.start, run[-1][0].rows.stop))
+        if not self._unread:
+            answers: Answers | str = self._computed(run, away)
+            if not isinstance(answers, str):
+                return answers
+            self._unread = answers
+        with self._lock:
+            away = self.source.fetched(away, self._unread)
+        fetched: Answers = self._computed(run, away)
+        return fetched
+
+    def _computed(self, run: Sequence[Item], away: Any) -> Any:
+        """What a task of some tiles returns; begun anew where its worker is lost."""
         lost: BaseException | None = None
+        # A scheduler answers a key that it still has with what it has: rows that are sent after
+        # they could not be read are another task.
+        way = "there" if away is not None and away.parts else "sent"
         for attempt in range(RETRIES):
-            key = f"aimz-{self.label}-{self.token}-{run[0][1].number}-{attempt}"
-            future = None
+            key = f"aimz-{self.label}-{self.token}-{run[0][1].number}-{way}-{attempt}"
+            futures: list[Any] = []
             try:
                 with distributed.span("aimz", self.label):
+                    payload = self._payload_there(attempt)
+                    if away is not None and away.lazy:
+                        futures = self.client.compute(list(away.lazy.values()), retries=RETRIES)
+                    told = None if away is None else replace(away, lazy=dict.fromkeys(away.lazy))
                     future = self.client.submit(
                         _computed,
                         self.token,
-                        self._payload_there(attempt),
-                        run,
+                        payload,
+                        (run, told, futures[:]),
                         _environment(),
                         key=key,
                         pure=False,
                         retries=RETRIES,
                         resources=self._resources,
                     )
-                results: list[Any] = future.result()
+                futures.append(future)
+                return future.result()
             except _of_the_cluster() as error:
                 lost = error
-            else:
-                return results
             finally:
-                if future is not None:
+                for future in futures:
                     future.release()
         msg = (
             f"The cluster has lost the work on tile {run[0][1].number}: {lost!s:.80}. Look at its "
@@ -222,9 +258,15 @@ def _keep_freed_memory() -> None:
         mallopt(_MMAP, _MMAP_BYTES)
 
 
-def _computed(token: str, payload: bytes, run: Sequence[Item], asked: Mapping[str, Any]) -> Any:
-    """Compute some tiles, in a worker."""
+def _computed(
+    token: str,
+    payload: bytes,
+    work: tuple[Sequence[Item], Any, Sequence[Any]],
+    asked: Mapping[str, Any],
+) -> Answers | str:
+    """Compute some tiles, in a worker; or say why their rows cannot be read here."""
     _keep_freed_memory()
+    run, away, lazy = work
     with jax.enable_x64(asked["x64"]):
         found = _environment()
         differs = [name for name in asked if asked[name] != found[name]]
@@ -235,17 +277,38 @@ def _computed(token: str, payload: bytes, run: Sequence[Item], asked: Mapping[st
                 "may be others. Give the cluster the same environment."
             )
             raise ProcessError(msg, code="cluster-versions")
-        compute = _here(token, payload)
+        compute, source = _here(token, payload)
+        if away is not None:
+            rows = _rows_read(source, replace(away, lazy=dict(zip(away.lazy, lazy))), run)
+            if isinstance(rows, str):
+                return rows
+            run = [(rows[row_tile.rows.start], tile) for row_tile, tile in run]
         devices = devices_in_use()
-        return [compute(row, tile, devices[tile.number % len(devices)]) for row, tile in run]
+        return [
+            (row_tile.digest, compute(row_tile, tile, devices[tile.number % len(devices)]))
+            for row_tile, tile in run
+        ]
 
 
-def _here(token: str, payload: bytes) -> Compute:
-    """What computes the tiles of a call, made once in a process; the token is that of one call."""
+def _rows_read(source: Stream, away: Any, run: Sequence[Item]) -> dict[int, RowTile] | str:
+    """Rows of tiles, read in a worker; or why they cannot be."""
+    where = f"{distributed.get_worker().address}: "
+    try:
+        tiles = source.cut(away, [row_tile.rows for row_tile, _ in run])
+    except Exception as error:
+        if isinstance(error, AimzError) or not away.parts:
+            raise
+        # What is wrong everywhere is so where it is asked.
+        return f"{where}{error!s:.40}"
+    return f"{where}no such file, or another" if tiles is None else tiles
+
+
+def _here(token: str, payload: bytes) -> tuple[Compute, Stream]:
+    """What reads and computes the tiles of a call, made once in a process; a call has a token."""
     with _LOCK:
         if token not in _HERE:
             _HERE[token] = cloudpickle.loads(payload)
             while len(_HERE) > _MOST_HERE:
                 _HERE.popitem(last=False)
-        compute: Compute = _HERE[token]
-        return compute
+        made: tuple[Compute, Stream] = _HERE[token]
+        return made

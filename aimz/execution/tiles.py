@@ -10,8 +10,10 @@ A few threads take one tile after another: each computes it on its device, copie
 to the sink, so that the three overlap and no more tiles are in memory than there are threads.
 """
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +31,7 @@ from aimz.execution.call import (
     shared_block,
     with_rows,
 )
-from aimz.execution.cluster import cluster_of
+from aimz.execution.cluster import Cluster, Item, cluster_of
 from aimz.execution.plan import Plan, length_of, num_draws
 from aimz.execution.threads import num_threads, run_in_threads
 from aimz.families import Faults, fault_of
@@ -37,6 +39,9 @@ from aimz.sampling import Block, Found
 from aimz.store import Sink, Tile, Variable
 
 __all__ = ["TileRun", "each_tile", "run_tiles"]
+
+
+_OUTCOMES = "aimz:outcomes"  # no site has such a name
 
 
 def run_tiles(
@@ -51,20 +56,29 @@ def run_tiles(
 
     `on_rows` is called with the number of rows that each finished tile adds.
     """
-    compute = TileRun(call, ready, plan)
+    run = TileRun(call, ready, plan)
     keys = {variable.site: variable for variable in variables if variable.has_draws}
     observed = next((variable for variable in variables if not variable.has_draws), None)
+    compute: Callable[..., dict[str, Any]] = run
+    if observed is not None and call.observed is None:
+        compute = _WithOutcomes(run)
 
     def finish(row_tile: RowTile, tile: Tile, computed: Mapping[str, Any]) -> None:
         values = {}
         for name, value in computed.items():
+            if name == _OUTCOMES:
+                continue
             variable = keys[name]
             values[variable.key] = variable.arrange(value, tile)
         if observed is not None:
-            values[observed.key] = observed.arrange(outcomes_of(call, row_tile), tile)
+            outcomes = computed.get(_OUTCOMES)
+            outcomes = outcomes_of(call, row_tile) if outcomes is None else outcomes
+            values[observed.key] = observed.arrange(outcomes, tile)
         sink.write(tile, values)
 
-    return each_tile(call, plan, compute, finish, on_rows, skip=sink.has)
+    # What is there already is found by its rows, which are then read here.
+    goes_on = bool(getattr(sink, "finished", None) or getattr(sink, "earlier", None))
+    return each_tile(call, plan, compute, finish, on_rows, skip=sink.has, in_order=goes_on)
 
 
 class TileRun:
@@ -131,6 +145,16 @@ class TileRun:
             if device not in self.placed:
                 self.placed[device] = jax.device_put(shared_block(block, tile, plan), place)
             return self.placed[device]
+
+
+@dataclass(frozen=True)
+class _WithOutcomes:
+    """A run that also gives the outcomes of its rows, which are read where it is."""
+
+    run: TileRun
+
+    def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> dict[str, Any]:
+        return self.run(row_tile, tile, device) | {_OUTCOMES: outcomes_of(self.run.call, row_tile)}
 
 
 def _compiled_anew(call: Call, plan: Plan) -> TileRun:
@@ -216,12 +240,14 @@ def each_tile[Values](
     skip: Callable[[Tile], bool] | None = None,
     *,
     is_small: bool = False,
+    in_order: bool = False,
 ) -> int:
     """Compute every tile, here or on the cluster of an active client; returns the rows.
 
     `compute` travels; `finish` gets its values in this process, in any order and from several
     threads at once. Tiles that `skip` knows are left out. `is_small` says that values of a tile are
-    much fewer than rows x draws.
+    much fewer than rows x draws, `in_order` that rows are to be read here, one after another, as
+    they also are where something follows from all of them.
     """
     devices = devices_in_use()
     if plan.is_single:  # here: a thread would cost more than it gains
@@ -231,14 +257,13 @@ def each_tile[Values](
             finish(row_tile, tile, compute(row_tile, tile, devices[0]))
         on_rows(length_of(tile.rows))
         return length_of(tile.rows)
-    last = plan.chains * plan.draws
     rows = 0
 
-    def work_on(item: tuple[RowTile, Tile], lane: int) -> int:
+    def work_on(item: Item, lane: int) -> int:
         row_tile, tile = item
         if skip is None or not skip(tile):
             finish(row_tile, tile, compute(row_tile, tile, devices[lane % len(devices)]))
-        is_last = tile.chains.stop * tile.draws.stop == last
+        is_last = tile.chains.stop * tile.draws.stop == plan.chains * plan.draws
         return length_of(tile.rows) if is_last else 0
 
     def count(done: int) -> None:
@@ -246,19 +271,54 @@ def each_tile[Values](
         rows += done
         on_rows(done)
 
-    row_tiles = call.source.tiles(plan.tile_rows)
+    is_read_here = in_order or bool(call.block.row_posterior) or call.source.away is None
+    there: Any = None if is_read_here else call.source
+    cluster = cluster_of(plan, compute, call.group, there, is_small=is_small)
+    told = call.source.tiles if cluster is None or there is None else there.told
+    row_tiles = told(plan.tile_rows)
     items = ((row_tile, tile) for row_tile in row_tiles for tile in plan.tiles(row_tile))
-    cluster = cluster_of(plan, compute, call.group, is_small=is_small)
     if cluster is None:
         run_in_threads(items, work_on, count, threads=num_threads(devices))
         return rows
+    work = _sent_to(cluster, plan, finish, skip)
+    run_in_threads(cluster.tasks(items), work, count, threads=cluster.lanes)
+    return rows
 
-    def work_there(run: Sequence[tuple[RowTile, Tile]], _: int) -> int:
-        asked = [item for item in run if skip is None or not skip(item[1])]
-        for (row_tile, tile), values in zip(asked, cluster.results(asked) if asked else ()):
-            finish(row_tile, tile, values)
+
+def _sent_to[Values](
+    cluster: Cluster,
+    plan: Plan,
+    finish: Callable[[RowTile, Tile, Values], None],
+    skip: Callable[[Tile], bool] | None,
+) -> Callable[[Sequence[Item], int], int]:
+    """How a thread has some tiles computed on a cluster; it returns the rows that are finished.
+
+    Of rows that are read there it is known afterwards which they were.
+    """
+    is_read_there, is_cut = cluster.source is not None, plan.tile_draws < plan.chains * plan.draws
+    digests: dict[int, str] = {}
+
+    def work(run: Sequence[Item], _: int) -> int:
+        is_asked = [is_read_there or skip is None or not skip(tile) for _, tile in run]
+        asked = list(itertools.compress(run, is_asked))
+        answers = cluster.results(asked) if asked else []
+        for (row_tile, tile), (digest, values) in zip(asked, answers, strict=True):
+            if is_cut and digests.setdefault(tile.rows.start, digest) != digest:
+                raise _changed(tile.rows)
+            seen = replace(tile, digest=digest)
+            if not is_read_there or skip is None or not skip(seen):
+                finish(row_tile, seen, values)
+        last = plan.chains * plan.draws
         lasts = [tile for _, tile in run if tile.chains.stop * tile.draws.stop == last]
         return sum(length_of(tile.rows) for tile in lasts)
 
-    run_in_threads(cluster.tasks(items), work_there, count, threads=cluster.lanes)
-    return rows
+    return work
+
+
+def _changed(rows: slice) -> InputError:
+    """Rows that were others when other draws of them were computed."""
+    msg = (
+        f"Rows {rows.start} to {rows.stop - 1} were read twice, for different draws, and were "
+        "others. Do not write them during a call, and give random rows a seed."
+    )
+    return InputError(msg, code="rows-changed")

@@ -401,20 +401,24 @@ def _tile_check(
     by_row = spec.row_inputs | set(request.names)
     fitted = _row_hashes(request, spec)
     looked = tuple(lookup for lookup in spec.lookups if lookup.arguments & by_row)
+    # It may travel: of the request and the arguments it holds what it needs.
+    primary, output = request.names
+    may_lack = output if request.missing == "mask" else ""
+    names, columns, of_head = frozenset(arguments.arrays), arguments.columns, arguments.rows
+    tables = arguments.arrays if looked else {}
 
     def check(rows: Mapping[str, Any], first: int) -> None:
-        read = {n: v for n, v in rows.items() if n in arguments.arrays}
-        may_lack = request.names[1] if request.missing == "mask" else ""
+        read = {n: v for n, v in rows.items() if n in names}
         finite = {n: np.where(np.isnan(v), 0, v) for n, v in read.items() if n == may_lack}
-        check_finite({**read, **finite}, arguments.columns, first)
-        count = len(rows[request.names[0]])
+        check_finite({**read, **finite}, columns, first)
+        count = len(rows[primary])
         for name in fitted.keys() & rows.keys():
             if not np.array_equal(row_hashes(rows[name]), fitted[name][first : first + count]):
                 raise _not_fitted(name)
-        for start in range(0, count if looked else 0, arguments.rows):
-            index = np.minimum(np.arange(start, start + arguments.rows), count - 1)
+        for start in range(0, count if looked else 0, of_head):
+            index = np.minimum(np.arange(start, start + of_head), count - 1)
             parts = {n: v[index] for n, v in read.items()}
-            check_lookups(looked, {**arguments.arrays, **parts}, first + start)
+            check_lookups(looked, {**tables, **parts}, first + start)
 
     return check
 

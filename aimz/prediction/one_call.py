@@ -317,7 +317,7 @@ def carry_out(
                 "on."
             )
         raise
-    return tree, (*ready.notes, *getattr(sink, "notes", ()))
+    return tree, (*ready.notes, *call.source.notes, *getattr(sink, "notes", ()))
 
 
 def _sink_of(request: Request, scratch: Scratch, identity: Callable[[], Mapping[str, str]]) -> Sink:

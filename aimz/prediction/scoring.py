@@ -114,7 +114,9 @@ def row_scores(prepared: Prepared, on_rows: Callable[[int], None]) -> RowScores:
         means.add(tile, densities, values.get(WEIGHT, np.ones_like(densities)))
 
     each_tile(call, plan, run, finish, on_rows)
-    return replace(means.means(plan.chains * plan.draws), notes=run.ready.notes)
+    return replace(
+        means.means(plan.chains * plan.draws), notes=(*run.ready.notes, *call.source.notes)
+    )
 
 
 def presence_in(call: Call, sites: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -5,7 +5,9 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import dask.array as da
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 import zarr
 from distributed import Client, LocalCluster
@@ -20,8 +23,11 @@ from numpyro.contrib.control_flow import scan
 
 import aimz
 from aimz import ImpactModel, InputError
+from aimz.data import RowTile
 from aimz.errors import ProcessError
-from aimz.execution import cluster
+from aimz.execution import Plan, cluster, tiles
+from aimz.store import ZarrSink
+from tests.support.engines import ByHand
 
 ROWS, DRAWS = 6000, 12
 RNG = np.random.default_rng(0)
@@ -157,9 +163,12 @@ ASKED: dict[str, dict[str, Any]] = {
 }
 
 
-def effect_of(im, options) -> dict[str, np.ndarray]:
-    y = {"y": T + X[:, 0]} if "rung" in options else {}
-    effect = im.effect(X, {"t": 0.0}, {"t": 1.0}, t=T, **y, progress=False, rng_key=3, **options)
+def effect_of(im, options, inputs=None) -> dict[str, np.ndarray]:
+    given = dict(inputs or {"X": X, "t": T})
+    if "rung" in options:
+        given["y"] = T + X[:, 0]
+    asked = {**given, **options, "progress": False, "rng_key": 3}
+    effect = im.effect(baseline={"t": 0.0}, intervention={"t": 1.0}, **asked)
     found = {"draws": effect.draws.to_numpy()}
     if effect.row_summary is not None:
         found |= {str(name): v.to_numpy() for name, v in effect.row_summary.items()}
@@ -187,24 +196,162 @@ def test_densities_and_scores_are_those_of_one_machine(client, sent):
     assert len(sent) > 2
 
 
-def lazily(kind: str, path) -> Any:
+def lazily(kind: str, path, rows=X, t=T, **columns) -> dict[str, Any]:
+    """Rows that are read by the piece, in files where they are not dask's."""
     if kind == "dask":
-        return da.from_array(X, chunks=(1500, 2))
-    array = zarr.create_array(str(path / "X"), shape=X.shape, chunks=(1000, 2), dtype="float32")
-    array[:] = X
-    return array
+        return {"X": da.from_array(rows, chunks=(1500, 2)), "t": t}
+    if kind == "parquet":
+        frame = pd.DataFrame({"a": rows[:, 0], "b": rows[:, 1], "t": t, **columns})
+        frame.to_parquet(path / "rows.parquet", row_group_size=700)
+        return {"X": str(path / "rows.parquet"), "t": "t"}
+    if kind == "memory map":
+        rows.tofile(path / "rows")
+        return {"X": np.memmap(path / "rows", np.float32, "r", shape=rows.shape), "t": t}
+    array = zarr.create_array(str(path / "X"), shape=rows.shape, chunks=(1000, 2), dtype="float32")
+    array[:] = rows
+    return {"X": array, "t": t}
 
 
-@pytest.mark.parametrize("kind", ["dask", pytest.param("zarr", marks=pytest.mark.slow)])
-def test_rows_that_are_read_by_the_piece_give_the_same_bits(client, sent, kind, tmp_path):
-    im = model_of(linear)
+@pytest.fixture
+def told(monkeypatch) -> list[bool]:
+    """Whether each task was told where its rows are, and not given them."""
+    noted: list[bool] = []
+    real = cluster.Cluster._computed
+
+    def computed(self, run, away):
+        noted.append(away is not None and bool(away.parts or away.lazy))
+        return real(self, run, away)
+
+    monkeypatch.setattr(cluster.Cluster, "_computed", computed)
+    return noted
+
+
+@pytest.mark.parametrize("kind", ["dask", "zarr", "memory map", "parquet"])
+def test_workers_read_rows_by_themselves_and_the_bits_are_the_same(client, told, kind, tmp_path):
+    im, inputs = model_of(linear), lazily(kind, tmp_path)
     expected = here(lambda: predicted(im))
-    assert_same(predicted(im, {"X": lazily(kind, tmp_path), "t": T}), expected)
-    assert len(sent) > 1
+    assert_same(predicted(im, inputs), expected)
+    assert len(told) > 1
+    assert all(told)
 
 
-def test_a_store_on_disk_is_written_and_gone_on_with(client, tmp_path, monkeypatch):
-    im = model_of(linear)
+def test_outcomes_and_overlap_of_rows_that_workers_read_are_those_of_one_machine(
+    client, told, tmp_path
+):
+    y = T + X[:, 0]
+    im = ImpactModel(linear, rng_key=0, inference=ByHand(w=np.ones((DRAWS, 2))))
+    im.fit(X[:2000] / 2, y[:2000], t=T[:2000], progress=False)
+    inputs = lazily("parquet", tmp_path, y=y) | {"y": "y", "in_sample": False}
+    change: dict[str, Any] = {"baseline": {"t": 0.0}, "intervention": {"t": 1.0}, "rng_key": 3}
+
+    def ask():
+        tree = im.predict(**inputs, **IN_MEMORY)
+        values = {group: tree[group]["y"].to_numpy() for group in ("predictions", "observed_data")}
+        effect = im.effect(**inputs, **change, progress=False)
+        assert effect.support is not None
+        outside = effect.support["outside"].to_numpy()
+        assert 0 < outside.sum() < outside.size
+        return values | {"outside": outside, "effect": effect.draws.to_numpy()}
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Scenario", aimz.OutputWarning)
+        expected = here(ask)
+        assert_same(ask(), expected)
+    assert all(told)
+    assert told
+
+
+@pytest.mark.parametrize("kind", ["zarr", "parquet"])
+def test_rows_that_a_worker_does_not_see_are_sent_to_it_and_that_is_said_once(
+    client, told, kind, tmp_path
+):
+    im, inputs = model_of(linear), lazily(kind, tmp_path)
+    expected = here(lambda: predicted(im))
+
+    def see(stamp: int) -> None:  # as of a file of another machine
+        from aimz.data import elsewhere
+        from aimz.model import files
+
+        for module in (elsewhere, files):
+            if not hasattr(module, "_real"):
+                module._real = module._stamp_of
+            module._stamp_of = (lambda *_: ((0, stamp),)) if stamp else module._real
+
+    client.run(see, 1)
+    try:
+        with pytest.warns(aimz.OutputWarning, match=r"tcp://.* sends them") as caught:
+            assert_same(predicted(im, inputs), expected)
+    finally:
+        client.run(see, 0)
+    assert len(caught) == 1
+    assert sorted(set(told)) == [False, True]
+
+
+def test_rows_that_change_during_a_call_are_refused(client, tmp_path, monkeypatch):
+    im, inputs = model_of(linear), lazily("parquet", tmp_path)
+    real = cluster.Cluster.results
+
+    def touched(self, run):
+        os.utime(inputs["X"], ns=(1, 1))
+        return real(self, run)
+
+    monkeypatch.setattr(cluster.Cluster, "results", touched)
+    with pytest.raises(InputError, match=r"rows\.parquet has changed") as caught:
+        predicted(im, inputs)
+    assert caught.value.code == "rows-changed"
+
+
+def test_rows_that_are_others_for_other_draws_are_refused():
+    """Two tiles of the same rows, whose digests differ: of a random array without a seed, say."""
+    plan = Plan(rows=20, chains=1, draws=4, tile_rows=20, tile_draws=2, whole=False)
+    rows = RowTile(slice(0, 20), {})
+    answers = iter("ab")
+    kept: list[str] = []
+    made: Any = SimpleNamespace(
+        source=object(), results=lambda run: [(next(answers), None)] * len(run)
+    )
+    work = tiles._sent_to(made, plan, lambda row, tile, values: kept.append(tile.digest), None)
+    one, two = plan.tiles(rows)
+    work([(rows, one)], 0)
+    with pytest.raises(InputError, match="Rows 0 to 19 were read twice") as caught:
+        work([(rows, two)], 0)
+    assert caught.value.code == "rows-changed"
+    assert kept == ["a"]
+
+
+def test_a_value_that_is_not_finite_is_named_as_on_one_machine(client, told, tmp_path):
+    rows = X.copy()
+    rows[4500, 1] = np.nan
+    im, inputs = model_of(linear), lazily("memory map", tmp_path, rows)
+    messages = []
+    for run in (predicted, lambda *given: here(lambda: predicted(*given))):
+        with pytest.raises(InputError, match="in row 4500") as caught:
+            run(im, inputs)
+        messages.append((str(caught.value), caught.value.code))
+    assert messages[0] == messages[1]
+    assert all(told)
+
+
+def test_rows_of_latents_of_the_fit_are_read_in_order_and_compared(client, told, tmp_path):
+    z = np.zeros((DRAWS, ROWS), np.float32)
+    im = ImpactModel(row_latents, inference=ByHand(w=np.ones((DRAWS, 2)), z=z))
+    im.fit(X, T + X[:, 0], t=T, progress=False)
+    expected = here(lambda: predicted(im))
+    assert_same(predicted(im, lazily("memory map", tmp_path)), expected)
+    other = X.copy()
+    other[4500] += 1
+    with pytest.raises(InputError) as caught:
+        predicted(im, lazily("memory map", tmp_path, other))
+    assert caught.value.code == "rows-not-fitted"
+    assert not any(told)
+
+
+@pytest.mark.parametrize("kind", ["", "parquet"], ids=["memory", "parquet"])
+def test_a_store_on_disk_is_written_and_gone_on_with(
+    client, told, kind, tmp_path_factory, monkeypatch
+):
+    im, tmp_path = model_of(linear), tmp_path_factory.mktemp("results")
+    inputs = lazily(kind, tmp_path_factory.mktemp("rows")) if kind else {"X": X, "t": T}
     expected = here(lambda: predicted(im))
     real = cluster.Cluster.results
 
@@ -214,12 +361,22 @@ def test_a_store_on_disk_is_written_and_gone_on_with(client, tmp_path, monkeypat
         return real(self, run)
 
     monkeypatch.setattr(cluster.Cluster, "results", lost)
-    options = {"t": T, "rng_key": 7, "output_dir": tmp_path, "progress": False}
+    options = {**inputs, "rng_key": 7, "output_dir": tmp_path, "progress": False}
     with pytest.raises(ProcessError):
-        im.predict(X, **options)
+        im.predict(**options)
+    assert set(told) == {bool(kind)}
     (left,) = tmp_path.iterdir()
     assert left.name.endswith(".incomplete")
-    tree = here(lambda: im.predict(X, **options))  # on any machine
+    skipped: list[bool] = []
+    has = ZarrSink.has
+
+    def noted(self, tile):
+        skipped.append(has(self, tile))
+        return skipped[-1]
+
+    monkeypatch.setattr(ZarrSink, "has", noted)
+    tree = here(lambda: im.predict(**options))  # on any machine
+    assert any(skipped)
     np.testing.assert_array_equal(tree["posterior_predictive"]["y"].values, expected["y"])
     assert [path.name.endswith("predict") for path in tmp_path.iterdir()] == [True]
 
@@ -405,8 +562,9 @@ def test_killed_workers_and_late_ones_change_nothing(seed, threads, monkeypatch)
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore::aimz.PerformanceWarning", "ignore::aimz.OutputWarning")
+@pytest.mark.parametrize("kind", ["memory", "dask", "zarr", "parquet"])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_every_answer_of_six_kernels_is_that_of_one_machine(client, kernel):
+def test_every_answer_of_six_kernels_is_that_of_one_machine(client, kernel, kind, tmp_path):
     im = model_of(kernel)
     if kernel is chained:
         im.set_posterior_sample({"w": np.tile(np.asarray(im.posterior["w"]), (60, 1))})
@@ -415,17 +573,26 @@ def test_every_answer_of_six_kernels_is_that_of_one_machine(client, kernel):
         of_rows = RNG.normal(size=(DRAWS, ROWS)).astype(np.float32)
         im.set_posterior_sample({"w": im.posterior["w"], latent: of_rows})
     outcomes = here(lambda: predicted(im))["y"][0, 0]
+    given, plain = ({"X": X, "t": T}, outcomes), ({"X": X, "t": T}, outcomes)
+    if kind != "memory":
+        inputs = lazily(kind, tmp_path)
+        given = (inputs, outcomes)
+    outcome_too = given
+    if kind == "parquet":
+        (tmp_path / "y").mkdir()
+        outcome_too = (lazily(kind, tmp_path / "y", y=outcomes), "y")
 
-    def ask():
-        found = predicted(im)
-        tree = im.log_likelihood(X, outcomes, t=T, store="memory", progress=False)
+    def ask(inputs, inputs_and_y):
+        found = predicted(im, inputs[0])
+        rows, y = inputs_and_y
+        tree = im.log_likelihood(**rows, y=y, store="memory", progress=False)
         found["density"] = tree["log_likelihood"]["y"].to_numpy()
-        prior = im.sample_prior_predictive(X, t=T, num_samples=DRAWS, **IN_MEMORY)
+        prior = im.sample_prior_predictive(**inputs[0], num_samples=DRAWS, **IN_MEMORY)
         found["prior"] = prior["prior_predictive"]["y"].to_numpy()
-        for name in ("all", "weights", "groups", "expectation"):
-            found[name] = effect_of(im, ASKED[name])["draws"]
-        impact = im.impact(X, outcomes, t=T, intervention_time=ROWS // 4, progress=False)
+        for name in ASKED.keys() - {"counterfactual"}:
+            found |= {f"{name} {n}": v for n, v in effect_of(im, ASKED[name], inputs[0]).items()}
+        impact = im.impact(**rows, y=y, intervention_time=ROWS // 4, progress=False)
         return found | {"impact": impact.pointwise.to_numpy()}
 
-    expected = here(ask)
-    assert_same(ask(), expected)
+    expected = here(lambda: ask(plain, plain))
+    assert_same(ask(given, outcome_too), expected)
