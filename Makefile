@@ -7,6 +7,8 @@ PY := .venv/bin/python
 READY := .venv/.ready
 EXAMPLES := experiment overlap counterfactuals mediation simulator learning impact
 export PYTHON
+# Children of tests read what was compiled before them; where the setting is on, each compiles all.
+export PYTHONDONTWRITEBYTECODE :=
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14

@@ -144,6 +144,7 @@ def test_what_is_no_engine_is_named(inference, words):
     assert len(str(caught.value)) < 240
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::aimz.FitWarning")  # these chains are short
 def test_an_mcmc_with_the_draws_is_at_hand(capsys):
     given = chains(num_warmup=50, num_samples=150, num_chains=2)

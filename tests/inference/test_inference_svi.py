@@ -132,6 +132,7 @@ def test_centred_hierarchy_keeps_its_spread():
     assert 1.5 < fit.draws["tau"].mean() < 6.0
 
 
+@pytest.mark.slow
 def test_a_guide_that_misses_correlations_says_so():
     def kernel(X, y=None):
         slope = numpyro.sample("slope", dist.Normal(0.0, 100.0).expand([2]).to_event(1))
@@ -357,7 +358,9 @@ def test_a_guide_that_misses_a_latent_site_is_an_error():
     assert caught.value.code == "latent-missing"
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["default", "given"])
+@pytest.mark.parametrize(
+    "own", [pytest.param(False, marks=pytest.mark.slow), True], ids=["default", "given"]
+)
 def test_param_sites_and_mutable_state_are_learned_and_returned(own):
     def kernel(X, y=None):
         seen = numpyro.primitives.mutable("seen", {"count": jnp.zeros(())})
@@ -493,6 +496,7 @@ def test_a_loss_that_is_not_finite_names_its_step():
     assert caught.value.code == "fit-diverged"
 
 
+@pytest.mark.slow
 def test_a_short_fit_says_that_it_has_not_converged():
     X, y = data(n=60, scale=1e3)
     engine = as_engine(own_svi(regression), regression)

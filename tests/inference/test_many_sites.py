@@ -99,12 +99,12 @@ def compared(kernel: Any, monkeypatch: Any) -> list[int]:
     model = handlers.seed(problem.kernel, key)
     energy = energy_of(problem, model, dict(arrays), guide)
     values = np.random.default_rng(0).normal(size=guide.latent_dim).astype(np.float32)
-    got = jax.value_and_grad(energy)(values)
+    got = jax.jit(jax.value_and_grad(energy))(values)
 
     def plain(vector: Any) -> Any:
         return potential_energy(model, (), dict(arrays), guide.unpack(vector))
 
-    want = jax.value_and_grad(plain)(values)
+    want = jax.jit(jax.value_and_grad(plain))(values)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), got, want)
     return sorted(joined)
 

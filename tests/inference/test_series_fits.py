@@ -328,7 +328,7 @@ def test_the_density_of_steps_is_that_of_their_normals(kernel):
     guide = set_up_guide(problem, len(y), key, arrays)
     energy = energy_of(problem, handlers.seed(kernel, key), arrays, guide)
     vector, _ = ravel_pytree({"size": jnp.log(0.8), "level": jnp.asarray(levels)})
-    got = energy(vector)
+    got = jax.jit(energy)(vector)
     moves = np.diff(levels.ravel(), prepend=0.0)
     want = log_normal(moves, 0.8).sum() + log_normal(y - levels, SPREAD).sum()
     want += np.log(2.0) + log_normal(0.8, 1.0) + np.log(0.8)

@@ -114,10 +114,14 @@ def test_terms_sum_to_the_potential_energy(kernel):
     terms = terms_of(kernel)
     with jax.enable_x64(True):
         arrays = {name: jnp.asarray(value, float) for name, value in (("X", X), ("y", Y))}
-        start = initialize_model(jax.random.key(1), kernel, model_kwargs=arrays)
-        latents = jax.tree.map(lambda leaf: leaf + 0.3, start.param_info.z)
-        energy = potential_energy(kernel, (), arrays, latents)
-        found = terms(latents, arrays, None)
+
+        @jax.jit
+        def started(key):
+            return initialize_model(key, kernel, model_kwargs=arrays).param_info.z
+
+        latents = jax.tree.map(lambda leaf: leaf + 0.3, started(jax.random.key(1)))
+        energy = jax.jit(lambda at: potential_energy(kernel, (), arrays, at))(latents)
+        found = jax.jit(lambda at: terms(at, arrays, None))(latents)
     total = sum(float(np.asarray(term).sum()) for term in found.values())
     assert total == pytest.approx(-float(energy), abs=1e-5)
 

@@ -46,7 +46,7 @@ def model(X) -> ImpactModel:
 
 
 def drawn(model: ImpactModel, X: Any, **options: Any) -> np.ndarray:
-    tree: Any = model.predict(X, progress=False, **options)
+    tree: Any = model.predict(X, store="memory", progress=False, **options)
     values: np.ndarray = tree.posterior_predictive["y"].values
     return values
 

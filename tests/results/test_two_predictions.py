@@ -186,6 +186,7 @@ def chosen(X, dose, y=None):
     numpyro.sample("y", dist.Categorical(logits=odds), obs=y)
 
 
+@pytest.mark.slow
 def test_the_difference_of_two_angles_is_a_turn_in_memory_and_on_disk(tmp_path):
     im = ImpactModel(heading).set_posterior_sample({"b": np.full(50, 3.0)})
     turns = np.array([0.4, -0.4, 3.0, -3.1])
