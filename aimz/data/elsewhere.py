@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from aimz.libraries import zarr
+
 __all__ = ["Away", "Part", "cutter_of"]
 
 
@@ -124,7 +126,7 @@ class _ZarrRows:
     """
 
     name: str
-    array: Any
+    array: zarr.Array[Any]
     rows: slice
     files: tuple[Path, ...]
     stamp: Stamp
@@ -142,16 +144,14 @@ class _ZarrRows:
         return {self.name: values} if _stamp_of(self.files) == self.stamp else None
 
 
-def _has_same_document(array: Any) -> bool:
-    import zarr
-
+def _has_same_document(array: zarr.Array[Any]) -> bool:
     there = zarr.open_array(array.store, path=array.path, mode="r")
     return bool(there.metadata.to_dict() == array.metadata.to_dict())
 
 
-def _in_zarr(name: str, array: Any) -> Callable[[slice], Part] | None:
+def _in_zarr(name: str, array: zarr.Array[Any]) -> Callable[[slice], Part] | None:
     """Rows of a Zarr array in a directory, or in a bucket; in memory nobody else sees them."""
-    store = array.store
+    store: Any = array.store
     if type(store).__name__ == "LocalStore":
         step = array.shards or array.chunks
         if not all(isinstance(size, int) for size in step):

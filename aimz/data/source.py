@@ -95,6 +95,7 @@ class AtHand:
     head: Mapping[str, Any] = field(default_factory=dict)
     can_repeat = True  # the tiles may be asked for again
     away = None  # no other process reads any
+    is_fixed = True  # the rows are the same whenever they are read
     notes: tuple[Note, ...] = ()
     by_row = staticmethod(np.asarray)  # flags of the rows of the call's arrays are those of all
     unread: tuple[int, ...] = ()  # numbers that stand for rows beside the call's arrays
@@ -215,6 +216,11 @@ class Stream:
                 "length, and all values per row, must be those of the batches together."
             )
             raise InputError(msg, code="rows-mismatch")
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether rows are the same whenever they are read: a cluster may compute dask's anew."""
+        return self.away is None or not self.away(slice(0, 1)).lazy
 
     def told(self, size: int) -> Iterator[RowTile]:
         """Rows of all tiles, which others read."""

@@ -294,7 +294,8 @@ def _rows_read(source: Stream, away: Any, run: Sequence[Item]) -> dict[int, RowT
     """Rows of tiles, read in a worker; or why they cannot be."""
     where = f"{distributed.get_worker().address}: "
     try:
-        tiles = source.cut(away, [row_tile.rows for row_tile, _ in run])
+        spans = {row_tile.rows.start: row_tile.rows for row_tile, _ in run}
+        tiles = source.cut(away, spans.values())
     except Exception as error:
         if isinstance(error, AimzError) or not away.parts:
             raise

@@ -14,6 +14,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +32,7 @@ from aimz.execution.call import (
     shared_block,
     with_rows,
 )
-from aimz.execution.cluster import Cluster, Item, cluster_of
+from aimz.execution.cluster import Cluster, Item, active_client, cluster_of
 from aimz.execution.plan import Plan, length_of, num_draws
 from aimz.execution.threads import num_threads, run_in_threads
 from aimz.families import Faults, fault_of
@@ -57,28 +58,60 @@ def run_tiles(
     `on_rows` is called with the number of rows that each finished tile adds.
     """
     run = TileRun(call, ready, plan)
+    compute: Callable[..., Any] = run
     keys = {variable.site: variable for variable in variables if variable.has_draws}
     observed = next((variable for variable in variables if not variable.has_draws), None)
-    compute: Callable[..., dict[str, Any]] = run
     if observed is not None and call.observed is None:
         compute = _WithOutcomes(run)
 
-    def finish(row_tile: RowTile, tile: Tile, computed: Mapping[str, Any]) -> None:
-        values = {}
-        for name, value in computed.items():
-            if name == _OUTCOMES:
-                continue
-            variable = keys[name]
-            values[variable.key] = variable.arrange(value, tile)
-        if observed is not None:
-            outcomes = computed.get(_OUTCOMES)
-            outcomes = outcomes_of(call, row_tile) if outcomes is None else outcomes
-            values[observed.key] = observed.arrange(outcomes, tile)
-        sink.write(tile, values)
-
-    # What is there already is found by its rows, which are then read here.
+    # What is there already is found by its rows, which are then read here; what stands in their
+    # place is taken back in the record before it is written over.
     goes_on = bool(getattr(sink, "finished", None) or getattr(sink, "earlier", None))
+    put = partial(_put, call, keys, observed)
+    finish: Callable[..., Any] = partial(put, sink.write)
+    has_others = not (plan.is_single or goes_on) and active_client() is not None
+    storing: Any = sink  # which may know how others write
+    can_be_told = has_others and call.source.is_fixed and hasattr(sink, "writer")
+    writer = storing.writer() if can_be_told else None
+    if writer is not None:
+        compute = _WrittenThere(compute, put, writer)
+        finish = _unless_written(finish, storing.written)
     return each_tile(call, plan, compute, finish, on_rows, skip=sink.has, in_order=goes_on)
+
+
+def _put(
+    call: Call,
+    keys: Mapping[str, Variable],
+    observed: Variable | None,
+    write: Callable[[Tile, Mapping[Any, np.ndarray]], Any],
+    row_tile: RowTile,
+    tile: Tile,
+    computed: Mapping[str, Any],
+) -> Any:
+    """Write what was computed of a tile, and the outcomes of its rows where these are kept."""
+    values = {}
+    for name, value in computed.items():
+        if name != _OUTCOMES:
+            values[keys[name].key] = keys[name].arrange(value, tile)
+    if observed is not None:
+        outcomes = computed.get(_OUTCOMES)
+        outcomes = outcomes_of(call, row_tile) if outcomes is None else outcomes
+        values[observed.key] = observed.arrange(outcomes, tile)
+    return write(tile, values)
+
+
+def _unless_written(
+    finish: Callable[..., Any], written: Callable[[Tile], None]
+) -> Callable[..., Any]:
+    """How a tile is finished that another process may have written."""
+
+    def note_or_finish(row_tile: RowTile, tile: Tile, computed: Mapping[str, Any] | None) -> None:
+        if computed is None:
+            written(tile)
+        else:
+            finish(row_tile, tile, computed)
+
+    return note_or_finish
 
 
 class TileRun:
@@ -145,6 +178,30 @@ class TileRun:
             if device not in self.placed:
                 self.placed[device] = jax.device_put(shared_block(block, tile, plan), place)
             return self.placed[device]
+
+
+@dataclass(frozen=True)
+class _WrittenThere:
+    """A run that another process writes, where it can, and returns where it cannot."""
+
+    compute: Callable[..., Any]
+    put: Callable[..., Any]
+    writer: Any
+
+    def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> Any:
+        return self.compute(row_tile, tile, device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Written, (self.compute, self.put, self.writer)
+
+
+class _Written(_WrittenThere):
+    """What such a run is in the other process; None is what has been written."""
+
+    def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> Any:
+        computed = self.compute(row_tile, tile, device)
+        is_written = self.put(self.writer.write, row_tile, tile, computed)
+        return None if is_written else computed
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ __all__ = [
     "array_in",
     "check_dtype",
     "check_names_storable",
+    "chunk_name",
     "chunk_path",
     "compressors",
     "is_sound",
     "packed_chunk",
+    "packed_object",
     "write_chunk",
     "write_labels",
 ]
@@ -104,12 +106,35 @@ def packed_chunk(variable: Variable, values: np.ndarray) -> tuple[memoryview, by
     return data.data, google_crc32c.value(data).to_bytes(4, "little")
 
 
+def packed_object(
+    variable: Variable,
+    array: zarr.Array[Any],
+    document: Any,
+    place: tuple[slice, ...],
+    values: np.ndarray,
+) -> bytes:
+    """What a chunk of any kind holds, whole; the document is Zarr's of the array."""
+    narrow = values.astype(variable.stored, copy=False)
+    if narrow.shape == array.chunks and variable.stored.kind in "fb":
+        return b"".join(packed_chunk(variable, narrow))
+    files: dict[str, Any] = {f"{array.path}/zarr.json": document}
+    alone = zarr.open_array(zarr.storage.MemoryStore(files), path=array.path, mode="r+")
+    alone.with_config({"write_empty_chunks": True})[place] = narrow
+    packed: bytes = files[chunk_name(array, place)].to_bytes()
+    return packed
+
+
+def chunk_name(array: zarr.Array[Any], place: tuple[slice, ...]) -> str:
+    """Name, in the store, of the chunk that holds a tile."""
+    index = tuple(part.start // size for part, size in zip(place, array.chunks, strict=True))
+    return f"{array.path}/{array.metadata.encode_chunk_key(index)}"
+
+
 def chunk_path(
     store: zarr.storage.LocalStore, array: zarr.Array[Any], place: tuple[slice, ...]
 ) -> Path:
     """File of the chunk that holds a tile."""
-    index = tuple(part.start // size for part, size in zip(place, array.chunks, strict=True))
-    path: Path = store.root / array.path / array.metadata.encode_chunk_key(index)
+    path: Path = store.root / chunk_name(array, place)
     return path
 
 

@@ -25,8 +25,9 @@ import numpy as np
 
 from aimz.errors import Note, StoreError
 from aimz.libraries import google_crc32c, xr, zarr
-from aimz.store.chunks import array_in, check_dtype, packed_chunk, write_labels
+from aimz.store.chunks import array_in, check_dtype, chunk_name, packed_object, write_labels
 from aimz.store.directories import PlaceLike, destination
+from aimz.store.elsewhere import PrefixSeen, TileWriter, writer_to
 from aimz.store.manifest import describe, differences_of, manifest_in, root_document, sealed
 from aimz.store.objects import MARKER, RECORD, Prefix
 from aimz.store.reading import open_tree
@@ -91,14 +92,23 @@ class ObjectSink:
         )
 
     def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> None:
-        if self.finished.get(tile.number, tile.digest) != tile.digest:
-            # Others may be copying what the record promises: objects of a run never change.
-            msg = f"Tile {tile.number} comes again, of other rows. Begin a new result."
-            raise StoreError(msg, code="store-held")
+        self._check_same(tile)
         for key, array in values.items():
             place = self.variables[key].place(tile)
             if place is not None:
-                self._place.write(self._chunk(key, place), self._packed(key, place, array))
+                packed = self._packed(key, place, array)
+                self._place.write(chunk_name(self.arrays[key], place), packed)
+        self._note(tile)
+
+    def writer(self) -> TileWriter | None:
+        """What writes tiles in another process, which sees the same bucket."""
+        paths = [array.path for array in self.arrays.values()]
+        documents = {path: self._files[f"{path}/zarr.json"].to_bytes() for path in paths}
+        return writer_to(PrefixSeen(self._place), self.variables, self.arrays, documents)
+
+    def written(self, tile: Tile) -> None:
+        """Keep in mind that another process has written a tile."""
+        self._check_same(tile)
         self._note(tile)
 
     def commit(self, groups: Groups, attrs: Mapping[str, Any], rows: int) -> xr.DataTree:
@@ -132,6 +142,12 @@ class ObjectSink:
                 self._own.remove([name for name in self._own.all_names() if name != RECORD])
                 self._own.remove([RECORD])
         return self._own if keep else None
+
+    def _check_same(self, tile: Tile) -> None:
+        """Others may be copying what the record promises: objects of a run never change."""
+        if self.finished.get(tile.number, tile.digest) != tile.digest:
+            msg = f"Tile {tile.number} comes again, of other rows. Begin a new result."
+            raise StoreError(msg, code="store-held")
 
     @property
     def _store(self) -> Any:
@@ -180,7 +196,7 @@ class ObjectSink:
         for key, variable in self.variables.items():
             place = variable.place(tile)
             if place is not None:
-                name = self._chunk(key, place)
+                name = chunk_name(self.arrays[key], place)
                 data = run.read(name)
                 if data is None or not _has_its_sum(data):
                     return False
@@ -190,26 +206,14 @@ class ObjectSink:
         self._note(tile)
         return True
 
-    def _chunk(self, key: Key, place: tuple[slice, ...]) -> str:
-        """Name of the object of the chunk that holds a tile."""
-        array = self.arrays[key]
-        index = tuple(part.start // size for part, size in zip(place, array.chunks, strict=True))
-        return f"{array.path}/{array.metadata.encode_chunk_key(index)}"
-
     def _packed(self, key: Key, place: tuple[slice, ...], values: np.ndarray) -> bytes:
         """What the object of a chunk holds."""
-        variable, array = self.variables[key], self.arrays[key]
-        narrow = values.astype(variable.stored, copy=False)
+        variable = self.variables[key]
         if variable.grows:
             self._resize(key, place[variable.row_axis or 0].stop)
-            array = self.arrays[key]
-        if narrow.shape == array.chunks and variable.stored.kind in "fb":
-            return b"".join(packed_chunk(variable, narrow))
-        files: dict[str, Any] = {f"{array.path}/zarr.json": self._files[f"{array.path}/zarr.json"]}
-        alone = zarr.open_array(zarr.storage.MemoryStore(files), path=array.path, mode="r+")
-        alone.with_config({"write_empty_chunks": True})[place] = narrow
-        packed: bytes = files[self._chunk(key, place)].to_bytes()
-        return packed
+        array = self.arrays[key]
+        document = self._files[f"{array.path}/zarr.json"]
+        return packed_object(variable, array, document, place, values)
 
     def _resize(self, key: Key, rows: int, *, exactly: bool = False) -> None:
         axis = self.variables[key].row_axis or 0

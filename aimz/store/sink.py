@@ -125,7 +125,12 @@ class Variable:
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes tiles of rows by draws and makes them a result, or nothing."""
+    """Takes tiles of rows by draws and makes them a result, or nothing.
+
+    One that other processes can write into has two methods more: `writer()` gives what can be
+    pickled and has `write(tile, values)`, which says whether it was written, or gives None; and
+    `written(tile)` takes a tile that was.
+    """
 
     def begin(self, variables: Sequence[Variable]) -> None:
         """Prepare for tiles of these variables."""

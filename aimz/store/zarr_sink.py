@@ -35,6 +35,7 @@ from aimz.store.chunks import (
     write_labels,
 )
 from aimz.store.directories import Folder
+from aimz.store.elsewhere import WRITING, FolderSeen, TileWriter, writer_to
 from aimz.store.links import earlier_results, write_large
 from aimz.store.manifest import differences_of, manifest_of, root_document, seal, set_bytes
 from aimz.store.places import Scratch, hold, let_go, writing
@@ -139,10 +140,20 @@ class ZarrSink:
             else:  # Zarr reads the rest of a chunk, which may be damaged, unless it is not there
                 chunk_path(self._store, self.arrays[key], place).unlink(missing_ok=True)
                 self.arrays[key][place] = narrow
-        with self._lock:
-            self.finished[tile.number] = tile.digest
-            if time.monotonic() - self._recorded >= RECORD_SECONDS:
-                self._record()
+        self._note(tile)
+
+    def writer(self) -> TileWriter | None:
+        """What writes tiles in another process, which sees the same folder."""
+        paths = [array.path for array in self.arrays.values()]
+        documents = {path: (self._path / path / "zarr.json").read_bytes() for path in paths}
+        place = FolderSeen(self._path.absolute(), self._path.stat().st_ino)
+        return writer_to(place, self.variables, self.arrays, documents)
+
+    @_at_its_place
+    def written(self, tile: Tile) -> None:
+        """Keep in mind that another process has written a tile."""
+        self._check_place()
+        self._note(tile)
 
     @_at_its_place
     def commit(self, groups: Groups, attrs: Mapping[str, Any], rows: int) -> xr.DataTree:
@@ -153,6 +164,7 @@ class ZarrSink:
                 shape = list(array.shape)
                 shape[variable.row_axis or 0] = rows
                 array.resize(tuple(shape))
+        shutil.rmtree(self._path / WRITING, ignore_errors=True)  # of writes that were cut short
         placed = {"artifact_path": str(self._final)}
         earlier = earlier_results(self._places())
         for name, group in groups.items():
@@ -227,6 +239,13 @@ class ZarrSink:
             shutil.rmtree(newborn, ignore_errors=True)
             raise
 
+    def _note(self, tile: Tile) -> None:
+        """Keep in mind that a tile is finished, and write it down now and then."""
+        with self._lock:
+            self.finished[tile.number] = tile.digest
+            if time.monotonic() - self._recorded >= RECORD_SECONDS:
+                self._record()
+
     def _record(self, path: Path | None = None) -> None:
         """Write down what the store is made from and which tiles are finished."""
         document = root_document(self.identity, self.finished)
@@ -249,6 +268,7 @@ class ZarrSink:
                 self.finished = {int(n): digest for n, digest in manifest["tiles"].items()}
                 for partial in path.rglob("*.partial"):  # of a write that was cut short
                     partial.unlink()
+                shutil.rmtree(path / WRITING, ignore_errors=True)
                 self._record()
                 return True
             let_go(held)

@@ -26,7 +26,7 @@ from aimz import ImpactModel, InputError
 from aimz.data import RowTile
 from aimz.errors import ProcessError
 from aimz.execution import Plan, cluster, tiles
-from aimz.store import ZarrSink
+from aimz.store import ZarrSink, zarr_sink
 from tests.support.engines import ByHand
 
 ROWS, DRAWS = 6000, 12
@@ -381,6 +381,35 @@ def test_a_store_on_disk_is_written_and_gone_on_with(
     assert [path.name.endswith("predict") for path in tmp_path.iterdir()] == [True]
 
 
+@pytest.mark.parametrize("is_seen", [True, False], ids=["seen", "not seen"])
+@pytest.mark.parametrize("kernel", [linear, pytest.param(poisson, marks=pytest.mark.slow)])
+def test_workers_write_their_tiles_where_they_see_the_store(
+    client, kernel, is_seen, tmp_path, monkeypatch
+):
+    im = model_of(kernel)
+    expected = here(lambda: predicted(im))
+    writes: list[int] = []
+    write = ZarrSink.write
+
+    def noted(self, tile, values):
+        writes.append(tile.number)
+        write(self, tile, values)
+
+    def see(folder: str) -> None:
+        from aimz.store import elsewhere
+
+        seen: Any = elsewhere.FolderSeen
+        seen.is_seen = lambda self: str(self.path).startswith(folder)
+
+    monkeypatch.setattr(ZarrSink, "write", noted)
+    client.run(see, str(tmp_path) if is_seen else "nowhere")
+    tree = im.predict(X, t=T, rng_key=7, output_dir=tmp_path, progress=False)
+    found = {name: v.to_numpy() for name, v in tree["posterior_predictive"].items()}
+    assert_same(found, expected)
+    assert len(writes) == (0 if is_seen else 6)
+    assert aimz.verify(tree.attrs["artifact_path"]) == []
+
+
 def test_a_client_may_be_chosen_that_is_not_the_active_one(two_workers, sent, monkeypatch):
     monkeypatch.setattr(cluster, "MOST_TILES", 2)
     im = model_of(linear)
@@ -557,6 +586,43 @@ def test_killed_workers_and_late_ones_change_nothing(seed, threads, monkeypatch)
         assert_same(effect_of(im, {}), plain)
         for timer in (late, kill):
             timer.join()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["memory", "parquet"])
+def test_a_scheduler_goes_and_another_one_goes_on(kind, tmp_path, monkeypatch):
+    """What was finished is kept, and the call on a new cluster computes the others alone."""
+    monkeypatch.setattr(cluster, "MOST_TILES", 1)
+    monkeypatch.setattr(zarr_sink, "RECORD_SECONDS", 0.0)
+    rows, t = np.tile(X, (20, 1)), np.tile(T, 20)
+    inputs = {"X": rows, "t": t} if kind == "memory" else lazily(kind, tmp_path, rows, t)
+    im = model_of(linear)
+    expected = here(lambda: predicted(im, inputs))
+    options = {**inputs, "rng_key": 7, "output_dir": tmp_path / "out", "progress": False}
+    real, done = cluster.Cluster.results, []
+    gone = threading.Event()
+
+    def results(self, run):
+        answers = real(self, run)
+        done.append(run[0][1].number)
+        if len(done) == 20 and not gone.is_set():
+            gone.set()
+            first.close()
+        return answers
+
+    monkeypatch.setattr(cluster.Cluster, "results", results)
+    of_workers: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "processes": True}
+    first = LocalCluster(**of_workers, dashboard_address=":0")
+    with Client(first), pytest.raises(ProcessError) as caught:
+        im.predict(**options)
+    assert caught.value.code == "cluster-lost"
+    done.clear()
+    with LocalCluster(**of_workers, dashboard_address=":0") as second, Client(second):
+        tree = im.predict(**options)
+    np.testing.assert_array_equal(tree["posterior_predictive"]["y"].values, expected["y"])
+    assert 0 < len(done) < len(t) / 1024
+    assert aimz.verify(tree.attrs["artifact_path"]) == []
 
 
 @pytest.mark.slow
