@@ -186,22 +186,30 @@ def results(who: Callable[..., Any], rows: list[int], seeds: range) -> Iterator[
 
 
 def table(files: list[str]) -> str:
-    """PEHE by surface and estimator, and what share of intervals covers."""
+    """PEHE by surface and estimator, and shares of intervals that cover, where all answered."""
     found = [json.loads(line) for name in files for line in Path(name).read_text().splitlines()]
     names = list(dict.fromkeys(one["by"] for one in found))
-    lines = ["| surface | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    done = {name: {_key(one) for one in found if one["by"] == name} for name in names}
+    shared = set.intersection(*done.values())
+    found = [one for one in found if _key(one) in shared]
+    lines = ["| surface | data sets | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
 
     def of(name: str, key: str, surface: str | None = None) -> float:
         chosen = [o for o in found if o["by"] == name and surface in (None, o["surface"])]
-        return float(np.mean([o[key] for o in chosen]))
+        return float(np.mean([o[key] for o in chosen])) if chosen else float("nan")
 
     for surface in SURFACES:
         cells = [f"{of(name, 'pehe', surface.name):.2f}" for name in names]
-        lines.append(f"| {surface.name} | " + " | ".join(cells) + " |")
+        count = sum(key[0] == surface.name for key in shared)
+        lines.append(f"| {surface.name} | {count} | " + " | ".join(cells) + " |")
     for key in ("pehe", "covers", "width", "seconds", "cpu"):
         cells = [f"{of(name, key):.2f}" for name in names]
-        lines.append(f"| mean of {key} | " + " | ".join(cells) + " |")
+        lines.append(f"| mean of {key} | {len(shared)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _key(one: dict[str, Any]) -> tuple[str, int, int]:
+    return one["surface"], one["rows"], one["seed"]
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from scipy import special
 
 from aimz.errors import InputError
-from aimz.kernels.relevance import chances_of, knots_of, relevance_of
+from aimz.kernels.relevance import chances_of, effect_relevance_of, knots_of, relevance_of
 from aimz.kernels.standard import Standard, observed
 
 __all__ = ["GLM", "Flexible", "Hierarchical", "Linear"]
@@ -159,9 +159,9 @@ class Flexible(Standard):
     """A curved regression, and an effect of a treatment that varies with the columns.
 
     The outcome is a prognosis plus the effect times the treatment (centred), both functions of the
-    columns: a line, soft steps along single columns, and random waves across them (Rahimi and
-    Recht, 2007). How much the effect varies has a prior near zero of its own, so that it varies
-    only where the data say so: the idea of Bayesian causal forests (Hahn et al., 2020,
+    columns: a line, steps along single columns, soft and steep ones, and random waves across them
+    (Rahimi and Recht, 2007). How much the effect varies has a prior near zero of its own, so that
+    it varies only where the data say so: the idea of Bayesian causal forests (Hahn et al., 2020,
     doi:10.1214/19-BA1195).
 
     Parameters
@@ -179,9 +179,13 @@ class Flexible(Standard):
         How many steps and waves in either part, half of each. Default 120, fewer beside more than
         180 columns, so that both parts have 600 coefficients at most.
     relevance : tuple of float, optional
-        How far waves lean to each column; a fit finds it by trees and products of columns.
+        How far waves of the prognosis lean to each column; a fit finds it by trees and products of
+        columns.
     knots : tuple of tuples of float, optional
         By column, where its steps are; a fit takes quantiles, more of relevant columns.
+    effect_relevance, effect_knots : optional
+        The same of the effect, whose line leans too; a fit finds it by moments of the outcome with
+        the treatment.
     family : {"normal", "bernoulli", "poisson"}
         Of the outcome; effects vary on the scale of logits or log rates.
     center, scale, loc, unit : optional
@@ -190,7 +194,8 @@ class Flexible(Standard):
     Notes
     -----
     Sites: `base`, `effect`, for each of the two parts coefficients and their spreads
-    (`prognosis_line`, `prognosis_wave`, `variation_line`, `variation_wave`), `noise`, `y`.
+    (`prognosis_line`, `prognosis_wave`, `variation_line`, `variation_step`, `variation_wave`),
+    `noise`, `y`. Beside columns of two values alone there are no steps.
 
     Examples
     --------
@@ -206,10 +211,12 @@ class Flexible(Standard):
     chance: tuple[float, ...] = ()
     relevance: tuple[float, ...] = ()
     knots: tuple[tuple[float, ...], ...] = ()
+    effect_relevance: tuple[float, ...] = ()
+    effect_knots: tuple[tuple[float, ...], ...] = ()
 
     summed = (
         *("base", "prognosis_line", "prognosis_wave"),
-        *("effect", "variation_line", "variation_wave"),
+        *("effect", "variation_line", "variation_step", "variation_wave"),
     )
 
     def __post_init__(self) -> None:
@@ -225,21 +232,22 @@ class Flexible(Standard):
 
     def __call__(self, X: jax.Array, y: ArrayLike | None = None, **named: jax.Array) -> None:
         columns = self.columns(X)
-        curves = self.curves(columns)
+        curves, of_effect = self.curves(columns), self.effect_curves(columns)
         center: Any = 0.5
         behind = columns
         if self.propensity is not None or self.chance:
-            center = self._chances(columns, curves, named)
+            center = self.chances(columns, curves, named)
             behind = jnp.column_stack([columns, 4.0 * center - 2.0])
         prognosis = numpyro.sample("base", dist.Normal(0.0, 3.0))
-        prognosis = prognosis + _surface("prognosis", behind, curves, 1.0)
+        prognosis = prognosis + _surface("prognosis", {"line": behind, "wave": curves}, 1.0)
         effect = numpyro.sample("effect", dist.Normal(0.0, 1.0))
-        effect = effect + _surface("variation", columns, curves, 0.25)
+        effect = effect + _surface("variation", of_effect, 0.25)
         observed(self, prognosis + effect * (named[self.treatment] - center), y)
 
-    def _chances(
+    def chances(
         self, columns: jax.Array, curves: jax.Array, named: Mapping[str, jax.Array]
     ) -> jax.Array:
+        """Of treatment, by row: what was given, or what the fit found."""
         if self.propensity is not None:
             return named[self.propensity]
         features = jnp.column_stack([columns, _SHRUNK * curves])
@@ -252,14 +260,30 @@ class Flexible(Standard):
         return jax.nn.sigmoid(self.chance[0] + features @ jnp.array(self.chance[1:]))
 
     def curves(self, columns: jax.Array) -> jax.Array:
-        """Soft steps along single columns, and waves across: (row, curve)."""
+        """Steps along single columns, and waves across, of the prognosis: (row, curve)."""
+        return jnp.column_stack(self._steps_and_waves(columns, self.relevance, self.knots))
+
+    def effect_curves(self, columns: jax.Array) -> dict[str, jax.Array]:
+        """Those of the effect, and the columns as far as they are relevant to it."""
         width = columns.shape[1]
-        for name in ("relevance", "knots"):
-            if len(getattr(self, name)) not in (0, width):
-                msg = f"{name}= has an entry for each of {width} columns. Leave it to the fit."
+        found = self.effect_relevance, self.effect_knots
+        steps, waves = self._steps_and_waves(columns, *found, name="effect_")
+        lean = np.sqrt(width * np.array(self.effect_relevance or (1.0 / width,) * width))
+        return {"line": columns * lean, "step": steps, "wave": waves}
+
+    def _steps_and_waves(
+        self,
+        columns: jax.Array,
+        relevance: tuple[float, ...],
+        knots: tuple[tuple[float, ...], ...],
+        name: str = "",
+    ) -> tuple[jax.Array, jax.Array]:
+        width = columns.shape[1]
+        for setting, given in (("relevance", relevance), ("knots", knots)):
+            if len(given) not in (0, width):
+                msg = f"{name}{setting}= has an entry for each of {width} columns. Leave it to fit."
                 raise InputError(msg, code="shape")
-        relevance = self.relevance or (1.0 / width,) * width
-        knots = self.knots
+        relevance = relevance or (1.0 / width,) * width
         if not knots:  # as if all were normal
             normal = np.broadcast_to(
                 special.ndtri((np.arange(99) + 0.5) / 99)[:, None], (99, width)
@@ -267,12 +291,13 @@ class Flexible(Standard):
             knots = knots_of(normal, relevance, self._count(width) // 2)
         of_column = np.repeat(np.arange(width), [len(places) for places in knots])
         places = np.array([place for of_one in knots for place in of_one], np.float32)
-        steps = jnp.tanh(2.0 * (columns[:, of_column] - places))
+        steepness = np.where(np.arange(len(places)) % 2, 8.0, 2.0).astype(np.float32)
+        steps = jnp.tanh(steepness * (columns[:, of_column] - places))
         count = max(0, self._count(width) - len(of_column))
         seeded = np.random.default_rng(0)  # the same waves in each call
         directions = 0.5 * np.sqrt(relevance)[:, None] * seeded.normal(size=(width, count))
         turns = columns @ directions.astype(np.float32) + seeded.uniform(0.0, 2 * np.pi, count)
-        return jnp.column_stack([steps, 2**0.5 * jnp.cos(turns)])
+        return steps, 2**0.5 * jnp.cos(turns)
 
     def _count(self, width: int) -> int:
         return self.waves or min(_WAVES, max(20, 300 - width))
@@ -281,29 +306,40 @@ class Flexible(Standard):
         """In the units of these data, with what they show of columns and chances of treatment."""
         kernel = super().settled(X, y, arguments)
         columns = np.asarray(kernel.columns(X), np.float64)
-        treatment = np.asarray(arguments[self.treatment])
+        treatment, outcome = np.asarray(arguments[self.treatment]), np.asarray(y, np.float64)
+        count = self._count(columns.shape[1]) // 2
         is_switch = set(np.unique(treatment).tolist()) == {0, 1}
         if not kernel.relevance:
             arms = treatment if is_switch else np.zeros(len(columns))
-            found = relevance_of(columns, np.asarray(y, np.float64), arms)
-            kernel = replace(kernel, relevance=found)
+            kernel = replace(kernel, relevance=relevance_of(columns, outcome, arms))
         if not kernel.knots:
-            count = self._count(columns.shape[1]) // 2
             kernel = replace(kernel, knots=knots_of(columns, kernel.relevance, count))
-        if self.propensity is not None or self.chance or not is_switch:
-            return kernel
         curves = np.asarray(kernel.curves(jnp.asarray(columns)), np.float64)
         features = np.column_stack([columns, _SHRUNK * curves])
-        return replace(kernel, chance=chances_of(features, treatment))
+        if is_switch and self.propensity is None and not self.chance:
+            kernel = replace(kernel, chance=chances_of(features, treatment))
+        if not kernel.effect_relevance:
+            center: Any = treatment.mean()
+            if self.propensity is not None or kernel.chance:
+                places = jnp.asarray(columns), jnp.asarray(curves)
+                center = np.asarray(kernel.chances(*places, arguments))
+            seen = columns, features, outcome, treatment - center
+            found = effect_relevance_of(*seen, kernel.relevance)
+            kernel = replace(kernel, effect_relevance=found)
+        if not kernel.effect_knots:
+            knots = knots_of(columns, kernel.effect_relevance, count)
+            kernel = replace(kernel, effect_knots=knots)
+        return kernel
 
 
-def _surface(name: str, columns: jax.Array, curves: jax.Array, size: float) -> jax.Array:
-    """A function of the columns, by row: a line, and curves."""
-    mean = jnp.zeros(columns.shape[0])
-    for part, basis in (("line", columns), ("wave", curves)):
-        spread = numpyro.sample(f"{name}_{part}_spread", dist.HalfNormal(size))
-        each = dist.Normal(0.0, spread * basis.shape[1] ** -0.5)
-        mean = mean + basis @ numpyro.sample(
-            f"{name}_{part}", each.expand([basis.shape[1]]).to_event(1)
-        )
+def _surface(name: str, bases: Mapping[str, jax.Array], size: float) -> Any:
+    """A function of the columns, by row: the sum of a line and curves."""
+    mean: Any = 0.0
+    for part, basis in bases.items():
+        if basis.shape[1]:
+            spread = numpyro.sample(f"{name}_{part}_spread", dist.HalfNormal(size))
+            each = dist.Normal(0.0, spread * basis.shape[1] ** -0.5)
+            mean = mean + basis @ numpyro.sample(
+                f"{name}_{part}", each.expand([basis.shape[1]]).to_event(1)
+            )
     return mean

@@ -7,10 +7,11 @@ import warnings
 
 import numpy as np
 
-__all__ = ["chances_of", "knots_of", "relevance_of"]
+__all__ = ["chances_of", "effect_relevance_of", "knots_of", "relevance_of"]
 
 _FLOOR = 0.1  # of relevance that all columns share
 _TREES, _LEAF = 60, 5
+_PLACES = 9  # of steps along a column, by which the effect is asked whether it varies
 
 
 def relevance_of(columns: np.ndarray, outcome: np.ndarray, arms: np.ndarray) -> tuple[float, ...]:
@@ -38,17 +39,69 @@ def relevance_of(columns: np.ndarray, outcome: np.ndarray, arms: np.ndarray) -> 
     return tuple(((1.0 - _FLOOR) * share + _FLOOR / width).tolist())
 
 
+def effect_relevance_of(
+    columns: np.ndarray,
+    features: np.ndarray,
+    outcome: np.ndarray,
+    treatment: np.ndarray,
+    relevance: tuple[float, ...],
+) -> tuple[float, ...]:
+    """How far the effect may vary along each column; they add up to 1.
+
+    Half goes by the prognosis' relevance, for what is too weak to be found. What features leave of
+    the outcome, times the treatment beyond its chances, has the effect's moments (Robinson, 1988;
+    Nie and Wager, 2021, doi:10.1093/biomet/asaa076): here those with columns, steps along them and
+    products.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    width = columns.shape[1]
+    known = np.isfinite(outcome)
+    columns, features, treatment = columns[known], features[known], treatment[known]
+    if known.sum() < 4 * _LEAF or not treatment.any():
+        return relevance
+    unit = (outcome[known] - outcome[known].mean()) / (outcome[known].std() or 1.0)
+    left = unit - RidgeCV(np.geomspace(1.0, 300.0, 6)).fit(features, unit).predict(features)
+    weights = treatment**2 / (treatment @ treatment)
+    scores = treatment * (left - treatment * (treatment @ left) / (treatment @ treatment))
+
+    def strongest(bends: np.ndarray) -> np.ndarray:
+        apart = bends - weights @ bends
+        apart /= np.sqrt(np.maximum(weights @ apart**2, 1e-9))
+        moments = scores @ apart / len(apart)
+        errors = np.sqrt(scores**2 @ apart**2) / len(apart)
+        return np.asarray(np.where(np.abs(moments) > _chance(2 * width) * errors, moments**2, 0.0))
+
+    places = np.quantile(columns, (np.arange(_PLACES) + 0.5) / _PLACES, axis=0)
+    along = [strongest(columns), *(strongest(np.tanh(4.0 * (columns - at))) for at in places)]
+    found = np.max(along, axis=0) + _products(columns, scores)
+    if not found.any():
+        return relevance
+    return tuple((0.5 * found / found.sum() + 0.5 * np.array(relevance)).tolist())
+
+
 def _bends(columns: np.ndarray, outcome: np.ndarray) -> np.ndarray:
-    """By column, squares of the residuals' moments with products, where they are no chance."""
+    """The same of what a line leaves."""
     rows, width = columns.shape
     line = np.column_stack([np.ones(rows), columns])
     slopes = np.linalg.solve(line.T @ line + np.eye(width + 1), line.T @ outcome)
-    left = (outcome - line @ slopes)[:, None] / max(0.2, 1.0 - (width + 1) / rows) ** 0.5
-    moments = (columns * left).T @ columns / rows
-    errors = np.sqrt(np.maximum((columns * left).T ** 2 @ columns**2, 1e-9)) / rows
-    chance = np.sqrt(2 * np.log(width * (width + 1) / 2)) + 0.5  # of the largest of so many
-    kept = np.where(np.abs(moments) > chance * errors, moments, 0.0)
+    left = (outcome - line @ slopes) / max(0.2, 1.0 - (width + 1) / rows) ** 0.5
+    return _products(columns, left)
+
+
+def _products(columns: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """By column, squares of the moments of residuals with products, where they are no chance."""
+    rows, width = columns.shape
+    weighed = columns * left[:, None]
+    moments = weighed.T @ columns / rows
+    errors = np.sqrt(np.maximum((weighed**2).T @ columns**2, 1e-9)) / rows
+    kept = np.where(np.abs(moments) > _chance(width * (width + 1) / 2) * errors, moments, 0.0)
     return np.asarray((kept**2).sum(axis=1))
+
+
+def _chance(count: float) -> float:
+    """Standard errors that the largest of so many moments may have of nothing, and some more."""
+    return float(np.sqrt(2 * np.log(count)) + 0.5)
 
 
 def knots_of(

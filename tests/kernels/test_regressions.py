@@ -90,18 +90,18 @@ def test_waves_have_the_size_of_their_spread_whatever_the_columns(columns):
     rows = np.random.default_rng(1).normal(size=(100, columns))
     at: Any = {"base": 0.0, "effect": 0.0}
     at |= {f"{part}_line": np.zeros(columns) for part in ("prognosis", "variation")}
-    at["prognosis_wave"] = np.zeros(40)
+    at |= {"prognosis_wave": np.zeros(40), "variation_step": np.zeros(20)}
     surfaces = []
     for seed in range(100):
-        at["variation_wave"] = np.random.default_rng(seed).normal(size=40) / 40**0.5
+        at["variation_wave"] = np.random.default_rng(seed).normal(size=20) / 20**0.5
         surfaces.append(law_of(Flexible(waves=40), rows, at, t=np.full(100, 1.5)).loc)
     assert np.std(surfaces) == pytest.approx(1.0, rel=0.15)
 
 
 def test_a_propensity_centres_the_treatment_and_is_a_column_of_the_prognosis():
     at: Any = {"base": 0.0, "effect": 2.0, "prognosis_line": np.eye(6)[5]}
-    at |= {"prognosis_wave": np.zeros(40), "variation_wave": np.zeros(40)}
-    at["variation_line"] = np.zeros(5)
+    at |= {"prognosis_wave": np.zeros(40), "variation_line": np.zeros(5)}
+    at |= {"variation_step": np.zeros(20), "variation_wave": np.zeros(20)}
     law = law_of(Flexible(propensity="e", waves=40), X.astype(np.float32), at, t=T, e=CHANCE)
     np.testing.assert_allclose(law.loc, 4 * CHANCE - 2 + 2 * (T - CHANCE), atol=1e-5)
 
@@ -110,7 +110,8 @@ def test_a_propensity_centres_the_treatment_and_is_a_column_of_the_prognosis():
 def test_beside_many_columns_there_are_fewer_waves(columns, waves):
     traced = handlers.trace(handlers.seed(Flexible(), 0)).get_trace(np.ones((2, columns)), t=1.0)
     assert traced["prognosis_wave"]["value"].shape == (waves,)
-    assert traced["variation_wave"]["value"].shape == (waves,)
+    numbers = [traced[f"variation_{part}"]["value"].shape[0] for part in ("step", "wave")]
+    assert numbers == [waves // 2, waves - waves // 2]
 
 
 def test_chances_of_treatment_are_those_of_a_ridge():
@@ -128,8 +129,8 @@ def test_chances_of_treatment_are_those_of_a_ridge():
     known = Flexible(propensity="e").settled(rows, T, {"t": T, "e": CHANCE})
     assert known.chance == Flexible().settled(rows, T, {"t": T * 2}).chance == ()
     at: Any = {"base": 0.0, "effect": 2.0, "prognosis_line": np.eye(6)[5]}
-    at |= {"prognosis_wave": np.zeros(40), "variation_wave": np.zeros(40)}
-    at["variation_line"] = np.zeros(5)
+    at |= {"prognosis_wave": np.zeros(40), "variation_line": np.zeros(5)}
+    at |= {"variation_step": np.zeros(20), "variation_wave": np.zeros(20)}
     mean = (law_of(kernel, np.float32(rows), at, t=T).loc - kernel.loc) / kernel.unit
     np.testing.assert_allclose(mean, 4 * chance - 2 + 2 * (T - chance), atol=1e-3)
 
@@ -157,11 +158,46 @@ def test_columns_that_bend_the_outcome_are_found(outcome, relevant):
     assert sum(numbers[column] for column in relevant) > 12
 
 
+@pytest.mark.parametrize(
+    ("effect", "relevant"),
+    [
+        (X[:, 3], {3}),
+        (X[:, 3] > 0.5, {3}),
+        (X[:, 1] * X[:, 4], {1, 4}),
+        (X[:, 2] ** 2, {2}),
+        (np.where(np.arange(ROWS) % 7 == 0, np.nan, X[:, 3]), {3}),
+    ],
+    ids=["a line", "a step", "a product", "a bend", "with gaps"],
+)
+def test_columns_that_move_the_effect_are_found(effect, relevant):
+    noise = 0.3 * np.random.default_rng(1).normal(size=ROWS)
+    outcome = 2.0 * X[:, 0] + noise
+    even = (0.2,) * 5  # of the prognosis, for which trees need not be grown here
+    kernel = Flexible(waves=40, relevance=even)
+    found = kernel.settled(40.0 + 3.0 * X, outcome + T * effect, {"t": T})
+    shares = np.array(found.effect_relevance)
+    assert shares.sum() == pytest.approx(1.0)
+    # Half of all goes by what was found, and half by the prognosis: none is left out.
+    beyond = 2.0 * shares - even
+    assert beyond.min() > -1e-9
+    assert beyond[sorted(relevant)].sum() > 0.8
+    assert sum(len(found.effect_knots[column]) for column in relevant) > 10
+    # Where it is the same for all, it has no columns of its own.
+    constant = kernel.settled(40.0 + 3.0 * X, outcome + T, {"t": T})
+    assert constant.effect_relevance == even
+    known = Flexible(waves=40, relevance=even, propensity="e")
+    known = known.settled(X, outcome + T * effect, {"t": T, "e": CHANCE})
+    np.testing.assert_allclose(known.effect_relevance, shares, atol=0.2)
+
+
 def test_switches_have_no_steps_and_waves_take_their_place():
     switches = (X[:, :3] > 0).astype(float)
     kernel = Flexible(waves=10).settled(switches, X[:, 0], {"t": T})
     assert kernel.knots == ((), (), ())
     assert kernel.curves(kernel.columns(switches)).shape == (ROWS, 10)
+    traced = handlers.trace(handlers.seed(kernel, 0)).get_trace(switches, t=T)
+    assert traced["variation_wave"]["value"].shape == (10,)
+    assert "variation_step" not in traced
 
 
 @pytest.mark.parametrize(
@@ -174,6 +210,8 @@ def test_switches_have_no_steps_and_waves_take_their_place():
         {"chance": (0.0,) * 6, "waves": 10},
         {"relevance": (1.0,)},
         {"knots": ((0.0,), ())},
+        {"effect_relevance": (1.0,)},
+        {"effect_knots": ((0.0,), ())},
     ],
 )
 def test_what_a_flexible_kernel_has_learned_of_other_columns_is_refused(settings):
@@ -185,7 +223,7 @@ def test_what_a_flexible_kernel_has_learned_of_other_columns_is_refused(settings
 @pytest.mark.parametrize("rows", [3, 12])
 def test_of_few_rows_no_column_is_preferred(rows):
     kernel = Flexible(waves=4).settled(X[:rows], X[:rows, 0], {"t": T[:rows]})
-    np.testing.assert_allclose(kernel.relevance, 0.2)
+    np.testing.assert_allclose([kernel.relevance, kernel.effect_relevance], 0.2)
 
 
 @pytest.mark.parametrize(
