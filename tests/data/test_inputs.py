@@ -260,8 +260,8 @@ def test_an_argument_of_another_length_is_refused_after_a_fit(length, X, y):
 
 
 def test_a_scalar_where_rows_are_needed_is_spread_over_them(X, y):
-    im = ImpactModel(weighted, num_samples=5)
-    im.fit_on_batch(X, y, t=np.ones(ROWS), num_steps=5, progress=False)
+    im = ImpactModel(weighted, inference=ByHand(b=np.ones(5)))
+    im.fit(X, y, t=np.ones(ROWS), progress=False)
     np.testing.assert_array_equal(drawn(im, X, t=2.0), drawn(im, X, t=np.full(ROWS, 2.0)))
 
 
@@ -271,8 +271,8 @@ def test_other_columns_than_the_fitted_ones_are_refused(framed, X):
 
 
 def test_another_shape_of_an_argument_is_refused(X, y):
-    im = ImpactModel(weighted, num_samples=5)
-    im.fit_on_batch(X, y, t=np.ones(ROWS), num_steps=5, progress=False)
+    im = ImpactModel(weighted, inference=ByHand(b=np.ones(5)))
+    im.fit(X, y, t=np.ones(ROWS), progress=False)
     with pytest.raises(InputError, match=r"'t' has rows of shape \(1,\)"):
         im.predict(X, t=np.ones((ROWS, 1)), progress=False)
 

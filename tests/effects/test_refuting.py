@@ -25,7 +25,8 @@ def linear(X, y=None):
 
 @pytest.fixture(scope="module")
 def model():
-    return ImpactModel(linear, inference="svi", num_samples=200).fit(FRAME, Y, progress=False)
+    model = ImpactModel(linear, inference="laplace", num_samples=200)
+    return model.fit(FRAME, Y, progress=False)
 
 
 @pytest.fixture(scope="module")

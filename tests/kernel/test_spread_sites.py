@@ -124,7 +124,7 @@ def intercept(X, C=None, G=None, y=None):
 @pytest.fixture(scope="module")
 def fitted():
     y, C = RNG.normal(3.0, 0.5, 400), RNG.exponential(0.5, 400)
-    return ImpactModel(intercept, num_samples=400).fit(
+    return ImpactModel(intercept, inference="laplace", num_samples=400).fit(
         np.zeros((400, 1)), y, C=C, G=np.ones(5), progress=False
     ), y
 

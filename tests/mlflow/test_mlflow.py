@@ -321,7 +321,7 @@ def test_fits_inside_a_run_are_its_children(autologging, experiment):
     autologging(log_models=False, log_datasets=False, log_every_n_steps=5)
     with mlflow.start_run() as parent:
         for steps in (5, 10):
-            with_draws().fit_on_batch(
+            ImpactModel(linear, inference=simple(linear)).fit_on_batch(
                 np.ones((5, 1)), np.ones(5), num_steps=steps, num_samples=5, progress=False
             )
         assert mlflow.active_run().info.run_id == parent.info.run_id

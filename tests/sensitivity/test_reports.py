@@ -18,6 +18,7 @@ from aimz.sensitivity import (
     robustness_value,
 )
 from aimz.sensitivity.strength import Strength
+from tests.support.engines import ByHand
 
 RNG = np.random.default_rng(0)
 ROWS = 200
@@ -42,9 +43,8 @@ def risky(X, t, y=None):
 
 def known(kernel, y, t, **draws):
     """A model that knows its rows, with draws set by hand."""
-    im = ImpactModel(kernel, inference="svi")
-    im.train_on_batch(FRAME, y, t=t)
-    return im.set_posterior_sample({"b": DRAWS, **draws})
+    im = ImpactModel(kernel, inference=ByHand(b=DRAWS, **draws))
+    return im.fit(FRAME, y, t=t, progress=False)
 
 
 @pytest.fixture(scope="module")
