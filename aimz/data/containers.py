@@ -321,7 +321,7 @@ def _widest(array: np.ndarray) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def check_container(value: Any, name: str) -> None:
+def check_container(value: object, name: str) -> None:
     """Refuse what would lose something as an array.
 
     Raises
@@ -341,7 +341,7 @@ def check_container(value: Any, name: str) -> None:
         raise InputError(f"'{name}' is {problem}.", code="not-numeric")
 
 
-def _holds_masked(value: Any) -> bool:
+def _holds_masked(value: object) -> bool:
     """Whether NumPy would forget a mask: of the value, or of a part in a list."""
     if isinstance(value, list | tuple):
         return any(map(_holds_masked, value))
@@ -375,7 +375,7 @@ def _check_cast(array: np.ndarray, seen: np.ndarray, name: str) -> None:
         raise InputError(msg, code="cast-precision")
 
 
-def rounded_by_cast(value: Any) -> float | None:
+def rounded_by_cast(value: object) -> float | None:
     """What 32 bits make of a number that is meant to be exact; None where they hold it.
 
     Whole numbers are meant so; those given as floats up to the greatest that 32 bits count to.
@@ -394,7 +394,7 @@ def rounded_by_cast(value: Any) -> float | None:
     return None if rounded == exact else rounded
 
 
-def rounding_refused(name: str, value: Any, rounded: float) -> InputError:
+def rounding_refused(name: str, value: object, rounded: float) -> InputError:
     """The error of a number that 32 bits round to another."""
     msg = (
         f"'{name}' is {value!s:.30}, which 32 bits round to {rounded:.17g}. Subtract a constant or "
@@ -403,7 +403,7 @@ def rounding_refused(name: str, value: Any, rounded: float) -> InputError:
     return InputError(msg, code="cast-precision")
 
 
-def check_exact(value: Any, name: str, matters: Callable[[float], bool] | None = None) -> None:
+def check_exact(value: object, name: str, matters: Callable[[float], bool] | None = None) -> None:
     """Refuse a single whole number that 32 bits round to another, where that `matters`.
 
     Raises
@@ -483,7 +483,7 @@ def _place(index: Sequence[Any], value: Any, item: Any) -> str:
     return f" ({shown:.40} in row {row}{column})"
 
 
-def _is_missing(item: Any) -> bool:
+def _is_missing(item: object) -> bool:
     return item is None or type(item).__name__ in ("NAType", "NaTType")
 
 

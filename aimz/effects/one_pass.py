@@ -25,8 +25,8 @@ from aimz.effects.answer import (
     row_labels,
     row_table,
 )
+from aimz.effects.comparisons import comparison_at, directions, is_measured, measured
 from aimz.effects.counterfactual import Replay, Replayed
-from aimz.effects.measures import directions, for_site, is_measured, measured
 from aimz.effects.outside import Judged, Overlap, overlap_of
 from aimz.effects.population import Rows
 from aimz.effects.probabilities import BOUNDS, events_of
@@ -84,7 +84,8 @@ def effect_of(
         that cannot be compared.
     """
     site = scenarios.natural.spec[question.site]
-    question = for_site(question, site)
+    compare = comparison_at(site, question.comparison, question.compare)
+    question = replace(question, compare=compare)
     by_row = question.meaning.unit == "row"
     if by_row:
         rows = _each_row(rows, scenarios, schema)
@@ -166,7 +167,7 @@ def _run(
         if question.population == "finite":
             for name, there in scenarios.arms.items():
                 values[name] = _kept(values[name], there[tile.rows], scenarios, tile)
-        values = measured(question, site, values)
+        values = measured(question.target, site, values)
         share = running.reduction.share(tile.rows, values, computed.weights)
         running.reduction.add(tile.number, draws, share)
         if running.summary is not None:
@@ -201,7 +202,7 @@ class _InATile:
 
     worlds: _SideBySide | Replay
     weigh: TileRun | None
-    shared: tuple[Question, SiteSpec, Reduction] | None  # where a share is enough
+    shared: tuple[str, SiteSpec, Reduction] | None  # where a share is enough
 
     def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> _Computed:
         computed = self.worlds(row_tile, tile, device)
@@ -215,8 +216,8 @@ class _InATile:
             return _Computed(Share(np.zeros(1, np.intp), sums, np.full((1, 1), rows)))
         if self.shared is None:
             return _Computed(None, computed, weights)
-        question, site, reduction = self.shared
-        return _Computed(reduction.share(tile.rows, measured(question, site, computed), weights))
+        target, site, reduction = self.shared
+        return _Computed(reduction.share(tile.rows, measured(target, site, computed), weights))
 
 
 @dataclass(frozen=True)
@@ -250,9 +251,9 @@ def _in_each_tile(
         return _InATile(Replay(scenarios.replays, plan), weigh, None)
     is_weighed = reduction.weights is not None or reduction.groups is not None
     is_shared = not by_row and question.population != "finite"
-    is_sum = question.population == "sample" and not is_measured(question, site)
+    is_sum = question.population == "sample" and not is_measured(question.target, site)
     worlds = _SideBySide(scenarios, plan, sums=is_shared and is_sum and not is_weighed)
-    return _InATile(worlds, weigh, (question, site, reduction) if is_shared else None)
+    return _InATile(worlds, weigh, (question.target, site, reduction) if is_shared else None)
 
 
 class _SideBySide:

@@ -84,7 +84,7 @@ def question_of(
     population: str,
     mediator: str | None = None,
     rung: str = "intervention",
-    row_summary: Any = None,
+    row_summary: object = None,
 ) -> Question:
     """Check the options of an effect; the default target follows from the rung.
 
@@ -168,14 +168,14 @@ def _check_population(meaning: Estimand, target: str, population: str, *, summar
         raise InputError(msg, code="option-unknown")
 
 
-def _summarised(asked: Any, null: float | None) -> Summarised | None:
+def _summarised(asked: object, null: float | None) -> Summarised | None:
     """Options of summaries of rows, with their defaults."""
     if not (asked is None or isinstance(asked, bool | Mapping)):
         msg = f"row_summary= is True, or a dict of quantiles= and threshold=: {asked!r:.40}."
         raise InputError(msg, code="option-unknown")
     if asked is None or asked is False:
         return None
-    chosen: Mapping[str, Any] = {} if asked is True else asked
+    chosen: Mapping[str, Any] = asked if isinstance(asked, Mapping) else {}
     options = {"quantiles": (0.055, 0.945), "threshold": null, **chosen}
     unknown = sorted(options.keys() - {"quantiles", "threshold"})
     if unknown:

@@ -35,7 +35,7 @@ class Budget:
 
 # What was counted last: lower them with what is counted, never raise them.
 PREDICT = Budget(151, 34, 23, 1)
-EFFECT = Budget(231, 49, 47, 1)
+EFFECT = Budget(231, 48, 47, 1)
 
 PACKAGE = str(Path(aimz.__file__).parent)
 LABELS = ("labels.py",)  # code that asks a container for its labels
