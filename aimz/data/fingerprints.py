@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from aimz.arrays import pieces
+
 __all__ = ["canonical_rows", "row_fingerprint", "row_hashes"]
 
 
@@ -43,10 +45,10 @@ def row_hashes(array: Any) -> np.ndarray:
 def canonical_rows(array: np.ndarray) -> Iterator[np.ndarray]:
     """The values of rows, a piece at a time, in one dtype: equal numbers have equal bytes."""
     size = max(1, _PIECE // max(1, math.prod(array.shape[1:])))
-    pieces = [array[start : start + size] for start in range(0, len(array), size)]
+    parts = [array[start : start + size] for start in range(0, len(array), size)]
     is_single = array.dtype == np.float32 or all(
-        np.array_equal(piece.astype(np.float32), piece) for piece in pieces
+        np.array_equal(part.astype(np.float32), part) for part in parts
     )
     dtype = np.dtype(np.float32 if is_single else np.float64)
-    for piece in pieces:
+    for piece in pieces(array, size) if isinstance(array.base, np.memmap) else parts:
         yield np.ascontiguousarray(piece, dtype) + dtype.type(0)  # -0.0 and 0.0 are one value

@@ -18,11 +18,13 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from aimz.arrays import is_large
 from aimz.data.arguments import Known
 from aimz.data.containers import Value, is_given, lined_up, values_of
 from aimz.data.elsewhere import Away, cutter_of
 from aimz.data.fingerprints import canonical_rows, row_fingerprint
-from aimz.data.labels import column_order, storable
+from aimz.data.labels import Marks, column_order, storable
+from aimz.data.spool import spooled
 from aimz.errors import InputError, Note, OutputWarning
 from aimz.libraries import pd
 
@@ -455,22 +457,54 @@ def numbers_of(given: Any, primary: str) -> tuple[int, ...]:
 
 
 def load(given: Mapping[str, Any], primary: str) -> dict[str, Value]:
-    """The arguments of a call, with all the arrays of a loader in place of the loader."""
+    """The arguments of a call, with the arrays of all rows in place of what they are read from.
+
+    Rows that memory should not hold are in a file that the arrays are views of.
+    """
     values = values_of(given)
     value = values[primary].given
-    is_source = isinstance(value, Source)
-    if not (is_source or _is_batches(value)):
-        return values
     columns: dict[str, tuple[str, ...]] = {}
-    batches = _batches_of(value) if is_source else _read(value, primary)
-    parts = list(_checked(batches, primary, columns))
-    if not parts:
+    count, labels, is_array = None, None, False
+    if isinstance(value, Source):
+        count, batches = value.count, _checked(_batches_of(value), primary, columns)
+    elif _is_batches(value):
+        count, batches = _row_count(value), _checked(_read(value, primary), primary, columns)
+    elif _is_lazy(value) and _is_to_be_spooled(value):
+        stream = _of_array(values, primary, None, frozenset(), Known())
+        batches, columns, labels, is_array = stream.batches, stream.columns, stream.labels, True
+    else:
+        return values
+    first = next(batches, None)
+    if first is None:
         msg = f"'{primary}' gives no batches: there are no rows. Pass at least one."
         raise InputError(msg, code="no-rows")
-    _check_once(parts[0].keys() - {primary}, values)
-    joined: dict[str, Any] = dict(_joined(parts))
-    named = {n: pd.DataFrame(joined[n], columns=list(names)) for n, names in columns.items()}
-    return {**values, **values_of({**joined, **named})}
+    if not is_array:
+        _check_once(first.keys() - {primary}, values)
+    batches = itertools.chain([first], batches)
+    is_small = count is not None and not is_large(count, _bytes_of_row(first))
+    arrays = _joined(list(batches)) if is_small else spooled(batches)
+    rows = {primary: labels}
+    return {
+        **values,
+        **{n: Value(v, n, Marks(rows.get(n), columns.get(n))) for n, v in arrays.items()},
+    }
+
+
+def _is_to_be_spooled(array: Any) -> bool:
+    """Whether an array that is not in memory has more rows than memory should hold.
+
+    A file that a kernel can compute with as it is stays where it is.
+    """
+    is_plain = isinstance(array, np.memmap) and array.flags.c_contiguous
+    if is_plain and Value.of(np.zeros(1, array.dtype), "").seen.dtype == array.dtype:
+        return False
+    rows: Any = array.shape[0] if array.ndim else 0
+    bytes_of_row = math.prod(array.shape[1:]) * min(4, array.dtype.itemsize)
+    return math.isnan(rows) or is_large(rows, bytes_of_row)  # dask may not know how many
+
+
+def _bytes_of_row(batch: Batch) -> int:
+    return sum(int(v.nbytes) for v in batch.values()) // max(1, _length(batch))
 
 
 def _is_lazy(value: Any) -> bool:

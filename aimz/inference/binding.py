@@ -17,7 +17,7 @@ from numpyro.infer import init_to_feasible
 from numpyro.infer.util import compute_log_probs
 from numpyro.primitives import Messenger
 
-from aimz.arrays import Array
+from aimz.arrays import Array, give_back, is_large, is_mapped
 from aimz.errors import FitWarning, InputError, KernelValidationError, Note
 from aimz.families import Exact, base_distribution
 from aimz.inference.engine import Problem
@@ -30,10 +30,12 @@ __all__ = [
     "RawSite",
     "RowScale",
     "as_seed",
+    "bytes_of_row",
     "check_draws",
     "check_weights",
     "fixed_params",
     "initial_variables",
+    "is_read_by_window",
     "kernel_for",
     "marginal_of",
     "moving_supports",
@@ -42,11 +44,16 @@ __all__ = [
     "raw_sites",
     "row_arguments",
     "row_factors",
+    "rows_in_order",
     "scaled_sites",
     "take_rows",
     "version_of",
     "why_whole",
 ]
+
+
+# Rows to read at a time from a file.
+_ROWS_OF_FILE = 1024
 
 
 class RowScale(Messenger):  # type: ignore[misc]  # NumPyro's handlers are untyped
@@ -90,15 +97,45 @@ def row_arguments(problem: Problem) -> frozenset[str]:
     return names & frozenset(problem.inputs.arrays)
 
 
+def rows_in_order(problem: Problem) -> dict[str, Any]:
+    """Arguments that are cut with the rows, in the order of their names."""
+    return {name: problem.inputs.arrays[name] for name in sorted(row_arguments(problem))}
+
+
+def bytes_of_row(arrays: Mapping[str, Any]) -> int:
+    """Bytes that one row has in all of some arrays."""
+    return sum(array[:1].nbytes for array in arrays.values())
+
+
+def is_read_by_window(problem: Problem) -> bool:
+    """Whether rows are in a file, more than memory should hold, and need not be seen together."""
+    arrays = rows_in_order(problem)
+    plain = all(isinstance(array, np.ndarray) for array in arrays.values())
+    if not plain or not any(map(is_mapped, arrays.values())):
+        return False
+    return is_large(problem.inputs.rows, bytes_of_row(arrays)) and not why_whole(problem)
+
+
 def take_rows(problem: Problem, arrays: dict[str, Any], index: Array) -> dict[str, Any]:
     """The arguments of a batch: row arguments at `index`, the others whole."""
     cut = row_arguments(problem)
     at_hand = isinstance(index, np.ndarray)  # NumPy takes a part without moving the whole
 
     def take(leaf: Array) -> Any:
+        if is_mapped(leaf):
+            return _from_file(np.asarray(leaf), np.asarray(index))
         return leaf[index] if at_hand and isinstance(leaf, np.ndarray) else jnp.asarray(leaf)[index]
 
     return {n: jax.tree.map(take, v) if n in cut else v for n, v in arrays.items()}
+
+
+def _from_file(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Some rows, in their order, of an array whose pages are given back."""
+    read = []
+    for some in np.array_split(rows, -(-len(rows) // _ROWS_OF_FILE)):
+        read.append(array[some])
+        give_back(array)
+    return np.concatenate(read)
 
 
 def kernel_for(problem: Problem, rows: int) -> Callable[..., Any]:
@@ -272,10 +309,16 @@ def check_draws(spec_latents: Iterable[str], draws: dict[str, Any], engine: str)
             )
 
 
-def initial_variables(problem: Problem, key: jax.Array, arrays: dict[str, Any]) -> dict[str, Any]:
-    """Initial values of the kernel's `param` sites and mutable state; called inside a trace."""
+def initial_variables(
+    problem: Problem, key: jax.Array, arrays: dict[str, Any], rows: int | None = None
+) -> dict[str, Any]:
+    """Initial values of the kernel's `param` sites and mutable state; called inside a trace.
+
+    The arrays are of all rows, or of so many.
+    """
     with handlers.block():
-        seeded = handlers.seed(problem.kernel, key)
+        kernel = problem.kernel if rows is None else kernel_for(problem, rows)
+        seeded = handlers.seed(kernel, key)
         sites = handlers.trace(seeded).get_trace(**arrays, **problem.inputs.static)
     return {
         name: site["value"]

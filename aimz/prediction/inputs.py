@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from aimz import programs
+from aimz.arrays import is_mapped, pieces
 from aimz.data import (
     MISSING,
     Arguments,
@@ -303,7 +304,7 @@ def problem_of(
         msg = f"Fitting needs outcomes: '{output}' is None. Pass one per row."
         raise InputError(msg, code="outcome-missing")
     arguments, inputs, spec = inspected(kernel, names, values, known or Known())
-    check_finite({n: v for n, v in arguments.arrays.items() if n != output}, arguments.columns)
+    _check_rows({n: v for n, v in arguments.arrays.items() if n != output}, arguments.columns)
     check_lookups(spec.lookups, arguments.arrays)
     there = check_outcome(arguments.arrays[output], missing, output)
     unknown = check_outcomes(kernel, inputs, is_fit=True)
@@ -315,6 +316,17 @@ def problem_of(
         return Problem(own, inputs, spec, rows), arguments
     presence = presence_of(own, inputs, spec, there)
     return Problem(own, inputs, spec, rows, presence, _left_out(presence)), arguments
+
+
+def _check_rows(arrays: Mapping[str, Any], columns: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse numbers that are not finite; those of a file are looked at by pieces."""
+    files = {n: v for n, v in arrays.items() if is_mapped(v)}
+    check_finite({n: v for n, v in arrays.items() if n not in files}, columns)
+    for name, array in files.items():
+        first = 0
+        for piece in pieces(array, 2**16):
+            check_finite({name: piece}, columns, first)
+            first += len(piece)
 
 
 def _left_out(presence: Presence) -> tuple[Note, ...]:

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from aimz.arrays import pieces
+
 __all__ = [
     "add_value",
     "fingerprint",
@@ -176,6 +178,8 @@ def add_value(digest: "_Digest | hashlib.blake2b", value: object) -> None:
     elif isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         digest.update(repr(value.dtype).encode())
         add_value(digest, jax.random.key_data(value))
+    elif isinstance(value, np.ndarray) and isinstance(value.base, np.memmap):
+        _add_file(digest, value)
     elif isinstance(value, np.ndarray | np.generic | jax.Array):
         array = np.asarray(value)
         digest.update(f"{array.dtype}{array.shape}".encode())
@@ -186,6 +190,13 @@ def add_value(digest: "_Digest | hashlib.blake2b", value: object) -> None:
         digest.update(f"{type(value).__name__}:{value!r}".encode())
     else:
         _add_object(digest, value)
+
+
+def _add_file(digest: "_Digest | hashlib.blake2b", array: np.ndarray) -> None:
+    """Feed an array whose numbers are in a file, as one in memory."""
+    digest.update(f"{array.dtype}{array.shape}".encode())
+    for piece in pieces(array, 2**16):
+        digest.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
 
 
 def _add_object(digest: "_Digest | hashlib.blake2b", value: Any) -> None:

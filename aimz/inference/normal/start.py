@@ -19,6 +19,7 @@ from aimz.arrays import Array
 from aimz.inference.binding import (
     RowScale,
     initial_variables,
+    is_read_by_window,
     kernel_for,
     raw_sites,
     row_factors,
@@ -100,12 +101,21 @@ def find_start(
             return start
 
     def plain(key: jax.Array, arrays: dict[str, Any]) -> Any:
-        guide = set_up_guide(problem, problem.inputs.rows, key, arrays)
+        guide = set_up_guide(problem, rows, key, arrays)
         return plain_start(guide._init_latent, full=dim <= FULL_RANK_DIM)
 
-    arguments = (setup_key, problem.inputs.arrays)
+    rows = problem.inputs.rows
+    rows = min(rows, _START_ROWS) if is_read_by_window(problem) else rows
+    arguments = (setup_key, _first(problem, rows))
     place = program_of(problem, plain, *arguments, version=version)(*arguments)
     return Start(place, {}, informed=False)
+
+
+def _first(problem: Problem, rows: int) -> dict[str, Any]:
+    arrays = dict(problem.inputs.arrays)
+    if rows == problem.inputs.rows:
+        return arrays
+    return take_rows(problem, arrays, np.arange(rows))
 
 
 def _searched(

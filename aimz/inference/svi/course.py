@@ -15,7 +15,7 @@ minibatches a window is at least one epoch, up to 2,000 steps.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -26,11 +26,14 @@ from aimz.inference.engine import Course, Problem, Settings
 from aimz.inference.progress import Bar
 
 __all__ = [
+    "BATCH_ROWS",
     "CHUNK",
     "Advance",
     "Batches",
     "Phase",
     "Plan",
+    "Rows",
+    "Source",
     "has_settled",
     "interrupted_note",
     "plan_fit",
@@ -78,11 +81,34 @@ class Phase:
     average: bool = False
 
 
+class Rows(NamedTuple):
+    """The rows of a chunk of batches: their numbers, (step, row), among those of the arrays.
+
+    `arrays` and `weights` are theirs alone; None where the numbers are of all rows.
+    """
+
+    numbers: np.ndarray
+    arrays: dict[str, Any] | None = None
+    weights: np.ndarray | None = None
+
+
+class Source(Protocol):
+    """Rows of one batch after another, endlessly; `size` batches at once, at most."""
+
+    size: int
+
+    def chunk(self, count: int) -> Rows:
+        """The next `count` batches, padded to `size` with the last of them."""
+
+    def prepare(self, count: int) -> None:
+        """Have the rows of so many batches ready."""
+
+
 class Advance(Protocol):
     """What begins a chunk of steps of a course, and returns what waits for their losses."""
 
     def __call__(
-        self, course: Course, index: np.ndarray | None, active: np.ndarray, phase: Phase, /
+        self, course: Course, rows: Rows | None, active: np.ndarray, phase: Phase, /
     ) -> Callable[[], np.ndarray]:
         """Begin them."""
 
@@ -126,19 +152,21 @@ class Batches:
         What their order follows from.
     """
 
+    size = CHUNK
+
     def __init__(self, plan: Plan, rng_key: jax.Array) -> None:
         self.plan = plan
         seed = np.random.SeedSequence(as_seed(rng_key))
         self._generator = np.random.Generator(np.random.Philox(seed))
         self._waiting = np.empty(0, np.int32)
 
-    def chunk(self, count: int) -> np.ndarray:
+    def chunk(self, count: int) -> Rows:
         """The next `count` batches, padded to a chunk with the last of them."""
         self.prepare(count)
         size = count * self.plan.batch
         rows, self._waiting = self._waiting[:size], self._waiting[size:]
         rows = rows.reshape(count, -1)
-        return np.concatenate([rows, *[rows[-1:]] * (CHUNK - count)])
+        return Rows(np.concatenate([rows, *[rows[-1:]] * (CHUNK - count)]))
 
     def prepare(self, count: int) -> None:
         """Have the rows of so many batches ready."""
@@ -157,7 +185,7 @@ def run_phases(
     advance: Advance,
     course: Course,
     phases: list[Phase],
-    source: Batches | None,
+    source: Source | None,
     *,
     progress: bool,
 ) -> Course:
@@ -200,19 +228,20 @@ def _run_phase(
     advance: Advance,
     course: Course,
     phase: Phase,
-    source: Batches | None,
+    source: Source | None,
     bar: Bar,
 ) -> None:
     """Run one phase chunk by chunk until its steps are done or its loss has settled."""
     first = len(course.losses)
     done, limit = 0, phase.steps or phase.most
+    size = CHUNK if source is None else source.size
     while done < limit:
-        count = min(CHUNK, limit - done)
+        count = min(size, limit - done)
         rows = None if source is None else source.chunk(count)
-        wait = advance(course, rows, np.arange(CHUNK) < count, phase)
+        wait = advance(course, rows, np.arange(size) < count, phase)
         done += count
         if source is not None:  # while the steps are computed
-            source.prepare(min(CHUNK, limit - done))
+            source.prepare(min(size, limit - done))
         losses = wait()[:count]
         _check_finite(losses, course.steps, phase)
         course.losses.append(losses)

@@ -27,6 +27,7 @@ from aimz.inference.binding import (
     check_draws,
     check_weights,
     initial_variables,
+    is_read_by_window,
     marginal_of,
     moving_supports,
     why_whole,
@@ -36,18 +37,21 @@ from aimz.inference.engine import Course, Draws, Fit, Problem, Settings
 from aimz.inference.normal import REFINED_DIM, WhitenedNormal, find_start, numbers_of
 from aimz.inference.progress import Bar
 from aimz.inference.svi.course import (
+    BATCH_ROWS,
     CHUNK,
     Batches,
     Phase,
     Plan,
+    Source,
     interrupted_note,
     plan_fit,
     run_phases,
 )
-from aimz.inference.svi.guides import guide_name, is_point, sample_guide
+from aimz.inference.svi.guides import guide_name, is_point, knows_no_rows, sample_guide
 from aimz.inference.svi.steps import advance_by_chunks, chunk_compiled, step_program
 from aimz.inference.svi.surroundings import log_weights, look_around, weighed_draws
 from aimz.inference.svi.task import STEP_RATE, SVIRecord, Task, empty_guide
+from aimz.inference.svi.windows import Windows
 from aimz.programs import TRACE_LOCK, as_key
 
 __all__ = ["SVIEngine", "learned_place"]
@@ -101,8 +105,8 @@ class SVIEngine:
         state: SVIRecord | None = None,
     ) -> Fit:
         """Fit on whole data or minibatches; see `Engine`."""
-        task = self._task(problem)
         plan = plan_fit(problem, settings)
+        task = self._task(problem, None if plan.is_whole else plan.batch)
         begin_key, order_key, draw_key = jax.random.split(as_key(rng_key), 3)
         with Bar("fit", None, shown=settings.progress):
             record = state if state is not None else _begin(begin_key, task, plan.batch)
@@ -124,7 +128,7 @@ class SVIEngine:
             **judged.attrs,
             "batch_size": plan.batch,
             "interrupted": course.interrupted,
-            "notes": _account(plan, absent),
+            "notes": _account(plan, absent, task),
         }
         fit = Fit(finished["draws"], {}, {"loss": losses}, attrs, record, finished["params"])
         weights = health.told_weights(finished.get("own_weights"))
@@ -132,7 +136,7 @@ class SVIEngine:
 
     def draw(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Draws:
         """More draws from the fitted guide; see `Engine`."""
-        task = self._task(problem)
+        task = self._task(problem, min(BATCH_ROWS, problem.inputs.rows))
         draws: Draws = _finish(as_key(rng_key), task, fit.state, num_samples)["draws"]
         return draws
 
@@ -224,8 +228,12 @@ class SVIEngine:
         _, (params, _) = record.svi.optim_state
         return dict(params)
 
-    def _task(self, problem: Problem) -> "Task":
-        """The problem, checked, with what the programs need to know of it."""
+    def _task(self, problem: Problem, head: int | None = None) -> "Task":
+        """The problem, checked, with what the programs need to know of it.
+
+        Where its rows are too many to be held, and the guide does not ask for them, so many of them
+        stand for all.
+        """
         check_weights(problem)
         can_enumerate = self.given is not None and self.given.loss.can_infer_discrete
         can_enumerate = can_enumerate and importlib.util.find_spec("funsor") is not None
@@ -243,7 +251,10 @@ class SVIEngine:
                 "cannot follow. Use inference='nuts', or write the site as a scaled base variable.",
                 code="moving-support",
             )
-        return Task(problem, self.given)
+        if head is None or not is_read_by_window(problem):
+            return Task(problem, self.given)
+        knows_all = self.given is not None and not knows_no_rows(self.given.guide)
+        return Task(problem, self.given, None if knows_all else head)
 
 
 def learned_place(record: SVIRecord) -> dict[str, Any] | None:
@@ -286,9 +297,12 @@ def _train(
     rng_key: jax.Array, task: Task, plan: Plan, settings: Settings, record: SVIRecord
 ) -> tuple[SVIRecord, Course]:
     """Run the plan's steps from a state."""
-    source: Batches | None = None
-    if not plan.is_whole:
-        source = Batches(plan, jax.random.fold_in(rng_key, record.steps))
+    source: Source | None = None
+    order_key = jax.random.fold_in(rng_key, record.steps)
+    if task.head is not None:
+        source = Windows(plan, order_key, task.problem)
+    elif not plan.is_whole:
+        source = Batches(plan, order_key)
     course = Course(record.svi)
     advance = advance_by_chunks(task, plan, record, chunk_compiled)
     run_phases(advance, course, _phases(task, plan, record), source, progress=settings.progress)
@@ -310,6 +324,7 @@ def _refined(rng_key: jax.Array, task: Task, record: SVIRecord) -> SVIRecord:
     problem = task.problem
     is_wanted = health.WEIGH_ROWS < problem.inputs.rows <= _REFINED_ROWS
     place = learned_place(record)
+    is_wanted &= task.head is None
     if place is None or not is_wanted or task.is_mutable or task.is_subsampled:
         return record
     if place["loc"].size > REFINED_DIM:
@@ -375,10 +390,10 @@ def _finish(
         weights: Array | None,
     ) -> Any:
         kwargs = task.kwargs(arrays)
-        svi = task.set_up(problem.inputs.rows, fixed, kwargs)
+        svi = task.set_up(task.rows, fixed, kwargs)
         params = {**svi.get_params(state), **(state.mutable_state or {})}
         draw_key, *look_keys = keys
-        kernel_params = initial_variables(problem, fixed[0], arrays)
+        kernel_params = initial_variables(problem, fixed[0], arrays, task.head)
         finished = {
             "draws": {},
             "params": {name: params[name] for name in kernel_params if name in params},
@@ -401,7 +416,7 @@ def _finish(
         draw_key = jax.random.split(draw_key, num_samples)
     keys = (draw_key, look_key, jax.random.fold_in(look_key, 1)) if weigh else (draw_key,)
     arguments = (keys, record.svi, fixed, task.arrays, task.weights)
-    program = task.program(finish, *arguments, beside=(num_samples, weigh))
+    program = task.program(finish, *arguments, beside=(num_samples, weigh, task.head))
     finished: dict[str, Any] = dict(program(*arguments))
     check_draws(latents, finished["draws"], SVIEngine.name)
     finished["draws"] = {name: np.asarray(value)[None] for name, value in finished["draws"].items()}
@@ -445,6 +460,8 @@ def _why_unweighed(task: Task) -> str:
     most = health.WEIGH_ROWS if why_whole(problem) else health.GLANCE_ROWS
     if problem.inputs.rows > most:
         return f"more than {most:,} rows"
+    if task.head is not None:
+        return "more bytes of rows than memory should hold"
     if not problem.spec.latents:
         return "no latents"
     if any(problem.spec[name].discrete for name in problem.spec.latents):
@@ -483,11 +500,15 @@ def _with_points(judged: health.Health, draws: Draws) -> health.Health:
     return health.Health(judged.attrs | {"verdict": "bad: no-intervals"}, (*judged.notes, note))
 
 
-def _account(plan: Plan, absent: str) -> list[str]:
+def _account(plan: Plan, absent: str, task: Task) -> list[str]:
     """What was done on the user's behalf, and what was not, in sentences."""
     said = []
-    if absent.endswith("rows"):
+    if absent.startswith("more"):
         said.append(f"The guide's shape was not looked at: there are {absent}.")
+    if task.head is not None:
+        how = "by blocks in a random order" if plan.shuffle else "in their order"
+        said.append(f"The rows of batches were read from a file, {how}.")
+        said += ["No step was taken on all rows."] if plan.rows <= _REFINED_ROWS else []
     said += [
         f"Each batch counts the rows of {n} {f:g} times."
         for n, f in plan.factors.items()

@@ -10,9 +10,32 @@ from typing import Any
 
 import jax
 from numpyro.infer import SVI, Predictive
-from numpyro.infer.autoguide import AutoDelta, AutoGuide, AutoGuideList, AutoLaplaceApproximation
+from numpyro.infer.autoguide import (
+    AutoBNAFNormal,
+    AutoDelta,
+    AutoDiagonalNormal,
+    AutoGuide,
+    AutoGuideList,
+    AutoIAFNormal,
+    AutoLaplaceApproximation,
+    AutoLowRankMultivariateNormal,
+    AutoMultivariateNormal,
+    AutoNormal,
+)
 
-__all__ = ["guide_name", "is_point", "private_svi", "sample_guide"]
+__all__ = ["guide_name", "is_point", "knows_no_rows", "private_svi", "sample_guide"]
+
+
+# Others may read the rows when they draw, as the one that finds a curvature then.
+_OF_PARAMETERS = {
+    AutoBNAFNormal,
+    AutoDelta,
+    AutoDiagonalNormal,
+    AutoIAFNormal,
+    AutoLowRankMultivariateNormal,
+    AutoMultivariateNormal,
+    AutoNormal,
+}
 
 
 def private_svi(given: SVI, model: Callable[..., Any]) -> SVI:
@@ -39,6 +62,13 @@ def is_point(guide: Callable[..., Any]) -> bool:
     if isinstance(guide, AutoGuideList):
         return any(is_point(inner) for inner in guide)
     return isinstance(guide, AutoDelta | AutoLaplaceApproximation)
+
+
+def knows_no_rows(guide: Callable[..., Any]) -> bool:
+    """Whether draws of a guide follow from its parameters alone, whatever the rows are."""
+    if isinstance(guide, AutoGuideList):
+        return all(map(knows_no_rows, guide))
+    return type(guide) in _OF_PARAMETERS
 
 
 def guide_name(guide: Callable[..., Any]) -> str:

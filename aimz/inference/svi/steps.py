@@ -11,7 +11,7 @@ from numpyro.infer.svi import SVIState
 from aimz.arrays import Array
 from aimz.inference.binding import RowScale
 from aimz.inference.engine import Course
-from aimz.inference.svi.course import Advance, Phase, Plan
+from aimz.inference.svi.course import Advance, Phase, Plan, Rows
 from aimz.inference.svi.task import SVIRecord, Task
 from aimz.programs import Cache
 
@@ -64,17 +64,15 @@ def advance_by_chunks(
     program: list[Callable[..., Any]] = []
 
     def advance(
-        course: Course, index: np.ndarray | None, active: np.ndarray, phase: Phase
+        course: Course, rows: Rows | None, active: np.ndarray, phase: Phase
     ) -> Callable[[], np.ndarray]:
         state = course.state if phase.rate is None else _with_rate(course.state, phase.rate)
-        arguments = (
-            state,
-            (record.setup_key, record.start),
-            task.arrays,
-            task.weights,
-            index,
-            active,
-        )
+        fixed, index = (record.setup_key, record.start), None if rows is None else rows.numbers
+        arrays = task.arrays
+        weights: Array | None = task.weights
+        if rows is not None and rows.arrays is not None:
+            arrays, weights = arrays | rows.arrays, rows.weights
+        arguments = (state, fixed, arrays, weights, index, active)
         if not program:
             program.append(compile_chunk(task, plan, chunk, *arguments))
         (course.state, total), losses = program[0](*arguments)

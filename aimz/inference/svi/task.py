@@ -49,6 +49,12 @@ class Task:
 
     problem: Problem
     given: SVI | None
+    head: int | None = None  # so many rows stand for all where only their structure matters
+
+    @property
+    def rows(self) -> int:
+        """Rows of the arrays."""
+        return self.problem.inputs.rows if self.head is None else self.head
 
     @cached_property
     def sites(self) -> list[RawSite]:
@@ -65,14 +71,17 @@ class Task:
     @cached_property
     def arrays(self) -> dict[str, Any]:
         """The kernel's arguments where it computes: all programs of a fit read the same."""
-        arrays: dict[str, Any] = jax.tree.map(_on_device, dict(self.problem.inputs.arrays))
-        return arrays
+        arrays: dict[str, Any] = dict(self.problem.inputs.arrays)
+        if self.head is not None:
+            arrays = take_rows(self.problem, arrays, np.arange(self.head))
+        on_device: dict[str, Any] = jax.tree.map(_on_device, arrays)
+        return on_device
 
     @cached_property
     def weights(self) -> jax.Array | None:
         """The weights of the rows, likewise."""
         weights = self.problem.weights
-        return None if weights is None else _on_device(weights)
+        return None if weights is None else _on_device(np.asarray(weights)[: self.rows])
 
     def program(self, fn: Callable[..., Any], *args: object, beside: tuple[Hashable, ...]) -> Bound:
         """The program of a function that closes over the task and `beside`; see `program_of`."""
