@@ -146,7 +146,7 @@ def _found(split: _Split, rng: np.random.Generator) -> _Place | None:
         if not np.isfinite(logs).any():
             return None
         power = _power_of(logs, _BATCH / 4)
-        loc, root = _place_of(points, special.softmax(power * logs))
+        loc, root = _place_of(points, special.softmax(_weakened(logs, power)))
         settled += power == 1.0
         if settled == _SETTLED:
             return loc, root
@@ -159,6 +159,13 @@ def _place_of(points: np.ndarray, weights: np.ndarray) -> _Place:
     moved = points - loc
     cover = (weights * moved.T) @ moved + 1e-10 * np.eye(len(loc))
     return loc, np.linalg.cholesky(cover)
+
+
+def _weakened(logs: np.ndarray, power: float) -> np.ndarray:
+    """Logarithms of powers of weights; what is impossible stays so, even in the power 0."""
+    weakened = np.full_like(logs, -np.inf)
+    np.multiply(power, logs, out=weakened, where=np.isfinite(logs))
+    return weakened
 
 
 def _power_of(logs: np.ndarray, least: float) -> float:

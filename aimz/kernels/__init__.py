@@ -1,5 +1,6 @@
 """Ready-made kernels, and parts of them: plain NumPyro, whose source is the manual."""
 
+from aimz.kernels.curves import HSGP
 from aimz.kernels.names import kernel_named
 from aimz.kernels.over_time import (
     DifferenceInDifferences,
@@ -12,6 +13,7 @@ from aimz.kernels.standard import OutcomeUnits, standard
 
 __all__ = [
     "GLM",
+    "HSGP",
     "DifferenceInDifferences",
     "Flexible",
     "Hierarchical",
@@ -23,6 +25,7 @@ __all__ = [
     "flexible",
     "glm",
     "hierarchical",
+    "hsgp",
     "kalman",
     "kernel_named",
     "linear",
@@ -36,6 +39,7 @@ linear = Linear
 glm = GLM
 hierarchical = Hierarchical
 flexible = Flexible
+hsgp = HSGP
 structural_time_series = StructuralTimeSeries
 synthetic_control = SyntheticControl
 difference_in_differences = DifferenceInDifferences

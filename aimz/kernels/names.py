@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aimz.errors import InputError, nearest
+from aimz.kernels.curves import HSGP
 from aimz.kernels.over_time import (
     DifferenceInDifferences,
     StructuralTimeSeries,
@@ -20,6 +21,7 @@ _NAMED: dict[str, Callable[..., Any]] = {
     "glm": GLM,
     "hierarchical": Hierarchical,
     "flexible": Flexible,
+    "hsgp": HSGP,
     "structural_time_series": StructuralTimeSeries,
     "synthetic_control": SyntheticControl,
     "difference_in_differences": DifferenceInDifferences,

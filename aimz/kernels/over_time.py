@@ -24,8 +24,10 @@ class StructuralTimeSeries:
     """A level that wanders, a trend, a season, and a sparse regression on controls.
 
     The level, the trend and the season are integrated out (`aimz.kernels.kalman`). Coefficients of
-    the controls have a horseshoe prior (Carvalho et al., 2010, doi:10.1093/biomet/asq017): most are
-    near zero, some are not.
+    the controls have a regularised horseshoe prior (Piironen and Vehtari, 2017,
+    doi:10.1214/17-EJS1337SI): most are near zero, some are not, none is beyond all bounds. How far
+    the level steps has no mode at zero (Chung et al., 2013, doi:10.1007/s11336-013-9328-2): a short
+    series hardly knows it, and a level that stands still would make intervals too narrow.
 
     Parameters
     ----------
@@ -40,7 +42,8 @@ class StructuralTimeSeries:
     Notes
     -----
     Sites: `unit`, the outcome's scale; `noise`, `level_step`, `trend_step` and `season_step`, in
-    that unit; `shrinkage`, `local` and `slope` of the controls; `y`.
+    that unit; `shrinkage`, `local` and `slope` of the controls, whose coefficients are `unit *
+    width / sqrt(1 + width**2) * slope` with `width = shrinkage * local`; `y`.
 
     Examples
     --------
@@ -63,7 +66,7 @@ class StructuralTimeSeries:
     def __call__(self, X: jax.Array, y: ArrayLike | None = None) -> None:
         unit = numpyro.sample("unit", dist.LogNormal(0.0, 5.0))
         noise = numpyro.sample("noise", dist.HalfNormal(1.0))
-        steps = [numpyro.sample("level_step", dist.HalfNormal(0.2))]
+        steps = [numpyro.sample("level_step", dist.Gamma(2.0, 10.0))]
         spread, moves, observe = [100.0], jnp.eye(1), [1.0]
         if self.trend:
             steps.append(numpyro.sample("trend_step", dist.HalfNormal(0.02)))
@@ -82,7 +85,8 @@ class StructuralTimeSeries:
             shrinkage = numpyro.sample("shrinkage", dist.HalfCauchy(0.1))
             local = numpyro.sample("local", dist.HalfCauchy(1.0).expand([columns]).to_event(1))
             slope = numpyro.sample("slope", dist.Normal(0.0, 1.0).expand([columns]).to_event(1))
-            loc = X @ (unit * shrinkage * local * slope)
+            width = shrinkage * local
+            loc = X @ (unit * width / jnp.sqrt(1.0 + width**2) * slope)
         kalman(
             "y",
             loc,

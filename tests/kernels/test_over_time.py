@@ -63,7 +63,8 @@ def test_controls_add_their_part():
     slopes: Any = {"shrinkage": 0.5, "local": np.ones(2, np.float32)}
     slopes["slope"] = np.array([1.0, -2.0], np.float32)
     mean = jax.jit(lambda rows: law_of(StructuralTimeSeries(), rows, **slopes).mean)(X)
-    np.testing.assert_allclose(mean, X @ [1.0, -2.0], rtol=1e-5, atol=1e-6)
+    width = 2.0 * 0.5 / 1.25**0.5  # of two units, regularised
+    np.testing.assert_allclose(mean, X @ [width, -2.0 * width], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
