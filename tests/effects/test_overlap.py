@@ -122,6 +122,31 @@ def test_without_a_fit_only_the_chance_of_a_treatment_is_looked_at(by_hand, data
     assert got.support.outside.sel(scenario="intervention").values[X[:, 0] < -0.5].all()
 
 
+def many_columns(kind: str) -> np.ndarray:
+    """More than two hundred, for 747 rows: the shape that once raised a false alarm."""
+    rng = np.random.default_rng(1)
+    plain = rng.normal(size=(747, 225))
+    if kind == "engineered":  # 20 of them, their squares and products
+        one, other = np.triu_indices(20)
+        plain = np.column_stack([plain[:, :20], plain[:, one] * plain[:, other]])
+    elif kind == "categories":  # 40 of five each
+        codes = rng.integers(0, 5, size=(747, 40))
+        plain = np.column_stack([plain[:, :1], *(codes.T[..., None] == np.arange(5))])
+    return plain.astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["plain", "engineered", "categories"])
+@pytest.mark.parametrize("selected", [0.0, 0.5])
+def test_hundreds_of_columns_raise_no_false_alarm(kind, selected):
+    X = many_columns(kind)
+    rng = np.random.default_rng(2)
+    t = (rng.random(747) < 1 / (1 + np.exp(1.3 - selected * X[:, 0]))).astype(np.float32)
+    engine = ByHand(b=rng.normal(size=(20, X.shape[1] + 1)))
+    im = ImpactModel(linear, inference=engine).fit(X, X[:, 0] + t, t=t, progress=False)
+    got = ask(im, X, {"t": 0}, {"t": 1}, t=t)  # a warning is an error here
+    assert got.support.fraction.values.max() < 0.02
+
+
 def test_a_treatment_that_is_a_column_is_scored_too(data):
     X, _, _ = data
     frame = pd.DataFrame(X, columns=list("abc")).assign(treat=(X[:, 0] > 0.5).astype(np.float32))

@@ -387,6 +387,7 @@ def test_effects_that_vary_are_found():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_effects_that_are_none_shrink():
     """Over several data sets, to the size of a dense reference that knows the spreads."""
     sizes, bounds, scores, held = [], [], [], []
