@@ -1,5 +1,7 @@
 """Likelihoods in larger models: a learning rule gives the drift; a model without a closed form."""
 
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from aimz import ImpactModel
 from aimz.inference import NUTS
-from aimz.likelihoods import DriftDiffusion, NeuralLikelihood, simulate
+from aimz.likelihoods import DriftDiffusion, NeuralLikelihood, Training, simulate
 from aimz.sequential import hierarchical, recovery, scan_trials
 
 pytestmark = pytest.mark.slow
@@ -61,6 +63,73 @@ def test_a_learning_rule_gives_the_drift():
         value[rows, chosen] += rate * (reward[rows, trial, chosen] - value[rows, chosen])
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore:Rows are predicted together")
+def test_a_learning_rule_with_a_net_fits_and_predicts():
+    """The difference of two learned values is the drift of a net's likelihood."""
+    box = {"v": (-6.0, 6.0), "a": (0.8, 2.2), "t": (0.1, 0.5)}
+
+    @jax.jit
+    def simulator(key, v, a, t):
+        drawn = DriftDiffusion(v, a, 0.5, t).sample(key)
+        return drawn[:, 0], drawn[:, 1]
+
+    training = Training(width=32, depth=2, components=6, epochs=12)
+    lik = NeuralLikelihood.train(simulate(simulator, box, n=200_000), shift="t", training=training)
+
+    def kernel(X, reward, y=None):
+        subjects = numpyro.plate("subject", X.shape[0])
+        rate = hierarchical("rate", subjects, jax.nn.sigmoid)
+        gain = hierarchical("gain", subjects, lambda value: 6 * jax.nn.sigmoid(value))
+        a = numpyro.sample("a", dist.Uniform(*box["a"]))
+
+        def step(value, trial):
+            gains, response = trial
+            law = lik(v=gain * (value[:, 1] - value[:, 0]), a=a, t=0.25)
+            response = numpyro.sample("y", law, obs=response)
+            chosen = jax.nn.one_hot((response[:, 1] > 0).astype(int), 2)
+            return value + rate[:, None] * (gains - value) * chosen, None
+
+        scan_trials(step, jnp.full((X.shape[0], 2), 0.5), (reward, y), members=subjects)
+
+    rng, members, trials = np.random.default_rng(3), 6, 30
+    X, pays = np.zeros((members, 1)), np.array([0.2, 0.8])
+    reward = (rng.uniform(size=(members, trials, 2)) < pays).astype(np.float32)
+    truth = {"rate": rng.uniform(0.1, 0.6, members), "gain": rng.uniform(1.5, 4.5, members)}
+    value, y = np.full((members, 2), 0.5), np.zeros((members, trials, 2), np.float32)
+    for trial in range(trials):
+        v = truth["gain"] * (value[:, 1] - value[:, 0])
+        closed = DriftDiffusion(v, 1.5, 0.5, 0.25)
+        y[:, trial] = np.asarray(closed.sample(jax.random.key(trial)))
+        rows, chosen = np.arange(members), (y[:, trial, 1] > 0).astype(int)
+        value[rows, chosen] += truth["rate"] * (reward[rows, trial, chosen] - value[rows, chosen])
+    model = ImpactModel(kernel, inference=NUTS(chains=2, warmup=250), num_samples=500)
+    model.fit(X, y, reward=reward, progress=False)
+    assert model.diagnostics_["verdict"] == "good", model.diagnostics_
+    found = model.predict_on_batch(X, reward=reward, return_sites=["rate", "gain", "a", "y"])
+    found = found.posterior_predictive
+    low, high = np.quantile(found["a"], [0.005, 0.995])
+    assert low < 1.5 < high
+    held = []
+    for name, true in truth.items():
+        draws = np.asarray(found[name]).reshape(-1, members)
+        low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+        held += ((low < true) & (true < high)).tolist()
+        print(name, np.corrcoef(draws.mean(0), true)[0, 1], np.mean(held))
+    assert np.mean(held) >= 7 / 12  # intervals of 90%: fewer are as rare as 1 in 2,000
+    drawn = np.asarray(found["y"]).reshape(-1, trials, members, 2)
+    shares, times = (
+        [float(one) for one in pair]
+        for pair in (
+            ((drawn[..., 1] > 0).mean(), (y[..., 1] > 0).mean()),
+            (drawn[..., 0].mean(), y[..., 0].mean()),
+        )
+    )
+    print("a", np.mean(found["a"]), "upper", shares, "time", times)
+    assert shares[0] == pytest.approx(shares[1], abs=0.08)
+    assert times[0] == pytest.approx(times[1], rel=0.1)
+
+
 ANGLE = {
     "v": (-2.0, 2.0),
     "a": (0.5, 2.0),
@@ -109,23 +178,38 @@ def test_boundaries_that_collapse_are_fitted(angle):
     assert float(drawn[..., 0].mean()) == pytest.approx(seen[:, 0].mean(), abs=0.08)
 
 
-def angle_trials(key, parameters, n=100):
+def angle_trials(key, parameters, n=40):
     """Of the simulator itself, for one set of parameters."""
-    box = {name: (float(v) - 1e-6, float(v) + 1e-6) for name, v in parameters.items()}
+    whole = {"z": 0.5} | {name: float(value) for name, value in parameters.items()}
+    box = {name: (value - 1e-6, value + 1e-6) for name, value in whole.items()}
     return simulate("angle", box, n, int(jax.random.bits(key)) % 2**31).outcomes
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:.*fits say that they are bad")
 def test_posteriors_of_collapsing_boundaries_are_right():
-    """Truths are of the whole box: `t` is often above where chains would start by chance."""
-    lik = NeuralLikelihood.train(simulate("angle", ANGLE, n=100_000), shift="t")
+    """Truths are of the whole box: `t` is often above where chains would start by chance.
+
+    Of 100 replicates, intervals of 90% hold 90 but for 3, the standard error, and ranks are even.
+    """
+    brief = Training(width=32, depth=2, components=6)
+    lik = NeuralLikelihood.train(simulate("angle", ANGLE, n=200_000), shift="t", training=brief)
+    free = [name for name in ANGLE if name != "z"]
+
+    def kernel(X, y=None):
+        given = {name: numpyro.sample(name, dist.Uniform(*lik.bounds[name])) for name in free}
+        with numpyro.plate("trial", X.shape[0]):
+            numpyro.sample("y", lik(**given, z=0.5), obs=y)
+
     found = recovery(
-        angle_kernel(lik),
-        {"X": np.zeros((100, 1))},
-        list(ANGLE),
-        n=8,
-        engine=NUTS(chains=2, warmup=200),
+        kernel,
+        {"X": np.zeros((40, 1))},
+        free,
+        n=100,
+        engine=NUTS(chains=1, warmup=200),
         simulator=angle_trials,
     )
+    print(found.table.round(3).to_string(), Counter(found.verdicts))
     assert found.failed == ()
-    assert sum(verdict.startswith("bad") for verdict in found.verdicts) <= 3
+    assert found.table["coverage"].between(0.81, 0.99).all()
+    assert (found.table["r"] > 0.8).all()

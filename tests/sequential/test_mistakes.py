@@ -1,6 +1,7 @@
 """Common mistakes of learning models, and the damage that the page on them says they do.
 
-One key for all subjects is held by `test_recovery`, a negated row of parameters by the likelihoods.
+One key for all subjects is held by `test_recovery` and `test_rescorla_wagner`, a negated row of
+parameters and half of a separation by the likelihoods.
 """
 
 from typing import Any
@@ -64,9 +65,10 @@ def test_outcomes_and_scales_that_are_not_those_of_the_choices():
     inverse = estimate(lambda b, v: dist.Categorical(logits=v / b), values, choices, 20.0)
     print("right", right, "shares", shares, "logits", logits, "temperature", inverse)
     assert abs(right[0] - BETA) < 3 * right[1]
-    assert shares[1] < 0.9 * right[1]
-    assert logits[0] < 0 < BETA
+    assert [right[1], shares[1]] == pytest.approx([0.060, 0.051], abs=6e-4)
+    assert logits[0] == pytest.approx(-1.6, abs=0.06)
     assert inverse[0] == pytest.approx(1 / right[0], rel=1e-3)
+    assert inverse[0] == pytest.approx(0.27, abs=6e-3)
 
 
 def test_a_spread_that_enters_twice_is_its_root():
