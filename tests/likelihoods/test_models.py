@@ -79,8 +79,9 @@ def test_a_learning_rule_with_a_net_fits_and_predicts():
 
     def kernel(X, reward, y=None):
         subjects = numpyro.plate("subject", X.shape[0])
-        rate = hierarchical("rate", subjects, jax.nn.sigmoid)
-        gain = hierarchical("gain", subjects, lambda value: 6 * jax.nn.sigmoid(value))
+        with subjects:
+            rate = numpyro.sample("rate", dist.Uniform(0.0, 1.0))
+            gain = numpyro.sample("gain", dist.Uniform(0.0, 6.0))
         a = numpyro.sample("a", dist.Uniform(*box["a"]))
 
         def step(value, trial):
@@ -103,16 +104,18 @@ def test_a_learning_rule_with_a_net_fits_and_predicts():
         y[:, trial] = np.asarray(closed.sample(jax.random.key(trial)))
         rows, chosen = np.arange(members), (y[:, trial, 1] > 0).astype(int)
         value[rows, chosen] += truth["rate"] * (reward[rows, trial, chosen] - value[rows, chosen])
-    model = ImpactModel(kernel, inference=NUTS(chains=2, warmup=250), num_samples=500)
-    model.fit(X, y, reward=reward, progress=False)
-    assert model.diagnostics_["verdict"] == "good", model.diagnostics_
-    found = model.predict_on_batch(X, reward=reward, return_sites=["rate", "gain", "a", "y"])
-    found = found.posterior_predictive
-    low, high = np.quantile(found["a"], [0.005, 0.995])
+    model = ImpactModel(kernel, inference=NUTS(chains=2, warmup=250), num_samples=600)
+    model.fit(X, y, reward=reward, progress=False, on_bad_fit="ignore")
+    assert model.diagnostics_["rhat_max"] < 1.02
+    assert model.diagnostics_["divergences"] == 0
+    found = model.predict_on_batch(X, reward=reward, return_sites=["y"])
+    found, posterior = found.posterior_predictive, model.posterior
+    print(model.diagnostics_)
+    low, high = np.quantile(posterior["a"], [0.005, 0.995])
     assert low < 1.5 < high
     held = []
     for name, true in truth.items():
-        draws = np.asarray(found[name]).reshape(-1, members)
+        draws = np.asarray(posterior[name]).reshape(-1, members)
         low, high = np.quantile(draws, [0.05, 0.95], axis=0)
         held += ((low < true) & (true < high)).tolist()
         print(name, np.corrcoef(draws.mean(0), true)[0, 1], np.mean(held))
@@ -125,7 +128,7 @@ def test_a_learning_rule_with_a_net_fits_and_predicts():
             (drawn[..., 0].mean(), y[..., 0].mean()),
         )
     )
-    print("a", np.mean(found["a"]), "upper", shares, "time", times)
+    print("a", np.mean(posterior["a"]), "upper", shares, "time", times)
     assert shares[0] == pytest.approx(shares[1], abs=0.08)
     assert times[0] == pytest.approx(times[1], rel=0.1)
 
