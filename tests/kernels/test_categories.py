@@ -100,7 +100,8 @@ def test_every_question_reads_them(im, plain, method):
             found.append(model.loo(X, Y, t=T, progress=False).elpd_i)
         else:
             found.append(model.score(X, Y, t=T))
-    np.testing.assert_array_equal(*map(np.asarray, found))
+    one, other = map(np.asarray, found)
+    np.testing.assert_array_equal(one, other)
 
 
 def test_groups_and_scenarios_have_the_names_of_the_categories(im, plain):
@@ -131,7 +132,11 @@ def test_groups_and_scenarios_have_the_names_of_the_categories(im, plain):
     [
         (FRAME.assign(city="lima"), "columns-mismatch", "'city'.*'lima'"),
         (FRAME.assign(city=None), "not-finite", "'city'"),
-        (FRAME.astype({"new": object}).assign(new=[None, *["no"] * 39]), "not-finite", "'new'"),
+        (
+            FRAME.astype({"new": object}).assign(new=np.array([None, *["no"] * 39], object)),
+            "not-finite",
+            "'new'",
+        ),
         (FRAME.assign(age="old"), "not-numeric", "'age'"),
         (FRAME.drop(columns="city"), "columns-mismatch", "'city'"),
         (FRAME.assign(more=1.0), "columns-mismatch", "'more'"),
