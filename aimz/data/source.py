@@ -8,6 +8,7 @@ be unknown until the end.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
@@ -150,8 +151,8 @@ class Stream:
         Whether the rows are those of an array, which can be read from the start again.
     check : callable, optional
         Looks at the arrays of a tile and the number of its first row, and raises.
-    away : callable, optional
-        How some rows are told to another process, which reads them.
+    tell : callable, optional
+        Looks for a way to tell some rows to another process, which reads them (`away`).
     notes : list of Note
         What is to be said of how the rows were read.
     """
@@ -164,7 +165,7 @@ class Stream:
     is_array: bool = False
     can_repeat = False
     check: Callable[[Batch, int], None] | None = None
-    away: Callable[[slice], Away] | None = None
+    tell: Callable[[], Callable[[slice], Away] | None] | None = None
     notes: list[Note] = field(default_factory=list)
     head: Batch = field(init=False)
     seen: int = field(init=False, default=0)
@@ -186,7 +187,19 @@ class Stream:
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process gets its rows with the tiles, or is told where they are."""
-        return {**self.__dict__, "batches": (), "away": None, "notes": [], "_digest": None}
+        left: dict[str, Any] = {
+            "batches": (),
+            "tell": None,
+            "away": None,
+            "notes": [],
+            "_digest": None,
+        }
+        return {**self.__dict__, **left}
+
+    @functools.cached_property
+    def away(self) -> Callable[[slice], Away] | None:
+        """How some rows are told to another process; None where they must be sent."""
+        return None if self.tell is None else self.tell()
 
     @property
     def names(self) -> frozenset[str]:
@@ -411,8 +424,8 @@ def _of_array(
         {name: _part(v, start, start + step) for name, v in cut.items()}
         for start in range(0, rows, step)
     )
-    away = cutter_of(cut, _is_lazy)
-    return Stream(batches, primary, rows, labels, columns, is_array=True, away=away)
+    tell = functools.partial(cutter_of, cut, _is_lazy)
+    return Stream(batches, primary, rows, labels, columns, is_array=True, tell=tell)
 
 
 def _of_source(source: Source, primary: str, values: Mapping[str, Value], known: Known) -> Stream:
@@ -423,11 +436,16 @@ def _of_source(source: Source, primary: str, values: Mapping[str, Value], known:
         raise InputError(f"{msg} Give each row one, or none.", code="rows-mismatch")
     columns = dict(known.columns)
     stream = Stream(_batches_of(source), primary, source.count, labels, columns)
-    parts = getattr(source, "parts", None)  # of sources that another process can read
-    if parts is not None and labels is None:
-        stream.away = lambda rows: Away(rows, parts=parts(rows))
+    if hasattr(type(source), "parts") and labels is None:  # which another process may read
+        stream.tell = functools.partial(_told, source)
     _check_once(stream.names - {primary}, values)
     return stream
+
+
+def _told(source: Any) -> Callable[[slice], Away] | None:
+    """How rows of a source are told to another process, which may have to open many files."""
+    parts = source.parts
+    return None if parts is None else lambda rows: Away(rows, parts=parts(rows))
 
 
 def _batches_of(source: Source) -> Iterator[Batch]:

@@ -328,7 +328,8 @@ def each_tile[Values](
         rows += done
         on_rows(done)
 
-    is_read_here = in_order or bool(call.block.row_posterior) or call.source.away is None
+    is_read_here = in_order or bool(call.block.row_posterior) or active_client() is None
+    is_read_here = is_read_here or call.source.away is None
     there: Any = None if is_read_here else call.source
     cluster = cluster_of(plan, compute, call.group, there, is_small=is_small)
     told = call.source.tiles if cluster is None or there is None else there.told
