@@ -399,7 +399,8 @@ class AllAtOnce:
         replaced: Mapping[str, Value],
     ) -> tuple[Given, dict[str, np.ndarray]]:
         """The inputs of a scenario, on the same rows, and where they are not the natural ones."""
-        rows = len(replaced.get(self.primary, natural[self.primary]).given)
+        primary = replaced.get(self.primary, natural[self.primary]).given
+        rows = primary.shape[0] if hasattr(primary, "shape") else len(primary)  # Zarr has no len
         if rows != self.factual.rows:
             raise _other_rows(scenario, rows, self.factual)
         its_inputs = gather(request, {**natural, **replaced}, natural=self.factual)

@@ -202,7 +202,11 @@ class Cluster:
                     )
                 futures.append(future)
                 return future.result()
-            except _of_the_cluster() as error:
+            except Exception as error:
+                # A client whose scheduler is gone fails anyhow, at whatever it does next.
+                is_lost = isinstance(error, _of_the_cluster()) or self.client.status != "running"
+                if isinstance(error, AimzError) or not is_lost:
+                    raise
                 lost = error
             finally:
                 for future in futures:

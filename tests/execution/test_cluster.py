@@ -26,7 +26,7 @@ from aimz import ImpactModel, InputError
 from aimz.data import RowTile
 from aimz.errors import ProcessError
 from aimz.execution import Plan, cluster, tiles
-from aimz.store import ZarrSink, zarr_sink
+from aimz.store import Tile, ZarrSink, zarr_sink
 from tests.support.engines import ByHand
 
 ROWS, DRAWS = 6000, 12
@@ -432,6 +432,23 @@ def test_a_cluster_that_is_none_is_refused():
     assert caught.value.code == "option-unknown"
 
 
+@pytest.mark.parametrize(
+    ("status", "error"), [("connecting", ProcessError), ("running", AttributeError)]
+)
+def test_whatever_a_client_says_whose_scheduler_is_gone_the_cluster_is_lost(status, error):
+    def scatter(*_: Any, **__: Any) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'scatter'")
+
+    gone: Any = SimpleNamespace(
+        status=status, scatter=scatter, scheduler_info=lambda **_: {"workers": {}}
+    )
+    made = cluster.Cluster(gone, abs, "predict", 1)
+    tile = Tile(4, slice(0, 1), slice(0, 1), slice(0, 1))
+    with pytest.raises(error) as caught:
+        made.results([(RowTile(slice(0, 1), {}), tile)])
+    assert getattr(caught.value, "code", "") in ("cluster-lost", "")
+
+
 def test_a_fault_in_a_tile_is_the_error_of_one_machine(client, sent):
     def scaled(X, t, y=None):
         b = numpyro.sample("b", dist.Normal())
@@ -655,7 +672,12 @@ def test_every_answer_of_six_kernels_is_that_of_one_machine(client, kernel, kind
         found["density"] = tree["log_likelihood"]["y"].to_numpy()
         prior = im.sample_prior_predictive(**inputs[0], num_samples=DRAWS, **IN_MEMORY)
         found["prior"] = prior["prior_predictive"]["y"].to_numpy()
-        for name in ASKED.keys() - {"counterfactual"}:
+        if kernel is mediated and inputs is given and kind != "memory":
+            with pytest.raises(InputError) as caught:  # values of `m` belong to rows
+                effect_of(im, {}, inputs[0])
+            assert caught.value.code == "rows-lazy"
+        is_told = kernel is mediated and kind != "memory"
+        for name in () if is_told else ASKED.keys() - {"counterfactual"}:
             found |= {f"{name} {n}": v for n, v in effect_of(im, ASKED[name], inputs[0]).items()}
         if isinstance(y, str):  # `impact` takes no columns of files by name
             rows, y = {"X": X, "t": T}, outcomes
