@@ -17,9 +17,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from aimz.errors import InputError, Note, OutputWarning
 from aimz.libraries import zarr
 
-__all__ = ["Away", "Part", "cutter_of"]
+__all__ = ["Away", "Part", "changed", "cutter_of", "teller_of", "unseen"]
 
 
 # Stores of objects that are the same from everywhere, by class or protocol.
@@ -96,6 +97,27 @@ def cutter_of(values: Mapping[str, Any], is_lazy: Callable[[Any], bool]) -> _Cut
         )
 
     return cut
+
+
+def teller_of(source: Any) -> _Cut | None:
+    """How rows of a user's source are told, which may have to open many files to know."""
+    parts = source.parts
+    return None if parts is None else lambda rows: Away(rows, parts=parts(rows))
+
+
+def changed(away: Away) -> InputError:
+    """Rows that are not what they were."""
+    msg = f"{away.place:.90} has changed since the call began, or is gone. Call again."
+    return InputError(msg, code="rows-changed")
+
+
+def unseen(away: Away, why: str) -> Note:
+    """What is said, once, of rows that a worker could not read."""
+    text = (
+        f"A worker does not read {away.place:.90} ({why:.60}), so this process reads rows and "
+        "sends them. Put them where workers see the same file."
+    )
+    return Note(OutputWarning, text, "cluster-rows")
 
 
 def _maker_of(name: str, array: Any) -> Callable[[slice], Part] | None:

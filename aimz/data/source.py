@@ -22,11 +22,11 @@ import numpy as np
 from aimz.arrays import is_large
 from aimz.data.arguments import Known
 from aimz.data.containers import Value, is_given, lined_up, values_of
-from aimz.data.elsewhere import Away, cutter_of
+from aimz.data.elsewhere import Away, changed, cutter_of, teller_of, unseen
 from aimz.data.fingerprints import canonical_rows, row_fingerprint
 from aimz.data.labels import Marks, column_order, storable
 from aimz.data.spool import spooled
-from aimz.errors import InputError, Note, OutputWarning
+from aimz.errors import InputError, Note
 from aimz.libraries import pd
 
 __all__ = [
@@ -281,14 +281,9 @@ class Stream:
         """
         batch = away.read()
         if batch is None:
-            msg = f"{away.place:.90} has changed since the call began, or is gone. Call again."
-            raise InputError(msg, code="rows-changed")
+            raise changed(away)
         if not self.notes:
-            text = (
-                f"A worker does not read {away.place:.90} ({why:.60}), so this process reads rows "
-                "and sends them. Put them where workers see the same file."
-            )
-            self.notes.append(Note(OutputWarning, text, "cluster-rows"))
+            self.notes.append(unseen(away, why))
         return Away(away.rows, batch)
 
     def load(self) -> Batch:
@@ -437,15 +432,9 @@ def _of_source(source: Source, primary: str, values: Mapping[str, Value], known:
     columns = dict(known.columns)
     stream = Stream(_batches_of(source), primary, source.count, labels, columns)
     if hasattr(type(source), "parts") and labels is None:  # which another process may read
-        stream.tell = functools.partial(_told, source)
+        stream.tell = functools.partial(teller_of, source)
     _check_once(stream.names - {primary}, values)
     return stream
-
-
-def _told(source: Any) -> Callable[[slice], Away] | None:
-    """How rows of a source are told to another process, which may have to open many files."""
-    parts = source.parts
-    return None if parts is None else lambda rows: Away(rows, parts=parts(rows))
 
 
 def _batches_of(source: Source) -> Iterator[Batch]:
