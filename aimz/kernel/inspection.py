@@ -20,12 +20,14 @@ import jax.numpy as jnp
 from aimz import programs
 from aimz.errors import InputError, KernelValidationError, nearest
 from aimz.kernel.equations import equations
+from aimz.kernel.graph import graph_of
 from aimz.kernel.lookups import lookups_of
 from aimz.kernel.misfits import check_rows, column_hint
 from aimz.kernel.row_flow import Verdict, follows, judge
 from aimz.kernel.spec import KernelSpec, facts_of, spec_of
 from aimz.kernel.spot_check import disagreement, is_reordered
 from aimz.kernel.statements import Inputs, Reading, Statement, read, spread_sites
+from aimz.kernel.whole_numbers import totals_of
 
 __all__ = ["inspect"]
 
@@ -126,8 +128,9 @@ def _spec_of(call: _Call, version: str) -> KernelSpec:
     """The spec of a kernel that has not been seen on such inputs."""
     arrays = call.inputs.arrays
     names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
-    lookups = lookups_of(call.natural.program, [*names, None])
-    return replace(_decided(call), version=version, lookups=lookups)
+    graph = graph_of(call.natural.program, [*names, None])
+    lookups, totals = lookups_of(graph), totals_of(graph)
+    return replace(_decided(call), version=version, lookups=lookups, totals=totals)
 
 
 def _decided(call: _Call) -> KernelSpec:

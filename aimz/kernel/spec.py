@@ -17,10 +17,12 @@ from aimz.families import FAMILIES, base_distribution, is_angular
 from aimz.kernel.lookups import Lookup
 from aimz.kernel.row_flow import Found, Verdict
 from aimz.kernel.statements import Reading, Statement, is_masked
+from aimz.kernel.whole_numbers import Total
 
 __all__ = ["KernelSpec", "SiteSpec", "facts_of", "spec_of"]
 
 
+_OF_A_TRACE = ("lookups", "totals")
 _FAMILIES = frozenset(kind.__name__ for row in FAMILIES for kind in row.kinds)
 _SERIES = frozenset(k.__name__ for row in FAMILIES if row.vector.earlier for k in row.kinds)
 
@@ -171,6 +173,8 @@ class KernelSpec:
         Fingerprint of what the kernel computes, the values that it reads included.
     lookups : tuple of Lookup
         Indices into tables that the arguments decide, for inputs of these shapes; not saved.
+    totals : tuple of Total
+        Whole numbers that the arguments decide and that may not fit in their bits; as `lookups`.
 
     Examples
     --------
@@ -199,9 +203,10 @@ class KernelSpec:
     widest: int = field(default=0, compare=False, repr=False)
     version: str = field(default="", compare=False, repr=False)
     lookups: tuple[Lookup, ...] = field(default=(), compare=False, repr=False)
+    totals: tuple[Total, ...] = field(default=(), compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "lookups"}
+        return {name: value for name, value in vars(self).items() if name not in _OF_A_TRACE}
 
     def __getitem__(self, name: str) -> SiteSpec:
         for site in self.sites:

@@ -98,7 +98,7 @@ def halves_of(
     InputError
         `post-unclear`: neither or both of `post` and `intervention_time`, or no rows on one side;
         `time-unknown`: times that the rows do not have, or are not in order; `not-quantity`,
-        `outcome-support`; and as in `predict`.
+        `outcome-support`, `statistic-cancels`; and as in `predict`.
     """
     primary, output = setup.names
     values = values_of({name: _as_array(value) for name, value in arguments.items()})
@@ -121,6 +121,7 @@ def halves_of(
     check_outcomes(setup.kernel, possible, is_fit=False)  # a fit sees those before only
     labels = values[primary].labels if values[primary].labels is not None else outcome.labels
     known = _rows_before(post, intervention_time, rows, labels)
+    _check_statistics(given.spec, given.arguments.arrays)
     by_row = frozenset({primary, *given.spec.row_inputs})
     return Halves(others, outcome, known, labels, given.spec, by_row)
 
@@ -142,6 +143,30 @@ def _check_quantity(site: SiteSpec) -> None:
             "whether it is the one of interest."
         )
         raise InputError(msg, code="not-quantity")
+
+
+def _check_statistics(spec: KernelSpec, arrays: Mapping[str, Any]) -> None:
+    """Refuse a kernel that sets rows against a statistic of them: a fit knows that of some only.
+
+    Raises
+    ------
+    InputError
+        `statistic-cancels`.
+    """
+    for name, column in sorted(spec.measured, key=str):
+        if name in arrays:
+            values = np.asarray(arrays[name])
+            values = values if column is None else values[:, column]
+            is_same = not np.ptp(values, axis=0).any()  # of any of the rows
+        else:
+            is_same = name not in spec or not spec[name].follows_rows
+        if not is_same:
+            msg = (
+                f"The kernel sets '{name}' against a statistic of it over the rows, as in "
+                "x - x.mean(). That of the whole series is not that of the rows before, which the "
+                "fit has seen. Pass the statistic as an argument."
+            )
+            raise InputError(msg, code="statistic-cancels")
 
 
 def donors_of(halves: Halves, primary: str) -> Sequence[Hashable]:

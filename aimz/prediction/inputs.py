@@ -38,8 +38,8 @@ from aimz.inference import Problem
 from aimz.kernel import (
     Inputs,
     KernelSpec,
-    check_lookups,
     check_outcome_rows,
+    check_whole_numbers,
     drawable,
     in_words,
     inspect,
@@ -305,7 +305,7 @@ def problem_of(
         raise InputError(msg, code="outcome-missing")
     arguments, inputs, spec = inspected(kernel, names, values, known or Known())
     _check_rows({n: v for n, v in arguments.arrays.items() if n != output}, arguments.columns)
-    check_lookups(spec.lookups, arguments.arrays)
+    check_whole_numbers(spec.lookups, spec.totals, arguments.arrays)
     there = check_outcome(arguments.arrays[output], missing, output)
     unknown = check_outcomes(kernel, inputs, is_fit=True)
     rows = None if weights is None else arguments.weights(weights, primary)
@@ -412,12 +412,14 @@ def _tile_check(
     """What the rows of every tile must keep to, as the head has: finite, and within tables."""
     by_row = spec.row_inputs | set(request.names)
     fitted = _row_hashes(request, spec)
-    looked = tuple(lookup for lookup in spec.lookups if lookup.arguments & by_row)
+    lookups = tuple(lookup for lookup in spec.lookups if lookup.arguments & by_row)
+    totals = tuple(total for total in spec.totals if total.value.arguments & by_row)
+    looks = bool(lookups or totals)
     # It may travel: of the request and the arguments it holds what it needs.
     primary, output = request.names
     may_lack = output if request.missing == "mask" else ""
     names, columns, of_head = frozenset(arguments.arrays), arguments.columns, arguments.rows
-    tables = arguments.arrays if looked else {}
+    tables = arguments.arrays if looks else {}
 
     def check(rows: Mapping[str, Any], first: int) -> None:
         read = {n: v for n, v in rows.items() if n in names}
@@ -427,10 +429,10 @@ def _tile_check(
         for name in fitted.keys() & rows.keys():
             if not np.array_equal(row_hashes(rows[name]), fitted[name][first : first + count]):
                 raise _not_fitted(name)
-        for start in range(0, count if looked else 0, of_head):
+        for start in range(0, count if looks else 0, of_head):
             index = np.minimum(np.arange(start, start + of_head), count - 1)
             parts = {n: v[index] for n, v in read.items()}
-            check_lookups(looked, {**tables, **parts}, first + start)
+            check_whole_numbers(lookups, totals, {**tables, **parts}, first=first + start)
 
     return check
 
@@ -499,12 +501,10 @@ def _in_memory(
     if request.fitted.spec is None:  # a kernel that was fitted has shown that its outcomes are so
         check_outcome_rows(spec, arguments, request.names)
     presence = _check_values(request, inputs, spec, arguments.columns)
-    check_lookups(spec.lookups, arguments.arrays, way_out="new_groups='prior' to draw new groups")
-    outcome, kept = None, values.get(output)
-    if kept is not None and kept.given is not None:
-        kept = kept.in_columns(request.fitted.known.names(output, kept.columns))
-        outcome = arguments.lined({output: kept}, primary)[output].seen
-        _check_outcomes(outcome, spec, arguments.rows)
+    way_out = "new_groups='prior' to draw new groups"
+    if spec.lookups or spec.totals:
+        check_whole_numbers(spec.lookups, spec.totals, arguments.arrays, way_out=way_out)
+    outcome = _kept_beside(request, values.get(output), arguments, spec)
     notes = _notes(request, arguments)
     if spec.coupled and places is None and natural is None:
         notes = (*notes, *rows_notes(request, arguments, spec))
@@ -520,6 +520,19 @@ def _in_memory(
         kept=places,
         kernel=larger,
     )
+
+
+def _kept_beside(
+    request: Request, outcome: Value | None, arguments: Arguments, spec: KernelSpec
+) -> np.ndarray | None:
+    """Outcomes in the order of the rows, to be kept beside a prediction of them."""
+    if outcome is None or outcome.given is None:
+        return None
+    primary, output = request.names
+    own = outcome.in_columns(request.fitted.known.names(output, outcome.columns))
+    seen: np.ndarray = arguments.lined({output: own}, primary)[output].seen
+    _check_outcomes(seen, spec, arguments.rows)
+    return seen
 
 
 def _rejoined(

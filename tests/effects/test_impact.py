@@ -398,6 +398,15 @@ def of_family(law: Any) -> Any:
     return kernel
 
 
+def against(statistic: Any) -> Any:
+    def kernel(X: Any, y: Any = None) -> None:
+        a = numpyro.sample("a", dist.Normal())
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Normal(a + statistic(X)[:, 0], 1.0), obs=y)
+
+    return kernel
+
+
 ANGLE = of_family(lambda mean: dist.VonMises(mean, 50.0))
 CATEGORY = of_family(lambda mean: dist.Categorical(logits=jnp.stack([mean, 0 * mean, -mean], -1)))
 COUNT = of_family(lambda mean: dist.Poisson(jnp.exp(mean)))
@@ -410,6 +419,10 @@ NO_EFFECT: dict[str, tuple[Any, Any, str]] = {
     "half a count": (COUNT, np.where(np.arange(ROWS) == ROWS - 1, 2.5, 3.0), "outcome-support"),
     "two of one": (YES_OR_NO, np.where(np.arange(ROWS) == ROWS - 1, 2, CODES), "outcome-support"),
     "blurred": (regression, 1e7 + Y.to_numpy(), "cast-precision"),
+    "centred": (against(lambda x: x - x.mean(0)), Y, "statistic-cancels"),
+    "standardised": (against(lambda x: (x - x.mean()) / x.std()), Y, "statistic-cancels"),
+    "ranks": (against(lambda x: jnp.argsort(jnp.argsort(x, 0), 0)), Y, "statistic-cancels"),
+    "share of the greatest": (against(lambda x: x / x.max()), Y, "statistic-cancels"),
 }
 
 
