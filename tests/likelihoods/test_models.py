@@ -63,6 +63,76 @@ def test_a_learning_rule_gives_the_drift():
         value[rows, chosen] += rate * (reward[rows, trial, chosen] - value[rows, chosen])
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore:Rows are predicted together")
+def test_a_learning_rule_with_a_net_fits_and_predicts():
+    """The difference of two learned values is the drift of a net's likelihood."""
+    box = {"v": (-6.0, 6.0), "a": (0.8, 2.2), "t": (0.1, 0.5)}
+
+    @jax.jit
+    def simulator(key, v, a, t):
+        drawn = DriftDiffusion(v, a, 0.5, t).sample(key)
+        return drawn[:, 0], drawn[:, 1]
+
+    training = Training(width=32, depth=2, components=6, epochs=12)
+    lik = NeuralLikelihood.train(simulate(simulator, box, n=200_000), shift="t", training=training)
+
+    def kernel(X, reward, y=None):
+        subjects = numpyro.plate("subject", X.shape[0])
+        with subjects:
+            rate = numpyro.sample("rate", dist.Uniform(0.0, 1.0))
+            gain = numpyro.sample("gain", dist.Uniform(0.0, 6.0))
+        a = numpyro.sample("a", dist.Uniform(*box["a"]))
+
+        def step(value, trial):
+            gains, response = trial
+            law = lik(v=gain * (value[:, 1] - value[:, 0]), a=a, t=0.25)
+            response = numpyro.sample("y", law, obs=response)
+            chosen = jax.nn.one_hot((response[:, 1] > 0).astype(int), 2)
+            return value + rate[:, None] * (gains - value) * chosen, None
+
+        scan_trials(step, jnp.full((X.shape[0], 2), 0.5), (reward, y), members=subjects)
+
+    rng, members, trials = np.random.default_rng(3), 6, 30
+    X, pays = np.zeros((members, 1)), np.array([0.2, 0.8])
+    reward = (rng.uniform(size=(members, trials, 2)) < pays).astype(np.float32)
+    truth = {"rate": rng.uniform(0.1, 0.6, members), "gain": rng.uniform(1.5, 4.5, members)}
+    value, y = np.full((members, 2), 0.5), np.zeros((members, trials, 2), np.float32)
+    for trial in range(trials):
+        v = truth["gain"] * (value[:, 1] - value[:, 0])
+        closed = DriftDiffusion(v, 1.5, 0.5, 0.25)
+        y[:, trial] = np.asarray(closed.sample(jax.random.key(trial)))
+        rows, chosen = np.arange(members), (y[:, trial, 1] > 0).astype(int)
+        value[rows, chosen] += truth["rate"] * (reward[rows, trial, chosen] - value[rows, chosen])
+    model = ImpactModel(kernel, inference=NUTS(chains=2, warmup=200), num_samples=400)
+    model.fit(X, y, reward=reward, progress=False, on_bad_fit="ignore")
+    assert model.diagnostics_["rhat_max"] < 1.03
+    assert model.diagnostics_["divergences"] == 0
+    found = model.predict_on_batch(X, reward=reward, return_sites=["y"])
+    found, posterior = found.posterior_predictive, model.posterior
+    print(model.diagnostics_)
+    low, high = np.quantile(posterior["a"], [0.005, 0.995])
+    assert low < 1.5 < high
+    held = []
+    for name, true in truth.items():
+        draws = np.asarray(posterior[name]).reshape(-1, members)
+        low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+        held += ((low < true) & (true < high)).tolist()
+        print(name, np.corrcoef(draws.mean(0), true)[0, 1], np.mean(held))
+    assert np.mean(held) >= 7 / 12  # intervals of 90%: fewer are as rare as 1 in 2,000
+    drawn = np.asarray(found["y"]).reshape(-1, trials, members, 2)
+    shares, times = (
+        [float(one) for one in pair]
+        for pair in (
+            ((drawn[..., 1] > 0).mean(), (y[..., 1] > 0).mean()),
+            (drawn[..., 0].mean(), y[..., 0].mean()),
+        )
+    )
+    print("a", np.mean(posterior["a"]), "upper", shares, "time", times)
+    assert shares[0] == pytest.approx(shares[1], abs=0.08)
+    assert times[0] == pytest.approx(times[1], rel=0.1)
+
+
 ANGLE = {
     "v": (-2.0, 2.0),
     "a": (0.5, 2.0),
