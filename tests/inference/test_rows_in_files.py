@@ -1,6 +1,7 @@
 """A fit of rows that memory should not hold: the same bits whatever the rows are read from."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import dask.array as da
 import jax
@@ -136,7 +137,7 @@ def test_a_fit_in_a_file_is_known_as_that_of_the_array(place):
     assert im.sample(num_samples=3)["posterior"]["b"].shape == (1, 3)
     im.save(place / "model")
     again = ImpactModel.load(place / "model", kernel)
-    asked = {"rng_key": 1, "progress": False}
+    asked: Any = {"rng_key": 1, "progress": False}
     frame = pd.DataFrame(X, columns=list("abc"))
     one, other = (
         model.effect(frame, {"t": 0.0}, {"t": 1.0}, t=T, **asked).draws.values
@@ -193,10 +194,10 @@ def test_a_full_disk_is_said(place, monkeypatch):
 def test_every_row_is_used_equally_often(monkeypatch):
     """Over three passes whose batches do not divide the rows, by blocks and in the end of each."""
     numbers = np.arange(ROWS, dtype=np.float32)
-    problem = SimpleNamespace(weights=None, inputs=SimpleNamespace(rows=ROWS))
+    problem: Any = SimpleNamespace(weights=None, inputs=SimpleNamespace(rows=ROWS))
     monkeypatch.setattr(windows, "rows_in_order", lambda _: {"X": numbers})
     source = windows.Windows(Plan(ROWS, 300, None, shuffle=True), jax.random.key(1), problem)
-    seen = []
+    seen: Any = []
     for count in (47, 3, 1):
         rows = source.chunk(count)
         seen += [rows.arrays["X"][index] for index in rows.numbers[:count]]

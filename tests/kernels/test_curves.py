@@ -20,12 +20,12 @@ FIXED |= {"length": LENGTH, "size": SIZE}
 KERNEL = HSGP(bounds=(4.0, 4.0), functions=36)
 
 
-def mean_of(curve: jax.Array, rows: np.ndarray) -> jax.Array:
+def mean_of(curve: jax.Array, rows: np.ndarray) -> Any:
     fixed = handlers.substitute(handlers.seed(KERNEL, 0), {**FIXED, "curve": curve})
     return handlers.trace(fixed).get_trace(rows)["y"]["fn"].loc
 
 
-def design(rows: np.ndarray) -> np.ndarray:
+def design(rows: np.ndarray) -> Any:
     """How the mean follows from coefficients in units of their spread: (row, coefficient)."""
     start = np.zeros((2, 36), np.float32)
     along = np.asarray(jax.jacobian(mean_of)(start, rows), np.float64)
@@ -40,7 +40,7 @@ def test_the_mean_of_other_families_has_the_same_curves():
     np.testing.assert_allclose(mean, design(X).sum(1), atol=1e-4)
 
 
-def squared_exponential(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def squared_exponential(one: np.ndarray, other: np.ndarray) -> Any:
     gaps = (one[:, None] - other[None]).astype(float)
     return SIZE**2 * np.exp(-0.5 * (gaps / LENGTH) ** 2).sum(-1)
 
