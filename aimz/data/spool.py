@@ -9,6 +9,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from typing import IO, Any
 
 import numpy as np
@@ -33,16 +34,16 @@ def spooled(batches: Iterator[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     like: dict[str, np.ndarray] = {}
     rows = 0
     place = _place()
-    for batch in batches:
-        for name, part in batch.items():
-            like.setdefault(name, part[:0].copy())
-            if name not in files:
-                files[name] = tempfile.TemporaryFile(dir=place)  # noqa: SIM115  # maps keep them
-            _write(files[name], part, place)
-        rows += len(next(iter(batch.values())))
     arrays = {}
-    for name, file in files.items():
-        with file:  # the map keeps it
+    with ExitStack() as stack:  # maps keep their files
+        for batch in batches:
+            for name, part in batch.items():
+                like.setdefault(name, part[:0].copy())
+                if name not in files:
+                    files[name] = stack.enter_context(tempfile.TemporaryFile(dir=place))
+                _write(files[name], part, place)
+            rows += len(next(iter(batch.values())))
+        for name, file in files.items():
             file.flush()
             none = like[name]
             shape = (rows, *none.shape[1:])

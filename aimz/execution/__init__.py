@@ -4,7 +4,7 @@ from aimz.execution.call import Call, Ready, compile_call, devices_in_use
 from aimz.execution.joint import JointRun
 from aimz.execution.plan import Plan, num_draws, plan_tiles
 from aimz.execution.threads import run_in_threads
-from aimz.execution.tiles import TileRun, each_tile, run_tiles
+from aimz.execution.tiles import TileRun, each_tile, tiles_into
 
 __all__ = [
     "Call",
@@ -18,5 +18,5 @@ __all__ = [
     "num_draws",
     "plan_tiles",
     "run_in_threads",
-    "run_tiles",
+    "tiles_into",
 ]

@@ -39,23 +39,18 @@ from aimz.families import Faults, fault_of
 from aimz.sampling import Block, Found
 from aimz.store import Sink, Tile, Variable
 
-__all__ = ["TileRun", "each_tile", "run_tiles"]
+__all__ = ["TileRun", "each_tile", "tiles_into"]
 
 
 _OUTCOMES = "aimz:outcomes"  # no site has such a name
 
 
-def run_tiles(
-    call: Call,
-    ready: Ready,
-    plan: Plan,
-    variables: Iterable[Variable],
-    sink: Sink,
-    on_rows: Callable[[int], None],
-) -> int:
-    """Run every tile of a plan into a sink and return the number of rows.
+def tiles_into(
+    sink: Sink, call: Call, ready: Ready, plan: Plan, variables: Iterable[Variable]
+) -> Callable[[Callable[[int], None]], int]:
+    """What runs every tile of a plan into a sink, and returns the number of rows.
 
-    `on_rows` is called with the number of rows that each finished tile adds.
+    It is called with what is told how many rows each finished tile adds.
     """
     run = TileRun(call, ready, plan)
     compute: Callable[..., Any] = run
@@ -76,7 +71,8 @@ def run_tiles(
     if writer is not None:
         compute = _WrittenThere(compute, put, writer)
         finish = _unless_written(finish, storing.written)
-    return each_tile(call, plan, compute, finish, on_rows, skip=sink.has, in_order=goes_on)
+    # A frame less in tracebacks of a kernel than a call from here.
+    return partial(each_tile, call, plan, compute, finish, skip=sink.has, in_order=goes_on)
 
 
 def _put(

@@ -18,7 +18,7 @@ from aimz._version import __version__
 from aimz.arrays import Array
 from aimz.data import row_fingerprint
 from aimz.errors import InputError, Note, OutputWarning, PerformanceWarning
-from aimz.execution import Call, Plan, Ready, compile_call, plan_tiles, run_tiles
+from aimz.execution import Call, Plan, Ready, compile_call, plan_tiles, tiles_into
 from aimz.kernel import Inputs, foresight, spread_sites
 from aimz.libraries import xr
 from aimz.prediction.alongside import check_by_row, check_settings
@@ -301,7 +301,7 @@ def carry_out(
     sink = _sink_of(request, scratch, lambda: _identity(prepared, ready, variables))
     try:
         sink.begin(variables)
-        rows = run_tiles(call, ready, plan, variables, sink, on_rows)
+        rows = tiles_into(sink, call, ready, plan, variables)(on_rows)
         prepared.check_rows_read(request.fitted)
         labelled = labelled_groups(variables, result.schema, call.task.results, rows)
         labelled = {

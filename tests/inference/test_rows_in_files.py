@@ -1,5 +1,6 @@
 """A fit of rows that memory should not hold: the same bits whatever the rows are read from."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -178,14 +179,8 @@ def test_what_the_kernel_cannot_see_is_named(change, code, words, tmp_path):
 
 
 def test_a_full_disk_is_said(place, monkeypatch):
-    def full(**_):
-        class Full:
-            def write(self, _):
-                raise OSError(28, "No space left on device")
-
-        return Full()
-
-    monkeypatch.setattr(spool.tempfile, "TemporaryFile", full)
+    full = Path("/dev/full")  # no byte of which is free
+    monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **_: full.open("wb", buffering=0))
     with pytest.raises(InputError, match="Set TMPDIR") as caught:
         fitted(*WAYS["dask"](place))
     assert caught.value.code == "no-room"
