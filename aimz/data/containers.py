@@ -31,6 +31,7 @@ from aimz.errors import InputError
 from aimz.libraries import pd
 
 __all__ = [
+    "Casts",
     "Value",
     "as_array",
     "as_labels",
@@ -359,20 +360,64 @@ def _check_cast(array: np.ndarray, seen: np.ndarray, name: str) -> None:
         values, cast = wide[finite, column], narrow[finite, column]
         if not values.size:
             continue
+        most = values[np.argmax(np.abs(values))]
         if not np.isfinite(cast).all():
-            what, code = "numbers that 32 bits cannot hold", "cast-overflow"
-        elif np.abs(values - cast).max() > _BLUR * np.ptp(values) > 0:
-            what, code = "large numbers whose differences 32 bits would blur", "cast-precision"
-        else:
-            continue
-        msg = (
-            f"'{name}' holds {what}, such as {values[np.argmax(np.abs(values))]!s}. Subtract a "
-            "constant or rescale them, or set jax.config.update('jax_enable_x64', True)."
-        )
-        raise InputError(msg, code=code)
+            raise _cast_refused(name, "numbers that 32 bits cannot hold", most, "cast-overflow")
+        if np.abs(values - cast).max() > _BLUR * np.ptp(values) > 0:
+            raise _blurred(name, most)
     if np.any(wide) and not np.any(narrow):
         msg = f"'{name}' holds only numbers below 1e-45, which 32 bits round to 0. Rescale them."
         raise InputError(msg, code="cast-precision")
+
+
+def _cast_refused(name: str, what: str, value: float, code: str) -> InputError:
+    msg = (
+        f"'{name}' holds {what}, such as {value!s}. Subtract a constant or rescale them, or set "
+        "jax.config.update('jax_enable_x64', True)."
+    )
+    return InputError(msg, code=code)
+
+
+def _blurred(name: str, value: float) -> InputError:
+    what = "large numbers whose differences 32 bits would blur"
+    return _cast_refused(name, what, value, "cast-precision")
+
+
+class Casts:
+    """What 32 bits blur in all batches together: each by itself may hold one number only."""
+
+    def __init__(self) -> None:
+        self._spans: dict[str, np.ndarray] = {}  # least, most and blur by column
+
+    def add(self, value: Value) -> None:
+        """Look at the numbers of a batch."""
+        if isinstance(value.given, dict) or not np.size(value.array):
+            return
+        array, seen = np.asarray(value.array), np.asarray(value.seen)
+        if array.dtype != np.float64 or seen.dtype != np.float32 or not array.ndim:
+            return
+        wide = array.reshape(len(array), -1)
+        with np.errstate(invalid="ignore"):
+            blur = np.abs(wide - seen.reshape(wide.shape))
+        span = np.array([np.fmin.reduce(wide), np.fmax.reduce(wide), np.fmax.reduce(blur)])
+        before = self._spans.get(value.name, span)
+        least, most = np.fmin(before[0], span[0]), np.fmax(before[1:], span[1:])
+        self._spans[value.name] = np.array([least, *most])
+
+    def check(self) -> None:
+        """Refuse numbers that are too large for their differences.
+
+        Raises
+        ------
+        InputError
+            `cast-precision`.
+        """
+        for name, (least, most, blur) in self._spans.items():
+            sizes = np.fmax(np.abs(least), np.abs(most))
+            with np.errstate(invalid="ignore"):
+                is_blurred = (sizes >= _LARGE) & (blur > _BLUR * (most - least)) & (most > least)
+            if is_blurred.any():
+                raise _blurred(name, float(sizes[is_blurred.argmax()]))
 
 
 def rounded_by_cast(value: object) -> float | None:

@@ -2,14 +2,14 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from aimz.arrays import pieces
 
-__all__ = ["canonical_rows", "row_fingerprint", "row_hashes"]
+__all__ = ["canonical_rows", "digest_of", "row_fingerprint", "row_hashes"]
 
 
 # Values to hash at a time.
@@ -52,3 +52,12 @@ def canonical_rows(array: np.ndarray) -> Iterator[np.ndarray]:
     dtype = np.dtype(np.float32 if is_single else np.float64)
     for piece in pieces(array, size) if isinstance(array.base, np.memmap) else parts:
         yield np.ascontiguousarray(piece, dtype) + dtype.type(0)  # -0.0 and 0.0 are one value
+
+
+def digest_of(arrays: Mapping[str, Any]) -> str:
+    """Digest of the arrays of a tile, with their names, dtypes and shapes."""
+    digest = hashlib.blake2b(digest_size=12)
+    for name in sorted(arrays):
+        digest.update(f"{name}{arrays[name].dtype}{arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).view(np.uint8).data)
+    return digest.hexdigest()

@@ -21,9 +21,9 @@ import numpy as np
 
 from aimz.arrays import is_large
 from aimz.data.arguments import Known
-from aimz.data.containers import Value, is_given, lined_up, values_of
+from aimz.data.containers import Casts, Value, is_given, lined_up, values_of
 from aimz.data.elsewhere import Away, changed, cutter_of, teller_of, unseen
-from aimz.data.fingerprints import canonical_rows, row_fingerprint
+from aimz.data.fingerprints import canonical_rows, digest_of, row_fingerprint
 from aimz.data.labels import Marks, column_order, storable
 from aimz.data.spool import spooled
 from aimz.errors import InputError, Note
@@ -223,7 +223,7 @@ class Stream:
                 self.check(arrays, rows.start)
             for part in canonical_rows(arrays[self.primary]):
                 self._digest.update(part)
-            yield RowTile(rows, arrays, _digest_of(arrays))
+            yield RowTile(rows, arrays, digest_of(arrays))
         if self.count is not None and self.seen != self.count:
             more = "at least " if self.seen > self.count else ""
             msg = (
@@ -268,7 +268,7 @@ class Stream:
             its = {n: v[rows.start - first : rows.stop - first] for n, v in arrays.items()}
             if self.check is not None:
                 self.check(its, rows.start)
-            tiles[rows.start] = RowTile(rows, its, _digest_of(its))
+            tiles[rows.start] = RowTile(rows, its, digest_of(its))
         return tiles
 
     def fetched(self, away: Away, why: str) -> Away:
@@ -631,6 +631,7 @@ def _checked(
     Labelled rows and columns are lined up; `columns` gets the names that it lacks.
     """
     first: Batch | None = None
+    casts = Casts()
     for number, batch in enumerate(batches):
         if not isinstance(batch, Mapping) or primary not in batch:
             got = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
@@ -639,11 +640,15 @@ def _checked(
                 f"'{primary}' among them."
             )
             raise InputError(msg, code="batch-names")
-        arrays = {n: v.seen for n, v in _lined_batch(batch, primary, columns).items()}
+        lined = _lined_batch(batch, primary, columns)
+        arrays = {n: v.seen for n, v in lined.items()}
         first = first or arrays
         _check_batch(number, arrays, first)
+        for value in lined.values():
+            casts.add(value)
         if _length(arrays):
             yield arrays
+    casts.check()
 
 
 def _lined_batch(
@@ -706,14 +711,6 @@ def _joined(parts: list[Batch]) -> Batch:
 
 def _length(batch: Batch) -> int:
     return len(next(iter(batch.values())))
-
-
-def _digest_of(arrays: Batch) -> str:
-    digest = hashlib.blake2b(digest_size=12)
-    for name in sorted(arrays):
-        digest.update(f"{name}{arrays[name].dtype}{arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _leads_with(value: Any, rows: int) -> bool:

@@ -150,9 +150,7 @@ def arguments_of(
     for name in arguments.keys() & inputs.keys():
         msg = f"{method.__name__} has got '{name}' as an argument and in inputs=. Pass it once."
         raise InputError(msg, code="argument-twice")
-    y = options["y"]
-    outcome = {setup.names[1]: y} if isinstance(y, str) else {}  # a column of a file of rows
-    return {**arguments, **inputs, **outcome}
+    return {**arguments, **inputs}
 
 
 def trees_or_arguments(

@@ -13,6 +13,7 @@ from aimz.identification import Assumptions, assumptions_of
 from aimz.kernel import KernelSpec
 from aimz.libraries import xr
 from aimz.model import account, asking, checking, fitting, graphing
+from aimz.model.files import held_rows
 from aimz.model.predicting import Planned
 from aimz.model.setup import KeyLike, RowsLike, Setup
 from aimz.prediction import Fitted
@@ -164,7 +165,7 @@ class Described:
         'too low, too narrow'
         """
         named = asking.arguments_of(self._setup, type(self).check, {**locals()}, kwargs)
-        arguments = self._setup.arguments(self.check, named, X, y)
+        arguments = held_rows(self._setup.arguments(self.check, named, X, y), self.param_input)
         return checking.checked(
             self._setup,
             self._trained(with_draws=True),

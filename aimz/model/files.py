@@ -6,21 +6,26 @@ others are the columns of the primary input, by name.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import importlib.util
+import json
+import operator
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from aimz.data import RowTile
 from aimz.errors import InputError, nearest
 from aimz.libraries import google_crc32c, pd
 
-__all__ = ["TableRows", "in_columns_of_files"]
+__all__ = ["TableRows", "held_rows", "in_columns_of_files"]
 
 
 #: Rows that are read at a time, and those of a head.
@@ -53,6 +58,7 @@ def in_columns_of_files(arguments: Mapping[str, Any], primary: str, output: str)
         raise InputError(f"{msg} {nearest(words[output], there)}", code="column-unknown")
     columns = {n: v for n, v in words.items() if v in there}  # others are words for the kernel
     used = {*columns.values()}
+    used |= _index_columns(dataset.schema)
     own = [n for n in there if n not in used and not n.startswith(_INDEX)]
     if not own:
         msg = f"No column is left for '{primary}': all are named by other arguments."
@@ -61,15 +67,45 @@ def in_columns_of_files(arguments: Mapping[str, Any], primary: str, output: str)
     return {**others, primary: TableRows(dataset, primary, tuple(own), columns)}
 
 
+def held_rows(arguments: Mapping[str, Any], primary: str) -> dict[str, Any]:
+    """Arguments with frames of all rows in place of a source that reads them."""
+    rows = arguments[primary]
+    if not isinstance(rows, TableRows):
+        return dict(arguments)
+    for tile in rows.tiles(max(1, rows.count)):
+        return {**arguments, **tile.arrays}
+    msg = f"The file of '{primary}' has no rows. Pass at least one."
+    raise InputError(msg, code="no-rows")
+
+
+def _index_columns(schema: Any) -> set[str]:
+    """Columns that pandas wrote as the index of a frame, and reads as that."""
+    about = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    return {name for name in about.get("index_columns", ()) if isinstance(name, str)}
+
+
 def _opened(path: str, primary: str) -> Any:
     arrow = importlib.import_module("pyarrow")
     datasets = importlib.import_module("pyarrow.dataset")
     try:
-        # Without reading ahead: what has been read ahead stays in memory until the file ends.
-        return datasets.dataset(path, format=datasets.ParquetFileFormat(pre_buffer=False))
+        # Folders such as year=2024 are a column, as pandas has it. Without reading ahead: what has
+        # been read ahead stays in memory until the file ends.
+        folders = datasets.HivePartitioning.discover(infer_dictionary=True)
+        one = datasets.ParquetFileFormat(pre_buffer=False)
+        return datasets.dataset(
+            path, format=one, partitioning=folders if _is_folder(path) else None
+        )
     except (OSError, arrow.ArrowException) as error:
-        msg = f"'{primary}' is {path!r:.80}, where there are no rows of Parquet. Pass such a file."
-        raise InputError(msg, code="rows-file") from error
+        msg = f"'{primary}' is {path!r:.80}, where there are no rows of Parquet ({error!s:.60})."
+        raise InputError(f"{msg} Pass such a file.", code="rows-file") from error
+
+
+def _is_folder(path: str) -> bool:
+    if "://" not in path:
+        return Path(path).is_dir()
+    places = importlib.import_module("pyarrow.fs")
+    filesystem, place = places.FileSystem.from_uri(path)
+    return bool(filesystem.get_file_info(place).type == places.FileType.Directory)
 
 
 @dataclass(frozen=True)
@@ -92,7 +128,8 @@ class TableRows:
     @cached_property
     def count(self) -> int:
         """How many rows there are."""
-        return int(self.dataset.count_rows())
+        with self._reading():
+            return int(self.dataset.count_rows())
 
     @cached_property
     def head(self) -> Mapping[str, Any]:
@@ -106,7 +143,11 @@ class TableRows:
             rows = slice(self._seen[0], self._seen[0] + len(frame))
             digest = 0
             for column in frame:
-                digest = google_crc32c.extend(digest, frame[column].to_numpy().tobytes())
+                values = frame[column].to_numpy()
+                same = (
+                    repr(values.tolist()).encode() if values.dtype == object else values.tobytes()
+                )
+                digest = google_crc32c.extend(digest, same)
             self._seen[:] = [rows.stop, google_crc32c.extend(self._seen[1], digest.to_bytes(4))]
             others = {name: frame[column] for name, column in self.named.items()}
             yield RowTile(rows, {self.primary: frame[list(self.own)], **others}, f"{digest:08x}")
@@ -125,21 +166,88 @@ class TableRows:
             low, high = max(rows.start, group.first), min(rows.stop, group.first + group.count)
             if low < high:
                 cuts.append((group, slice(low - group.first, high - group.first)))
-        wanted = tuple(dict.fromkeys([*self.own, *self.named.values()]))
         columns = {self.primary: self.own, **{n: (c,) for n, c in self.named.items()}}
-        return _TablePart(tuple(cuts), self.dataset.schema, wanted, self.primary, columns)
+        schema, wanted = self.dataset.schema, self.wanted
+        return _TablePart(tuple(cuts), schema, wanted, self.primary, columns, self.lacking)
 
     def has_read(self) -> tuple[int, int]:
         """How many rows have been read, and a number for their values."""
         return self._seen[0], self._seen[1]
 
+    @cached_property
+    def wanted(self) -> tuple[str, ...]:
+        """Columns that are read."""
+        return tuple(dict.fromkeys([*self.own, *self.named.values()]))
+
+    @cached_property
+    def lacking(self) -> frozenset[str]:
+        """Columns of whole numbers or switches that lack some: floats in all rows, as in pandas.
+
+        Files say of most parts that nothing is missing there, and only others are read.
+        """
+        types, compute = (importlib.import_module(f"pyarrow.{n}") for n in ("types", "compute"))
+        kinds = {n: _kind_of(self.dataset.schema.field(n).type) for n in self.wanted}
+        whole = [n for n, kind in kinds.items() if types.is_integer(kind) or types.is_boolean(kind)]
+        lacks = {n: compute.field(n).is_null() for n in whole}
+        count = self.dataset.count_rows
+        with self._reading():
+            if not lacks or not count(filter=functools.reduce(operator.or_, lacks.values())):
+                return frozenset()
+            return frozenset(n for n, is_missing in lacks.items() if count(filter=is_missing))
+
+    def check_numbers(self) -> None:
+        """Refuse columns of categories, which a frame is encoded by and a file is not.
+
+        Raises
+        ------
+        InputError
+            `not-numeric`.
+        """
+        types: Any = importlib.import_module("pyarrow.types")
+        for name in self.own:
+            kind = self.dataset.schema.field(name).type
+            if types.is_dictionary(kind) or _is_text(kind):
+                msg = (
+                    f"Column '{name}' of '{self.primary}' holds categories, which only a frame in "
+                    "memory has encoded. Pass pandas.read_parquet(...), or encode it in the file."
+                )
+                raise InputError(msg, code="not-numeric")
+
     def _frames(self) -> Iterator[pd.DataFrame]:
         """Frames of some rows, file after file; rows have no labels of their own."""
-        wanted = [*dict.fromkeys([*self.own, *self.named.values()])]
         few: Any = {"batch_size": BATCH_ROWS, "batch_readahead": 2, "fragment_readahead": 1}
-        for batch in self.dataset.to_batches(columns=wanted, **few):
-            if batch.num_rows:
-                yield pd.DataFrame({n: batch.column(n).to_pandas() for n in wanted})
+        with self._reading():
+            for batch in self.dataset.to_batches(columns=[*self.wanted], **few):
+                if batch.num_rows:
+                    yield _frame_of(batch, self.wanted, self.lacking)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        arrow = importlib.import_module("pyarrow")
+        try:
+            yield
+        except (OSError, arrow.ArrowException) as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> InputError:
+        """What is said of rows that Arrow does not read: mostly columns of several types."""
+        arrow = importlib.import_module("pyarrow")
+        fields = {field.name: field.type for field in self.dataset.schema}
+        for fragment in self.dataset.get_fragments():
+            try:
+                types = {own.name: own.type for own in fragment.physical_schema}
+            except (OSError, arrow.ArrowException):
+                continue
+            for name in self.wanted:
+                if types.get(name, fields[name]) != fields[name]:
+                    place = getattr(fragment, "path", "").rpartition("/")[2]
+                    msg = (
+                        f"Column '{name:.40}' of '{self.primary}' is {fields[name]!s:.30} at first "
+                        f"and {types[name]!s:.30} in {place:.40} ({error!s:.60}). Write one type."
+                    )
+                    return InputError(msg, code="columns-mismatch")
+        msg = f"The rows of '{self.primary}' cannot be read: {error!s:.120}. Mend the file."
+        return InputError(msg, code="rows-file")
 
 
 @dataclass(frozen=True)
@@ -185,6 +293,7 @@ class _TablePart:
     wanted: tuple[str, ...]
     primary: str
     columns: Mapping[str, tuple[str, ...]]
+    lacking: frozenset[str]
 
     @property
     def place(self) -> str:
@@ -201,9 +310,35 @@ class _TablePart:
                 return None
             tables.append(table.slice(rows.start, rows.stop - rows.start))
         whole = arrow.concat_tables(tables)
-        frame = pd.DataFrame({name: whole.column(name).to_pandas() for name in self.wanted})
+        frame = _frame_of(whole, self.wanted, self.lacking)
         named = {n: frame[c] for n, (c, *_) in self.columns.items() if n != self.primary}
         return {self.primary: frame[list(self.columns[self.primary])], **named}
+
+
+def _frame_of(table: Any, wanted: Iterable[str], lacking: frozenset[str]) -> pd.DataFrame:
+    """Columns as pandas has them in a frame of all rows, whatever these rows happen to hold."""
+    arrow: Any = importlib.import_module("pyarrow")
+    columns = {}
+    for name in wanted:
+        column = table.column(name)
+        kind = _kind_of(column.type)
+        if name in lacking:
+            column = column.cast(kind).cast(arrow.float64(), safe=False)
+        elif kind != column.type and not _is_text(kind):  # categories that are numbers
+            column = column.cast(kind)
+        columns[name] = column.to_pandas()
+    return pd.DataFrame(columns)
+
+
+def _kind_of(kind: Any) -> Any:
+    """Type of the values of a column, of categories that of what they stand for."""
+    types: Any = importlib.import_module("pyarrow.types")
+    return kind.value_type if types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: Any) -> bool:
+    types: Any = importlib.import_module("pyarrow.types")
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
 def _groups_of(dataset: Any) -> tuple[_Group, ...] | None:

@@ -28,6 +28,7 @@ from aimz.inference import (
     more_draws,
 )
 from aimz.kernels import OutcomeUnits
+from aimz.model.files import TableRows
 from aimz.model.setup import KeyLike, Setup
 from aimz.outcomes import is_there
 from aimz.prediction import Fitted, Use, check_same_data, fitted_on, problem_of
@@ -292,6 +293,9 @@ def with_categories(setup: Setup, arguments: Mapping[str, Any]) -> Setup:
     kernel: Any = setup.kernel
     rows = arguments.get(setup.names[0])
     if rows is None or not _is_in_units(kernel) or getattr(kernel, "categories", None) != ():
+        return setup
+    if isinstance(rows, TableRows):
+        rows.check_numbers()
         return setup
     categories = Value.of(rows, setup.names[0]).categories
     return replace(setup, kernel=replace(kernel, categories=categories)) if categories else setup

@@ -957,7 +957,8 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         density = self.log_likelihood(X, y, missing=missing, **_IN_MEMORY, **kwargs)
         setup, fitted = self._setup, self._trained(with_draws=True)
         request = predicting.request_in_memory(setup, fitted, rng_key)
-        call = predicting.planned(setup, request, setup.arguments(self.predict, kwargs, X))
+        rows = (X, y) if isinstance(y, str) else (X,)  # a column of a file
+        call = predicting.planned(setup, request, setup.arguments(self.predict, kwargs, *rows))
         drawn, inputs = self._streamed(call), call.inputs
         groups = {str(name): group.to_dataset() for name, group in {**drawn, **density}.items()}
         attrs = {str(name): value for name, value in density.attrs.items()}
@@ -1139,7 +1140,8 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         arguments = asking.arguments_of(self._setup, type(self).effect, given, kwargs)
         y = kwargs.get(self.param_output) if y is None or isinstance(y, str) else y
         options = values_of({"treatment": treatment, "by": by, "weights": weights, "y": y})
-        natural = values_of(self._setup.arguments(self.effect, arguments, X))
+        rows = (X, given["y"]) if isinstance(given["y"], str) else (X,)  # a column of a file
+        natural = values_of(self._setup.arguments(self.effect, arguments, *rows))
         changes = changes_of(baseline, intervention, scenarios)
         site = self.param_output if site is None else site
         question = question_of(

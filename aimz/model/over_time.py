@@ -15,6 +15,7 @@ from aimz.choices import check_choice
 from aimz.effects import Impact
 from aimz.libraries import xr
 from aimz.model import asking, fitting, impacting
+from aimz.model.files import held_rows
 from aimz.model.predicting import Planned, planned
 from aimz.model.setup import KeyLike, RowsLike, Setup
 from aimz.prediction import Fitted
@@ -118,7 +119,7 @@ class OverTime:
         """
         named = asking.arguments_of(self._setup, type(self).impact, {**locals()}, kwargs)
         check_choice(target, "target", ("prediction", "expectation"))
-        arguments = self._setup.arguments(self.impact, named, X, y)
+        arguments = held_rows(self._setup.arguments(self.impact, named, X, y), self.param_input)
         setup = fitting.with_categories(self._setup, arguments)
         halves = impacting.halves_of(setup, self._fitted, arguments, post, intervention_time)
         impacting.check_missing(halves, missing, self.param_output)

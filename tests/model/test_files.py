@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from aimz import ImpactModel, InputError
+from aimz.data import Value, open_stream
+from aimz.kernels import Linear
 from aimz.model import summarising
-from aimz.model.files import TableRows
+from aimz.model.files import TableRows, in_columns_of_files
 from aimz.testing import SourceContract
 from tests.support.engines import ByHand
 
@@ -153,6 +155,205 @@ def test_what_is_no_file_or_column_is_named(im, path):
     with pytest.raises(InputError, match="Did you mean 'sales'") as caught:
         im.log_likelihood(str(path), "sale", t="treated", store="memory", progress=False)
     assert caught.value.code == "column-unknown"
+
+
+@pytest.mark.filterwarnings("ignore::aimz.AimzWarning")
+def test_what_needs_all_rows_reads_them(path):
+    """Scores, leaving out, checks, impacts and trees of a file are those of the frame."""
+    w = np.random.default_rng(2).normal(size=(128, 2)).astype(np.float32)
+    im = ImpactModel(kernel).set_posterior_sample({"w": w})
+    weights = np.linspace(1.0, 2.0, ROWS)
+    quiet: dict[str, Any] = {"progress": False}
+    told: list[Any] = []
+    for rows, y, t in ((X, Y, T), (str(path), "sales", "treated")):
+        impact = im.impact(rows, y, t=t, intervention_time=2000, rng_key=1, **quiet)
+        check = im.check(rows, y, t=t, rng_key=1, **quiet)
+        tree = im.to_datatree(rows, y, t=t, rng_key=1)
+        told.append(
+            [
+                im.score(rows, y, t=t),
+                im.score(rows, y, t=t, sample_weight=weights),
+                im.loo(rows, y, t=t, **quiet).elpd,
+                impact.average.values,
+                check.regions["verdict"].to_numpy(),
+                tree["posterior_predictive"]["y"].values,
+            ]
+        )
+    for one, other in zip(*told, strict=True):
+        np.testing.assert_array_equal(other, one)
+
+
+# ----------------------------------------------------------------------------- kinds of columns
+
+MANY = 14_000  # more than are looked at together
+N = np.arange(MANY)
+
+
+def lacking(values, row=13_500):
+    """Nothing is there in one row of a later part."""
+    return pa.array(values, mask=row == N)
+
+
+KINDS: dict[str, Any] = {
+    "switches": N % 2 == 0,
+    "switches, one missing": lacking(N % 2 == 0),
+    "small": (N % 100).astype(np.int8),
+    "small, one missing": lacking((N % 100).astype(np.int8)),
+    "unsigned": (N % 100).astype(np.uint8),
+    "beyond 2^24": N + 2**24,
+    "beyond 2^24, one missing": lacking(N + 2**24),
+    "beyond 2^31": N + 2**33,
+    "unsigned beyond 2^31": (N + 2**31).astype(np.uint32),
+    "beyond 2^53": N.astype(np.int64) + 2**60,
+    "beyond 2^53, one missing": lacking(N.astype(np.int64) + 2**60),
+    "halves": N.astype(np.float16),
+    "doubles, one missing": lacking(N / 3),
+    "one large number a part": 1.7e9 + N // 8192,
+    "large numbers far apart": 1.7e9 + 1e6 * N,
+    "decimals": pa.array(N % 7).cast(pa.decimal128(22, 2)),
+    "decimals, one missing": lacking(N % 7).cast(pa.decimal128(22, 2)),
+    "categories that are numbers": pa.array(N % 3).dictionary_encode(),
+    "categories, one missing": lacking(N % 3).dictionary_encode(),
+    "categories that are text": pa.array(np.array(["a", "b"])[N % 2]).dictionary_encode(),
+    "text": np.array(["a", "b"])[N % 2],
+    "nothing": pa.nulls(MANY),
+    "days": pa.array(N.astype(np.int32)).cast(pa.date32()),
+    "times": pa.array(N).cast(pa.timestamp("ns")),
+    "spans": pa.array(N).cast(pa.duration("s")),
+    "records": pa.StructArray.from_arrays([pa.array(N)], names=["of"]),
+    "lists": pa.array([[1.0]] * MANY),
+}
+
+
+def found(make) -> Any:
+    """Numbers by argument, or the code of the refusal."""
+    try:
+        return make()
+    except InputError as error:
+        return error.code
+
+
+def in_parts(place, t: str | None) -> dict[str, np.ndarray]:
+    given = {"X": str(place)} | ({} if t is None else {"t": t})
+    stream = open_stream(
+        in_columns_of_files(given, "X", "y"), "X", batch_size=None, whole=frozenset()
+    )
+    tiles = [tile.arrays for tile in stream.tiles(3000)]
+    return {name: np.concatenate([tile[name] for tile in tiles]) for name in tiles[0]}
+
+
+def as_pandas(place, t: str | None) -> dict[str, np.ndarray]:
+    frame = pd.read_parquet(place)
+    rows = {"X": frame} if t is None else {"X": frame.drop(columns=t), "t": frame[t]}
+    return {name: Value.of(value, name).seen for name, value in rows.items()}
+
+
+def same_as_pandas(place, t: str | None = None) -> None:
+    expected = found(lambda: as_pandas(place, t))
+    made = found(lambda: in_parts(place, t))
+    if isinstance(expected, str):
+        assert made == expected
+        return
+    rows: TableRows = in_columns_of_files({"X": str(place)} | ({"t": t} if t else {}), "X", "y")[
+        "X"
+    ]
+    assert rows.parts is not None
+    (part,) = rows.parts(slice(0, rows.count))  # as another process reads them
+    away = {name: Value.of(value, name).seen for name, value in (part.read() or {}).items()}
+    for values in (made, away):
+        assert values.keys() == expected.keys()
+        for name, array in expected.items():
+            assert values[name].dtype == array.dtype
+            np.testing.assert_array_equal(values[name], array)
+
+
+@pytest.mark.parametrize("column", KINDS.values(), ids=KINDS.keys())
+def test_kinds_of_columns_are_those_of_pandas(column, tmp_path):
+    """Alone in the rows, beside floats, and as an argument of its own."""
+    place = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"a": column}), place, row_group_size=4000)
+    same_as_pandas(place)
+    pq.write_table(pa.table({"a": column, "b": N.astype(np.float32)}), place, row_group_size=4000)
+    same_as_pandas(place)
+    same_as_pandas(place, "a")
+
+
+def two_files(place, one, other):
+    place.mkdir()
+    pq.write_table(pa.table(one), place / "0.parquet")
+    pq.write_table(pa.table(other), place / "1.parquet")
+
+
+FEW = np.arange(5.0)
+LAYOUTS: dict[str, Any] = {
+    "columns in another order": ({"a": FEW, "b": -FEW}, {"b": FEW, "a": -FEW}),
+    "another width": ({"a": FEW, "b": FEW}, {"a": FEW.astype(np.float32), "b": FEW.astype(int)}),
+    "whole numbers lacking in the second": (
+        {"a": FEW.astype(int), "b": FEW.astype(int)},
+        {"a": FEW.astype(int), "b": pa.array([1, None, 2, 3, 4])},
+    ),
+    "no such column in the second": ({"a": FEW.astype(int), "b": FEW.astype(int)}, {"a": FEW}),
+    "no rows in the first": ({"a": FEW[:0], "b": FEW[:0]}, {"a": FEW, "b": FEW}),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize("t", [None, "b"])
+def test_folders_are_those_of_pandas(layout, t, tmp_path):
+    two_files(tmp_path / "rows", *layout)
+    same_as_pandas(tmp_path / "rows", t)
+
+
+@pytest.mark.parametrize(("t", "name"), [(None, "year"), ("year", "year"), (None, "part")])
+def test_names_of_folders_are_a_column(t, name, tmp_path):
+    values = ["x", "y"] if name == "part" else [2023, 2024]
+    frame = pd.DataFrame({"a": np.arange(6.0), name: np.repeat(values, 3)})
+    frame.to_parquet(tmp_path / "rows", partition_cols=[name])
+    same_as_pandas(tmp_path / "rows", t)
+    inside = next((tmp_path / "rows").glob("*/*.parquet"))
+    same_as_pandas(inside)
+
+
+def test_the_index_of_a_frame_is_no_column(tmp_path):
+    frame = pd.DataFrame({"shop": [7, 2, 9, 4, 5], "a": FEW}).set_index("shop")
+    frame.to_parquet(tmp_path / "rows.parquet")
+    same_as_pandas(tmp_path / "rows.parquet")
+
+
+def test_files_of_two_types_name_the_column(tmp_path):
+    two_files(tmp_path / "rows", {"a": FEW.astype(int), "b": FEW}, {"a": FEW / 2, "b": FEW})
+    with pytest.raises(
+        InputError, match=r"Column 'a' of 'X' is int64.*double in 1\.parquet"
+    ) as caught:
+        in_parts(tmp_path / "rows", None)
+    assert caught.value.code == "columns-mismatch"
+    assert len(str(caught.value)) < 240
+    (tmp_path / "rows" / "1.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        in_parts(tmp_path / "rows", None)
+    assert caught.value.code == "rows-file"
+
+
+@pytest.mark.parametrize("column", ["age", pytest.param("treated", marks=pytest.mark.slow)])
+def test_a_missing_whole_number_is_named(im, column, tmp_path):
+    """By its row and column, whichever row group it is in."""
+    whole = TABLE.round().astype("Int64")
+    whole.loc[2500, column] = pd.NA
+    whole.to_parquet(tmp_path / "rows.parquet", row_group_size=700)
+    with pytest.raises(InputError, match="the first in row 2500") as caught:
+        im.predict(str(tmp_path / "rows.parquet"), t="treated", y="sales", **OPTIONS)
+    assert caught.value.code == "not-finite"
+    assert ("column 'age'" in str(caught.value)) == (column == "age")
+
+
+@pytest.mark.parametrize("kind", ["categories that are text", "text"])
+def test_categories_of_a_file_are_not_encoded(kind, tmp_path):
+    """A ready-made regression gives each category of a frame an effect of its own."""
+    table = pa.table({"a": KINDS[kind], "y": N % 3.0})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match="Column 'a' of 'X' holds categories") as caught:
+        ImpactModel(Linear()).fit(str(tmp_path / "rows.parquet"), "y", progress=False)
+    assert caught.value.code == "not-numeric"
 
 
 # ----------------------------------------------------------------------------- tables
