@@ -144,6 +144,34 @@ class Value:
         return seen
 
     @cached_property
+    def rounded(self) -> float | None:
+        """A large number that all rows of a column are, and that 32 bits round; None without one.
+
+        `seen` refuses numbers whose differences are lost. One number has none that would tell
+        whether its digits matter.
+        """
+        if isinstance(self.given, dict) or self.array.dtype != np.float64:
+            return None
+        wide = np.asarray(self.array)
+        if self.seen.dtype != np.float32 or not wide.size:
+            return None
+        columns = wide.reshape(len(wide) if np.ndim(wide) and len(wide) > 1 else wide.size, -1)
+        least, most = np.fmin.reduce(columns), np.fmax.reduce(columns)
+        is_one = (least == most) & (np.abs(least) >= _LARGE) & (least.astype(np.float32) != least)
+        return float(least[is_one][0]) if is_one.any() else None
+
+    def check_digits(self) -> None:
+        """Refuse one number in all rows that 32 bits round.
+
+        Raises
+        ------
+        InputError
+            `cast-precision`.
+        """
+        if self.rounded is not None:
+            raise rounding_refused(self.name, self.rounded, float(np.float32(self.rounded)))
+
+    @cached_property
     def categories(self) -> Categories:
         """The categories of each column of a frame; () of what has none; see `categories_of`."""
         names = self.columns if is_frame(self.given) else None

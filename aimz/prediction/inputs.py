@@ -304,6 +304,7 @@ def problem_of(
         msg = f"Fitting needs outcomes: '{output}' is None. Pass one per row."
         raise InputError(msg, code="outcome-missing")
     arguments, inputs, spec = inspected(kernel, names, values, known or Known())
+    values[output].check_digits()  # a fit computes in 32 bits
     _check_rows({n: v for n, v in arguments.arrays.items() if n != output}, arguments.columns)
     check_whole_numbers(spec.lookups, spec.totals, arguments.arrays)
     there = check_outcome(arguments.arrays[output], missing, output)
@@ -504,7 +505,7 @@ def _in_memory(
     way_out = "new_groups='prior' to draw new groups"
     if spec.lookups or spec.totals:
         check_whole_numbers(spec.lookups, spec.totals, arguments.arrays, way_out=way_out)
-    outcome = _kept_beside(request, values.get(output), arguments, spec)
+    arguments, outcome = _with_outcome(request, values.get(output), arguments, spec, places)
     notes = _notes(request, arguments)
     if spec.coupled and places is None and natural is None:
         notes = (*notes, *rows_notes(request, arguments, spec))
@@ -522,17 +523,30 @@ def _in_memory(
     )
 
 
-def _kept_beside(
-    request: Request, outcome: Value | None, arguments: Arguments, spec: KernelSpec
-) -> np.ndarray | None:
-    """Outcomes in the order of the rows, to be kept beside a prediction of them."""
+def _with_outcome(
+    request: Request,
+    outcome: Value | None,
+    arguments: Arguments,
+    spec: KernelSpec,
+    places: np.ndarray | None,
+) -> tuple[Arguments, np.ndarray | None]:
+    """Arguments, and outcomes in the order of the rows, to be kept beside a prediction of them.
+
+    Densities are computed in double precision, so an outcome that is one number keeps its digits
+    there, unless it is a row among the fitted ones, which have another scale.
+    """
     if outcome is None or outcome.given is None:
-        return None
+        return arguments, None
     primary, output = request.names
     own = outcome.in_columns(request.fitted.known.names(output, outcome.columns))
-    seen: np.ndarray = arguments.lined({output: own}, primary)[output].seen
-    _check_outcomes(seen, spec, arguments.rows)
-    return seen
+    lined = arguments.lined({output: own}, primary)[output]
+    _check_outcomes(lined.seen, spec, arguments.rows)
+    is_data = request.conditions and places is None
+    # Whole numbers may be what the kernel needs.
+    if is_data and lined.rounded is not None and arguments.arrays[output].dtype == np.float32:
+        arrays = {**arguments.arrays, output: np.asarray(lined.array)}
+        return replace(arguments, arrays=arrays), lined.seen
+    return arguments, lined.seen
 
 
 def _rejoined(

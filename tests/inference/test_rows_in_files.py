@@ -1,5 +1,9 @@
 """A fit of rows that memory should not hold: the same bits whatever the rows are read from."""
 
+import copy
+import gc
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -138,13 +142,40 @@ def test_a_fit_in_a_file_is_known_as_that_of_the_array(place):
     assert im.sample(num_samples=3)["posterior"]["b"].shape == (1, 3)
     im.save(place / "model")
     again = ImpactModel.load(place / "model", kernel)
+    pickled = pickle.dumps(im)
+    assert len(pickled) < X.nbytes  # no rows are in it
+    copies = again, copy.deepcopy(im), pickle.loads(pickled)
     asked: Any = {"rng_key": 1, "progress": False}
     frame = pd.DataFrame(X, columns=list("abc"))
-    one, other = (
+    one, *others = (
         model.effect(frame, {"t": 0.0}, {"t": 1.0}, t=T, **asked).draws.values
-        for model in (im, again)
+        for model in (im, *copies)
     )
-    np.testing.assert_array_equal(one, other)
+    for other in others:
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_copies_of_a_fit_in_a_file_need_no_file_but_their_own(place):
+    """A shared file stays until the last model that has it is gone."""
+    im = fitted(*WAYS["Parquet"](place), on_bad_fit="ignore")
+    assert is_mapped(im._fitted.problem.inputs.arrays["X"])
+    shared, travelled = copy.deepcopy(im), pickle.loads(pickle.dumps(im))
+    asked: Any = {"rng_key": 1, "store": "memory", "progress": False}
+
+    def values_of(model):
+        frame = pd.DataFrame(X[:5], columns=list("abc"))
+        return model.predict(frame, t=T[:5], **asked)["posterior_predictive"]["y"].values
+
+    expected = values_of(im)
+    more = im.sample(num_samples=3)["posterior"]["b"].values
+    im.fit(X[:300], Y[:300], t=T[:300], num_steps=5, progress=False, on_bad_fit="ignore")
+    assert not np.array_equal(values_of(im), expected)
+    with ThreadPoolExecutor(2) as pool:
+        for values in pool.map(values_of, [shared, travelled]):
+            np.testing.assert_array_equal(values, expected)
+    gc.collect()
+    np.testing.assert_array_equal(shared.sample(num_samples=3)["posterior"]["b"].values, more)
 
 
 @pytest.mark.slow
