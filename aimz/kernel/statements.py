@@ -18,6 +18,7 @@ import numpy as np
 from jax.extend.core import get_opaque_trace_state
 from jax.typing import ArrayLike
 from numpyro import handlers, primitives
+from numpyro.distributions import TwoSidedTruncatedDistribution
 from numpyro.distributions.distribution import Distribution, Unit
 from numpyro.primitives import _PYRO_STACK, Messenger, plate
 
@@ -525,6 +526,16 @@ def _density(statement: Statement) -> dict[str, Any]:
         return {"density": fn.log_prob(statement.value)}
     except NotImplementedError:
         return {}
+    except ValueError as error:
+        base = base_distribution(fn)
+        low, high = (np.shape(getattr(base, limit, 0.0)) for limit in ("low", "high"))
+        if not isinstance(base, TwoSidedTruncatedDistribution) or low == high:
+            raise
+        msg = (
+            f"Site '{statement.name}' is cut between limits of different shapes, {low} and {high}, "
+            "which NumPyro does not combine. Give both the same: low=jnp.full_like(high, 0.0)."
+        )
+        raise KernelValidationError(msg, code="limits-shape") from error
 
 
 def _is_numeric(leaf: object) -> bool:

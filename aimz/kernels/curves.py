@@ -186,4 +186,5 @@ class Neural(Standard):
         size = numpyro.sample("size", dist.HalfNormal(1.0))
         output = numpyro.sample("output", one)
         hidden: jax.Array = erf(threshold + columns @ weight)
-        return hidden @ output * size / jnp.sqrt(1.0 * self.units)
+        added: jax.Array = hidden @ output * size / jnp.sqrt(1.0 * self.units)
+        return added

@@ -1,5 +1,7 @@
 """Arguments that do not fit the rows: an error that names them, never a number."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -311,3 +313,24 @@ def test_a_value_of_a_site_is_never_spread_over_rows_by_its_length(site, value, 
         assert refused.value.code == "site-shape"
         return
     np.testing.assert_allclose(found().posterior_predictive[site][0, 0], wanted)
+
+
+def cut(X, low, high, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("row", X.shape[0]):
+        numpyro.sample("y", dist.TruncatedNormal(b, 1.0, low=low, high=high), obs=y)
+
+
+LIMIT = np.linspace(1.0, 2.0, ROWS, dtype=np.float32)
+
+
+@pytest.mark.parametrize("limits", [{"low": 0.0, "high": LIMIT}, {"low": -LIMIT, "high": 0.75}])
+def test_limits_of_all_rows_and_of_each_are_named(limits):
+    im = ImpactModel(cut, rng_key=0).set_posterior_sample({"b": np.zeros(3)})
+    X = np.ones((ROWS, 1))
+    with pytest.raises(KernelValidationError, match="'y' is cut between limits") as raised:
+        im.predict(X, progress=False, **limits)
+    assert raised.value.code == "limits-shape"
+    of_rows: Any = {name: np.broadcast_to(value, LIMIT.shape) for name, value in limits.items()}
+    draws = im.predict(X, progress=False, store="memory", **of_rows)["posterior_predictive"]["y"]
+    assert np.all((draws.values >= limits["low"]) & (draws.values <= limits["high"]))
