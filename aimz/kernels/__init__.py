@@ -1,6 +1,6 @@
 """Ready-made kernels, and parts of them: plain NumPyro, whose source is the manual."""
 
-from aimz.kernels.curves import HSGP, Neural
+from aimz.kernels.curves import HSGP
 from aimz.kernels.names import kernel_named
 from aimz.kernels.over_time import (
     DifferenceInDifferences,
@@ -18,7 +18,6 @@ __all__ = [
     "Flexible",
     "Hierarchical",
     "Linear",
-    "Neural",
     "OutcomeUnits",
     "StructuralTimeSeries",
     "SyntheticControl",
@@ -30,7 +29,6 @@ __all__ = [
     "kalman",
     "kernel_named",
     "linear",
-    "neural",
     "standard",
     "structural_time_series",
     "synthetic_control",
@@ -42,7 +40,6 @@ glm = GLM
 hierarchical = Hierarchical
 flexible = Flexible
 hsgp = HSGP
-neural = Neural
 structural_time_series = StructuralTimeSeries
 synthetic_control = SyntheticControl
 difference_in_differences = DifferenceInDifferences

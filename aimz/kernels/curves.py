@@ -1,4 +1,4 @@
-"""Ready-made regressions of smooth curves and of a net: plain NumPyro, to be read and changed."""
+"""A ready-made regression of smooth curves: plain NumPyro, to be read and changed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax.scipy.special import erf
 from jax.typing import ArrayLike
 
 from aimz.errors import InputError
 from aimz.kernels.standard import Standard, observed
 
-__all__ = ["HSGP", "Neural"]
+__all__ = ["HSGP"]
 
 _REACH = 1.5  # of the bounds, beyond the rows of the fit
 _LEAST = 1e-30  # so that a root has a slope where a density underflows
@@ -121,70 +120,3 @@ class HSGP(Standard):
         largest = np.abs(np.asarray(kernel.columns(X), np.float64)).max(0)
         bounds = tuple(np.where(largest > 0, _REACH * largest, _NORMAL).tolist())
         return replace(kernel, bounds=bounds)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Neural(Standard):
-    """A net of one layer over all columns at once, beside a line and an effect of a treatment.
-
-    Each unit is a sigmoid (the error function) of a weighted sum of the columns. Priors shrink the
-    net as its layer grows, so that many units are a Gaussian process with the arcsine covariance
-    (Neal, 1996; Williams, 1997, "Computing with infinite networks").
-
-    Parameters
-    ----------
-    units : int
-        How many the layer has.
-    treatment, family, prior_scale, center, scale, loc, unit : optional
-        As of `GLM`.
-
-    Notes
-    -----
-    Sites: `base`, `slope`, `effect`, `threshold` (by unit), `weight` (column, unit), `size` of the
-    net, `output` (by unit) in units of it, `y`, and `noise` of a normal outcome. Units may change
-    places and signs, so read what the net predicts and not its weights. For effects that vary with
-    the columns take `Flexible`.
-
-    Examples
-    --------
-    >>> from aimz import ImpactModel
-    >>> ImpactModel("neural", units=8).kernel.units
-    8
-    """
-
-    treatment: str | None = None
-    family: str = "normal"
-    prior_scale: float = 2.0
-    units: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        count: object = self.units
-        if not isinstance(count, int) or count < 1:
-            msg = f"units= is a number of units, at least 1, not {count!r:.40}."
-            raise InputError(msg, code="option-unknown")
-
-    def arguments(self) -> tuple[str, ...]:
-        """Names of the kernel's arguments that settings give."""
-        return () if self.treatment is None else (self.treatment,)
-
-    def __call__(self, X: jax.Array, y: ArrayLike | None = None, **named: jax.Array) -> None:
-        columns = self.columns(X)
-        prior = dist.Normal(0.0, self.prior_scale)
-        mean = numpyro.sample("base", dist.Normal(0.0, 3.0))
-        mean = mean + columns @ numpyro.sample("slope", prior.expand([X.shape[1]]).to_event(1))
-        if self.treatment is not None:
-            mean = mean + numpyro.sample("effect", prior) * named[self.treatment]
-        observed(self, mean + self.net(columns), y)
-
-    def net(self, columns: jax.Array) -> jax.Array:
-        """What the layer adds, by row."""
-        one = dist.Normal(0.0, 1.0).expand([self.units]).to_event(1)
-        threshold = numpyro.sample("threshold", one)
-        law = dist.Normal(0.0, 1.0).expand([columns.shape[1], self.units]).to_event(2)
-        weight = numpyro.sample("weight", law)
-        size = numpyro.sample("size", dist.HalfNormal(1.0))
-        output = numpyro.sample("output", one)
-        hidden: jax.Array = erf(threshold + columns @ weight)
-        added: jax.Array = hidden @ output * size / jnp.sqrt(1.0 * self.units)
-        return added

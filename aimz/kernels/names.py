@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aimz.errors import InputError, nearest
-from aimz.kernels.curves import HSGP, Neural
+from aimz.kernels.curves import HSGP
 from aimz.kernels.over_time import (
     DifferenceInDifferences,
     StructuralTimeSeries,
@@ -22,7 +22,6 @@ _NAMED: dict[str, Callable[..., Any]] = {
     "hierarchical": Hierarchical,
     "flexible": Flexible,
     "hsgp": HSGP,
-    "neural": Neural,
     "structural_time_series": StructuralTimeSeries,
     "synthetic_control": SyntheticControl,
     "difference_in_differences": DifferenceInDifferences,

@@ -1,4 +1,4 @@
-"""Curves of few functions, and nets, against the Gaussian processes that they stand for."""
+"""Curves of few functions against the Gaussian processes that they stand for."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 from aimz import ImpactModel, InputError
-from aimz.kernels import HSGP, Neural
+from aimz.kernels import HSGP
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-2.0, 2.0, size=(60, 2)).astype(np.float32)
@@ -94,50 +94,6 @@ def test_bounds_of_other_columns_are_refused():
     with pytest.raises(InputError, match="bounds=") as caught:
         handlers.seed(HSGP(bounds=(1.0,)), 0)(X)
     assert caught.value.code == "shape"
-
-
-@pytest.mark.parametrize("units", [0, 2.5, "many"])
-def test_a_number_of_units_that_is_none_is_refused(units):
-    with pytest.raises(InputError) as caught:
-        Neural(units=units)
-    assert caught.value.code == "option-unknown"
-
-
-def arcsine(one: np.ndarray, other: np.ndarray) -> Any:
-    """Williams (1997): of units erf(u0 + u'x) whose weights are standard normal."""
-    one, other = (np.column_stack([np.ones(len(x)), x]).astype(float) for x in (one, other))
-    sizes = [1 + 2 * (x**2).sum(1) for x in (one, other)]
-    return 2 / np.pi * np.arcsin(2 * one @ other.T / np.sqrt(np.outer(*sizes)))
-
-
-def test_a_large_net_varies_as_a_gaussian_process():
-    units = 40_000
-    fixed: dict[str, Any] = {**FIXED, "threshold": RNG.normal(size=units)}
-    fixed |= {"weight": RNG.normal(size=(2, units)), "output": np.zeros(units)}
-
-    def mean_of_net(output: jax.Array) -> Any:
-        model = handlers.substitute(handlers.seed(Neural(units=units), 0), fixed)
-        given = handlers.substitute(model, {"output": output})
-        return handlers.trace(given).get_trace(X[:8])["y"]["fn"].loc
-
-    # Given its weights the net is linear in standard normal outputs.
-    along = np.asarray(jax.jacrev(mean_of_net)(np.zeros(units, np.float32)), np.float64)
-    np.testing.assert_allclose(along @ along.T, SIZE**2 * arcsine(X[:8], X[:8]), atol=0.04)
-
-
-@pytest.mark.slow
-def test_a_product_of_columns_and_an_effect_are_found_by_a_net():
-    rng = np.random.default_rng(2)
-    rows = rng.normal(size=(300, 2))
-    product = 2.0 * rows[:, 0] * rows[:, 1]
-    t = (rng.random(300) < 1 / (1 + np.exp(-product))).astype(float)
-    y = 10.0 + product + 1.5 * t + 0.5 * rng.normal(size=300)
-    im = ImpactModel("neural", treatment="t", inference="nuts").fit(rows, y, t=t, progress=False)
-    draws = im.effect(rows, {"t": 0.0}, {"t": 1.0}, t=t, progress=False).draws
-    assert abs(float(draws.mean()) - 1.5) < 3 * float(draws.std()) < 0.5
-    drawn = np.asarray(im.predict_on_batch(rows, t=t, return_datatree=False)["y"])
-    off = drawn.reshape(-1, 300).mean(0) - (10.0 + product + 1.5 * t)
-    assert np.sqrt(np.mean(off**2)) < 0.3
 
 
 @pytest.mark.slow
