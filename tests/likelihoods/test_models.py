@@ -1,7 +1,5 @@
 """Likelihoods in larger models: a learning rule gives the drift; a model without a closed form."""
 
-from collections import Counter
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,7 +61,7 @@ def test_a_learning_rule_gives_the_drift():
         value[rows, chosen] += rate * (reward[rows, trial, chosen] - value[rows, chosen])
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore:Rows are predicted together")
 def test_a_learning_rule_with_a_net_fits_and_predicts():
     """The difference of two learned values is the drift of a net's likelihood."""
@@ -104,13 +102,12 @@ def test_a_learning_rule_with_a_net_fits_and_predicts():
         y[:, trial] = np.asarray(closed.sample(jax.random.key(trial)))
         rows, chosen = np.arange(members), (y[:, trial, 1] > 0).astype(int)
         value[rows, chosen] += truth["rate"] * (reward[rows, trial, chosen] - value[rows, chosen])
-    model = ImpactModel(kernel, inference=NUTS(chains=2, warmup=200), num_samples=400)
-    model.fit(X, y, reward=reward, progress=False, on_bad_fit="ignore")
-    assert model.diagnostics_["rhat_max"] < 1.03
+    model = ImpactModel(kernel, inference=NUTS(chains=4, warmup=400), num_samples=1000)
+    model.fit(X, y, reward=reward, progress=False)
+    assert model.diagnostics_["verdict"] == "good"
     assert model.diagnostics_["divergences"] == 0
     found = model.predict_on_batch(X, reward=reward, return_sites=["y"])
     found, posterior = found.posterior_predictive, model.posterior
-    print(model.diagnostics_)
     low, high = np.quantile(posterior["a"], [0.005, 0.995])
     assert low < 1.5 < high
     held = []
@@ -118,7 +115,6 @@ def test_a_learning_rule_with_a_net_fits_and_predicts():
         draws = np.asarray(posterior[name]).reshape(-1, members)
         low, high = np.quantile(draws, [0.05, 0.95], axis=0)
         held += ((low < true) & (true < high)).tolist()
-        print(name, np.corrcoef(draws.mean(0), true)[0, 1], np.mean(held))
     assert np.mean(held) >= 7 / 12  # intervals of 90%: fewer are as rare as 1 in 2,000
     drawn = np.asarray(found["y"]).reshape(-1, trials, members, 2)
     shares, times = (
@@ -128,7 +124,6 @@ def test_a_learning_rule_with_a_net_fits_and_predicts():
             (drawn[..., 0].mean(), y[..., 0].mean()),
         )
     )
-    print("a", np.mean(posterior["a"]), "upper", shares, "time", times)
     assert shares[0] == pytest.approx(shares[1], abs=0.08)
     assert times[0] == pytest.approx(times[1], rel=0.1)
 
@@ -159,7 +154,6 @@ def angle_kernel(lik):
 
 def test_boundaries_that_collapse_are_learned(angle):
     validation = angle.validate(simulate("angle", ANGLE, n=20_000, key=1))
-    print(validation.to_text())
     assert validation.off.empty
     whole = validation.table.iloc[0]
     assert whole["pit"] < 0.02
@@ -174,7 +168,6 @@ def test_boundaries_that_collapse_are_fitted(angle):
     model = ImpactModel(angle_kernel(angle), inference="nuts").fit(X, seen, progress=False)
     for name, value in truth.items():
         low, high = np.quantile(model.posterior[name], [0.01, 0.99])
-        print(name, value, low, high)
         assert low < value < high, name
     drawn = model.predict_on_batch(X).posterior_predictive["y"]
     assert float((drawn[..., 1] == 1).mean()) == pytest.approx((seen[:, 1] == 1).mean(), abs=0.06)
@@ -212,7 +205,6 @@ def test_posteriors_of_collapsing_boundaries_are_right():
         engine=NUTS(chains=1, warmup=200),
         simulator=angle_trials,
     )
-    print(found.table.round(3).to_string(), Counter(found.verdicts))
     assert found.failed == ()
     assert found.table["coverage"].between(0.81, 0.99).all()
     assert (found.table["r"] > 0.8).all()

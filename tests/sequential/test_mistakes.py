@@ -63,7 +63,6 @@ def test_outcomes_and_scales_that_are_not_those_of_the_choices():
     )
     logits = estimate(lambda b, v: dist.Bernoulli(logits=b * v).to_event(1), values, one_hot, 20.0)
     inverse = estimate(lambda b, v: dist.Categorical(logits=v / b), values, choices, 20.0)
-    print("right", right, "shares", shares, "logits", logits, "temperature", inverse)
     assert abs(right[0] - BETA) < 3 * right[1]
     assert [right[1], shares[1]] == pytest.approx([0.060, 0.051], abs=6e-4)
     assert logits[0] == pytest.approx(-1.6, abs=0.06)

@@ -64,7 +64,6 @@ def test_chains_find_the_rates_and_answer_what_if(data):
     truth, reward, choice = data
     fitted = ImpactModel(learning).fit(X, choice, reward=reward, progress=False)
     says = fitted.diagnostics_
-    print(says)
     assert (says["sampler"], says["chains"]) == ("NUTS", 4)
     assert "Chains were run" in says["notes"][0]
     assert says["rhat_max"] < 1.01
@@ -77,7 +76,6 @@ def test_chains_find_the_rates_and_answer_what_if(data):
         low, high = np.quantile(draws, [0.05, 0.95], axis=0)
         held.append(((low < truth[name]) & (truth[name] < high)).mean())
         r = np.corrcoef(draws.mean(0), truth[name])[0, 1]
-        print(name, r, held[-1])
         assert r > least
     assert 0.85 <= np.mean(held) <= 0.95  # of 120 intervals
     never = fitted.predict_on_batch(X, reward=reward, intervention={"alpha_n": 0.0})
@@ -89,7 +87,6 @@ def test_chains_find_the_rates_and_answer_what_if(data):
         (chosen(rates, reward, rng.gumbel(size=reward.shape)) == ARMS - 1).mean()
         for rates in (truth, {**truth, "alpha_n": np.zeros(SUBJECTS)})
     ]
-    print("share of the best arm", best, without, "by the truth", alike)
     assert best == pytest.approx(0.40, abs=0.03)
     assert without == pytest.approx(0.24, abs=0.03)
     assert [best, without] == pytest.approx(alike, abs=0.03)
@@ -126,7 +123,6 @@ def test_intervals_of_many_data_sets_hold_as_many_as_they_say():
         for name, draws in found.posterior_predictive.data_vars.items():
             low, high = np.quantile(np.asarray(draws)[0], [0.05, 0.95], axis=0)
             held[str(name)].append(((low < truth[name]) & (truth[name] < high)).mean())
-        print(seed, held, flush=True)
     for name, shares in held.items():
         assert 0.85 <= np.mean(shares) <= 0.95, name
 
@@ -154,6 +150,5 @@ def test_one_key_for_all_subjects_fails_the_check():
         )
         for simulator in (apart, shared)
     )
-    print(right.table.round(3).to_string(), wrong.table.round(3).to_string(), sep="\n")
     assert right.failed == ()
     assert set(wrong.failed) & set(groups)
