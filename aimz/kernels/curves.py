@@ -12,7 +12,8 @@ import numpyro.distributions as dist
 from jax.typing import ArrayLike
 
 from aimz.errors import InputError
-from aimz.kernels.standard import Standard, observed
+from aimz.kernels.regressions import GLM
+from aimz.kernels.standard import observed
 
 __all__ = ["HSGP"]
 
@@ -22,7 +23,7 @@ _NORMAL = 4.5  # a bound of a column in standard units, where no fit has said on
 
 
 @dataclass(frozen=True, kw_only=True)
-class HSGP(Standard):
+class HSGP(GLM):
     """A sum of smooth curves, one along each column, beside a line and an effect of a treatment.
 
     Each curve is a Gaussian process with a squared exponential covariance, written by a few
@@ -53,9 +54,6 @@ class HSGP(Standard):
     12
     """
 
-    treatment: str | None = None
-    family: str = "normal"
-    prior_scale: float = 2.0
     functions: int = 20
     bounds: tuple[float, ...] = ()
 
@@ -68,18 +66,9 @@ class HSGP(Standard):
             msg = f"functions= is a number of functions, at least 1, not {count!r:.40}."
             raise InputError(msg, code="option-unknown")
 
-    def arguments(self) -> tuple[str, ...]:
-        """Names of the kernel's arguments that settings give."""
-        return () if self.treatment is None else (self.treatment,)
-
     def __call__(self, X: jax.Array, y: ArrayLike | None = None, **named: jax.Array) -> None:
         columns = self.columns(X)
-        prior = dist.Normal(0.0, self.prior_scale)
-        mean = numpyro.sample("base", dist.Normal(0.0, 3.0))
-        mean = mean + columns @ numpyro.sample("slope", prior.expand([X.shape[1]]).to_event(1))
-        if self.treatment is not None:
-            mean = mean + numpyro.sample("effect", prior) * named[self.treatment]
-        observed(self, mean + self.curves(columns), y)
+        observed(self, self.line(columns, named) + self.curves(columns), y)
 
     def curves(self, columns: jax.Array) -> jax.Array:
         """The sum of the curves, by row."""

@@ -6,7 +6,7 @@ Each is an object with its settings, which is called like any kernel. Priors are
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -54,20 +54,23 @@ class Linear(Standard):
     treatment: str | None = None
     prior_scale: float = 2.0
 
-    summed = ("base", "slope", "effect")
+    summed: ClassVar[tuple[str, ...]] = ("base", "slope", "effect")
 
     def arguments(self) -> tuple[str, ...]:
         """Names of the kernel's arguments that settings give."""
         return () if self.treatment is None else (self.treatment,)
 
     def __call__(self, X: jax.Array, y: ArrayLike | None = None, **named: jax.Array) -> None:
-        columns = self.columns(X)
-        prior = dist.Normal(0.0, self.prior_scale)
+        observed(self, self.line(self.columns(X), named), y)
+
+    def line(self, columns: jax.Array, named: Mapping[str, jax.Array]) -> Any:
+        """A line along the columns and the effect, by row."""
+        prior, width = dist.Normal(0.0, self.prior_scale), columns.shape[1]
         mean = numpyro.sample("base", dist.Normal(0.0, 3.0))
-        mean = mean + columns @ numpyro.sample("slope", prior.expand([X.shape[1]]).to_event(1))
+        mean = mean + columns @ numpyro.sample("slope", prior.expand([width]).to_event(1))
         if self.treatment is not None:
             mean = mean + numpyro.sample("effect", prior) * named[self.treatment]
-        observed(self, mean, y)
+        return mean
 
 
 @dataclass(frozen=True, kw_only=True)
