@@ -96,14 +96,23 @@ def _put(
     return write(tile, values)
 
 
+@dataclass(frozen=True)
+class _Receipt:
+    """What comes back of a tile in place of its values where another process has written it."""
+
+    of_sink: object
+
+
 def _unless_written(
-    finish: Callable[..., Any], written: Callable[[Tile], None]
+    finish: Callable[..., Any], written: Callable[[Tile, object], None]
 ) -> Callable[..., Any]:
     """How a tile is finished that another process may have written."""
 
-    def note_or_finish(row_tile: RowTile, tile: Tile, computed: Mapping[str, Any] | None) -> None:
-        if computed is None:
-            written(tile)
+    def note_or_finish(
+        row_tile: RowTile, tile: Tile, computed: Mapping[str, Any] | _Receipt
+    ) -> None:
+        if isinstance(computed, _Receipt):
+            written(tile, computed.of_sink)
         else:
             finish(row_tile, tile, computed)
 
@@ -192,12 +201,12 @@ class _WrittenThere:
 
 
 class _Written(_WrittenThere):
-    """What such a run is in the other process; None is what has been written."""
+    """What such a run is in the other process."""
 
     def __call__(self, row_tile: RowTile, tile: Tile, device: jax.Device) -> Any:
         computed = self.compute(row_tile, tile, device)
-        is_written = self.put(self.writer.write, row_tile, tile, computed)
-        return None if is_written else computed
+        receipt = self.put(self.writer.write, row_tile, tile, computed)
+        return computed if receipt is None else _Receipt(receipt)
 
 
 @dataclass(frozen=True)

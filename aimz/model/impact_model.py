@@ -580,11 +580,11 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         store : {"persistent", "memory"} or sink
             A Zarr store on disk, read when it is used; arrays in memory; or a sink of your own, see
             `aimz.testing.SinkContract`.
-        output_dir : path, URL or obstore store, optional
+        output_dir : path, URL, obstore store or session of Icechunk, optional
             Directory, or bucket with a prefix (`s3://bucket/prefix`, also `gs://` and `az://`), in
             which the call writes a store `<UTC-timestamp>_predict`; the same call again goes on
-            with one that was interrupted. Default a temporary directory that lasts as long as the
-            result.
+            with one that was interrupted. A session gets all of it in the end or nothing, and its
+            commit is yours. Default a temporary directory that lasts as long as the result.
         progress : bool
             Show a progress bar that counts rows.
         **kwargs

@@ -1,4 +1,4 @@
-"""Places that results are written to and read from: directories, and objects in a bucket."""
+"""Places that results are written to and read from: directories, buckets, sessions of Icechunk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,21 @@ from urllib.parse import unquote, urlsplit
 from aimz.errors import InputError
 from aimz.libraries import zarr
 from aimz.store.objects import Prefix, as_prefix, inside
+from aimz.store.sessions import ADDRESS, InSession, Session, as_session
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-__all__ = ["Folder", "Place", "PlaceLike", "as_directory", "destination", "local_path", "place_of"]
+__all__ = [
+    "Folder",
+    "Place",
+    "PlaceLike",
+    "Storage",
+    "as_directory",
+    "destination",
+    "local_path",
+    "place_of",
+]
 
 
 @dataclass(frozen=True)
@@ -51,12 +61,14 @@ class Folder:
         return zarr.storage.LocalStore(self.root, read_only=True)
 
 
-type Place = Folder | Prefix
-# A directory, the address of objects, or a store object of obstore.
-type PlaceLike = str | bytes | os.PathLike[str] | ObjectStore
+type Place = Folder | Prefix | InSession
+# What results can be in: a store object of obstore, or a session of Icechunk.
+type Storage = ObjectStore | Session
+# A directory, the address of objects, or what they are in.
+type PlaceLike = str | bytes | os.PathLike[str] | Storage
 
 
-def place_of(value: PlaceLike, name: str, storage: ObjectStore | None = None) -> Place:
+def place_of(value: PlaceLike, name: str, storage: Storage | None = None) -> Place:
     """Where a result is: a path, an address, or a store object of obstore.
 
     Raises
@@ -64,20 +76,29 @@ def place_of(value: PlaceLike, name: str, storage: ObjectStore | None = None) ->
     InputError
         `output-dir`, `obstore-missing`.
     """
-    if storage is not None:
+    session = as_session(storage, "storage")
+    if session is not None:
+        return InSession(session, str(value).removeprefix(ADDRESS).strip("/"))
+    if storage is not None and not isinstance(storage, Session):
         return inside(storage, str(value))
     objects = as_prefix(value, name)
     return Folder(local_path(value, name)) if objects is None else objects
 
 
-def destination(output_dir: PlaceLike) -> Path | Prefix:
-    """Where results go: a directory, or objects.
+def destination(output_dir: PlaceLike) -> Path | Prefix | Session:
+    """Where results go: a directory, objects, or a session.
 
     Raises
     ------
     InputError
         `output-dir`, `obstore-missing`.
     """
+    session = as_session(output_dir, "output_dir")
+    if session is not None:
+        if session.read_only:
+            msg = "The session of output_dir is read-only. Pass repo.writable_session('main')."
+            raise InputError(msg, code="output-dir")
+        return session
     objects = as_prefix(output_dir, "output_dir")
     return as_directory(output_dir) if objects is None else objects
 

@@ -34,8 +34,8 @@ class Seen(Protocol):
     def is_seen(self) -> bool:
         """Whether this process sees the store that another has begun."""
 
-    def write(self, name: str, value: bytes) -> None:
-        """Put a chunk in its place, whole or not at all."""
+    def write(self, chunks: Iterator[tuple[str, bytes]]) -> object:
+        """Put chunks in their places, each whole or not at all; what the sink gets as a receipt."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,10 @@ class PrefixSeen:
     def is_seen(self) -> bool:
         return self.place.changed(RECORD) is not None
 
-    def write(self, name: str, value: bytes) -> None:
-        self.place.write(name, value)
+    def write(self, chunks: Iterator[tuple[str, bytes]]) -> bool:
+        for name, value in chunks:
+            self.place.write(name, value)
+        return True
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,12 @@ class FolderSeen:
     def is_seen(self) -> bool:
         return self.path.stat().st_ino == self.number
 
-    def write(self, name: str, value: bytes) -> None:
+    def write(self, chunks: Iterator[tuple[str, bytes]]) -> bool:
+        for name, value in chunks:
+            self._put(name, value)
+        return True
+
+    def _put(self, name: str, value: bytes) -> None:
         final = self.path / name
         newborn = self.path / WRITING / uuid.uuid4().hex
         for folder in reversed([newborn.parent, *self._between(final)]):
@@ -101,32 +108,30 @@ class TileWriter:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_arrays": {}, "_is_seen": None}
 
-    def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> bool:
-        """Write a tile; False where that cannot be done from here, and its values must be sent."""
+    def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> object:
+        """Write a tile; None where that cannot be done from here, and its values must be sent."""
         with contextlib.suppress(StoreError, OSError):
             if self._is_seen is None:
                 self._is_seen = False  # if it cannot be asked
                 self._is_seen = self.place.is_seen()
             if self._is_seen:
-                for key, array in values.items():
-                    self._put(key, tile, array)
-                return True
-        return False
+                return self.place.write(self._packed(tile, values))
+        return None
 
-    def _put(self, key: Key, tile: Tile, values: np.ndarray) -> None:
-        variable = self.variables[key]
-        place = variable.place(tile)
-        if place is None:
-            return
-        path = self.paths[key]
+    def _packed(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> Iterator[tuple[str, bytes]]:
         buffer = zarr.core.buffer.default_buffer_prototype().buffer
-        document = buffer.from_bytes(self.documents[path])
-        if key not in self._arrays:
-            store = zarr.storage.MemoryStore({f"{path}/zarr.json": document})
-            self._arrays[key] = zarr.open_array(store, path=path, mode="r")
-        array = self._arrays[key]
-        packed = packed_object(variable, array, document, place, values)
-        self.place.write(chunk_name(array, place), packed)
+        for key, array in values.items():
+            variable = self.variables[key]
+            place = variable.place(tile)
+            if place is None:
+                continue
+            path = self.paths[key]
+            document = buffer.from_bytes(self.documents[path])
+            if key not in self._arrays:
+                store = zarr.storage.MemoryStore({f"{path}/zarr.json": document})
+                self._arrays[key] = zarr.open_array(store, path=path, mode="r")
+            its = self._arrays[key]
+            yield chunk_name(its, place), packed_object(variable, its, document, place, array)
 
 
 def writer_to(

@@ -24,17 +24,16 @@ from typing import Any
 import numpy as np
 
 from aimz.errors import Note, StoreError
-from aimz.libraries import google_crc32c, xr, zarr
-from aimz.store.chunks import array_in, check_dtype, chunk_name, packed_object, write_labels
-from aimz.store.directories import PlaceLike, destination
-from aimz.store.elsewhere import PrefixSeen, TileWriter, writer_to
-from aimz.store.manifest import describe, differences_of, manifest_in, root_document, sealed
+from aimz.libraries import google_crc32c, xr
+from aimz.store.drafts import Draft
+from aimz.store.elsewhere import PrefixSeen, TileWriter
+from aimz.store.manifest import differences_of, manifest_in, root_document
 from aimz.store.objects import MARKER, RECORD, Prefix
 from aimz.store.reading import open_tree
-from aimz.store.sink import Groups, Key, Sink, Tile, Variable
-from aimz.store.zarr_sink import ZarrSink, not_resumed
+from aimz.store.sink import Groups, Key, Tile, Variable
+from aimz.store.zarr_sink import not_resumed
 
-__all__ = ["ObjectSink", "sink_in"]
+__all__ = ["ObjectSink"]
 
 
 #: Seconds between two records of the finished tiles.
@@ -64,24 +63,17 @@ class ObjectSink:
     method: str
     identity: Mapping[str, str]
     notes: list[Note] = field(default_factory=list)
-    variables: dict[Key, Variable] = field(default_factory=dict)
-    arrays: dict[Key, Any] = field(default_factory=dict)
     finished: dict[int, str] = field(default_factory=dict)
     earlier: list[tuple[Prefix, Mapping[str, str]]] = field(default_factory=list)
     _own: Prefix | None = None
-    _files: dict[str, Any] = field(default_factory=dict)  # documents and labels, as Zarr has them
+    _draft: Draft = field(default_factory=Draft)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _recorded: float = 0.0
 
     def begin(self, variables: Sequence[Variable]) -> None:
-        self.variables = {variable.key: variable for variable in variables}
-        for variable in variables:
-            check_dtype(variable)
+        self._draft.begin(variables)
         self.earlier = self._runs_of_the_same() if self.identity else []
         self._start()
-        root = zarr.create_group(self._store, zarr_format=3)
-        for key, variable in self.variables.items():
-            self.arrays[key] = array_in(root, variable, {})
 
     def has(self, tile: Tile) -> bool:
         if self.finished.get(tile.number) == tile.digest:
@@ -93,37 +85,25 @@ class ObjectSink:
 
     def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> None:
         self._check_same(tile)
-        for key, array in values.items():
-            place = self.variables[key].place(tile)
-            if place is not None:
-                packed = self._packed(key, place, array)
-                self._place.write(chunk_name(self.arrays[key], place), packed)
+        for name, chunk in self._draft.chunks(tile, values):
+            self._place.write(name, chunk)
         self._note(tile)
 
     def writer(self) -> TileWriter | None:
         """What writes tiles in another process, which sees the same bucket."""
-        paths = [array.path for array in self.arrays.values()]
-        documents = {path: self._files[f"{path}/zarr.json"].to_bytes() for path in paths}
-        return writer_to(PrefixSeen(self._place), self.variables, self.arrays, documents)
+        return self._draft.writer(PrefixSeen(self._place))
 
-    def written(self, tile: Tile) -> None:
+    def written(self, tile: Tile, _: object) -> None:
         """Keep in mind that another process has written a tile."""
         self._check_same(tile)
         self._note(tile)
 
     def commit(self, groups: Groups, attrs: Mapping[str, Any], rows: int) -> xr.DataTree:
-        for key, variable in self.variables.items():
-            if variable.grows:
-                self._resize(key, rows, exactly=True)
-        placed = {"artifact_path": str(self._place)}
-        for name, group in groups.items():
-            write_labels(self._store, name, group.assign_attrs(placed).compute())
-        documents = {k: v.to_bytes() for k, v in self._files.items() if k.endswith("zarr.json")}
-        describe(self._store, documents, {**attrs, **placed}, self.identity, self.finished)
-        root = sealed(self._files[MARKER].to_bytes())
-        for name, value in list(self._files.items()):
-            if name != MARKER:
-                self._place.write(name, value.to_bytes())
+        attrs = {**attrs, "artifact_path": str(self._place)}
+        made_from = (self.identity, self.finished)
+        files, root = self._draft.completed(groups, attrs, rows, made_from)
+        for name, value in files.items():
+            self._place.write(name, value)
         if not self._place.create(MARKER, root):
             msg = f"{str(self._place)[:90]} was given up by another run, which has finished."
             raise StoreError(f"{msg} Call again.", code="store-held")
@@ -148,10 +128,6 @@ class ObjectSink:
         if self.finished.get(tile.number, tile.digest) != tile.digest:
             msg = f"Tile {tile.number} comes again, of other rows. Begin a new result."
             raise StoreError(msg, code="store-held")
-
-    @property
-    def _store(self) -> Any:
-        return zarr.storage.MemoryStore(self._files)
 
     @property
     def _place(self) -> Prefix:
@@ -193,36 +169,15 @@ class ObjectSink:
     def _copied(self, run: Prefix, tile: Tile) -> bool:
         """Whether all chunks of a tile of another run are sound, and are now this one's."""
         chunks: dict[str, bytes] = {}
-        for key, variable in self.variables.items():
-            place = variable.place(tile)
-            if place is not None:
-                name = chunk_name(self.arrays[key], place)
-                data = run.read(name)
-                if data is None or not _has_its_sum(data):
-                    return False
-                chunks[name] = data
+        for name in self._draft.names(tile):
+            data = run.read(name)
+            if data is None or not _has_its_sum(data):
+                return False
+            chunks[name] = data
         for name, data in chunks.items():
             self._place.write(name, data)
         self._note(tile)
         return True
-
-    def _packed(self, key: Key, place: tuple[slice, ...], values: np.ndarray) -> bytes:
-        """What the object of a chunk holds."""
-        variable = self.variables[key]
-        if variable.grows:
-            self._resize(key, place[variable.row_axis or 0].stop)
-        array = self.arrays[key]
-        document = self._files[f"{array.path}/zarr.json"]
-        return packed_object(variable, array, document, place, values)
-
-    def _resize(self, key: Key, rows: int, *, exactly: bool = False) -> None:
-        axis = self.variables[key].row_axis or 0
-        with self._lock:
-            array = self.arrays[key]
-            if exactly or rows > array.shape[axis]:
-                shape = list(array.shape)
-                shape[axis] = rows if exactly else max(rows, 2 * shape[axis])
-                array.resize(tuple(shape))
 
     def _note(self, tile: Tile) -> None:
         """Keep in mind that a tile is finished, and write it down now and then."""
@@ -245,14 +200,6 @@ class ObjectSink:
                 is_dead = heard is not None and now is not None and now - heard > SILENCE
                 if is_dead and run.create(MARKER, _ABANDONED):
                     run.remove([name for name in run.all_names() if name != MARKER])
-
-
-def sink_in(output_dir: PlaceLike, method: str, identity: Mapping[str, str]) -> Sink:
-    """A sink that writes where the user says: into a directory, or objects."""
-    place = destination(output_dir)
-    if isinstance(place, Prefix):
-        return ObjectSink(place, method, identity)
-    return ZarrSink(place, method, identity)
 
 
 def _has_its_sum(data: bytes) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aimz.errors import InputError, StoreError
-from aimz.libraries import obstore
+from aimz.libraries import obstore, zarr
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -178,9 +178,9 @@ class Prefix:
 
     def opened(self) -> Any:
         """The store that Zarr reads."""
-        from aimz.store.object_reader import ObjectReader  # Zarr's class is its base
+        from aimz.store.below import Below  # Zarr's class is its base
 
-        return ObjectReader(self.client, self.path)
+        return Below(zarr.storage.ObjectStore(self.client, read_only=True), self.path)
 
     @contextlib.contextmanager
     def _talking(self, done: str) -> Iterator[None]:

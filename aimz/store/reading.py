@@ -14,19 +14,16 @@ import math
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from aimz.errors import StoreError
 from aimz.libraries import xr, zarr
 from aimz.store.chunks import LABEL_DTYPE
-from aimz.store.directories import Place, PlaceLike, place_of
+from aimz.store.directories import Place, PlaceLike, Storage, place_of
 from aimz.store.manifest import MANIFEST, Damage, checked_manifest, damaged_documents
 from aimz.store.sink import tree_of
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
 
 __all__ = [
     "DIFFERENCE_BYTES",
@@ -50,7 +47,7 @@ _OPENING = threading.Lock()
 
 
 def open_result(
-    path: PlaceLike, *, owner: object = None, storage: ObjectStore | None = None
+    path: PlaceLike, *, owner: object = None, storage: Storage | None = None
 ) -> xr.DataTree:
     """Open a stored result, after a check that it is complete and that its metadata are sound.
 
@@ -62,8 +59,9 @@ def open_result(
         The result's directory or address: the attribute `artifact_path` of the tree that wrote it.
     owner : object, optional
         Kept alive as long as anything of the result is.
-    storage : obstore store, optional
-        What the result is in, with its credentials; else those of the environment are used.
+    storage : obstore store or session of Icechunk, optional
+        What the result is in. A store has its credentials; without it those of the environment are
+        used.
 
     Returns
     -------
@@ -140,14 +138,14 @@ def open_tree(root: Place, owner: object = None, most: int | None = None) -> xr.
     return opened
 
 
-def verify(path: PlaceLike, *, storage: ObjectStore | None = None) -> list[Damage]:
+def verify(path: PlaceLike, *, storage: Storage | None = None) -> list[Damage]:
     """Read every byte of a stored result and list what is missing or damaged.
 
     Parameters
     ----------
     path : path-like, URL or obstore store
         Directory or address of the result.
-    storage : obstore store, optional
+    storage : obstore store or session of Icechunk, optional
         What the result is in.
 
     Returns

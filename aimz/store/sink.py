@@ -128,8 +128,8 @@ class Sink(Protocol):
     """Takes tiles of rows by draws and makes them a result, or nothing.
 
     One that other processes can write into has two methods more: `writer()` gives what can be
-    pickled and has `write(tile, values)`, which says whether it was written, or gives None; and
-    `written(tile)` takes a tile that was.
+    pickled and has `write(tile, values)`, or gives None; and `written(tile, receipt)` takes what
+    that has returned of a tile, which is None where it could not be written there.
     """
 
     def begin(self, variables: Sequence[Variable]) -> None:

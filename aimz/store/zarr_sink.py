@@ -150,7 +150,7 @@ class ZarrSink:
         return writer_to(place, self.variables, self.arrays, documents)
 
     @_at_its_place
-    def written(self, tile: Tile) -> None:
+    def written(self, tile: Tile, _: object) -> None:
         """Keep in mind that another process has written a tile."""
         self._check_place()
         self._note(tile)

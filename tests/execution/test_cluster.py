@@ -26,7 +26,7 @@ from aimz import ImpactModel, InputError
 from aimz.data import RowTile
 from aimz.errors import ProcessError
 from aimz.execution import Plan, cluster, tiles
-from aimz.store import Tile, ZarrSink, zarr_sink
+from aimz.store import SessionSink, Tile, ZarrSink, zarr_sink
 from tests.support.engines import ByHand
 
 ROWS, DRAWS = 6000, 12
@@ -408,6 +408,37 @@ def test_workers_write_their_tiles_where_they_see_the_store(
     assert_same(found, expected)
     assert len(writes) == (0 if is_seen else 6)
     assert aimz.verify(tree.attrs["artifact_path"]) == []
+
+
+@pytest.mark.parametrize("is_seen", [True, False], ids=["seen", "not seen"])
+def test_workers_write_into_forks_of_a_session_where_they_see_its_storage(
+    client, is_seen, tmp_path, monkeypatch
+):
+    icechunk = pytest.importorskip("icechunk")
+    storage = icechunk.local_filesystem_storage(str(tmp_path / "repository"))
+    session = icechunk.Repository.create(storage).writable_session("main")
+    im = model_of(poisson)
+    expected = here(lambda: predicted(im))
+    taken: list[int] = []
+    written = SessionSink.written
+
+    def noted(self, tile, receipt):
+        taken.append(tile.number)
+        written(self, tile, receipt)
+
+    def see(is_seen) -> None:
+        from aimz.store import sessions
+
+        seen: Any = sessions.SessionSeen
+        seen.is_seen = (lambda self: self.place.exists()) if is_seen else (lambda self: False)
+
+    monkeypatch.setattr(SessionSink, "written", noted)
+    client.run(see, is_seen)
+    tree = im.predict(X, t=T, rng_key=7, output_dir=session, progress=False)
+    found = {name: v.to_numpy() for name, v in tree["posterior_predictive"].items()}
+    assert_same(found, expected)
+    assert len(taken) == (6 if is_seen else 0)
+    assert aimz.verify(tree.attrs["artifact_path"], storage=session) == []
 
 
 def test_a_client_may_be_chosen_that_is_not_the_active_one(two_workers, sent, monkeypatch):

@@ -52,8 +52,9 @@ def test_a_store_whose_tiles_others_write_is_the_same(kind, tmp_path):
         for number in [*range(COUNT), 1]:  # one of them twice
             tile = tile_of(number, 0)
             assert not sink.has(tile) or number == 1
-            assert writer.write(tile, values_of(number, 0))
-            sink.written(tile)
+            receipt = writer.write(tile, values_of(number, 0))
+            assert receipt is not None
+            sink.written(tile, receipt)
             assert sink.has(tile)
         tree = sink.commit(labels(rows_of(COUNT)), {}, rows_of(COUNT))
         found = {name: tree["g"].to_dataset()[name].to_numpy() for name in "fbn"}

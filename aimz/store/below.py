@@ -1,30 +1,28 @@
-"""A store of Zarr whose keys are those below a prefix of an object store, to be read only."""
+"""A store of Zarr whose keys are those below a prefix of another store, to be read only."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 
-import zarr
-from obstore.store import ObjectStore
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 
-__all__ = ["ObjectReader"]
+__all__ = ["Below"]
 
 
-class ObjectReader(Store):
-    """Objects below a prefix."""
+class Below(Store):
+    """Keys below a prefix."""
 
     supports_writes = supports_deletes = False
     supports_listing = True
 
-    def __init__(self, client: ObjectStore, prefix: str) -> None:
+    def __init__(self, store: Store, prefix: str) -> None:
         super().__init__(read_only=True)
-        self._inner = zarr.storage.ObjectStore(client, read_only=True)
+        self._inner = store
         self._prefix = f"{prefix}/" if prefix else ""
 
     def __eq__(self, value: object) -> bool:
-        return isinstance(value, ObjectReader) and vars(self) == vars(value)
+        return isinstance(value, Below) and vars(self) == vars(value)
 
     __hash__ = None  # type: ignore[assignment]  # as that of every store
 
