@@ -6,6 +6,7 @@ write instead. Nothing is broadcast into rows by accident.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -102,8 +103,8 @@ class Known:
     steps: int = 0
     wholes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
 
-    @property
-    def named(self) -> dict[str, tuple[str, ...]]:
+    @cached_property
+    def named(self) -> Mapping[str, tuple[str, ...]]:
         """Names of columns, of those arguments that have more than numbers for names."""
         return {name: names for name, names in self.columns.items() if not only_counted(names)}
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -60,7 +61,7 @@ class Plan:
     whole: bool
     asked: np.ndarray | None = field(default=None, compare=False, repr=False)
 
-    @property
+    @cached_property
     def is_single(self) -> bool:
         """Whether all of it is one tile."""
         is_one_of_rows = self.rows is not None and self.rows <= self.tile_rows

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Collection, Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -27,8 +28,16 @@ _FAMILIES = frozenset(kind.__name__ for row in FAMILIES for kind in row.kinds)
 _SERIES = frozenset(k.__name__ for row in FAMILIES if row.vector.earlier for k in row.kinds)
 
 
+class _Read:
+    """A record of what was read, of which more follows; that is worked out once and never kept."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = (own.name for own in fields(self))  # type: ignore[arg-type]  # dataclasses only
+        return {name: getattr(self, name) for name in names if name not in _OF_A_TRACE}
+
+
 @dataclass(frozen=True)
-class SiteSpec:
+class SiteSpec(_Read):
     """One named statement of a kernel.
 
     Parameters
@@ -103,22 +112,22 @@ class SiteSpec:
     joint_dim: int = field(default=0, compare=False)
     is_nested: bool = field(default=False, compare=False)
 
-    @property
+    @cached_property
     def follows_rows(self) -> bool:
         """Whether one axis of the value follows the rows one by one."""
         return self.rows in ("leading", "scan") and self.row_axis is not None
 
-    @property
+    @cached_property
     def axis(self) -> int:
         """Axis of its value in which the rows are, of one that follows them."""
         return self.row_axis or 0
 
-    @property
+    @cached_property
     def is_angle(self) -> bool:
         """Whether its values are angles, whose difference is a turn."""
         return is_angular(self.support)
 
-    @property
+    @cached_property
     def categories(self) -> int:
         """Number of categories that have no order; 0 where its values are numbers."""
         kind = getattr(dist, self.law.partition("(")[0], object)
@@ -126,21 +135,21 @@ class SiteSpec:
             return 0
         return self.bounds[1] + 1
 
-    @property
+    @cached_property
     def is_series(self) -> bool:
         """Whether all rows are one event of a family that knows each value given the others."""
         is_event = self.event_dim == self.joint_dim == 1
         is_by_row = self.rows == "leading" and self.row_axis == len(self.shape) - 1
         return is_event and is_by_row and self.law.partition("(")[0] in _SERIES
 
-    @property
+    @cached_property
     def belongs_to_rows(self) -> bool:
         """Whether the value is that of some rows, whatever way its size follows them."""
         return self.rows == "sized" or self.sized or self.follows_rows
 
 
 @dataclass(frozen=True)
-class KernelSpec:
+class KernelSpec(_Read):
     """What is known of a kernel on inputs of one structure.
 
     Parameters
@@ -205,35 +214,37 @@ class KernelSpec:
     lookups: tuple[Lookup, ...] = field(default=(), compare=False, repr=False)
     totals: tuple[Total, ...] = field(default=(), compare=False, repr=False)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in _OF_A_TRACE}
-
     def __getitem__(self, name: str) -> SiteSpec:
-        for site in self.sites:
-            if site.name == name:
-                return site
-        raise KeyError(f"The kernel has no site '{name}'. {nearest(name, self.names)}")
+        try:
+            return self._by_name[name]
+        except KeyError:
+            msg = f"The kernel has no site '{name}'. {nearest(name, self.names)}"
+            raise KeyError(msg) from None
 
     def __contains__(self, name: object) -> bool:
-        return any(site.name == name for site in self.sites)
+        return name in self._by_name
 
-    @property
+    @cached_property
+    def _by_name(self) -> dict[str, SiteSpec]:
+        return {site.name: site for site in self.sites}
+
+    @cached_property
     def inner_steps(self) -> int:
         """How many steps a scan takes within each row of the output; 0 where there is none."""
         within = (s for s in self.sites if s.name == self.output and s.rows == "scan")
         return next((site.shape[0] for site in within if site.row_axis), 0)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of all sites."""
         return tuple(site.name for site in self.sites)
 
-    @property
+    @cached_property
     def latents(self) -> tuple[str, ...]:
         """Names of the latent sites."""
         return tuple(site.name for site in self.sites if site.kind == "latent")
 
-    @property
+    @cached_property
     def data_sites(self) -> tuple[str, ...]:
         """Names of the sites whose density is one of data.
 
@@ -251,7 +262,7 @@ class KernelSpec:
             if s.kind == "observed" or (s.kind == "factor" and reads_data(s))
         )
 
-    @property
+    @cached_property
     def row_data_sites(self) -> tuple[str, ...]:
         """Those of them that are data of rows, and not of all at once, as a soft constraint is."""
         return tuple(
@@ -260,7 +271,7 @@ class KernelSpec:
             if name == self.output or self[name].kind == "factor" or self[name].rows != "none"
         )
 
-    @property
+    @cached_property
     def row_dim(self) -> str:
         """Name of the row dimension: the output's plate over rows, else `obs`."""
         ordered = sorted(self.sites, key=lambda site: site.name != self.output)
@@ -270,7 +281,7 @@ class KernelSpec:
                 return str(site.dims[site.axis]).replace("/", ".")
         return "obs"
 
-    @property
+    @cached_property
     def observed_arguments(self) -> frozenset[str]:
         """Arguments that sites observe: outcomes, and what lies between causes and them."""
         return frozenset[str]().union(*(s.observes for s in self.sites)) | {self.output}

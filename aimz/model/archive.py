@@ -18,7 +18,7 @@ import shutil
 import uuid
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -224,9 +224,12 @@ def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _encoded_fields(value: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    fields = value._asdict() if type(value) in _states() else dict(vars(value))
-    state = {"state": _encoded_state(fields.pop("state"), arrays)} if "state" in fields else {}
-    kept = {n: _encoded(v, arrays) for n, v in fields.items() if n not in _LEFT_OUT}
+    if type(value) in _states():
+        content = value._asdict()
+    else:
+        content = {one.name: getattr(value, one.name) for one in fields(value)}
+    state = {"state": _encoded_state(content.pop("state"), arrays)} if "state" in content else {}
+    kept = {n: _encoded(v, arrays) for n, v in content.items() if n not in _LEFT_OUT}
     return {**kept, **state}
 
 

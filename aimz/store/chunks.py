@@ -48,7 +48,7 @@ def array_in(root: Any, variable: Variable, finished: Mapping[int, str]) -> Any:
         shape[axis] = FIRST_TILES * variable.chunks[axis]
     kind = variable.stored.kind
     packed = (zarr.codecs.numcodecs.PackBits(),) if kind == "b" else ()
-    attributes = variable.attrs
+    attributes = dict(variable.attrs)
     if variable.stored != variable.dtype:
         attributes["site_dtype"] = str(variable.dtype)
     return root.create_array(

@@ -11,6 +11,7 @@ import math
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -76,17 +77,17 @@ class Variable:
     has_draws: bool = True
     measure: str = ""
 
-    @property
+    @cached_property
     def key(self) -> Key:
         """What the variable is called in a sink."""
         return (self.group, self.name)
 
-    @property
-    def attrs(self) -> dict[str, str]:
+    @cached_property
+    def attrs(self) -> Mapping[str, str]:
         """What the labelled array says of itself."""
         return {"site": self.site} | ({"measure": self.measure} if self.measure else {})
 
-    @property
+    @cached_property
     def order(self) -> tuple[int, ...]:
         """Axes in the order in which a tile's values lie in memory: the rows lead."""
         axes = list(range(len(self.dims)))
@@ -94,7 +95,7 @@ class Variable:
             axes.insert(0, axes.pop(self.row_axis))
         return tuple(axes)
 
-    @property
+    @cached_property
     def grows(self) -> bool:
         """Whether the number of rows is not known yet."""
         return self.row_axis is not None and self.shape[self.row_axis] == 0
