@@ -20,7 +20,6 @@ from aimz.data.containers import (
     is_whole_scalar,
     lined_up,
     rounded_by_cast,
-    values_of,
     within_32_bits,
 )
 from aimz.data.labels import column_order, only_counted
@@ -158,7 +157,7 @@ class Known:
 
 
 def bind(
-    given: Mapping[str, Any],
+    values: Mapping[str, Value],
     *,
     names: tuple[str, ...],
     required: tuple[str, ...],
@@ -170,8 +169,8 @@ def bind(
 
     Parameters
     ----------
-    given : mapping
-        Argument values by name, the primary input and (where given) the outcome included.
+    values : mapping of Value
+        Arguments by name, the primary input and (where given) the outcome included.
     names, required : tuple of str
         All the kernel's arguments and those without a default.
     known : Known
@@ -188,13 +187,12 @@ def bind(
         `argument-unknown`, `argument-missing`, `rows-mismatch`, `row-labels`, `columns-mismatch`,
         `not-numeric`, `cast-overflow`, `cast-precision`, `no-rows`.
     """
-    check_names(given, names, what="argument")
-    missing = [name for name in required if name not in given]
+    check_names(values, names, what="argument")
+    missing = [name for name in required if name not in values]
     if missing:
         listed = "', '".join(missing)
         msg = f"The kernel needs the argument '{listed}'. Pass it by name, e.g. {missing[0]}=..."
         raise InputError(msg, code="argument-missing")
-    values = values_of(given)
     name = always_rows[0]
     labels, primary = values[name].labels, values[name].array
     if primary.ndim == 0 or len(primary) == 0:
@@ -202,7 +200,8 @@ def bind(
         raise InputError(msg, code="no-rows")
     of_rows = by_row | known.row_inputs | set(always_rows) - {name}
     others = {n: value for n, value in values.items() if n in of_rows and n != name}
-    values |= lined_up(others, labels, len(primary), name) if others else {}
+    if others:
+        values = {**values, **lined_up(others, labels, len(primary), name)}
     seen = [labels, *(value.labels for value in others.values())]
     reference = next((o for o in seen if o is not None and len(o) == len(primary)), None)
     arrays, static = _converted(values, len(primary), known, always_rows)

@@ -343,7 +343,7 @@ class Stream:
 
 
 def open_stream(
-    given: Mapping[str, Any],
+    values: Mapping[str, Value],
     primary: str,
     *,
     batch_size: int | None,
@@ -354,7 +354,7 @@ def open_stream(
 
     Parameters
     ----------
-    given : mapping
+    values : mapping of Value
         All arguments of the call.
     primary : str
         Name of the primary input.
@@ -370,7 +370,7 @@ def open_stream(
     InputError
         `loader-shuffled`, `batch-names`, `rows-mismatch`, `not-numeric`.
     """
-    values, known = values_of(given), known or Known()
+    known = known or Known()
     value = values[primary].given
     if isinstance(value, Source):
         return _of_source(value, primary, values, known)

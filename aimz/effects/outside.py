@@ -22,6 +22,7 @@ from aimz.kernel import coded_columns
 from aimz.libraries import pd, xr
 from aimz.overlap import Outside, Support, merged, outside, scores_of, sentence
 from aimz.prediction import Given
+from aimz.programs import Cache, fingerprint_values
 
 __all__ = ["WARNING_SHARE", "Judged", "Overlap", "overlap_of"]
 
@@ -30,6 +31,9 @@ __all__ = ["WARNING_SHARE", "Judged", "Overlap", "overlap_of"]
 WARNING_SHARE = 0.01
 # Rows in memory to judge at a time.
 _PIECE = 2**16
+# Of rows that several questions are asked of: a regression costs more than to tell that they are
+# the same. By a number for all that scores follow from.
+_SCORED: Cache[str, Support] = Cache(limit=64)
 # What is outside of each support, by scenario.
 type Judged = Mapping[Any, tuple[Outside, ...]]
 
@@ -184,7 +188,11 @@ def _scored_here(
     }
     hidden = factual.spec.observed_arguments - shown
     codes = coded_columns(factual.spec.lookups, factual.arguments.arrays)
-    return scores_of(arrays, factual.arguments.columns, treatments, leave_out=hidden, codes=codes)
+    columns = factual.arguments.columns
+    name = fingerprint_values(arrays, columns, sorted(treatments), sorted(hidden), codes)
+    return _SCORED.get_or_make(
+        name, lambda: scores_of(arrays, columns, treatments, leave_out=hidden, codes=codes)
+    )
 
 
 def _world(name: str, scenarios: Scenarios) -> _World:

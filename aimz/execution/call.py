@@ -22,8 +22,10 @@ from aimz.programs import (
     Cache,
     compile_program,
     forget_traces,
+    name_of,
     name_of_shapes,
     remembered,
+    version_of,
 )
 from aimz.sampling import Block, Found, Task, predict_block, predict_pairs
 from aimz.store import Tile
@@ -77,9 +79,11 @@ class Call:
     @property
     def name(self) -> Hashable | None:
         """Name of all that a trace of it follows from, but for shapes; None where it has none."""
-        name = self.task.name
-        settled = (tuple(self.block.posterior), tuple(self.block.row_posterior))
-        return None if name is None else (self.program, name, settled)
+        task, block = self.task, self.block
+        static, functions = name_of(dict(task.static)), name_of(dict(task.functions))
+        read = (version_of(task.kernel), static, functions)
+        held = (tuple(block.posterior), tuple(block.row_posterior))
+        return None if None in read else (self.program, *read, task.settled, held)
 
     def arrays(self, row_tile: RowTile) -> dict[str, Any]:
         """Arrays of a tile's rows, by argument."""

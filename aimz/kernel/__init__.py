@@ -4,7 +4,7 @@ from aimz.kernel.control_flow import Inside, Step, enter, leave
 from aimz.kernel.graph import known_outputs
 from aimz.kernel.inspection import inspect
 from aimz.kernel.lookups import coded_columns, needed_sizes
-from aimz.kernel.misfits import check_outcome_rows, in_words, misread
+from aimz.kernel.misfits import in_words, misread
 from aimz.kernel.samplers import stand_ins
 from aimz.kernel.signature import kernel_signature, read_signature, unknown_argument
 from aimz.kernel.spec import KernelSpec, SiteSpec
@@ -18,7 +18,6 @@ __all__ = [
     "KernelSpec",
     "SiteSpec",
     "Step",
-    "check_outcome_rows",
     "check_whole_numbers",
     "coded_columns",
     "drawable",

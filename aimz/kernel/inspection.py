@@ -22,7 +22,7 @@ from aimz.errors import InputError, KernelValidationError, nearest
 from aimz.kernel.equations import equations
 from aimz.kernel.graph import graph_of
 from aimz.kernel.lookups import lookups_of
-from aimz.kernel.misfits import check_rows, column_hint
+from aimz.kernel.misfits import check_rows, column_hint, outcome_misfit
 from aimz.kernel.row_flow import Verdict, follows, judge
 from aimz.kernel.spec import KernelSpec, facts_of, spec_of
 from aimz.kernel.spot_check import disagreement, is_reordered
@@ -130,7 +130,8 @@ def _spec_of(call: _Call, version: str) -> KernelSpec:
     names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
     graph = graph_of(call.natural.program, [*names, None])
     lookups, totals = lookups_of(graph), totals_of(graph)
-    return replace(_decided(call), version=version, lookups=lookups, totals=totals)
+    spec = replace(_decided(call), version=version, lookups=lookups, totals=totals)
+    return replace(spec, misfit=outcome_misfit(spec, call.inputs))
 
 
 def _decided(call: _Call) -> KernelSpec:

@@ -16,44 +16,42 @@ from aimz.errors import AimzError, InputError, KernelValidationError
 from aimz.kernel.spec import KernelSpec
 from aimz.kernel.statements import Inputs
 
-__all__ = ["check_outcome_rows", "check_rows", "column_hint", "in_words", "misread"]
+__all__ = ["check_rows", "column_hint", "in_words", "misread", "outcome_misfit"]
 
 
 _OF_FRAMES = ("columns", "iloc", "loc", "to_numpy", "values")
 _ABOUT_SHAPES = ("shape", "broadcast", "dimension", "size", "axis")
 
 
-def check_outcome_rows(spec: KernelSpec, arguments: Arguments, names: tuple[str, str]) -> None:
-    """Refuse an outcome that has rows along two axes, or as many values as another argument.
+def outcome_misfit(spec: KernelSpec, inputs: Inputs) -> tuple[str, str] | None:
+    """Why the outcomes of a kernel are none of rows, and the code of that error; None if they are.
 
-    Raises
-    ------
-    InputError
-        `shape`, `rows-mismatch`.
+    They have rows along two axes, or are as many as the values of another argument.
     """
-    primary, output = names
+    primary, output, arrays = inputs.always_rows[0], spec.output, inputs.arrays
     if output not in spec:
-        return
+        return None
     site, rows = spec[output], spec.rows
     twice = [axis for axis, size in enumerate(site.shape) if size == rows > 1]
-    whole = {n for n in site.inputs - spec.row_inputs if n in arguments.arrays}
-    lines = {n for n in whole if np.shape(arguments.arrays[n]) in ((rows,), (rows, 1))}
+    whole = {n for n in site.inputs - spec.row_inputs if n in arrays}
+    lines = {n for n in whole if np.shape(arrays[n]) in ((rows,), (rows, 1))}
     is_square = len(twice) > 1 and (site.rows == "sized" or lines)
     if is_square and not all(site.dims[axis] for axis in twice):
         msg = (
             f"Two axes of site '{output}' are rows: it has shape {site.shape}, because a column "
-            f"met a line. {column_hint(arguments.arrays, rows, primary)}"
+            f"met a line. {column_hint(arrays, rows, primary)}"
         )
-        raise InputError(msg, code="shape")
+        return msg, "shape"
     if site.rows != "none" or not site.shape or site.shape[0] == rows:
-        return
-    for name, value in arguments.arrays.items():
+        return None
+    for name, value in arrays.items():
         if name in site.inputs and np.shape(value)[:1] == site.shape[:1]:
             msg = (
                 f"Site '{output}' has {site.shape[0]} values, as many as '{name}', but '{primary}' "
                 f"has {rows} rows. Pass '{primary}' and '{name}' with the same rows."
             )
-            raise InputError(msg, code="rows-mismatch")
+            return msg, "rows-mismatch"
+    return None
 
 
 def in_words(error: Exception, inputs: Inputs, names: tuple[str, str]) -> AimzError | None:

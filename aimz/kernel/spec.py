@@ -23,7 +23,7 @@ from aimz.kernel.whole_numbers import Total
 __all__ = ["KernelSpec", "SiteSpec", "facts_of", "spec_of"]
 
 
-_OF_A_TRACE = ("lookups", "totals")
+_OF_A_TRACE = ("lookups", "totals", "misfit")
 _FAMILIES = frozenset(kind.__name__ for row in FAMILIES for kind in row.kinds)
 _SERIES = frozenset(k.__name__ for row in FAMILIES if row.vector.earlier for k in row.kinds)
 
@@ -184,6 +184,8 @@ class KernelSpec(_Read):
         Indices into tables that the arguments decide, for inputs of these shapes; not saved.
     totals : tuple of Total
         Whole numbers that the arguments decide and that may not fit in their bits; as `lookups`.
+    misfit : (str, str) or None
+        Why the outcomes are none of rows, and the code of that error; as `lookups`.
 
     Examples
     --------
@@ -213,6 +215,7 @@ class KernelSpec(_Read):
     version: str = field(default="", compare=False, repr=False)
     lookups: tuple[Lookup, ...] = field(default=(), compare=False, repr=False)
     totals: tuple[Total, ...] = field(default=(), compare=False, repr=False)
+    misfit: tuple[str, str] | None = field(default=None, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> SiteSpec:
         try:

@@ -48,7 +48,7 @@ _JSON, _ARRAYS = "model.json", "arrays.npz"
 _SEAL = "sha256"  # digest of the document itself
 # Records that an archive may name, and fields that stay out of it.
 _FITS = (Fit, Fitted, KernelSpec, Known, Score, SiteSpec, Support)
-_LEFT_OUT = {"problem", "course", "notes", "support", "lookups", "totals"}
+_LEFT_OUT = {"problem", "course", "notes", "support", "lookups", "totals", "misfit"}
 _COLLECTIONS: dict[str, Any] = {"list": list, "tuple": tuple, "set": frozenset}
 _KEY_KINDS = ("threefry2x32", "rbg", "unsafe_rbg")
 

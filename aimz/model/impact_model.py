@@ -1326,11 +1326,10 @@ class ImpactModel(Described, OverTime, Routed, Portable):
             setup = self._setup
             call = way if isinstance(way, Planned) else predicting.planned(setup, way, arguments)
             self._say(call.prepared.notes)
-            request, scratch = call.request, self._scratch()
-            result = predicting.labelled(setup, call)
+            request, result = call.request, predicting.labelled(setup, call)
             bars: Any = {"desc": request.method, "unit": "row", "shown": request.to.progress}
             with progress_bar(call.inputs.rows, **bars) as bar:
-                tree, notes = carry_out(call.prepared, result, request, scratch, bar.update)
+                tree, notes = carry_out(call.prepared, result, request, self._scratch, bar.update)
         self._say(notes)
         return of_rows_that_count(call.prepared.call, tree) if request.conditions else tree
 

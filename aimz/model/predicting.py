@@ -12,7 +12,7 @@ import numpy as np
 
 from aimz._version import __version__
 from aimz.choices import check_switches
-from aimz.data import check_positive
+from aimz.data import check_positive, values_of
 from aimz.inference import Fit
 from aimz.kernel import KernelSpec
 from aimz.libraries import xr
@@ -68,7 +68,7 @@ class Planned:
 
 def planned(setup: Setup, request: Request, arguments: Mapping[str, Any]) -> Planned:
     """Gather the inputs of a request and prepare it."""
-    inputs = gather(request, arguments)
+    inputs = gather(request, values_of(arguments))
     words = setup.words(request.rng_key, request.use, inputs.fingerprint, *inputs.source.unread)
     return Planned(request, inputs, prepare(request, inputs, origin_of(request, inputs), words))
 
@@ -196,7 +196,7 @@ def request_in_memory(setup: Setup, fitted: Fitted, rng_key: KeyLike | None = No
 
 def inputs_of(setup: Setup, fitted: Fitted, arguments: Mapping[str, Any]) -> Given:
     """The inputs of a prediction as the kernel sees them."""
-    return gather(request_in_memory(setup, fitted), arguments)
+    return gather(request_in_memory(setup, fitted), values_of(arguments))
 
 
 def constants_of(setup: Setup, inputs: Given, attrs: dict[str, Any]) -> dict[str, xr.Dataset]:

@@ -38,7 +38,6 @@ from aimz.inference import Problem
 from aimz.kernel import (
     Inputs,
     KernelSpec,
-    check_outcome_rows,
     check_whole_numbers,
     drawable,
     in_words,
@@ -95,7 +94,7 @@ class Given:
 def inspected(
     kernel: Callable[..., Any],
     names: tuple[str, str],
-    given: Mapping[str, Any],
+    values: Mapping[str, Value],
     known: Known,
     specs: dict[Any, KernelSpec] | None = None,
     *,
@@ -107,7 +106,6 @@ def inspected(
     found out before, and is added to. A kernel that cannot compute with floating-point outcomes
     gets whole ones as codes, if it `may_code` them.
     """
-    values = values_of(given)
     arguments, inputs = _bound(kernel, names, values, known)
     specs = {} if specs is None else specs
     # All of the inputs but the values of arrays.
@@ -120,7 +118,8 @@ def inspected(
         codes = _codes(arguments.arrays.get(names[1])) if may_code else None
         if codes is not None:
             with contextlib.suppress(TypeError, ValueError):
-                return inspected(kernel, names, {**values, names[1]: codes}, known, specs)
+                coded = {**values, names[1]: Value.of(codes, names[1])}
+                return inspected(kernel, names, coded, known, specs)
         meant = misread(error, arguments, names)
         if meant is None and not isinstance(error, AimzError):
             meant = in_words(error, inputs, names)
@@ -196,7 +195,7 @@ def _bound(
 
 def gather(
     request: Request,
-    given: Mapping[str, Any],
+    values: Mapping[str, Value],
     *,
     whole: frozenset[str] = frozenset(),
     natural: Given | None = None,
@@ -212,8 +211,7 @@ def gather(
         `batch-names`, and what `bind`, `check_finite` and `open_stream` raise.
     """
     primary = request.names[0]
-    values, known = values_of(given), request.fitted.known
-    size = request.to.batch_size
+    known, size = request.fitted.known, request.to.batch_size
     stream = open_stream(values, primary, batch_size=size, whole=whole, known=known)
     kernel: Any = request.kernel
     if isinstance(kernel, OutcomeUnits):
@@ -223,7 +221,7 @@ def gather(
     arguments, spec, notes = _read_head(request, values, stream)
     arguments = replace(arguments, columns={**stream.columns, **arguments.columns})
     if spec.coupled:
-        whole_rows = values | values_of(stream.load())
+        whole_rows = {**values, **values_of(stream.load())}
         loaded = _in_memory(request, whole_rows, labels=stream.labels)
         arguments = replace(loaded.arguments, labels=stream.labels)
         return replace(loaded, arguments=arguments, source=AtHand(arguments.rows, stream.labels))
@@ -487,7 +485,7 @@ def _in_memory(
         _check_outcome_given(request, values)
     named = {n: v for n, v in values.items() if n != output or request.conditions}
     places, arguments = _rejoined(request, named, natural, labels)
-    own = {**arguments.arrays, **arguments.static} if arguments else named
+    own = values_of({**arguments.arrays, **arguments.static}) if arguments else named
     bound, inputs, spec = inspected(
         request.kernel, request.names, own, request.fitted.known, request.seen_specs
     )
@@ -499,8 +497,8 @@ def _in_memory(
             _, inputs, spec = inspected(larger, request.names, own, request.fitted.known)
     elif request.fitted.known.wholes:
         request.fitted.known.check_wholes(arguments.arrays)
-    if request.fitted.spec is None:  # a kernel that was fitted has shown that its outcomes are so
-        check_outcome_rows(spec, arguments, request.names)
+    if spec.misfit is not None and request.fitted.spec is None:  # else the fit has shown them so
+        raise InputError(spec.misfit[0], code=spec.misfit[1])
     presence = _check_values(request, inputs, spec, arguments.columns)
     way_out = "new_groups='prior' to draw new groups"
     if spec.lookups or spec.totals:

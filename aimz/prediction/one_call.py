@@ -29,7 +29,7 @@ from aimz.prediction.interventions import Scenario, scenario_of
 from aimz.prediction.request import Fitted, Origin, Request, Use
 from aimz.prediction.reuse import reused_draws
 from aimz.programs import Cache, fingerprint_values
-from aimz.results import Schema, check_groups, first_outcome, labelled_groups, layout_of
+from aimz.results import Schema, first_outcome, labelled_groups, layout_of
 from aimz.sampling import Block, Task, density_spec, predict_block
 from aimz.store import (
     MemorySink,
@@ -285,24 +285,24 @@ def carry_out(
     prepared: Prepared,
     result: Result,
     request: Request,
-    scratch: Scratch,
+    scratch: Callable[[], Scratch],
     on_rows: Callable[[int], None],
 ) -> tuple[xr.DataTree, Sequence[Note]]:
     """Run a call into a sink, label what comes out and commit it; on any error, abort.
 
-    Temporary stores go below `scratch`. Returns the tree, and what the sink noted.
+    Temporary stores go below what `scratch` makes. Returns the tree, and what the sink noted.
     """
     call, plan = prepared.call, prepared.plan
     ready = compile_call(call, plan)
     variables = layout_of(call, ready, plan, result.schema, first_outcome(call))
-    check_groups(result.groups)
     if request.to.store == "persistent":
         check_names_storable(variables, result.groups)
     sink = _sink_of(request, scratch, lambda: _identity(prepared, ready, variables))
     try:
         sink.begin(variables)
         rows = tiles_into(sink, call, ready, plan, variables)(on_rows)
-        prepared.check_rows_read(request.fitted)
+        if call.source.names:
+            prepared.check_rows_read(request.fitted)
         labelled = labelled_groups(variables, result.schema, call.task.results, rows)
         labelled = {
             name: group.assign_attrs({**result.attrs, "group": name})
@@ -320,13 +320,15 @@ def carry_out(
     return tree, (*ready.notes, *call.source.notes, *getattr(sink, "notes", ()))
 
 
-def _sink_of(request: Request, scratch: Scratch, identity: Callable[[], Mapping[str, str]]) -> Sink:
+def _sink_of(
+    request: Request, scratch: Callable[[], Scratch], identity: Callable[[], Mapping[str, str]]
+) -> Sink:
     """Where the request wants its result."""
     to = request.to
     if to.output_dir is not None:
         return sink_in(to.output_dir, request.method, identity())
     if isinstance(to.store, str):
-        return MemorySink() if to.store == "memory" else temporary_sink(scratch, request.method)
+        return MemorySink() if to.store == "memory" else temporary_sink(scratch(), request.method)
     return to.store
 
 

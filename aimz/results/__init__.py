@@ -18,7 +18,6 @@ from aimz.results.draws import (
 )
 from aimz.results.schema import (
     Schema,
-    check_groups,
     check_labels,
     constant_dataset,
     first_outcome,
@@ -31,7 +30,6 @@ __all__ = [
     "Schema",
     "aligned",
     "as_draws",
-    "check_groups",
     "check_labels",
     "constant_dataset",
     "difference_dtype",

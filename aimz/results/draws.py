@@ -13,7 +13,7 @@ from aimz.errors import InputError
 from aimz.kernel import KernelSpec
 from aimz.libraries import xr
 from aimz.results.differences import shared_group
-from aimz.results.schema import Schema, as_variable, indexed, site_dims
+from aimz.results.schema import Schema, as_variable, collision, indexed, site_dims
 
 __all__ = ["as_draws", "draw_labels", "draws_dataset", "flat_arrays", "flat_draws"]
 
@@ -25,7 +25,13 @@ ALIGNED = 64
 def draws_dataset(
     draws: Mapping[str, Any], schema: Schema, spec: KernelSpec | None, attrs: Mapping[str, Any]
 ) -> xr.Dataset:
-    """Dataset of posterior draws, each (chain, draw, ...)."""
+    """Dataset of posterior draws, each (chain, draw, ...).
+
+    Raises
+    ------
+    InputError
+        `name-collision`: a site and a dimension would have one name.
+    """
     # ArviZ's `dict_to_dataset` has no attributes of variables, which keep the site's own name here.
     variables, lengths = {}, {"chain": schema.chains, "draw": schema.draws}
     row_dim = spec.row_dim if spec is not None else "obs"
@@ -41,6 +47,8 @@ def draws_dataset(
         dims = ["chain", "draw", *dims]
         variables[as_variable(name)] = (dims, array, {"site": name})
         lengths.update(zip(dims, array.shape, strict=True))
+    for name in variables.keys() & lengths.keys():
+        raise collision(str(variables[name][-1]["site"]), name)
     return xr.Dataset(variables, coords=indexed(lengths, schema, row_dim), attrs=dict(attrs))
 
 

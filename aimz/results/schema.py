@@ -22,8 +22,8 @@ from aimz.store import Variable
 __all__ = [
     "Schema",
     "as_variable",
-    "check_groups",
     "check_labels",
+    "collision",
     "constant_dataset",
     "coords_of",
     "first_outcome",
@@ -265,20 +265,6 @@ def _measure_of(site: SiteSpec) -> str:
     return "category" if site.categories > 2 else ""  # of two, codes are shares of the second
 
 
-def check_groups(groups: Mapping[str, xr.Dataset]) -> None:
-    """Refuse groups in which a site and a dimension have one name.
-
-    Raises
-    ------
-    InputError
-        `name-collision`
-    """
-    for dataset in groups.values():
-        for name in dataset.data_vars:
-            if name in dataset.dims:
-                raise _collision(str(name), str(name))
-
-
 def _check_layout(variables: Sequence[Variable]) -> None:
     """Refuse names and dimensions that would hide one another, before anything is computed."""
     for group in {variable.group for variable in variables}:
@@ -287,7 +273,7 @@ def _check_layout(variables: Sequence[Variable]) -> None:
         names = [variable.name for variable in own]
         for variable in own:
             if names.count(variable.name) > 1 or variable.name in sizes:
-                raise _collision(variable.site, variable.name)
+                raise collision(variable.site, variable.name)
 
 
 def _sizes_of(variables: Sequence[Variable]) -> dict[str, int]:
@@ -303,7 +289,8 @@ def _sizes_of(variables: Sequence[Variable]) -> dict[str, int]:
     return sizes
 
 
-def _collision(site: str, name: str) -> InputError:
+def collision(site: str, name: str) -> InputError:
+    """The error of two things in a result that would have one name."""
     msg = (
         f"Site '{site}' would be called '{name}' in the result, as another site or a dimension "
         "is. Rename the site in the kernel, or the dimension in dims=."

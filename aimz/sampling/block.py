@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from aimz.kernel import KernelSpec, SiteSpec
-from aimz.programs import name_of, version_of
 
 __all__ = [
     "DENSITY",
@@ -62,16 +61,9 @@ class Task:
     unchecked: tuple[str, ...] = ()  # latents whose draws have not been held to their supports
     is_wide: bool = False  # in double precision but for draws, which are those of single precision
 
-    @property
-    def name(self) -> Hashable | None:
-        """Name of all that it says, what the kernel reads included; None where it has none."""
-        static, functions = name_of(dict(self.static)), name_of(dict(self.functions))
-        read = (version_of(self.kernel), static, functions)
-        return None if None in read else (*read, *self._settled)
-
     @cached_property
-    def _settled(self) -> tuple[Hashable, ...]:
-        """That part of its name that nothing can change."""
+    def settled(self) -> tuple[Hashable, ...]:
+        """Name of all that it says and nothing can change: not of what functions read."""
         specs = (self.spec, self.results)
         if (
             not self.spec.coupled

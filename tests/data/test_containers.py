@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import aimz
 from aimz import ImpactModel, InputError
-from aimz.data import Known, Value, as_array, bind, lined_up
+from aimz.data import Known, Value, as_array, bind, lined_up, values_of
 
 MA: Any = np.ma  # whose types know masks of arrays only
 
@@ -33,7 +33,7 @@ MA: Any = np.ma  # whose types know masks of arrays only
 def seen(value: Any) -> np.ndarray:
     """An argument with a value per row as the kernel sees it."""
     found = bind(
-        {"X": np.zeros((3, 1)), "t": value},
+        values_of({"X": np.zeros((3, 1)), "t": value}),
         names=("X", "t", "y"),
         required=("X",),
         known=Known(row_inputs=frozenset({"t"})),

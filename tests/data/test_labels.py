@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aimz import FitWarning, ImpactModel, InputError, OutputWarning
-from aimz.data import Known, bind, load, open_stream
+from aimz.data import Known, bind, load, open_stream, values_of
 from aimz.utils.data import ArrayDataset, ArrayLoader
 from tests.support.engines import ByHand
 
@@ -38,7 +38,9 @@ NAMES: dict[str, Any] = {
 
 def bound(X: Any, columns: Any = None) -> Any:
     known = Known() if columns is None else Known(columns={"X": columns}, shapes={"X": (3,)})
-    return bind({"X": X}, names=("X", "y"), required=("X",), known=known, always_rows=("X",))
+    return bind(
+        values_of({"X": X}), names=("X", "y"), required=("X",), known=known, always_rows=("X",)
+    )
 
 
 @settings(deadline=None, max_examples=80)
@@ -253,7 +255,9 @@ HONEST = {
 @pytest.mark.parametrize("kind", [*LIARS, *HONEST])
 def test_a_loader_must_give_what_it_says(kind):
     def read() -> int:
-        stream: Any = open_stream({"X": LIARS[kind]}, "X", batch_size=None, whole=frozenset())
+        stream: Any = open_stream(
+            values_of({"X": LIARS[kind]}), "X", batch_size=None, whole=frozenset()
+        )
         return len(stream.load()["X"])
 
     if kind in HONEST:
@@ -271,12 +275,14 @@ def test_columns_beside_rows_that_are_not_in_memory_are_put_in_the_fitted_order(
     beside = pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], columns=["u", "v"])
     known = Known(columns={"Z": ("v", "u")})
     given = {"X": rows, "Z": beside}
-    stream: Any = open_stream(given, "X", batch_size=None, whole=frozenset(), known=known)
+    stream: Any = open_stream(
+        values_of(given), "X", batch_size=None, whole=frozenset(), known=known
+    )
     np.testing.assert_array_equal(stream.load()["Z"], beside[["v", "u"]])
     assert stream.columns == {"Z": ("v", "u")}
     given = {"X": rows, "Z": beside.rename(columns={"v": "w"})}
     with pytest.raises(InputError, match="no column 'v'"):
-        open_stream(given, "X", batch_size=None, whole=frozenset(), known=known)
+        open_stream(values_of(given), "X", batch_size=None, whole=frozenset(), known=known)
 
 
 def test_a_data_set_keeps_the_names_and_the_labels_of_what_it_holds():
@@ -284,7 +290,7 @@ def test_a_data_set_keeps_the_names_and_the_labels_of_what_it_holds():
     data = ArrayDataset(X=frame, y=pd.Series([2.0, 1.0], index=["b", "a"]))
     assert data.arrays["y"].tolist() == [1.0, 2.0]
     stream: Any = open_stream(
-        {"X": ArrayLoader(data, 0)},
+        values_of({"X": ArrayLoader(data, 0)}),
         "X",
         batch_size=None,
         whole=frozenset(),

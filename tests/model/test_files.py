@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aimz import ImpactModel, InputError
-from aimz.data import Value, open_stream
+from aimz.data import Value, open_stream, values_of
 from aimz.kernels import Linear
 from aimz.model import summarising
 from aimz.model.files import TableRows, in_columns_of_files
@@ -236,7 +236,7 @@ def found(make) -> Any:
 def in_parts(place, t: str | None) -> dict[str, np.ndarray]:
     given = {"X": str(place)} | ({} if t is None else {"t": t})
     stream = open_stream(
-        in_columns_of_files(given, "X", "y"), "X", batch_size=None, whole=frozenset()
+        values_of(in_columns_of_files(given, "X", "y")), "X", batch_size=None, whole=frozenset()
     )
     tiles = [tile.arrays for tile in stream.tiles(3000)]
     return {name: np.concatenate([tile[name] for tile in tiles]) for name in tiles[0]}

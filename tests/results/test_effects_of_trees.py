@@ -144,6 +144,21 @@ def test_sites_that_would_hide_one_another_are_refused(store, names):
     assert caught.value.code == "name-collision"
 
 
+def test_a_latent_that_is_called_as_a_dimension_is_refused():
+    def kernel(X, y=None):
+        slopes = numpyro.sample("g", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        start = numpyro.sample("g_dim_0", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(X @ slopes + start, 1.0), obs=y)
+
+    draws = {"g": np.ones((10, 2)), "g_dim_0": np.ones(10)}
+    model = ImpactModel(kernel).set_posterior_sample(draws)
+    with pytest.raises(InputError, match="'g_dim_0' would be called") as caught:
+        model.predict(np.ones((5, 2)), store="memory", progress=False)
+    assert caught.value.code == "name-collision"
+    with pytest.raises(InputError, match="'g_dim_0' would be called"):
+        _ = model.posterior_tree
+
+
 @pytest.mark.parametrize("dims", [["draw"], ["obs", "obs"]], ids=str)
 def test_dimension_with_two_meanings_is_refused(dims):
     model = model_of(named("m", "c"), dims={"m": dims})
