@@ -25,6 +25,7 @@ __all__ = [
     "PerformanceWarning",
     "ProcessError",
     "StoreError",
+    "check_names",
     "function_raised",
     "nearest",
 ]
@@ -91,6 +92,14 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Valid names: {', '.join(names) or 'none'}."
+
+
+def check_names(given: Iterable[str], valid: tuple[str, ...], *, what: str) -> None:
+    """Refuse a name that is not valid, with the nearest one that is."""
+    for name in given:
+        if name not in valid:
+            msg = f"There is no {what} '{name}'. {nearest(name, valid)}"
+            raise InputError(msg, code=f"{what}-unknown")
 
 
 def function_raised(what: str, gets: str, error: Exception) -> InputError:

@@ -6,11 +6,11 @@ from aimz.data.arguments import (
     Known,
     bind,
     check_finite,
-    check_names,
     check_outcome,
     check_positive,
 )
 from aimz.data.containers import (
+    Casts,
     Value,
     as_array,
     check_exact,
@@ -26,6 +26,7 @@ __all__ = [
     "MISSING",
     "Arguments",
     "AtHand",
+    "Casts",
     "Known",
     "RowTile",
     "Source",
@@ -35,7 +36,6 @@ __all__ = [
     "bind",
     "check_exact",
     "check_finite",
-    "check_names",
     "check_outcome",
     "check_positive",
     "column_label",

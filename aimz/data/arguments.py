@@ -23,7 +23,7 @@ from aimz.data.containers import (
     within_32_bits,
 )
 from aimz.data.labels import column_order, only_counted
-from aimz.errors import InputError, nearest
+from aimz.errors import InputError, check_names
 
 __all__ = [
     "MISSING",
@@ -31,7 +31,6 @@ __all__ = [
     "Known",
     "bind",
     "check_finite",
-    "check_names",
     "check_outcome",
     "check_positive",
     "check_row_shape",
@@ -187,7 +186,8 @@ def bind(
         `argument-unknown`, `argument-missing`, `rows-mismatch`, `row-labels`, `columns-mismatch`,
         `not-numeric`, `cast-overflow`, `cast-precision`, `no-rows`.
     """
-    check_names(values, names, what="argument")
+    if not {*names}.issuperset(values):
+        check_names(values, names, what="argument")
     missing = [name for name in required if name not in values]
     if missing:
         listed = "', '".join(missing)
@@ -247,14 +247,6 @@ def _converted(
     for value in arrays.values():  # what is no number is said before what is too large a number
         _ = value.array if not isinstance(value.given, dict) else None
     return {name: value.seen for name, value in arrays.items()}, static
-
-
-def check_names(given: Mapping[str, Any], valid: tuple[str, ...], *, what: str) -> None:
-    """Refuse a name that is not valid, with the nearest one that is."""
-    for name in given:
-        if name not in valid:
-            msg = f"There is no {what} '{name}'. {nearest(name, valid)}"
-            raise InputError(msg, code=f"{what}-unknown")
 
 
 def _per_row(value: Value, rows: int, *, scalar_ok: bool) -> Value:

@@ -415,22 +415,49 @@ class Casts:
     """What 32 bits blur in all batches together: each by itself may hold one number only."""
 
     def __init__(self) -> None:
-        self._spans: dict[str, np.ndarray] = {}  # least, most and blur by column
+        self._spans: dict[tuple[str, int], np.ndarray] = {}  # least, most and blur by column
 
     def add(self, value: Value) -> None:
         """Look at the numbers of a batch."""
         if isinstance(value.given, dict) or not np.size(value.array):
             return
         array, seen = np.asarray(value.array), np.asarray(value.seen)
-        if array.dtype != np.float64 or seen.dtype != np.float32 or not array.ndim:
-            return
-        wide = array.reshape(len(array), -1)
+        if array.dtype == np.float64 and seen.dtype == np.float32 and array.ndim:
+            self.note(value.name, array.reshape(len(array), -1), seen.reshape(len(array), -1))
+
+    def note(self, name: str, wide: np.ndarray, narrow: np.ndarray, number: int = -1) -> None:
+        """Look at numbers, (row, column), of an argument and at what 32 bits make of them.
+
+        A `number` tells apart several that are computed of one argument.
+        """
         with np.errstate(invalid="ignore"):
-            blur = np.abs(wide - seen.reshape(wide.shape))
+            blur = np.abs(wide - narrow)
         span = np.array([np.fmin.reduce(wide), np.fmax.reduce(wide), np.fmax.reduce(blur)])
-        before = self._spans.get(value.name, span)
+        self._widen((name, number), span)
+
+    def check_digits(self, number: int) -> None:
+        """Refuse one number in all rows that 32 bits round, of those under a `number`.
+
+        Raises
+        ------
+        InputError
+            `cast-precision`.
+        """
+        for (name, own), (least, most, blur) in self._spans.items():
+            is_one = (least == most) & (blur > 0)
+            if own == number and is_one.any():
+                one = float(least[is_one.argmax()])
+                raise rounding_refused(name, f"{one:.0f}", float(np.float32(one)))
+
+    def merge(self, others: Casts) -> None:
+        """Add what was looked at elsewhere."""
+        for place, span in others._spans.items():
+            self._widen(place, span)
+
+    def _widen(self, place: tuple[str, int], span: np.ndarray) -> None:
+        before = self._spans.get(place, span)
         least, most = np.fmin(before[0], span[0]), np.fmax(before[1:], span[1:])
-        self._spans[value.name] = np.array([least, *most])
+        self._spans[place] = np.array([least, *most])
 
     def check(self) -> None:
         """Refuse numbers that are too large for their differences.
@@ -440,7 +467,7 @@ class Casts:
         InputError
             `cast-precision`.
         """
-        for name, (least, most, blur) in self._spans.items():
+        for (name, _), (least, most, blur) in self._spans.items():
             sizes = np.fmax(np.abs(least), np.abs(most))
             with np.errstate(invalid="ignore"):
                 is_blurred = (sizes >= _LARGE) & (blur > _BLUR * (most - least)) & (most > least)

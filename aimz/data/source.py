@@ -150,7 +150,8 @@ class Stream:
     is_array : bool
         Whether the rows are those of an array, which can be read from the start again.
     check : callable, optional
-        Looks at the arrays of a tile and the number of its first row, and raises.
+        Looks at the arrays of a tile and the number of its first row, and raises, or notes what
+        only all rows tell.
     tell : callable, optional
         Looks for a way to tell some rows to another process, which reads them (`away`).
     notes : list of Note
@@ -164,15 +165,16 @@ class Stream:
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     is_array: bool = False
     can_repeat = False
-    check: Callable[[Batch, int], None] | None = None
+    check: Callable[[Batch, int, Casts], None] | None = None
     tell: Callable[[], Callable[[slice], Away] | None] | None = None
     notes: list[Note] = field(default_factory=list)
     head: Batch = field(init=False)
     seen: int = field(init=False, default=0)
+    casts: Casts = field(init=False, default_factory=Casts)
     _digest: Any = field(init=False, default_factory=lambda: hashlib.blake2b(digest_size=4))
 
     def __post_init__(self) -> None:
-        checked = _checked(self.batches, self.primary, self.columns)
+        checked = _checked(self.batches, self.primary, self.columns, self.casts)
         taken: list[Batch] = []
         while sum(map(_length, taken)) < HEAD_ROWS:
             batch = next(checked, None)
@@ -187,14 +189,8 @@ class Stream:
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process gets its rows with the tiles, or is told where they are."""
-        left: dict[str, Any] = {
-            "batches": (),
-            "tell": None,
-            "away": None,
-            "notes": [],
-            "_digest": None,
-        }
-        return {**self.__dict__, **left}
+        left = dict.fromkeys(("tell", "away", "_digest"))
+        return {**self.__dict__, **left, "batches": (), "notes": [], "casts": Casts()}
 
     @functools.cached_property
     def away(self) -> Callable[[slice], Away] | None:
@@ -220,7 +216,7 @@ class Stream:
             if self.count is not None and self.seen > self.count:
                 break
             if self.check is not None:
-                self.check(arrays, rows.start)
+                self.check(arrays, rows.start, self.casts)
             for part in canonical_rows(arrays[self.primary]):
                 self._digest.update(part)
             yield RowTile(rows, arrays, digest_of(arrays))
@@ -231,6 +227,7 @@ class Stream:
                 "length, and all values per row, must be those of the batches together."
             )
             raise InputError(msg, code="rows-mismatch")
+        self.casts.check()
 
     @property
     def is_fixed(self) -> bool:
@@ -244,10 +241,11 @@ class Stream:
             self.seen = min(first + size, self.count or 0)
             yield RowTile(slice(first, self.seen), {})
 
-    def cut(self, away: Away, spans: Iterable[slice]) -> dict[int, RowTile] | None:
+    def cut(self, away: Away, spans: Iterable[slice], casts: Casts) -> dict[int, RowTile] | None:
         """Tiles of rows that are read here, by their first row; None where they are not seen.
 
-        They are lined up and checked, and have the digests, as if all had been read in order.
+        They are lined up and checked, and have the digests, as if all had been read in order; what
+        only all rows tell is noted in `casts`.
 
         Raises
         ------
@@ -258,8 +256,7 @@ class Stream:
         if batch is None:
             return None
         first, count = away.rows.start, away.rows.stop - away.rows.start
-        lined = _lined_batch(batch, self.primary, dict(self.columns))
-        arrays = {name: value.seen for name, value in lined.items()}
+        arrays = _seen(_lined_batch(batch, self.primary, dict(self.columns)), casts)
         _check_batch(first // HEAD_ROWS, arrays, self.head)
         if _length(arrays) != count:
             raise _not_as_said(self.primary, f"{count} rows", _length(arrays), "rows-mismatch")
@@ -267,7 +264,7 @@ class Stream:
         for rows in spans:
             its = {n: v[rows.start - first : rows.stop - first] for n, v in arrays.items()}
             if self.check is not None:
-                self.check(its, rows.start)
+                self.check(its, rows.start, casts)
             tiles[rows.start] = RowTile(rows, its, digest_of(its))
         return tiles
 
@@ -473,9 +470,10 @@ def load(given: Mapping[str, Any], primary: str) -> dict[str, Value]:
     columns: dict[str, tuple[str, ...]] = {}
     count, labels, is_array = None, None, False
     if isinstance(value, Source):
-        count, batches = value.count, _checked(_batches_of(value), primary, columns)
+        count, batches = value.count, _checked(_batches_of(value), primary, columns, Casts())
     elif _is_batches(value):
-        count, batches = _row_count(value), _checked(_read(value, primary), primary, columns)
+        batches = _checked(_read(value, primary), primary, columns, Casts())
+        count = _row_count(value)
     elif _is_lazy(value) and _is_to_be_spooled(value):
         stream = _of_array(values, primary, None, frozenset(), Known())
         batches, columns, labels, is_array = stream.batches, stream.columns, stream.labels, True
@@ -624,14 +622,13 @@ def _row_count(loader: Any) -> int | None:
 
 
 def _checked(
-    batches: Iterator[Any], primary: str, columns: dict[str, tuple[str, ...]]
+    batches: Iterator[Any], primary: str, columns: dict[str, tuple[str, ...]], casts: Casts
 ) -> Iterator[Batch]:
     """Batches as arrays of one length, of the first batch's names, shapes and dtypes.
 
     Labelled rows and columns are lined up; `columns` gets the names that it lacks.
     """
     first: Batch | None = None
-    casts = Casts()
     for number, batch in enumerate(batches):
         if not isinstance(batch, Mapping) or primary not in batch:
             got = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
@@ -640,15 +637,20 @@ def _checked(
                 f"'{primary}' among them."
             )
             raise InputError(msg, code="batch-names")
-        lined = _lined_batch(batch, primary, columns)
-        arrays = {n: v.seen for n, v in lined.items()}
+        arrays = _seen(_lined_batch(batch, primary, columns), casts)
         first = first or arrays
         _check_batch(number, arrays, first)
-        for value in lined.values():
-            casts.add(value)
         if _length(arrays):
             yield arrays
     casts.check()
+
+
+def _seen(values: Mapping[str, Value], casts: Casts) -> Batch:
+    """Values as JAX sees them; what this blurs is noted."""
+    arrays = {name: value.seen for name, value in values.items()}
+    for value in values.values():
+        casts.add(value)
+    return arrays
 
 
 def _lined_batch(

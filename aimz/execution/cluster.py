@@ -27,7 +27,7 @@ import numpyro
 
 from aimz._version import __version__
 from aimz.choices import chosen_client, wants_cluster
-from aimz.data import RowTile, Stream
+from aimz.data import Casts, RowTile, Stream
 from aimz.errors import AimzError, InputError, ProcessError
 from aimz.execution.call import devices_in_use
 from aimz.execution.plan import Plan
@@ -58,6 +58,8 @@ _KEPT_BYTES, _MMAP_BYTES = 2**27, 2**25
 type Item = tuple[RowTile, Tile]
 # Digests of the rows of some tiles, and what was computed of them.
 type Answers = list[tuple[str, Any]]
+# The same with what only all rows tell; or why these rows could not be read.
+type Reply = tuple[Answers, Casts] | str
 # What computes a tile, here or in another process: it can be pickled.
 type Compute = Callable[[RowTile, Tile, Any], Any]
 
@@ -161,18 +163,25 @@ class Cluster:
             `rows-changed`
         """
         if self.source is None or self.source.away is None:
-            sent: Answers = self._computed(run, None)
-            return sent
+            return self._answers(self._computed(run, None))
         away = self.source.away(slice(run[0][0].rows.start, run[-1][0].rows.stop))
         if not self._unread:
-            answers: Answers | str = self._computed(run, away)
-            if not isinstance(answers, str):
-                return answers
-            self._unread = answers
+            reply = self._computed(run, away)
+            if not isinstance(reply, str):
+                return self._answers(reply)
+            self._unread = reply
         with self._lock:
             away = self.source.fetched(away, self._unread)
-        fetched: Answers = self._computed(run, away)
-        return fetched
+        return self._answers(self._computed(run, away))
+
+    def _answers(self, reply: Any) -> Answers:
+        """What was computed, once what was seen of the rows is noted beside that of others."""
+        answers, casts = reply
+        if self.source is not None:
+            with self._lock:
+                self.source.casts.merge(casts)
+        made: Answers = answers
+        return made
 
     def _computed(self, run: Sequence[Item], away: Any) -> Any:
         """What a task of some tiles returns; begun anew where its worker is lost."""
@@ -267,7 +276,7 @@ def _computed(
     payload: bytes,
     work: tuple[Sequence[Item], Any, Sequence[Any]],
     asked: Mapping[str, Any],
-) -> Answers | str:
+) -> Reply:
     """Compute some tiles, in a worker; or say why their rows cannot be read here."""
     _keep_freed_memory()
     run, away, lazy = work
@@ -281,25 +290,29 @@ def _computed(
                 "may be others. Give the cluster the same environment."
             )
             raise ProcessError(msg, code="cluster-versions")
-        compute, source = _here(token, payload)
+        (compute, source), casts = _here(token, payload), Casts()
         if away is not None:
-            rows = _rows_read(source, replace(away, lazy=dict(zip(away.lazy, lazy))), run)
+            there = replace(away, lazy=dict(zip(away.lazy, lazy)))
+            rows = _rows_read(source, there, run, casts)
             if isinstance(rows, str):
                 return rows
             run = [(rows[row_tile.rows.start], tile) for row_tile, tile in run]
         devices = devices_in_use()
-        return [
+        answers = [
             (row_tile.digest, compute(row_tile, tile, devices[tile.number % len(devices)]))
             for row_tile, tile in run
         ]
+        return answers, casts
 
 
-def _rows_read(source: Stream, away: Any, run: Sequence[Item]) -> dict[int, RowTile] | str:
+def _rows_read(
+    source: Stream, away: Any, run: Sequence[Item], casts: Casts
+) -> dict[int, RowTile] | str:
     """Rows of tiles, read in a worker; or why they cannot be."""
     where = f"{distributed.get_worker().address}: "
     try:
         spans = {row_tile.rows.start: row_tile.rows for row_tile, _ in run}
-        tiles = source.cut(away, spans.values())
+        tiles = source.cut(away, spans.values(), casts)
     except Exception as error:
         if isinstance(error, AimzError) or not away.parts:
             raise

@@ -346,6 +346,8 @@ def each_tile[Values](
         return rows
     work = _sent_to(cluster, plan, finish, skip)
     run_in_threads(cluster.tasks(items), work, count, threads=cluster.lanes)
+    if there is not None:
+        there.casts.check()
     return rows
 
 

@@ -16,15 +16,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from numpyro.distributions import Delta
 
 from aimz import programs
 from aimz.errors import InputError, KernelValidationError, nearest
+from aimz.families import base_distribution
 from aimz.kernel.equations import equations
-from aimz.kernel.graph import graph_of
+from aimz.kernel.graph import Graph, Node, graph_of
 from aimz.kernel.lookups import lookups_of
 from aimz.kernel.misfits import check_rows, column_hint, outcome_misfit
 from aimz.kernel.row_flow import Verdict, follows, judge
-from aimz.kernel.spec import KernelSpec, facts_of, spec_of
+from aimz.kernel.spec import KernelSpec, facts_of, is_discrete, spec_of
 from aimz.kernel.spot_check import disagreement, is_reordered
 from aimz.kernel.statements import Inputs, Reading, Statement, read, spread_sites
 from aimz.kernel.whole_numbers import totals_of
@@ -129,9 +131,26 @@ def _spec_of(call: _Call, version: str) -> KernelSpec:
     arrays = call.inputs.arrays
     names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
     graph = graph_of(call.natural.program, [*names, None])
-    lookups, totals = lookups_of(graph), totals_of(graph)
+    whole = _whole_numbers(call.natural, graph)
+    lookups, totals = lookups_of(graph), totals_of(graph, *whole)
     spec = replace(_decided(call), version=version, lookups=lookups, totals=totals)
     return replace(spec, misfit=outcome_misfit(spec, call.inputs))
+
+
+def _whole_numbers(natural: Reading, graph: Graph) -> tuple[list[Node], list[Node]]:
+    """Whole numbers that are parameters of continuous distributions, and that these observe."""
+    parameters: list[Node] = []
+    outcomes: list[Node] = []
+    each = zip(natural.outputs, graph.outputs, natural.program.out_avals, strict=True)
+    for (site, role), node, aval in each:
+        statement = natural.statements[site]
+        if statement.type != "sample" or is_discrete(statement):
+            continue
+        if isinstance(base_distribution(statement.fn), Delta):
+            continue
+        if jnp.issubdtype(aval.dtype, jnp.integer):
+            (outcomes if role == "observation" else parameters).append(node)
+    return parameters, outcomes
 
 
 def _decided(call: _Call) -> KernelSpec:

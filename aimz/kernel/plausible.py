@@ -27,7 +27,7 @@ def plausible_values(
         made_up = stand_ins(_MadeUp(row_plates(kernel, plates, rows)))
         watch = Watch(handlers.seed(made_up, key))
         watch(**arrays, **static)
-        reading = Reading(rows, watch.statements, watch.plates, None, watch.states)
+        reading = Reading(rows, watch.statements, watch.plates, None, states=watch.states)
         values = {name: watch.statements[name].value for name in drawn_sites(reading)}
         made: dict[str, Any] = jax.tree.map(jnp.asarray, values | reading.states)
         return made

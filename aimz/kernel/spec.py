@@ -20,7 +20,7 @@ from aimz.kernel.row_flow import Found, Verdict
 from aimz.kernel.statements import Reading, Statement, is_masked
 from aimz.kernel.whole_numbers import Total
 
-__all__ = ["KernelSpec", "SiteSpec", "facts_of", "spec_of"]
+__all__ = ["KernelSpec", "SiteSpec", "facts_of", "is_discrete", "spec_of"]
 
 
 _OF_A_TRACE = ("lookups", "totals", "misfit")
@@ -402,10 +402,10 @@ def _site_of(
         parents=site.parents & set(verdict.sites) - _own(statement),
         inputs=site.inputs & set(arguments),
         observes=site.observed & set(arguments),
-        discrete=_is_discrete(statement),
+        discrete=is_discrete(statement),
         scaled=_is_scaled(reading.statements[statement.name]),
         masked=statement.type == "sample" and is_masked(statement.fn),
-        bounds=_bounds(statement) if _is_discrete(statement) else None,
+        bounds=_bounds(statement) if is_discrete(statement) else None,
         support=_support(statement, is_single=site.rows == "none"),
         is_given=statement.observation is not None,
         is_spread=statement.is_spread,
@@ -425,7 +425,7 @@ def facts_of(statement: Statement) -> tuple[Hashable, ...]:
         _joint_dim(statement),
         _dims(statement),
         is_sample and is_masked(statement.fn),
-        _bounds(statement) if _is_discrete(statement) else None,
+        _bounds(statement) if is_discrete(statement) else None,
         _law(statement),
         statement.observation is not None,
         _is_scaled(statement),
@@ -496,7 +496,8 @@ def _dims(statement: Statement) -> tuple[str | None, ...]:
     return tuple(dims)
 
 
-def _is_discrete(statement: Statement) -> bool:
+def is_discrete(statement: Statement) -> bool:
+    """Whether the values of a statement are discrete."""
     if statement.type != "sample" or statement.is_factor:
         return False
     try:

@@ -143,6 +143,7 @@ class Reading:
     statements: dict[str, Statement]
     plates: dict[str, Plate]
     program: Any  # the traced program, for its fingerprint
+    outputs: tuple[tuple[str, str], ...] = ()  # of the program: (site, role) in order
     states: dict[str, Any] = field(default_factory=dict)
     in_reverse: bool = False  # whether a scan is
 
@@ -445,15 +446,19 @@ def read(
 ) -> Reading:
     """Run the kernel abstractly and note its statements; `plates` are resized to `rows`."""
     watches: list[Watch] = []
+    outputs: list[tuple[str, str]] = []
 
     def run(arrays: dict[str, Any], key: jax.Array) -> Any:
         watch = bound_kernel(kernel, static, plates, rows)(arrays, key, None)
+        parts = parts_of(watch, with_density=False)
         watches.append(watch)
-        return [list(parts.values()) for parts in parts_of(watch, with_density=False).values()]
+        outputs.extend((site, role) for site, by_role in parts.items() for role in by_role)
+        return [list(by_role.values()) for by_role in parts.values()]
 
     program = traced_plainly(run, dict(arrays))
     (watch,) = watches
-    return Reading(rows, watch.statements, watch.plates, program, watch.states, watch.in_reverse)
+    found = watch.statements, watch.plates, program, tuple(outputs)
+    return Reading(rows, *found, watch.states, watch.in_reverse)
 
 
 class _unset(Messenger):  # type: ignore[misc]  # noqa: N801  # as `row_plates`

@@ -7,29 +7,43 @@ module finds those numbers in a kernel's program, bounds each by the greatest of
 where the bound is too large computes it in double precision, which does not wrap.
 
 What a kernel computes with unsigned numbers or bits is meant to wrap, as a hash is.
+
+Single precision holds whole numbers up to 2**24. Where a kernel makes a larger one a floating-point
+number, its rounding is held to the differences between rows, as that of the data themselves is.
 """
 
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from aimz.data import MISSING, Casts
 from aimz.errors import InputError
-from aimz.kernel.graph import Graph, Node, Values
+from aimz.kernel.graph import Graph, Node, Values, graph_of
 from aimz.kernel.lookups import Lookup, as_lookup, check_lookups
 
-__all__ = ["Total", "check_whole_numbers", "totals_of"]
+__all__ = ["Taken", "Total", "check_whole_numbers", "totals_of"]
+
+
+class Taken(Enum):
+    """What takes a whole number, and so must not get a wrong one."""
+
+    WHOLE = "something that is no sum"
+    FLOAT = "floating-point arithmetic of 32 bits"
+    DENSITY = "the density of a continuous outcome"  # of 32 bits in a fit, else of 64
 
 
 @dataclass(frozen=True)
 class Total:
-    """A whole number that sums and products give, and that something else takes."""
+    """A whole number of a kernel that what takes it may get wrong."""
 
     value: Node
+    taken: Taken = Taken.WHOLE
 
 
 def _size_of_each(node: Node) -> int:
@@ -85,6 +99,16 @@ _PLACES = {
     "select_n": slice(0, 1),
 }
 _BITS = {"and", "or", "xor", "not"}
+# Floating-point numbers of 32 bits hold all whole numbers up to this.
+_EXACT = 2.0**24
+# What may make whole numbers floating-point ones.
+_CASTS = {"convert_element_type", "dot_general"}
+# Programs inside of loops, and the first operand of the loop that they get.
+_LOOPS: dict[str, Callable[[Any], list[tuple[Any, int]]]] = {
+    "scan": lambda params: [(params["jaxpr"], 0)],
+    "cond": lambda params: [(branch, 1) for branch in params["branches"]],
+    "while": lambda params: [(params["body_jaxpr"], params["cond_nconsts"])],
+}
 # What makes no number greater, but by 1.
 _TAMES = {"abs", "ceil", "div", "floor", "max", "min", "rem", "round", "sign", "stop_gradient"}
 
@@ -96,8 +120,14 @@ def _power(base: float, exponent: float) -> float:
         return math.inf
 
 
-def totals_of(graph: Graph) -> tuple[Total, ...]:
-    """The whole numbers of a traced kernel that its arguments decide, and that may not fit."""
+def totals_of(
+    graph: Graph, parameters: Sequence[Node] = (), outcomes: Sequence[Node] = ()
+) -> tuple[Total, ...]:
+    """The whole numbers of a traced kernel that its arguments decide, and that may not fit.
+
+    `parameters` are whole numbers that continuous distributions have, and `outcomes` those that
+    they observe.
+    """
     totals: set[Node] = set()
     taken: dict[Node, None] = {}
     for node in graph.nodes:
@@ -105,7 +135,45 @@ def totals_of(graph: Graph) -> tuple[Total, ...]:
         if _is_total(node, totals):
             totals.add(node)
     taken.update(dict.fromkeys(node for node in graph.outputs if node in totals))
-    return tuple(map(Total, taken))
+    rounded = dict.fromkeys([*_rounded(graph), *parameters])
+    return (
+        *map(Total, taken),
+        *(Total(node, Taken.FLOAT) for node in rounded if _may_be_large(node)),
+        *(Total(node, Taken.DENSITY) for node in dict.fromkeys(outcomes) if not node.is_random),
+    )
+
+
+def _rounded(graph: Graph) -> Iterator[Node]:
+    """The whole numbers that are made floating-point numbers of 32 bits, in steps of loops too."""
+    for node in graph.nodes:
+        name = node.primitive
+        if name in _CASTS and node.eqn.outvars[0].aval.dtype == np.float32:
+            atoms = zip(node.parents, node.eqn.invars, strict=True)
+            yield from (parent for parent, atom in atoms if _is_whole(atom))
+        elif name in _LOOPS and node.output == 0:
+            for body, first in _LOOPS[name](node.eqn.params):
+                operands = node.parents[first:]
+                inner = graph_of(body, [None] * len(body.jaxpr.invars))
+                leaves = (_unmoved(within).leaf for within in _rounded(inner))
+                yield from (operands[n] for n in leaves if n is not None and n < len(operands))
+
+
+def _is_whole(atom: Any) -> bool:
+    return _plain(atom.aval.dtype).kind in "iu"
+
+
+def _unmoved(node: Node) -> Node:
+    """What a node has been before it was moved."""
+    while node.primitive in _MOVES and len(_moved(node)) == 1:
+        (node,) = _moved(node)
+    return node
+
+
+def _may_be_large(node: Node) -> bool:
+    """Whether arguments may make it larger than what 32 bits count to, or it is."""
+    if node.is_random:
+        return False
+    return bool(node.arguments) or _Sizes(Values({})).bound(node) > _EXACT
 
 
 def _taken(node: Node) -> Sequence[Node]:
@@ -219,6 +287,25 @@ class _Sizes:
         is_one = not node.eqn.primitive.multiple_results
         return np.asarray(results if is_one else results[node.output])
 
+    def check_digits(self, total: Total, number: int, casts: Casts) -> None:
+        """Look at what 32 bits make of a whole number in the rows."""
+        node = total.value
+        if self.bound(node) <= _EXACT:
+            return
+        exact = self.number(node)
+        if node.eqn is None:
+            exact = np.where(np.asarray(self.values.of(node)) == MISSING, np.nan, exact)
+        columns = _by_row(exact, self._rows(node))
+        name = "', '".join(sorted(node.arguments)) or "the kernel"
+        casts.note(name, columns, columns.astype(np.float32), number)
+        if total.taken is Taken.DENSITY:
+            casts.check_digits(number)
+
+    def _rows(self, node: Node) -> int:
+        """How many rows the arguments have that a node is made of."""
+        leaves = jax.tree.leaves([self.values.arrays[name] for name in node.arguments])
+        return max((len(leaf) for leaf in leaves if np.ndim(leaf)), default=0)
+
     def check(self, node: Node) -> None:
         """Refuse a whole number that its dtype cannot hold."""
         limits = np.iinfo(_dtype(node))
@@ -236,6 +323,13 @@ class _Sizes:
                 "floating-point number, or set jax.config.update('jax_enable_x64', True)."
             )
             raise InputError(msg, code="cast-overflow")
+
+
+def _by_row(array: np.ndarray, rows: int) -> np.ndarray:
+    """Numbers as (row, column), whichever axis is that of the rows."""
+    axis = array.shape.index(rows) if rows in array.shape else 0
+    front = np.moveaxis(np.atleast_1d(array), axis, 0)
+    return front.reshape(len(front), -1)
 
 
 def _without_marks(value: ArrayLike) -> np.ndarray:
@@ -264,15 +358,26 @@ def check_whole_numbers(
     arrays: Mapping[str, Any],
     first: int = 0,
     way_out: str = "clip the index in the kernel",
+    *,
+    casts: Casts | None = None,
+    is_fit: bool = False,
 ) -> None:
     """Refuse arguments whose sums and products do not fit in whole numbers, and `check_lookups`.
+
+    Of rows that are a part of all, what 32 bits blur is noted in `casts`. A fit computes densities
+    in 32 bits.
 
     Raises
     ------
     InputError
-        `cast-overflow`, `index-range`.
+        `cast-overflow`, `cast-precision`, `index-range`.
     """
-    sizes = _Sizes(Values(arrays))
-    for total in totals:
-        sizes.check(total.value)
+    sizes, noted = _Sizes(Values(arrays)), casts or Casts()
+    for number, total in enumerate(totals):
+        if total.taken is Taken.WHOLE:
+            sizes.check(total.value)
+        elif is_fit or total.taken is Taken.FLOAT:
+            sizes.check_digits(total, number, noted)
+    if casts is None:
+        noted.check()
     check_lookups(lookups, arrays, first, way_out)

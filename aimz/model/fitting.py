@@ -13,11 +13,10 @@ from aimz.data import (
     Arguments,
     Known,
     Value,
-    check_names,
     check_positive,
     row_fingerprint,
 )
-from aimz.errors import AimzError, FitWarning, InputError, Note
+from aimz.errors import AimzError, FitWarning, InputError, Note, check_names
 from aimz.inference import (
     Fit,
     ObjectEngine,

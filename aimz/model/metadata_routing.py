@@ -10,8 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Self
 
-from aimz.data import check_names
-from aimz.errors import InputError
+from aimz.errors import InputError, check_names
 from aimz.kernel import read_signature
 from aimz.libraries import sklearn
 

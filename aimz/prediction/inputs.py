@@ -19,6 +19,7 @@ from aimz.data import (
     MISSING,
     Arguments,
     AtHand,
+    Casts,
     Known,
     Stream,
     Value,
@@ -304,7 +305,7 @@ def problem_of(
     arguments, inputs, spec = inspected(kernel, names, values, known or Known())
     values[output].check_digits()  # a fit computes in 32 bits
     _check_rows({n: v for n, v in arguments.arrays.items() if n != output}, arguments.columns)
-    check_whole_numbers(spec.lookups, spec.totals, arguments.arrays)
+    check_whole_numbers(spec.lookups, spec.totals, arguments.arrays, is_fit=True)
     there = check_outcome(arguments.arrays[output], missing, output)
     unknown = check_outcomes(kernel, inputs, is_fit=True)
     rows = None if weights is None else arguments.weights(weights, primary)
@@ -407,7 +408,7 @@ def _check_values(
 
 def _tile_check(
     request: Request, arguments: Arguments, spec: KernelSpec
-) -> Callable[[Mapping[str, Any], int], None]:
+) -> Callable[[Mapping[str, Any], int, Casts], None]:
     """What the rows of every tile must keep to, as the head has: finite, and within tables."""
     by_row = spec.row_inputs | set(request.names)
     fitted = _row_hashes(request, spec)
@@ -420,7 +421,7 @@ def _tile_check(
     names, columns, of_head = frozenset(arguments.arrays), arguments.columns, arguments.rows
     tables = arguments.arrays if looks else {}
 
-    def check(rows: Mapping[str, Any], first: int) -> None:
+    def check(rows: Mapping[str, Any], first: int, casts: Casts) -> None:
         read = {n: v for n, v in rows.items() if n in names}
         finite = {n: np.where(np.isnan(v), 0, v) for n, v in read.items() if n == may_lack}
         check_finite({**read, **finite}, columns, first)
@@ -431,7 +432,8 @@ def _tile_check(
         for start in range(0, count if looks else 0, of_head):
             index = np.minimum(np.arange(start, start + of_head), count - 1)
             parts = {n: v[index] for n, v in read.items()}
-            check_whole_numbers(lookups, totals, {**tables, **parts}, first=first + start)
+            arrays = {**tables, **parts}
+            check_whole_numbers(lookups, totals, arrays, first=first + start, casts=casts)
 
     return check
 

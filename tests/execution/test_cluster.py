@@ -332,6 +332,26 @@ def test_a_value_that_is_not_finite_is_named_as_on_one_machine(client, told, tmp
     assert all(told)
 
 
+@pytest.mark.parametrize("kind", [pytest.param("zarr", marks=pytest.mark.slow), "parquet"])
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_large_numbers_that_differ_between_tiles_only_are_refused(
+    client, told, tmp_path, monkeypatch, kind, dtype
+):
+    monkeypatch.setattr(importlib.import_module("aimz.data.source"), "READ_BYTES", 1)
+    at = (np.arange(20_000) // 10_000 * 1.5 + 1_700_000_001).astype(dtype)
+    rows = np.zeros((len(at), 2), np.float32)
+    inputs = lazily("parquet", tmp_path, rows, at)
+    if kind == "zarr":
+        array = zarr.create_array(str(tmp_path / "X"), data=np.stack([at, at], 1), chunks=(1000, 2))
+        inputs = {"X": array, "t": np.zeros(len(at), np.float32)}
+    for ask in (predicted, lambda *given: here(lambda: predicted(*given))):
+        with pytest.raises(InputError) as caught:
+            ask(model_of(linear), inputs)
+        assert caught.value.code == "cast-precision"
+    assert len(told) > 1
+    assert all(told)
+
+
 def test_rows_of_latents_of_the_fit_are_read_in_order_and_compared(client, told, tmp_path):
     z = np.zeros((DRAWS, ROWS), np.float32)
     im = ImpactModel(row_latents, inference=ByHand(w=np.ones((DRAWS, 2)), z=z))

@@ -6,11 +6,13 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import scipy.stats as st
 
 from aimz import ImpactModel, InputError
 from aimz.kernel import check_whole_numbers
 from aimz.kernel.graph import graph_of
 from aimz.kernel.whole_numbers import totals_of
+from aimz.prediction import problem_of
 
 ROWS = np.array([70_000, 3, 4, 5])
 X = np.zeros((4, 2), np.float32)
@@ -132,3 +134,121 @@ def test_narrow_numbers_do_not_wrap_around(dtype):
     t = np.array([100, 3, 4, 5], dtype)
     effect = im.effect(X, {"t": 0}, {"t": lambda t: t}, t=t, progress=False)
     assert np.array_equal(effect.summary()["mean"], [10_050 / 4])
+
+
+# ------------------------------------------------------------------ single precision
+DAYS = np.array([20_230_101, 20_230_102, 20_230_130, 20_230_131])  # 32 bits round the odd ones
+ROUNDED = {
+    "times a number": lambda t: t * 1.0,
+    "made floating-point": lambda t: t.astype(float),
+    "divided": lambda t: t / 100,
+    "logarithm": lambda t: jnp.log(t),
+    "inner product": lambda t: t @ jnp.ones(4),
+    "matrix": lambda t: jnp.stack([t, t % 7], 1) @ jnp.ones(2),
+    "chosen": lambda t: jnp.where(t > 3, t, 0.5),
+    "mean": lambda t: t - t.mean(),
+    "in columns": lambda t: (t[None, :] * 1.0)[0],
+    "row by row": lambda t: jax.vmap(lambda one: one * 0.5)(t),
+    "compiled": lambda t: jax.jit(lambda many: many * 0.5)(t),
+    "of a sum": lambda t: (t + 1) * 1.0,
+    "step by step": lambda t: jax.lax.scan(lambda c, one: (c + one * 0.5, c), 0.0, t)[1],
+    "in a branch": lambda t: jax.lax.cond(t[0] > 3, lambda a: a * 1.0, lambda a: a * 0.5, t),
+    "in a loop": lambda t: jax.lax.fori_loop(0, 3, lambda _, c: c + t * 0.5, jnp.zeros(4)),
+}
+HELD = {
+    "less a constant": lambda t: (t - 20_230_000) * 1.0,
+    "less the least": lambda t: (t - t.min()) * 1.0,
+    "differences": lambda t: jnp.diff(t, prepend=t[:1]) * 1.0,
+    "parts": lambda t: (t % 100) * 1.0 + (t // 100) * 1.0,
+    "compared": lambda t: (t > 20_230_101) * 1.0 + (t[:, None] == t[None, :]).sum(1) * 1.0,
+    "one-hot": lambda t: jax.nn.one_hot(t % 100, 40) @ jnp.ones(40),
+    "of a wide range": lambda t: jnp.where(t % 2 == 0, t, 3) * 1.0,
+    "the same in all rows": lambda t: (t // 100 * 101) * 1.0,
+    "in 16 bits, as is asked": lambda t: t.astype(jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_a_number_whose_differences_32_bits_round_away_is_refused(name):
+    with pytest.raises(InputError, match="'t' holds large numbers") as caught:
+        check(ROUNDED[name], DAYS)
+    assert caught.value.code == "cast-precision"
+    check(ROUNDED[name], DAYS - 20_230_000)
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_number_that_32_bits_hold_well_enough_is_taken(name):
+    check(HELD[name], DAYS)
+
+
+def line(X, t, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b * t, 1.0), obs=y)
+
+
+@pytest.mark.parametrize("method", ASKED)
+def test_every_method_refuses_differences_that_are_lost(method, monkeypatch):
+    monkeypatch.setitem(globals(), "ROWS", DAYS)
+    im = ImpactModel(line).set_posterior_sample({"b": np.ones(2)})
+    if method == "effect of a number":
+        baseline, intervention = {"t": DAYS[0] - 1}, {"t": DAYS[0]}
+        with pytest.raises(InputError) as caught:
+            im.effect(X, baseline, intervention, t=SMALL, progress=False)
+    elif method == "effect of a function":
+        with pytest.raises(InputError) as caught:
+            im.effect(X, {}, {"t": lambda t: t + 20_230_000}, t=SMALL, progress=False)
+    else:
+        with pytest.raises(InputError) as caught:
+            ASKED[method](im)
+    assert caught.value.code == "cast-precision"
+
+
+LAWS = {
+    "Normal": (lambda b: dist.Normal(b, 1.0), True),
+    "StudentT": (lambda b: dist.StudentT(3.0, b, 1.0), True),
+    "LogNormal": (lambda b: dist.LogNormal(b, 1.0), True),
+    "Gamma": (lambda b: dist.Gamma(2.0, jnp.exp(-b)), True),
+    "location": (lambda b: dist.Normal(jnp.asarray(DAYS), 1.0 + b**2), False),
+    "Poisson": (lambda b: dist.Poisson(jnp.exp(b)), None),
+    "NegativeBinomial2": (lambda b: dist.NegativeBinomial2(jnp.exp(b), 3.0), None),
+    "Binomial": (lambda b: dist.Binomial(2**30, logits=b), None),
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_a_fit_refuses_outcomes_whose_digits_its_density_would_lose(law):
+    make, is_of_outcome = LAWS[law]
+
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 20.0))
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", make(b), obs=y)
+
+    def problem(y):
+        return problem_of(kernel, ("X", "y"), {"X": X, "y": y}, None, "raise")
+
+    if is_of_outcome is None:  # counts have a spread of their own, beside which rounding is nothing
+        assert problem(DAYS)
+        return
+    for y in [DAYS, np.full(4, 20_230_101)] if is_of_outcome else [SMALL]:
+        with pytest.raises(InputError) as caught:
+            problem(y)
+        assert caught.value.code == "cast-precision"
+
+
+def test_densities_of_large_whole_numbers_keep_all_digits():
+    im = ImpactModel(line).set_posterior_sample({"b": np.array([1.0, 20_230_100.0])})
+    tree = im.log_likelihood(X, DAYS, t=np.ones(4, int), progress=False)
+    exact = st.norm([[1.0], [20_230_100.0]]).logpdf(DAYS)
+    np.testing.assert_allclose(tree.log_likelihood["y"][0], exact, rtol=1e-12)
+
+
+def test_rows_that_are_read_by_the_piece_are_judged_together():
+    t = np.repeat(DAYS, 1000)
+    batches = [{"X": np.zeros((1000, 2)), "t": part} for part in np.split(t, 4)]
+    im = ImpactModel(line).set_posterior_sample({"b": np.ones(2)})
+    with pytest.raises(InputError) as caught:
+        im.predict(batches, progress=False)
+    assert caught.value.code == "cast-precision"
+    assert im.predict(batches[:1], progress=False)
