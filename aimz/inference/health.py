@@ -420,9 +420,11 @@ def _convergence(draws: dict[str, Any]) -> _Mixing:
         if array.shape[0] == 1:
             half = array.shape[1] // 2
             array = np.concatenate([array[:, :half], array[:, half : 2 * half]])
+        if array.shape[1] < 4:
+            continue
         flat = array.reshape(*array.shape[:2], -1)
         moving = flat.min(axis=(0, 1)) != flat.max(axis=(0, 1))
-        if array.shape[1] < 4 or not moving.any():
+        if not moving.any():
             continue
         columns = flat[:, :, moving]
         count = columns.shape[0] * columns.shape[1]

@@ -195,6 +195,12 @@ def test_energy_that_hardly_moves_is_said(pull, draws, verdict):
 ROWS = np.zeros((20, 1), np.float32)
 
 
+@pytest.mark.parametrize("draws", [1, 3])
+def test_a_few_draws_of_one_chain_tell_nothing(draws):
+    judged = judge_chains({"a": np.random.default_rng(0).normal(size=(1, draws, 2))}, {})
+    assert judged.attrs["verdict"] == "not checked: too few draws"
+
+
 def two_modes(X, y=None):
     root = numpyro.sample("root", dist.Normal(0.0, 2.0))
     numpyro.sample("y", dist.Normal(root**2 + X[:, 0], 1.0), obs=y)

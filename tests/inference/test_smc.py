@@ -308,6 +308,26 @@ def test_every_step_leads_to_the_posterior(steps):
     assert model.diagnostics_["log_evidence"] == pytest.approx(truth, abs=0.3)
 
 
+def limited(X, y=None):
+    top = numpyro.sample("top", dist.Uniform(0.0, 1.0))
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Uniform(0.0, top), obs=y)
+
+
+@pytest.mark.parametrize("largest", [0.3, 0.98])
+def test_data_may_rule_out_most_of_the_prior(largest):
+    """Particles without a density leave at once, and their share is a factor of the evidence."""
+    y = np.array([0.1, 0.2, largest], np.float32)
+    model = fitted(limited, zeros(3), y, particles=400, mutations=4, runs=2)
+    evidence = (largest**-2 - 1.0) / 2.0
+    mean = (largest**-1 - 1.0) / evidence
+    sd = np.sqrt(-np.log(largest) / evidence - mean**2)
+    draws = model.posterior["top"]
+    assert abs(draws.mean() - mean) < 0.15 * sd
+    assert abs(draws.std() / sd - 1.0) < 0.1
+    assert abs(model.diagnostics_["log_evidence"] - np.log(evidence)) < 0.5
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

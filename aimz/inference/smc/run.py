@@ -43,6 +43,7 @@ _MOST_TEMPERATURES = 400
 _ELEMENTS = 8_000_000  # of terms, that particles computed side by side may have
 # Terms put together member by member, and computed anew: as rounding in double precision leaves.
 _TOLERANCE = 1e-6
+_LEAST = 1e-30  # of a temperature at which all data count that have a density
 _GAIN = 1.5  # of a move's size by the share of moves accepted
 
 
@@ -305,7 +306,9 @@ class Run:
             delta = ess_solver(
                 lambda _: log_likelihood, (), self.settings.target_ess, 1.0 - at, dichotomy
             )
-            delta = jnp.clip(delta, 0.0, 1.0 - at)
+            # Particles that the data rule out leave at once, whatever share of them that is.
+            least = jnp.where(jnp.any(jnp.isneginf(log_likelihood)), _LEAST, 0.0)
+            delta = jnp.clip(delta, least, 1.0 - at)
             log_weights = jnp.where(delta > 0, delta * log_likelihood, 0.0)
             total = logsumexp(log_weights)
             index = systematic(key, jnp.exp(log_weights - total), len(log_weights))
