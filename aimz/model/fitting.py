@@ -97,7 +97,11 @@ def fit(
         setup, engine = settled, settled.engine
         problem, arguments = _problem(setup, data, known)
     _check_units(setup, problem)
-    done = engine.fit(setup.key(rng_key, Use.FIT), problem, settings, state=state)
+    try:
+        done = engine.fit(setup.key(rng_key, Use.FIT), problem, settings, state=state)
+    except KeyboardInterrupt as stop:  # before there was anything that an engine could keep
+        stop.add_note("Nothing of this fit was kept. The model is as it was before the call.")
+        raise
     notes = (*problem.notes, *done.notes)
     done = replace(done, attrs=_judged(done.attrs, _bad(notes)))
     kernel = setup.kernel if _is_in_units(setup.kernel) else None

@@ -19,7 +19,7 @@ import aimz
 from aimz import FitWarning, ImpactModel, InputError
 from aimz.inference import Settings, as_engine
 from aimz.inference.chains import compiled
-from aimz.inference.progress import Bar
+from aimz.inference.progress import Bar, waited_for
 
 RNG = np.random.default_rng(0)
 X = np.zeros((40, 1), np.float32)
@@ -187,7 +187,15 @@ def interrupt_when(done):
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def hearing():
+    """A process that was started in the background may ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def drawn(monkeypatch, hearing):
     """Numbers of transitions, as they are taken."""
     counts = []
     advance = compiled._Chains.advance
@@ -197,10 +205,7 @@ def drawn(monkeypatch):
         return advance(self, states, count)
 
     monkeypatch.setattr(compiled._Chains, "advance", counted)
-    # A process that was started in the background may ignore the signal.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield counts
-    signal.signal(signal.SIGINT, before)
+    return counts
 
 
 @pytest.mark.filterwarnings("ignore:The chains have not mixed")  # they may be short
@@ -218,8 +223,31 @@ def test_ctrl_c_keeps_the_draws_that_are_there(inference, drawn):
 
 def test_ctrl_c_in_the_warm_up_is_one(drawn):
     interrupt_when(lambda: sum(drawn) > 200)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stop:
         fitted("nuts", num_warmup=10**7, num_samples=10)
+    assert "Nothing of this fit was kept" in stop.value.__notes__[0]
+
+
+def test_ctrl_c_is_heard_while_a_program_runs(hearing):
+    begun, ended = threading.Event(), threading.Event()
+
+    def compute():
+        begun.set()
+        ended.wait(20.0)
+
+    interrupt_when(begun.is_set)
+    before = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        waited_for(compute)
+    assert time.perf_counter() - before < 5.0
+    ended.set()
+
+
+def test_what_is_waited_for_is_computed_in_the_same_precision_and_its_errors_come_through():
+    with jax.enable_x64(True):
+        assert waited_for(lambda: jax.numpy.ones(()) / 3.0).dtype == np.float64
+    with pytest.raises(ZeroDivisionError):
+        waited_for(lambda: 1 / 0)
 
 
 @pytest.mark.parametrize("shown", [True, False])

@@ -332,6 +332,41 @@ def test_columns_of_other_scales_are_no_trouble(engine):
     assert model.diagnostics_["verdict"] == "good"
 
 
+class _Stopped(MCLMC):
+    """Ctrl-C in the third piece of the draws."""
+
+    def _piece(self, posterior, key, state, count):
+        if state["rounds"] == 2:
+            raise KeyboardInterrupt
+        return super()._piece(posterior, key, state, count)
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_draws_that_are_there():
+    y = np.array([0.5, 1.5, 1.0, 2.0], np.float32)
+    with pytest.warns(FitWarning, match="interrupted: 2 of them kept 400 draws"):
+        stopped = fitted(plain, zeros(4), y, _Stopped(2, 1000))
+    assert stopped.diagnostics_["interrupted"]
+    whole = fitted(plain, zeros(4), y, MCLMC(2, 1000))
+    for chain in range(2):
+        np.testing.assert_array_equal(
+            stopped.posterior_tree["posterior"]["b"][chain],
+            whole.posterior_tree["posterior"]["b"][chain, :400],
+        )
+
+
+@pytest.mark.slow
+def test_a_limit_of_the_data_does_not_hold_chains_up():
+    def kernel(X, y=None):
+        top = numpyro.sample("top", dist.Uniform(0.0, 1.0))
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Uniform(0.0, top), obs=y)
+
+    y = np.array([0.1, 0.2, 0.75], np.float32)
+    with pytest.warns(FitWarning, match="diverged"):
+        fitted(kernel, zeros(3), y, MCLMC(2, 500))
+
+
 @pytest.mark.slow
 def test_impossible_places_of_the_prior_are_a_plateau_of_no_evidence():
     """Half of the prior gives the data no density at all."""

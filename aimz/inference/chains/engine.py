@@ -36,7 +36,7 @@ from aimz.inference.engine import Draws, Fit, Problem, Settings
 from aimz.inference.progress import Bar
 from aimz.programs import as_key
 
-__all__ = ["MCMCEngine"]
+__all__ = ["MCMCEngine", "cut_short"]
 
 
 _SAMPLES = 1000
@@ -122,7 +122,7 @@ class MCMCEngine:
         }
         notes = (*param_notes(params), *judged.notes)
         if interrupted:
-            notes = (_interrupted_note(chains, count), *notes)
+            notes = (cut_short(chains, count), *notes)
         return Fit(draws, stats, {}, attrs, record, params, notes)
 
     def draw(self, rng_key: Seed, problem: Problem, fit: Fit, num_samples: int) -> Draws:
@@ -269,7 +269,8 @@ def _with_depths(stats: Draws, depth: int | None) -> Draws:
     return {**stats, "tree_depth": depths, "reached_max_treedepth": steps >= 2**depth - 1}
 
 
-def _interrupted_note(chains: int, count: int) -> Note:
+def cut_short(chains: int, count: int) -> Note:
+    """What chains say that Ctrl-C has ended."""
     message = (
         f"The chains were interrupted: {chains} of them kept {count} draws each. Summaries are "
         "rougher than was asked for. Call fit again for all draws."

@@ -21,6 +21,7 @@ from aimz.arrays import Array
 from aimz.errors import AimzError, KernelValidationError
 from aimz.inference.binding import version_of
 from aimz.inference.engine import Draws, Problem
+from aimz.inference.progress import waited_for
 from aimz.inference.smc.blocks import (
     Block,
     Moves,
@@ -246,7 +247,8 @@ class Run:
         """A function that compiles for its arguments when it is called."""
 
         def call(*args: Any) -> Any:
-            return compile_program(fn, *args, version=self.version)(*args)
+            program = compile_program(fn, *args, version=self.version)
+            return waited_for(lambda: program(*args))
 
         return call
 

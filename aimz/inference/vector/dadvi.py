@@ -16,6 +16,7 @@ from aimz.arrays import Seed
 from aimz.errors import FitWarning, Note
 from aimz.inference.binding import check_draws, param_notes
 from aimz.inference.engine import Fit, Problem, Settings
+from aimz.inference.progress import Bar
 from aimz.inference.settings import check_count
 from aimz.inference.vector.normal_fit import (
     RIVAL,
@@ -102,7 +103,8 @@ class DADVI(NormalFit):
         """Search, or search on from where an earlier fit was; see `Engine`."""
         key = as_key(rng_key)
         posterior = begun(self.name, problem, key, state)
-        found = _Search(posterior, jax.random.fold_in(key, 1), state).run(self.draws)
+        with Bar("search", None, shown=settings.progress):
+            found = _Search(posterior, jax.random.fold_in(key, 1), state).run(self.draws)
         root = root_of(found.covariance, "the posterior")
         keys = [jax.random.fold_in(key, use) for use in (2, 3)]
         count = settings.num_samples or _SAMPLES

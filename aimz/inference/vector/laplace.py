@@ -11,6 +11,7 @@ from aimz.arrays import Seed
 from aimz.inference.binding import check_draws, param_notes
 from aimz.inference.engine import Fit, Problem, Settings
 from aimz.inference.evidence import why_no_evidence
+from aimz.inference.progress import Bar
 from aimz.inference.settings import check_count
 from aimz.inference.vector.normal_fit import (
     RIVAL,
@@ -94,7 +95,8 @@ class Laplace(NormalFit):
         """Find the mode and draw; see `Engine`."""
         key = as_key(rng_key)
         posterior = begun(self.name, problem, key, state)
-        found = _minima(posterior, jax.random.fold_in(key, 1), self.starts, state)
+        with Bar("search", None, shown=settings.progress):
+            found = _minima(posterior, jax.random.fold_in(key, 1), self.starts, state)
         best = best_of(found, _log_evidence)
         covariance = inverse_of(best.curve.hessian)
         if covariance is None or not best.distance < ARRIVED:

@@ -1,6 +1,6 @@
 """Microcanonical Langevin Monte Carlo, with every move accepted or not, as an engine."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,9 @@ from aimz.arrays import Seed
 from aimz.errors import AimzError
 from aimz.inference import health
 from aimz.inference.binding import check_draws, param_notes
+from aimz.inference.chains import cut_short
 from aimz.inference.engine import Fit, Problem, Settings
+from aimz.inference.progress import Bar
 from aimz.inference.settings import check_count, check_probability
 from aimz.inference.vector.posterior import VectorPosterior, begun, import_blackjax
 from aimz.programs import as_key
@@ -19,6 +21,7 @@ from aimz.programs import as_key
 __all__ = ["MCLMC"]
 
 _SAMPLES = 1000
+_PIECE = 200  # draws of each chain in one call of the program
 
 
 @dataclass(frozen=True)
@@ -83,20 +86,26 @@ class MCLMC:
             warmup=self.warmup if settings.num_warmup is None else settings.num_warmup,
         )
         posterior = begun(self.name, problem, key, state)
-        if state is None:
-            state = _tuned(posterior, asked, jax.random.fold_in(key, 1))
-        fit = self._moved(posterior, jax.random.fold_in(key, 2), state, count)
+        with Bar("chains", count, shown=settings.progress) as bar:
+            if state is None:
+                state = _tuned(posterior, asked, jax.random.fold_in(key, 1))
+            draw_key = jax.random.fold_in(key, 2)
+            fit = self._moved(posterior, draw_key, state, count, bar.advance)
         check_draws(problem.spec.latents, fit.draws, self.name)
         judged = health.judge_chains(fit.draws, fit.stats)
+        kept = fit.stats["lp"].shape[1]
         attrs = {
             "engine": self.name,
             "sampler": "adjusted MCLMC",
             "chains": len(state["positions"]),
             "warmup": asked.warmup,
+            "interrupted": kept < count,
             "notes": [],
             **judged.attrs,
         }
         notes = (*param_notes(posterior.params), *judged.notes)
+        if kept < count:
+            notes = (cut_short(len(state["positions"]), kept), *notes)
         return replace(fit, attrs=attrs, notes=notes)
 
     def draw(
@@ -114,9 +123,38 @@ class MCLMC:
         return fit.with_draws(moved.draws, stats=moved.stats, state=moved.state)
 
     def _moved(
+        self,
+        posterior: VectorPosterior,
+        key: jax.Array,
+        state: dict[str, Any],
+        count: int,
+        advance: Callable[[int], Any] | None = None,
+    ) -> Fit:
+        """Draws of chains that go on, without an account; a fit keeps those before Ctrl-C."""
+        pieces = -(-count // _PIECE)
+        each = -(-count // pieces)  # all of one length: one program
+        made: list[Fit] = []
+        try:
+            while len(made) < pieces:
+                made.append(self._piece(posterior, key, made[-1].state if made else state, each))
+                if advance is not None:
+                    advance(each)
+        except KeyboardInterrupt:
+            if not made or advance is None:
+                raise
+        draws, stats = (
+            {
+                name: np.concatenate([one[name] for one in parts], axis=1)[:, :count]
+                for name in parts[0]
+            }
+            for parts in ([fit.draws for fit in made], [fit.stats for fit in made])
+        )
+        return made[-1].with_draws(draws, stats=stats)
+
+    def _piece(
         self, posterior: VectorPosterior, key: jax.Array, state: dict[str, Any], count: int
     ) -> Fit:
-        """Draws of chains that go on, without an account."""
+        """So many draws in one call of the program."""
         from aimz.inference.vector.trajectories import moved_chains  # needs the extra
 
         with jax.enable_x64(True):

@@ -13,6 +13,7 @@ from aimz.inference import health
 from aimz.inference.binding import check_draws, param_notes
 from aimz.inference.engine import Draws, Fit, Problem, Settings
 from aimz.inference.evidence import why_no_evidence
+from aimz.inference.progress import Bar
 from aimz.inference.settings import check_count
 from aimz.inference.vector.normal_fit import weighted_evidence
 from aimz.inference.vector.posterior import VectorPosterior, begun, import_blackjax
@@ -80,7 +81,8 @@ class Pathfinder:
 
         key = as_key(rng_key)
         posterior = begun(self.name, problem, key, state)
-        paths = walked_paths(posterior, jax.random.fold_in(key, 1), self.paths)
+        with Bar("paths", None, shown=settings.progress):
+            paths = walked_paths(posterior, jax.random.fold_in(key, 1), self.paths)
         count = settings.num_samples or _SAMPLES
         draws, log_weights = _drawn(posterior, jax.random.fold_in(key, 2), paths, count)
         check_draws(problem.spec.latents, draws, self.name)

@@ -29,6 +29,7 @@ from aimz.inference.binding import (
 from aimz.inference.density import energy_of, values_of
 from aimz.inference.engine import Draws, Problem
 from aimz.inference.normal import set_up_guide
+from aimz.inference.progress import waited_for
 from aimz.inference.remembered import program_of
 from aimz.inference.terms import Terms
 
@@ -134,7 +135,8 @@ class VectorPosterior:
         `fn` is a function of a module: it reads nothing but its arguments.
         """
         with jax.enable_x64(True):
-            return jax.tree.map(np.asarray, self.program(fn, *args, **options)(*args))
+            program = self.program(fn, *args, **options)
+            return jax.tree.map(np.asarray, waited_for(lambda: program(*args)))
 
     def program(self, fn: Callable[..., Any], *args: object, **options: Hashable) -> Any:
         """The program of `fn` for arguments like these; to be called in double precision."""

@@ -19,6 +19,9 @@ __all__ = ["moved_chains", "tuned_chains"]
 # Shares of the warm-up: Blackjax takes the first one twice.
 _STEP_SHARE, _SPREAD_SHARE = 0.3, 0.4
 _LEAST_DIM = 2
+# Of one move; two are usual. Where all steps are rejected, as beside a hard limit of the data, they
+# are made shorter and shorter while the way stays as long: a warm-up that never ends.
+_MOST_STEPS = 256
 
 
 def tuned_chains(
@@ -104,4 +107,6 @@ def _whitened(view: View, chains: dict[str, Any]) -> Callable[[jax.Array], Any]:
 
 def _kernel() -> Any:
     steps = dynamic.make_random_trajectory_length_fn(random_trajectory_length=True)
-    return dynamic.build_kernel(integration_steps_fn=steps)
+    return dynamic.build_kernel(
+        integration_steps_fn=lambda key, mean: jnp.minimum(steps(key, mean), _MOST_STEPS)
+    )
