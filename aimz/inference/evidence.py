@@ -13,6 +13,9 @@ def why_no_evidence(problem: Problem) -> str:
     for site in raw_sites(problem):
         if site.has_no_draws:
             return f"The prior of '{site.name}' is not proper, so the data have no probability."
+    for name in problem.spec.latents:
+        if problem.spec[name].masked:
+            return f"The prior of '{name}' is masked, so it is none, and the data no probability."
     if problem.weights is not None and not np.all(np.asarray(problem.weights) == 1.0):
         return "The rows are weighted, so their densities multiply to no probability."
     scaled = scaled_sites(problem)

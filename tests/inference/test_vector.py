@@ -240,6 +240,19 @@ def improper(X, y=None):
         numpyro.sample("y", dist.Normal(b, 1.0), obs=y)
 
 
+def masked(X, y=None):
+    b = numpyro.sample("b", dist.Normal().mask(False))
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b, 1.0), obs=y)
+
+
+def within_a_mask(X, y=None):
+    with numpyro.handlers.mask(mask=X[0, 0] > 0.0):
+        b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b, 1.0), obs=y)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "weights", "reason"),
@@ -247,8 +260,10 @@ def improper(X, y=None):
         (scaled, None, "'y' is scaled"),
         (plain, np.full(4, 2.0), "rows are weighted"),
         (improper, None, "prior of 'b' is not proper"),
+        (masked, None, "prior of 'b' is masked"),
+        (within_a_mask, None, "prior of 'b' is masked"),
     ],
-    ids=["scaled", "weighted", "improper"],
+    ids=["scaled", "weighted", "improper", "masked", "within a mask"],
 )
 def test_what_is_no_probability_of_the_data_is_no_evidence(kernel, weights, reason):
     model = fitted(kernel, zeros(4), np.ones(4, np.float32), Laplace(), sample_weight=weights)
