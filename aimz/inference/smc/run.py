@@ -192,7 +192,7 @@ class Run:
         """More draws from a state, and the state afterwards."""
         with jax.enable_x64(True):
             latents = jax.tree.map(jnp.asarray, state["latents"])
-            particles = self._program(self._all_recomputed)(latents, self.fixed)
+            particles = self._recomputed(latents)
             draws, particles = self._drawn(key, particles, state["factors"], count, has_first=False)
             latents = jax.tree.map(np.asarray, particles.latents)
         return draws, {**state, "latents": latents, "rounds": state["rounds"] + 1}
@@ -282,6 +282,12 @@ class Run:
     def _all_started(self, keys: Array, fixed: _Fixed) -> Particle:
         started: Particle = self._mapped(lambda key: self._start(key, fixed), keys, fixed)
         return started
+
+    def _recomputed(self, latents: dict[str, Any]) -> Particle:
+        """Particles of latents; the blocks that are to move them are found before any trace."""
+        self.blocks  # noqa: B018  # kept from here on
+        particles: Particle = self._program(self._all_recomputed)(latents, self.fixed)
+        return particles
 
     def _all_recomputed(self, latents: dict[str, Any], fixed: _Fixed) -> Particle:
         terms = self._mapped(self._compute(fixed), latents, fixed)

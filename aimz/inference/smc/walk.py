@@ -42,7 +42,7 @@ class Walk(Run):
         read = self._program(self._all_values)
         with jax.enable_x64(True):
             latents = jax.tree.map(jnp.asarray, state["latents"])
-            particles = self._program(self._all_recomputed)(latents, self.fixed)
+            particles = self._recomputed(latents)
             parts = []
             for number in range(max(-(-count // size), _LEAST_ROUNDS)):
                 particles, _ = self._moved_once(key, number, particles, state["factors"])
