@@ -23,6 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from aimz.choices import check_switches, number_of, quantiles_of
+from aimz.data import Value
 from aimz.errors import InputError
 from aimz.inference import Columns, Engine, LinearKernel, LogisticKernel, linear_engine
 from aimz.kernels import Flexible
@@ -180,12 +181,16 @@ class _Impact(Portable, BaseEstimator):  # type: ignore[misc]  # no stubs
 
     def _rows(self, X: ArrayLike) -> Table:
         check_is_fitted(self)
+        _check_no_times(X=X)
         rows = self._named(validate_data(self, X, dtype=np.float64, reset=False))
-        own, fitted = _numbers_of(X), getattr(self, "_numbers", None)
-        if own is not None and fitted is not None and own != fitted:
+        names, fitted = _names_of(X), getattr(self, "_names", None)
+        is_text = fitted is not None and all(isinstance(name, str) for name in fitted)
+        if names == [*range(len(names or ()))] and is_text:
+            names = None  # only counted: scikit-learn warns
+        if names is not None and fitted is not None and names != fitted:
             msg = (
-                f"X has the columns {own!s:.60}, and the fit had {fitted!s:.60}. Pass them in the "
-                "order of the fit, X[columns], or without names, X.to_numpy()."
+                f"X has the columns {names!s:.60}, and the fit had {fitted!s:.60}. Pass them in "
+                "the order of the fit, X[columns], or without names, X.to_numpy()."
             )
             raise InputError(msg, code="columns-mismatch")
         return rows
@@ -271,8 +276,9 @@ class ImpactRegressor(RegressorMixin, _Impact):  # type: ignore[misc]  # scikit-
         ImpactRegressor
             The estimator itself.
         """
+        _check_no_times(X=X, y=y)
         rows, outcomes = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        self._numbers = _numbers_of(X)
+        self._names = _names_of(X)
         outcomes = np.asarray(outcomes, np.float64)
         weights = _weights(sample_weight, rows)
         kernel = LinearKernel.on(rows, outcomes, weights, _scale(self.prior_scale))
@@ -402,8 +408,9 @@ class ImpactClassifier(ClassifierMixin, _Impact):  # type: ignore[misc]  # as ab
         ImpactClassifier
             The estimator itself.
         """
+        _check_no_times(X=X)
         rows, labels = validate_data(self, X, y, dtype=np.float64)
-        self._numbers = _numbers_of(X)
+        self._names = _names_of(X)
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         weights = _weights(sample_weight, rows)
@@ -587,8 +594,8 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
             `shape`, `treatment-unknown`: `T` is not of zeros and ones, or of one arm only;
             `not-finite`.
         """
-        outcomes, arms = np.asarray(Y, np.float64), np.asarray(T)
-        rows = _frame_of(X)
+        outcomes, arms = np.asarray(Value.of(Y, "Y").array, np.float64), np.asarray(T)
+        rows, self._is_frame = _frame_of(X)
         if outcomes.shape != (len(rows),) or arms.shape != (len(rows),):
             msg = f"Y has shape {outcomes.shape}, T {arms.shape}. Pass one number for each of X."
             raise InputError(msg, code="shape")
@@ -596,7 +603,6 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
             msg = "T is not of zeros and ones, both there. For doses or more arms write a kernel."
             raise InputError(msg, code="treatment-unknown")
         self.n_features_in_ = rows.shape[1]
-        self._is_frame = isinstance(X, pd.DataFrame)
         if self._is_frame:
             self.feature_names_in_ = np.asarray(rows.columns, dtype=object)
         kernel = Flexible(treatment="t", family=self.family, waves=self.waves)
@@ -691,12 +697,10 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
 
     def _lined_up(self, X: ArrayLike | pd.DataFrame) -> pd.DataFrame:
         """The columns by name in the order of the fit; others are refused."""
-        rows = _frame_of(X)
+        rows, is_frame = _frame_of(X)
         known = getattr(self, "feature_names_in_", None)
         names = list(rows.columns)
-        is_other = (
-            len(names) != self.n_features_in_ or isinstance(X, pd.DataFrame) != self._is_frame
-        )
+        is_other = len(names) != self.n_features_in_ or is_frame != self._is_frame
         if known is not None and names != list(known):
             is_other = is_other or not rows.columns.is_unique or {*names} != {*known}
         if is_other:
@@ -708,21 +712,42 @@ class CausalRegressor(BaseEstimator):  # type: ignore[misc]  # as above
         return rows if known is None or names == list(known) else rows[list(known)]
 
 
-def _frame_of(X: ArrayLike | pd.DataFrame) -> pd.DataFrame:
-    """A table as a frame, whose columns have text for names."""
-    if isinstance(X, pd.DataFrame):
-        return X
-    rows = np.asarray(X, np.float64)
+def _frame_of(X: ArrayLike | pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """A table as a frame, and whether it has names of its own for the columns."""
+    value = Value.of(X, "X")
+    if value.columns is not None:
+        frame = value.given if isinstance(value.given, pd.DataFrame) else value.frame
+        return frame, True
+    rows = np.asarray(value.array, np.float64)
     if rows.ndim != 2:
         msg = f"X has shape {rows.shape}. Pass a table of rows and columns."
         raise InputError(msg, code="shape")
-    return pd.DataFrame(rows, columns=[f"x{number}" for number in range(rows.shape[1])])
+    return pd.DataFrame(rows, columns=[f"x{number}" for number in range(rows.shape[1])]), False
 
 
-def _numbers_of(X: object) -> list[Any] | None:
-    """Names of columns that are no text, which scikit-learn does not compare; None of others."""
-    names = list(X.columns) if isinstance(X, pd.DataFrame) else []
-    return names if names and not all(isinstance(name, str) for name in names) else None
+def _names_of(X: object) -> list[Any] | None:
+    """Names of columns, also those that scikit-learn does not compare: numbers, and of xarray."""
+    if isinstance(X, pd.DataFrame):
+        return [*X.columns]
+    columns = Value.of(X, "X").columns if hasattr(X, "coords") else None
+    return None if columns is None else [*columns]
+
+
+def _check_no_times(**tables: object) -> None:
+    """Refuse dates and durations, which scikit-learn counts in nanoseconds.
+
+    Raises
+    ------
+    InputError
+        `not-numeric`
+    """
+    for name, table in tables.items():
+        dtypes = (
+            table.dtypes if isinstance(table, pd.DataFrame) else [getattr(table, "dtype", None)]
+        )
+        if any(getattr(dtype, "kind", None) in ("m", "M") for dtype in dtypes):
+            msg = f"'{name}' holds dates or times. Pass numbers, such as days since the first one."
+            raise InputError(msg, code="not-numeric")
 
 
 def _ends(draws: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aimz.choices import number_of
+from aimz.data import check_positive
 from aimz.errors import InputError
 from aimz.libraries import pd
 from aimz.plots import interval_of, number_text
@@ -156,7 +158,7 @@ def decision_of(
     Raises
     ------
     InputError
-        `option-unknown`
+        `option-unknown`, `not-positive`
 
     Examples
     --------
@@ -165,9 +167,11 @@ def decision_of(
     >>> decision_of(gains).policies[["policy", "utility"]].values.tolist()
     [['none', 0.0], ['all', 0.5], ['rule', 1.0]]
     """
-    if budget is not None and not 0 < budget <= 1:
+    if budget is not None and not 0 < number_of(budget, "budget=") <= 1:
         msg = f"budget= is a share of the rows, above 0 and at most 1, not {budget!r:.40}."
         raise InputError(msg, code="option-unknown")
+    threshold = number_of(threshold, "threshold=")
+    check_positive(max_depth, "max_depth")
     prob, _ = interval_of(ci_prob, None)
     most = 1.0 if budget is None else float(budget)
     means, exceeding = _of_units(gains, threshold)

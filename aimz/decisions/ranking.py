@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from aimz.choices import check_choice
+from aimz.choices import check_choice, check_interval, number_of, shown
+from aimz.data import check_positive, lined_up, values_of
 from aimz.errors import InputError
-from aimz.libraries import pd
+from aimz.libraries import pd, xr
 
 __all__ = [
     "RANKINGS",
@@ -52,7 +53,8 @@ def qini_score(
     Parameters
     ----------
     score, outcome, treated : array-like, shape (rows,)
-        The predicted gain, the outcome, and 1 where a row was treated, at random, else 0.
+        The predicted gain, the outcome, and 1 where a row was treated, at random, else 0. Labelled
+        ones are lined up by their labels; rows of equal scores share the mean of what they have.
     normalize : bool
         Divide by the gain of treating everybody.
 
@@ -64,7 +66,7 @@ def qini_score(
     Raises
     ------
     InputError
-        `arms-missing`: no treated, or no untreated row; `rows-mismatch`.
+        `arms-missing`: no treated, or no untreated row; `rows-mismatch`, `row-labels`.
 
     Examples
     --------
@@ -192,7 +194,7 @@ def rate_of_effects(
     effects : array-like, shape (rows,)
         Doubly robust estimates of each row's effect, from held-out data.
     percentiles : array-like
-        Of the score, between which the area is summed.
+        Of the score, from 0 to 100 and ascending, between which the area is summed.
     weighting : {"toc", "qini"}
         The effect among the rows above each percentile, less that among all; times their share.
 
@@ -212,8 +214,15 @@ def rate_of_effects(
     0.25
     """
     check_choice(weighting, "weighting", ("toc", "qini"))
-    scores, values = _by_row(score, effects)
+    scores, values = _by_row(score=score, effects=effects)
     shares = np.asarray(percentiles, np.float64)
+    if (
+        shares.ndim != 1
+        or not ((shares >= 0) & (shares <= 100)).all()
+        or (np.diff(shares) < 0).any()
+    ):
+        msg = f"percentiles= are numbers from 0 to 100 that ascend, not {shown(percentiles)}."
+        raise InputError(msg, code="option-unknown")
     curve = []
     for threshold in np.percentile(scores, shares):
         top = scores >= threshold
@@ -253,7 +262,7 @@ def uplift_at(
     >>> uplift_at([4, 3, 2, 1], [1, 0, 0, 0], [1, 0, 1, 0], share=0.5)
     1.0
     """
-    if not 0 < share <= 1:
+    if not 0 < number_of(share, "share=") <= 1:
         raise InputError("share= is above 0 and at most 1.", code="option-unknown")
     lift = _lift(_sums(score, outcome, treated))
     value = lift[max(1, round(share * len(lift))) - 1]
@@ -272,7 +281,8 @@ def calibration(
     score, outcome, treated
         As in `qini_score`.
     groups : int
-        Of equal size, from the lowest scores up.
+        Of about equal size, from the lowest scores up. Rows of equal scores stay together, so that
+        few different scores make fewer groups.
 
     Returns
     -------
@@ -283,7 +293,7 @@ def calibration(
     Raises
     ------
     InputError
-        `arms-missing`, `rows-mismatch`
+        `arms-missing`, `not-positive`, `rows-mismatch`
 
     Examples
     --------
@@ -291,13 +301,14 @@ def calibration(
     >>> table[["predicted", "observed"]].values.tolist()
     [[1.0, 1.0], [2.0, 2.0]]
     """
+    check_positive(groups, "groups=")
     scores, y, arm = _checked(score, outcome, treated)
     order = np.argsort(scores, kind="stable")
     rows = []
-    for number, members in enumerate(np.array_split(order, groups)):
+    for number, members in enumerate(_of_like(order, scores[order], groups)):
         parts = [y[members][arm[members] == side] for side in (1, 0)]
         if not all(len(part) for part in parts):
-            raise _one_arm(f"Group {number + 1} of {groups}")
+            raise _one_arm(f"Group {number + 1}, of {len(members)} rows,")
         observed = parts[0].mean() - parts[1].mean()
         is_spread = all(len(part) > 1 for part in parts)
         se = np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)) if is_spread else np.nan
@@ -329,8 +340,8 @@ def rank_scores(
 
     Parameters
     ----------
-    scores : array-like, shape (rows,) or (draws, rows)
-        One score, or posterior draws of it.
+    scores : array-like, shape (rows,) or (draws, rows), or DataArray
+        One score, or posterior draws of it, such as `Effect.draws` of each row.
     outcome, treated : array-like, shape (rows,)
         As in `qini_score`; of rows that the model was not fitted to.
     repeats : int
@@ -359,9 +370,13 @@ def rank_scores(
     >>> bool(table.loc["qini", "low"] > 0)
     True
     """
-    drawn = np.atleast_2d(np.asarray(scores, np.float64))
+    check_interval(ci_prob, None)
+    check_positive(repeats, "repeats=")
+    by_row = _rows_first(scores)
+    table, y, arm = _by_row(scores=by_row, outcome=outcome, treated=treated)
+    drawn = table.reshape(len(table), -1).T
     mean, rng = drawn.mean(axis=0), np.random.default_rng(seed)
-    _, y, arm = _checked(mean, outcome, treated)
+    _check_arms(arm)
     rows = []
     for measure in RANKINGS.values():
         both, of_scores, of_rows = (np.empty(repeats) for _ in range(3))
@@ -386,35 +401,75 @@ def _resampled(arm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return taken
 
 
+def _rows_first(scores: Any) -> Any:
+    """Scores with their rows on the first axis, and the labels of these."""
+    if isinstance(scores, xr.DataArray):
+        return scores.transpose(..., *(dim for dim in ("chain", "draw") if dim in scores.dims))
+    drawn = np.asarray(scores)
+    return drawn.T if drawn.ndim > 1 else scores
+
+
 def _sums(score: ArrayLike, outcome: ArrayLike, treated: ArrayLike) -> _Sums:
     scores, y, arm = _checked(score, outcome, treated)
     order = np.argsort(-scores, kind="stable")
     y, arm = y[order], arm[order]
     parts: list[Any] = [arm, 1 - arm, arm * y, (1 - arm) * y]
+    block = np.cumsum(np.diff(scores[order], prepend=np.inf) != 0) - 1
+    if block[-1] < len(scores) - 1:  # rows of equal scores come in no order: each has their mean
+        sizes = np.bincount(block)
+        parts = [(np.bincount(block, part) / sizes)[block] for part in parts]
     return _Sums(*(np.cumsum(part) for part in parts))
+
+
+def _of_like(order: np.ndarray, ascending: np.ndarray, groups: int) -> list[np.ndarray]:
+    """Rows in groups of about equal size that leave equal scores together."""
+    ends = np.append(np.flatnonzero(np.diff(ascending)) + 1, len(order))
+    wanted = np.cumsum([len(members) for members in np.array_split(order, groups)])
+    after = np.searchsorted(ends, wanted)
+    before = np.maximum(after - 1, 0)
+    is_nearer = wanted - ends[before] < ends[np.minimum(after, len(ends) - 1)] - wanted
+    cuts = np.unique(ends[np.where(is_nearer & (ends[before] < wanted), before, after)])
+    return [members for members in np.split(order, cuts[:-1]) if len(members)]
 
 
 def _checked(
     score: ArrayLike, outcome: ArrayLike, treated: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Three arrays of one number per row, both arms among them."""
-    scores, y, arm = _by_row(score, outcome, treated)
-    if {*np.unique(arm)} != {0.0, 1.0}:
-        raise _one_arm("What says who was treated")
+    scores, y, arm = _by_row(score=score, outcome=outcome, treated=treated)
+    if scores.ndim != 1:
+        raise _other_shapes(scores, y, arm)
+    _check_arms(arm)
     return scores, y, arm
 
 
-def _by_row(*given: ArrayLike) -> list[np.ndarray]:
-    """Arrays of one finite number per row each."""
-    arrays = [np.asarray(values, np.float64) for values in given]
-    if arrays[0].ndim != 1 or len({array.shape for array in arrays}) > 1:
-        shapes = ", ".join(str(array.shape) for array in arrays)
-        msg = f"Scores, outcomes and arms have one number per row, and not {shapes}."
-        raise InputError(msg, code="rows-mismatch")
+def _check_arms(arm: np.ndarray) -> None:
+    if {*np.unique(arm)} != {0.0, 1.0}:
+        raise _one_arm("What says who was treated")
+
+
+def _by_row(**columns: Any) -> list[np.ndarray]:
+    """Arrays of finite numbers per row each; the first may have several."""
+    values = values_of(columns)
+    first = next(iter(values.values()))
+    rows = np.shape(first.given)[0] if np.ndim(first.given) else 0
+    named = {n: v.labels for n, v in values.items() if v.labels is not None}
+    if named:
+        reference = next(iter(named))
+        values = lined_up(values, named[reference], rows, reference)
+    arrays = [np.asarray(value.array, np.float64) for value in values.values()]
+    if not rows or any(array.shape != (rows,) for array in arrays[1:]):
+        raise _other_shapes(*arrays)
     if not all(np.isfinite(array).all() for array in arrays):
         msg = "Scores and outcomes are finite numbers. Leave rows without one out."
         raise InputError(msg, code="not-finite")
     return arrays
+
+
+def _other_shapes(*arrays: np.ndarray) -> InputError:
+    shapes = ", ".join(str(array.shape) for array in arrays)
+    msg = f"Scores, outcomes and arms have one number per row, and not {shapes}."
+    return InputError(msg, code="rows-mismatch")
 
 
 def _one_arm(what: str) -> InputError:

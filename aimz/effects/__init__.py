@@ -8,6 +8,7 @@ from aimz.effects.population import Rows, about
 from aimz.effects.question import Question, question_of
 from aimz.effects.result import Effect
 from aimz.effects.scenarios import Scenarios, scenarios_of
+from aimz.effects.times import beside_time
 
 __all__ = [
     "Behind",
@@ -18,6 +19,7 @@ __all__ = [
     "Rows",
     "Scenarios",
     "about",
+    "beside_time",
     "changes_of",
     "effect_of",
     "question_of",

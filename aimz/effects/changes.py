@@ -382,9 +382,14 @@ class AllAtOnce:
     def split(
         self, scenario: str, change: Mapping[str, Any], start: Natural, names: Names
     ) -> tuple[Split, dict[str, Value]]:
-        """What a scenario sets, and its values of arguments with their columns in order."""
+        """What a scenario sets, and its values of arguments, rows and columns in order."""
         del scenario
         split, columns = split_scenario(change, start, *names), self.factual.arguments.columns
+        of_rows = {n: v for n, v in split.arguments.items() if n in self.factual.spec.row_inputs}
+        new = {f"new {n}": v for n, v in of_rows.items() if np.ndim(v)}
+        lined = self.factual.arguments.lined(new, self.primary)
+        ordered = {n.removeprefix("new "): v.given for n, v in lined.items()}
+        split = replace(split, arguments={**split.arguments, **ordered})
         values = values_of(split.arguments)
         kernel: Any = self.request.kernel
         if isinstance(kernel, OutcomeUnits):
@@ -419,12 +424,9 @@ class ByPiece(AllAtOnce):
     def split(
         self, scenario: str, change: Mapping[str, Any], start: Natural, names: Names
     ) -> tuple[Split, dict[str, Value]]:
-        """The same, and the rows of values in the order of those that are read."""
+        """The same, where no scenario changes what is read."""
         self._check(scenario, change, set(names.arguments) - set(names.sites))
-        split, values = super().split(scenario, change, start, names)
-        row_inputs = self.factual.spec.row_inputs
-        of_rows = {n: v for n, v in values.items() if n in row_inputs and np.ndim(v.given)}
-        return split, {**values, **self.factual.arguments.lined(of_rows, self.primary)}
+        return super().split(scenario, change, start, names)
 
     def _check(self, scenario: str, change: Mapping[str, Any], arguments: set[str]) -> None:
         """Refuse what would need all rows."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from aimz.choices import check_choice, check_interval
 from aimz.effects.elsewhere import placebos_in_space
+from aimz.effects.times import beside_time
 from aimz.effects.wording import fault_of, share_text
 from aimz.errors import InputError
 from aimz.libraries import pd, xr
@@ -112,15 +113,15 @@ class Impact:
         Raises
         ------
         InputError
-            `time-unknown`: no time after the intervention is between them.
+            `time-unknown`: no time after the intervention is between them, or they are of another
+            kind than those of the rows.
         """
-        after = self._after.indexes[self._time] if self._has_labels else None
-        labels = self._numbers if after is None else after
+        labels = self._after.indexes[self._time] if self._has_labels else pd.Index(self._numbers)
         inside = np.ones(len(labels), bool)
         if start is not None:
-            inside &= np.asarray(labels >= (pd.Timestamp(start) if _is_dates(labels) else start))
+            inside &= beside_time(labels, start, "start") >= 0
         if stop is not None:
-            inside &= np.asarray(labels <= (pd.Timestamp(stop) if _is_dates(labels) else stop))
+            inside &= beside_time(labels, stop, "stop") <= 0
         if not inside.any():
             msg = f"No time after the intervention is from {start!r:.40} to {stop!r:.40}."
             raise InputError(f"{msg} The first is {labels[0]}.", code="time-unknown")
@@ -253,9 +254,9 @@ class Impact:
 
         Parameters
         ----------
-        times : sequence of int, optional
-            Numbers of rows at which an intervention is pretended; default one, at three quarters of
-            the rows before the intervention.
+        times : sequence of int or label, optional
+            Rows at which an intervention is pretended, by number or, where labels are no numbers,
+            by label; default one, at three quarters of the rows before the intervention.
         **interval
             `ci_prob` and `ci_kind`, as in `summary`.
 
@@ -275,9 +276,9 @@ class Impact:
             msg = "Only a whole impact, in the process that made it, can be checked. Ask it again."
             raise InputError(msg, code="no-data")
         known = self.observed.sizes[self._time] - self._rows
-        places = [round(0.75 * known)] if times is None else [int(place) for place in times]
+        places = [round(0.75 * known)] if times is None else [*map(self._place_of, times)]
         if not all(0 < place < known for place in places):
-            msg = f"times are numbers of rows from 1 to {known - 1}, not {places!r:.60}."
+            msg = f"times are of rows 1 to {known - 1}, before the intervention: {times!r:.60}."
             raise InputError(msg, code="time-unknown")
         tables = []
         for place in places:
@@ -407,6 +408,14 @@ class Impact:
         rows = self.observed.sizes[self._time]
         return np.arange(rows - self._rows, rows)
 
+    def _place_of(self, time: object) -> int:
+        """The number of a row, of its number or label."""
+        if isinstance(time, int | np.integer) and not isinstance(time, bool):
+            return int(time)
+        rows = pd.RangeIndex(self.observed.sizes[self._time])
+        labels = self.observed.indexes[self._time] if self._has_labels else rows
+        return int(np.count_nonzero(beside_time(labels, time, "times") < 0))
+
     @property
     def _num_draws(self) -> int:
         return self.predicted.sizes["chain"] * self.predicted.sizes["draw"]
@@ -473,10 +482,6 @@ _FORMS: dict[str, Callable[[float], str]] = {
     "absolute": number_text,
     "relative": _share,
 }
-
-
-def _is_dates(labels: object) -> bool:
-    return isinstance(labels, pd.DatetimeIndex)
 
 
 def _labels_of(value: xr.DataArray) -> list[Hashable]:

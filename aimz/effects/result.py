@@ -455,8 +455,8 @@ class Effect:
         value: float = 1.0,
         threshold: float = 0.0,
         budget: float | None = None,
-        sizes: ArrayLike | None = None,
-        features: pd.DataFrame | None = None,
+        sizes: ArrayLike | Mapping[Any, float] | None = None,
+        features: pd.DataFrame | ArrayLike | None = None,
         max_depth: int = 2,
         ci_prob: float | None = None,
     ) -> Decision:
@@ -471,17 +471,19 @@ class Effect:
         Parameters
         ----------
         cost : float or array-like
-            Of treating one row, or one for each row or group.
+            Of treating one row, or one for each row or group. A Series is lined up by its labels.
         value : float
             Of one unit of the outcome.
         threshold : float
             Of the effect, whose probability of being exceeded is reported for each row or group.
         budget : float, optional
             Greatest share of the rows that can be treated.
-        sizes : array-like, optional
-            Rows in each group, in the order of the effect; needed where there are groups.
-        features : DataFrame, optional
-            What a shallow tree of the rule may split on, in the order of the effect.
+        sizes : array-like, Series or dict, optional
+            Rows in each group, by its label or in the order of the effect; needed where there are
+            groups.
+        features : DataFrame or array, optional
+            What a shallow tree of the rule may split on: numbers, by label or in the order of the
+            effect.
         max_depth : int
             Of the tree.
         ci_prob : float, optional
@@ -495,7 +497,7 @@ class Effect:
         Raises
         ------
         InputError
-            `effect-scale`, `effect-several`, `rows-mismatch`, `option-unknown`.
+            `effect-scale`, `effect-several`, `rows-mismatch`, `row-labels`, `option-unknown`.
 
         Examples
         --------

@@ -23,7 +23,7 @@ from aimz.errors import InputError, KernelValidationError, nearest
 from aimz.families import base_distribution
 from aimz.kernel.equations import equations
 from aimz.kernel.graph import Graph, Node, graph_of
-from aimz.kernel.lookups import lookups_of
+from aimz.kernel.lookups import check_fixed_indices, lookups_of
 from aimz.kernel.misfits import check_rows, column_hint, outcome_misfit
 from aimz.kernel.row_flow import Verdict, follows, judge
 from aimz.kernel.spec import KernelSpec, facts_of, is_discrete, spec_of
@@ -131,6 +131,7 @@ def _spec_of(call: _Call, version: str) -> KernelSpec:
     arrays = call.inputs.arrays
     names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
     graph = graph_of(call.natural.program, [*names, None])
+    check_fixed_indices(graph, call.inputs.rows)
     whole = _whole_numbers(call.natural, graph)
     lookups, totals = lookups_of(graph), totals_of(graph, *whole)
     spec = replace(_decided(call), version=version, lookups=lookups, totals=totals)

@@ -8,16 +8,19 @@ program, computes each i that follows from the arguments alone, and refuses one 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jax.extend import core
+from jax.lax import GatherScatterMode
 
 from aimz.errors import InputError
-from aimz.kernel.graph import Graph, Node, Values
+from aimz.kernel.graph import Graph, Node, Values, graph_of
 
 __all__ = [
     "Lookup",
     "as_lookup",
+    "check_fixed_indices",
     "check_lookups",
     "coded_columns",
     "lookups_of",
@@ -118,3 +121,81 @@ def as_lookup(node: Node) -> Lookup | None:
     if below.parents[0] is not index or wrapped.parents[0] is not index or zero != 0 or not size:
         return None
     return Lookup(int(size), node.arguments, index)
+
+
+class _Reach(NamedTuple):
+    """Where an equation begins to read along an axis of some size, and how many entries it takes.
+
+    Of several axes `begin` holds one number each on its last axis: `place` is which.
+    """
+
+    begin: Node
+    size: int
+    width: int
+    axis: int
+    place: int | None = None
+
+
+def check_fixed_indices(graph: Graph, rows: int, *, is_inner: bool = False) -> None:
+    """Refuse an index that the kernel itself writes beyond an axis, such as `X[:, 5]` of 2 columns.
+
+    An axis of the rows is left alone, of which a call may hold the first only; inside of a loop
+    (`is_inner`) it is not known which is one.
+
+    Raises
+    ------
+    InputError
+        `index-range`.
+    """
+    values = Values({})
+    for node in graph.nodes:
+        if node.output:  # another result of the same equation
+            continue
+        for reach in _reaches(node):
+            operand = node.parents[0]
+            may_be_rows = is_inner or (reach.axis == 0 and bool(operand.arguments))
+            is_decided = not (reach.begin.arguments or reach.begin.is_random)
+            if not is_decided or (reach.size == rows and may_be_rows):
+                continue
+            index = np.asarray(values.of(reach.begin))
+            index = index if reach.place is None else index[..., reach.place]
+            outside = (index < 0) | (index + reach.width > reach.size)
+            if outside.any():
+                raise _beyond(int(index[outside].flat[0]), reach, operand)
+        for inner in _inner_programs(node.eqn.params):
+            names = [None] * len(inner.jaxpr.invars)  # what it is called with is not known
+            check_fixed_indices(graph_of(inner, names), rows, is_inner=True)
+
+
+def _inner_programs(params: Mapping[str, Any]) -> Iterator[core.ClosedJaxpr]:
+    """Bodies of loops and branches of a condition."""
+    for value in params.values():
+        for inner in value if isinstance(value, tuple) else (value,):
+            if isinstance(inner, core.ClosedJaxpr):
+                yield inner
+
+
+def _reaches(node: Node) -> Iterator[_Reach]:
+    """Where an equation reads its operand, axis by axis, if JAX silently moves what lies beyond."""
+    params = node.eqn.params
+    if node.primitive == "dynamic_slice":
+        shape, widths = node.eqn.invars[0].aval.shape, params["slice_sizes"]
+        begins = zip(node.parents[1:], shape, widths, strict=True)
+        for axis, (index, size, width) in enumerate(begins):
+            yield _Reach(index, size, width, axis)
+    elif node.primitive == "gather" and params["mode"] == GatherScatterMode.PROMISE_IN_BOUNDS:
+        shape, widths = node.eqn.invars[0].aval.shape, params["slice_sizes"]
+        for place, axis in enumerate(params["dimension_numbers"].start_index_map):
+            yield _Reach(node.parents[1], shape[axis], widths[axis], int(axis), place)
+
+
+def _beyond(outside: int, reach: _Reach, operand: Node) -> InputError:
+    written = outside if outside >= 0 else outside - reach.size  # before JAX counted from the end
+    entry = f"entry {written}" if reach.width == 1 else f"{reach.width} entries from {written} on"
+    named = f" of '{', '.join(sorted(operand.arguments))}'" if operand.arguments else ""
+    msg = (
+        f"The kernel takes {entry} of an axis of {reach.size}{named}, and JAX would take the "
+        f"{'last' if outside >= 0 else 'first'} in its place. Entries are counted from 0 to "
+        f"{reach.size - 1}."
+    )
+    return InputError(msg, code="index-range")

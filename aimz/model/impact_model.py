@@ -447,7 +447,8 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         ----------
         posterior_sample : mapping of arrays (draw, ...), DataTree or Dataset
             Draws by site; a tree or dataset has dimensions `chain` and `draw`. With several
-            chains the arrays of a mapping hold the chains one after another.
+            chains the arrays of a mapping hold the chains one after another. What has labels of its
+            draws is put in one order by them.
         num_chains : int
             Chains in the arrays of a mapping.
 
@@ -954,8 +955,9 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         >>> round(float(az.loo(tree).elpd))
         -47
         """
-        density = self.log_likelihood(X, y, missing=missing, **_IN_MEMORY, **kwargs)
         setup, fitted = self._setup, self._trained(with_draws=True)
+        setup.arguments(self.to_datatree, kwargs, X, y)  # an option of others is refused by name
+        density = self.log_likelihood(X, y, missing=missing, **_IN_MEMORY, **kwargs)
         request = predicting.request_in_memory(setup, fitted, rng_key)
         rows = (X, y) if isinstance(y, str) else (X,)  # a column of a file
         call = predicting.planned(setup, request, setup.arguments(self.predict, kwargs, *rows))

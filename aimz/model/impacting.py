@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aimz.data import Value, check_outcome, lined_up, row_fingerprint, values_of
-from aimz.effects import Impact
+from aimz.effects import Impact, beside_time
 from aimz.errors import InputError
 from aimz.inference import Fit
 from aimz.kernel import Inputs, KernelSpec, SiteSpec
@@ -120,7 +120,8 @@ def halves_of(
     possible = Inputs(arrays, static, rows, (primary, output), fitted.known.spread)
     check_outcomes(setup.kernel, possible, is_fit=False)  # a fit sees those before only
     labels = values[primary].labels if values[primary].labels is not None else outcome.labels
-    known = _rows_before(post, intervention_time, rows, labels)
+    lined = lined_up({"post": post}, labels, rows, primary)["post"]
+    known = _rows_before(lined, intervention_time, rows, labels)
     _check_statistics(given.spec, given.arguments.arrays)
     by_row = frozenset({primary, *given.spec.row_inputs})
     return Halves(others, outcome, known, labels, given.spec, by_row)
@@ -201,11 +202,15 @@ def _as_array(value: object) -> Any:
     return np.asarray(value) if isinstance(value, list | tuple) else value
 
 
-def _rows_before(post: ArrayLike | None, time: object, rows: int, labels: np.ndarray | None) -> int:
-    if (post is None) == (time is None):
+def _rows_before(post: Value, time: object, rows: int, labels: np.ndarray | None) -> int:
+    if (post.given is None) == (time is None):
         msg = "Say when the intervention was: post=, True from there on, or intervention_time=."
         raise InputError(msg, code="post-unclear")
-    after = _mask_of(post, rows) if time is None else _from(time, rows, labels)
+    index: Any = pd.RangeIndex(rows) if labels is None else pd.Index(labels)
+    if time is None:
+        after = _mask_of(post, rows)
+    else:
+        after = beside_time(index, time, "intervention_time") >= 0
     known = int(rows - after.sum())
     if not 0 < known < rows or after[:known].any():
         msg = (
@@ -216,27 +221,12 @@ def _rows_before(post: ArrayLike | None, time: object, rows: int, labels: np.nda
     return known
 
 
-def _mask_of(post: ArrayLike | None, rows: int) -> np.ndarray:
-    mask = np.asarray(post)
+def _mask_of(post: Value, rows: int) -> np.ndarray:
+    mask = np.asarray(post.array)
     if mask.shape != (rows,) or not (mask.dtype == bool or np.isin(mask, (0, 1)).all()):
         msg = f"post= of shape {mask.shape} is not True or False for each of {rows} rows."
         raise InputError(msg, code="post-unclear")
     return mask.astype(bool)
-
-
-def _from(time: object, rows: int, labels: np.ndarray | None) -> np.ndarray:
-    """Rows from a time on: by their labels, or where they have none by number."""
-    index: Any = pd.RangeIndex(rows) if labels is None else pd.Index(labels)
-    if not index.is_monotonic_increasing:
-        msg = "The labels of the rows are not in order, so that no time divides them. Sort them."
-        raise InputError(msg, code="time-unknown")
-    first: Any = time
-    try:
-        after = np.asarray(index >= (pd.Timestamp(first) if index.dtype.kind == "M" else first))
-    except (TypeError, ValueError) as error:
-        msg = f"intervention_time={time!r:.40} is no time like the rows' ({index[0]!r:.40}, ...)."
-        raise InputError(msg, code="time-unknown") from error
-    return after
 
 
 def check_fitted_before(fitted: Fitted, halves: Halves, primary: str) -> None:

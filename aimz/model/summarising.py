@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from aimz.choices import quantiles_of
 from aimz.errors import InputError
 from aimz.libraries import pd, xr
 from aimz.model.setup import PathLike, RowsLike
@@ -69,9 +70,9 @@ def predict_summary(
     >>> list(table), len(table)
     (['y mean', 'y sd', 'y 50%'], 50)
     """
-    asked = tuple(map(float, quantiles))
-    if not all(0 <= q <= 1 for q in asked):
-        msg = f"quantiles= are numbers between 0 and 1, not {asked!s:.60}."
+    asked = quantiles_of(quantiles, "quantiles=")
+    if "store" in kwargs:
+        msg = "predict_summary keeps no draws, so that it has no store=. Leave it out."
         raise InputError(msg, code="option-unknown")
     if path is not None and importlib.util.find_spec("pyarrow") is None:
         msg = "path= is a file that pyarrow writes. pip install 'aimz[parquet]'."

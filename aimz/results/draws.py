@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.choices import shown
-from aimz.data import as_array, check_finite, check_positive
+from aimz.data import as_array, check_finite, check_positive, lined_up, values_of
 from aimz.errors import InputError
 from aimz.kernel import KernelSpec
 from aimz.libraries import xr
@@ -67,7 +66,10 @@ def as_draws(
     _check_named(draws)
     if isinstance(draws, xr.DataTree):
         draws = (draws["posterior"] if "posterior" in draws.children else draws).to_dataset()
+    if isinstance(draws, xr.Dataset) and draws.data_vars and "chain" not in draws.dims:
+        draws = {str(value.attrs.get("site", n)): value for n, value in draws.data_vars.items()}
     if isinstance(draws, xr.Dataset):
+        _check_dims(draws)
         arrays = {
             str(value.attrs.get("site", name)): _as_numbers(
                 str(name), value.transpose("chain", "draw", ...)
@@ -75,7 +77,7 @@ def as_draws(
             for name, value in draws.data_vars.items()
         }
     else:
-        arrays = {name: _by_chain(name, value, num_chains) for name, value in draws.items()}
+        arrays = {n: _by_chain(n, value, num_chains) for n, value in _in_one_order(draws).items()}
     sizes = {value.shape[:2] for value in arrays.values()}
     if not arrays or 0 in next(iter(sizes)):
         msg = "There are no draws. Pass at least one site with at least one draw."
@@ -94,7 +96,7 @@ def draw_labels(
     """Labels of the axes of draws made elsewhere, where they carry any: by site and axis."""
     if isinstance(draws, xr.DataTree):
         draws = (draws["posterior"] if "posterior" in draws.children else draws).to_dataset()
-    if not isinstance(draws, xr.Dataset):
+    if not isinstance(draws, xr.Dataset) or "chain" not in draws.dims:
         return {}
     labels: dict[str, dict[int, np.ndarray]] = {}
     for name, value in draws.data_vars.items():
@@ -134,6 +136,46 @@ def _as_numbers(name: str, value: xr.DataArray) -> np.ndarray:
     return own
 
 
+def _in_one_order(draws: Mapping[str, Any]) -> dict[str, Any]:
+    """Draws by site, on the leading axis, and labelled ones in the same order.
+
+    Raises
+    ------
+    InputError
+        `row-labels`: draws that are called otherwise; `draws-shape`.
+    """
+    leading = {name: _draws_first(name, value) for name, value in draws.items()}
+    values = values_of(leading)
+    first, names = next(
+        ((n, v.labels) for n, v in values.items() if v.labels is not None), ("", None)
+    )
+    lined = values if names is None else lined_up(values, names, len(names), first)
+    return {name: value.given for name, value in lined.items()}
+
+
+def _draws_first(name: str, value: Any) -> Any:
+    """An array with its draws on the first axis, where it says which these are."""
+    if not isinstance(value, xr.DataArray):
+        return value
+    if "chain" in value.dims:
+        raise _other_dims(name, value)
+    return value.transpose(*(dim for dim in ("draw", "sample") if dim in value.dims), ...)
+
+
+def _check_dims(draws: xr.Dataset) -> None:
+    for name, value in draws.data_vars.items():
+        if not {"chain", "draw"} <= {*value.dims}:
+            raise _other_dims(name, value)
+
+
+def _other_dims(name: object, value: xr.DataArray) -> InputError:
+    msg = (
+        f"'{name}' has the dimensions {value.dims!s:.60}. Those of a tree or Dataset have 'chain' "
+        "and 'draw', and those of a dict 'draw' alone, the chains one after another."
+    )
+    return InputError(msg, code="draws-shape")
+
+
 def _by_chain(name: str, value: Any, num_chains: int) -> np.ndarray:
     array = _as_numbers(name, value)
     if array.ndim == 0 or len(array) % num_chains:
@@ -151,7 +193,7 @@ def _check_named(draws: object) -> None:
         return
     if not isinstance(draws, Mapping) or not all(isinstance(name, str) for name in draws):
         msg = (
-            f"Posterior draws are a dict of arrays by site, a DataTree or a Dataset, not "
-            f"{shown(draws)}. Name the sites."
+            f"Posterior draws are a dict of arrays by site, a DataTree or a Dataset, not a "
+            f"{type(draws).__name__}. Name the sites."
         )
         raise InputError(msg, code="draws-shape")

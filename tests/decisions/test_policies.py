@@ -172,3 +172,65 @@ def test_the_value_of_a_known_rule_is_covered_at_its_rate():
         row = table_of(decision).loc["rule"]
         covered += row["low"] <= (rule * truth).mean() <= row["high"]
     assert 252 <= covered <= 287  # Bin(300, 0.9): outside once in 500
+
+
+# ------------------------------------------------------------------ what has labels
+
+
+def effect_on(labels, estimand="ite"):
+    dim = "obs" if estimand == "ite" else "group"
+    draws = xr.DataArray(DRAWS[:, None], dims=(dim, "chain", "draw"), coords={dim: labels})
+    question = question_of("y", estimand, "difference", "expectation", "sample")
+    return Effect(draws, draws, question, rows=6)
+
+
+PEOPLE = list("uvwxyz")
+COST = pd.Series(np.arange(6) / 10, index=PEOPLE)
+
+
+@pytest.mark.parametrize("cost", [COST, COST[::-1], COST.sample(frac=1, random_state=0)])
+def test_costs_are_lined_up_by_their_labels(cost):
+    units = effect_on(PEOPLE).decide(cost=cost).units
+    np.testing.assert_allclose(units["gain"], DRAWS.mean(axis=1) - np.arange(6) / 10, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [1, 2, 3, 1, 2, 1],
+        pd.Series(list("uvvwwwxyyz")).value_counts(),  # the largest group first
+        {"z": 1, "y": 2, "x": 1, "w": 3, "v": 2, "u": 1},
+    ],
+)
+def test_sizes_are_those_of_the_groups_that_they_name(sizes):
+    decision = effect_on(PEOPLE, "cate").decide(sizes=sizes)
+    assert table_of(decision).loc["all", "utility"] == pytest.approx(SIZES @ DRAWS.mean(axis=1))
+
+
+def test_features_are_lined_up_by_their_labels():
+    is_good = pd.DataFrame({"good": (DRAWS.mean(axis=1) > 0).astype(float)}, index=PEOPLE)
+    decisions = [effect_on(PEOPLE).decide(features=f) for f in (is_good, is_good[::-1])]
+    for table in map(table_of, decisions):
+        assert table.loc["tree", "utility"] == pytest.approx(table.loc["rule", "utility"])
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"cost": COST.set_axis(list("abcdef"))}, "row-labels"),
+        ({"cost": "a"}, "not-numeric"),
+        ({"value": "2"}, "option-unknown"),
+        ({"value": np.inf}, "option-unknown"),
+        ({"threshold": np.nan}, "option-unknown"),
+        ({"budget": "0.3"}, "option-unknown"),
+        ({"budget": True}, "option-unknown"),
+        ({"features": pd.DataFrame({"a": ["x"] * 6}, index=PEOPLE)}, "not-numeric"),
+        ({"features": np.ones((5, 2))}, "rows-mismatch"),
+        ({"features": np.ones((6, 2)), "max_depth": 0}, "not-positive"),
+        ({"sizes": {"u": 1}}, "rows-mismatch"),
+    ],
+)
+def test_what_is_no_number_of_the_rows_is_refused(options, code):
+    with pytest.raises(InputError) as caught:
+        effect_on(PEOPLE).decide(**options)
+    assert caught.value.code == code

@@ -1,7 +1,12 @@
 """Measures of a ranking against CausalML 0.18.0 and EconML 0.17.0, and their intervals."""
 
+import itertools
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 
 from aimz import InputError
 from aimz.decisions import (
@@ -160,3 +165,97 @@ def test_the_interval_of_a_useless_score_holds_its_truth():
             covered[name] += int(holds[name])
     for count in covered.values():  # Bin(200, 0.9): outside of these once in 500
         assert 166 <= count <= 193, covered
+
+
+# ------------------------------------------------------------------ labels, and equal scores
+
+NAMES = [f"p{number}" for number in range(60)]
+LABELLED = [pd.Series(values, index=NAMES) for values in DATA]
+
+
+@pytest.mark.parametrize("shuffled", range(3))
+@pytest.mark.parametrize("name", RANKINGS)
+def test_a_measure_lines_up_what_has_labels(name, shuffled):
+    given = list(LABELLED)
+    given[shuffled] = given[shuffled].sample(frac=1, random_state=0)
+    assert RANKINGS[name](*given) == pytest.approx(RANKINGS[name](*DATA), rel=1e-9)
+
+
+def test_draws_of_an_effect_are_ranked_as_they_are():
+    draws = np.random.default_rng(0).normal(SCORE, 0.1, size=(2, 5, 60))
+    labelled = xr.DataArray(draws, dims=("chain", "draw", "row"), coords={"row": NAMES})
+    plain = rank_scores(draws.reshape(10, 60), *DATA[1:], repeats=5)
+    turned = labelled.transpose("row", "draw", "chain")[::-1]
+    for scores in (labelled, turned):
+        own = rank_scores(scores, *LABELLED[1:], repeats=5)
+        np.testing.assert_allclose(own["value"], plain["value"], rtol=1e-9)
+    pd.testing.assert_frame_equal(rank_scores(labelled, *DATA[1:], repeats=5), plain)
+
+
+def mean_over_orders(measure, score, outcome, treated):
+    """Of sums of rows whose equal scores come in every order, by hand for few rows."""
+    sums = np.zeros((4, len(score)))
+    orders = [
+        order
+        for order in itertools.permutations(range(len(score)))
+        if all(np.diff(np.asarray(score)[list(order)]) <= 0)
+    ]
+    for order in map(list, orders):
+        y, arm = np.asarray(outcome)[order], np.asarray(treated)[order]
+        sums += np.cumsum([arm, 1 - arm, arm * y, (1 - arm) * y], axis=1)
+    return measure(sums / len(orders))
+
+
+def test_rows_of_equal_scores_share_the_mean_of_all_their_orders():
+    score, outcome, treated = [2, 1, 1, 1, 0], [3.0, 1.0, 4.0, 0.0, 2.0], [1, 0, 1, 0, 1]
+
+    def uplift(sums):
+        return sums[2, 2] / sums[0, 2] - sums[3, 2] / sums[1, 2]  # of the top three
+
+    wanted = mean_over_orders(uplift, score, outcome, treated)
+    assert uplift_at(score, outcome, treated, share=0.6) == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "measure", [*RANKINGS.values(), lambda *data: calibration(*data)["observed"]]
+)
+def test_the_order_of_equal_scores_does_not_count(measure):
+    score, outcome, treated = np.round(SCORE), np.asarray(OUTCOME), np.asarray(TREATED)
+    order = np.random.default_rng(0).permutation(60)
+    shuffled = measure(score[order], outcome[order], treated[order])
+    np.testing.assert_allclose(shuffled, measure(score, outcome, treated), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["qini", "autoc"])
+def test_a_score_that_is_one_number_is_useless(name):
+    assert RANKINGS[name](np.ones(60), *DATA[1:]) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_groups_keep_equal_scores_together():
+    table = calibration(np.repeat([1.0, 2.0, 3.0], [30, 20, 10]), OUTCOME, TREATED, groups=5)
+    assert table["rows"].tolist() == [30, 20, 10]
+    assert calibration(*DATA, groups=7)["rows"].tolist() == [9, 9, 9, 9, 8, 8, 8]
+
+
+def wrong(option: str, value: Any) -> dict[str, Any]:
+    return {option: value}
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        (lambda: qini_score(SCORE, OUTCOME, ["a", "b"] * 30), "not-numeric"),
+        (lambda: qini_score(LABELLED[0], LABELLED[1].set_axis(range(60)), TREATED), "row-labels"),
+        (lambda: calibration(*DATA, **wrong("groups", 2.5)), "not-positive"),
+        (lambda: calibration(*DATA, groups=0), "not-positive"),
+        (lambda: uplift_at(*DATA, **wrong("share", "30%")), "option-unknown"),
+        (lambda: rank_scores(*DATA, repeats=0), "not-positive"),
+        (lambda: rank_scores(*DATA, ci_prob=90), "option-unknown"),
+        (lambda: rate_of_effects(SCORE, EFFECTS, percentiles=[100, 50, 0]), "option-unknown"),
+        (lambda: rate_of_effects(SCORE, EFFECTS, percentiles=[0, 150]), "option-unknown"),
+    ],
+)
+def test_options_of_measures_are_checked(call, code):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert caught.value.code == code

@@ -450,3 +450,105 @@ def test_codes_of_yes_and_no_and_counts_have_an_effect(kernel, y):
     mean = 1 / (1 + np.exp(-control)) if kernel is YES_OR_NO else np.exp(control)
     want = (y[KNOWN:].astype(float) - mean).mean()
     assert float(im.impact(X, y, **asked).average.mean()) == pytest.approx(want, abs=1e-5)
+
+
+# ------------------------------------------------------------------ times of every kind
+
+YEARS = pd.date_range("1955-01-01", periods=ROWS, freq="YS")  # past 1970, where nanoseconds start
+RISING = np.arange(ROWS) ** 2.0
+
+
+def rising(labels: Any, **when: Any) -> Impact:
+    im = ImpactModel(regression).set_posterior_sample({"a": np.zeros(2)})
+    rows: Any = np.zeros((ROWS, 1)) if labels is None else pd.DataFrame({"x": 0.0}, index=labels)
+    return im.impact(rows, RISING, target="expectation", **when, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("labels", "time", "place"),
+    [
+        (YEARS, "1970", 15),
+        (YEARS, "1969-06-01", 15),
+        (YEARS, np.datetime64("1970"), 15),
+        (YEARS, YEARS[15].date(), 15),
+        (YEARS, pd.Period("1970", "Y"), 15),
+        (YEARS.tz_localize("Europe/Paris"), "1970-01-01", 15),
+        (YEARS.tz_localize("Europe/Paris"), YEARS[15].tz_localize("Europe/Paris"), 15),
+        (YEARS.strftime("%Y-%m-%d"), "1970-1-1", 15),
+        (YEARS.strftime("%Y-%m-%d"), YEARS[15], 15),
+        (pd.Index([time.date() for time in YEARS]), YEARS[15].date(), 15),
+        (YEARS.to_period(), "1970", 15),
+        (YEARS.to_period(), pd.Period("1970", "Y"), 15),
+        (pd.date_range("1955-01-01", periods=ROWS).strftime("%Y-%m-%d"), "1955-1-9", 8),
+        (pd.Index([f"w{number}" for number in range(1, ROWS + 1)]), "w9", 8),
+        (pd.timedelta_range(0, periods=ROWS, freq="D"), "8 days", 8),
+        (pd.RangeIndex(1955, 1955 + ROWS), 1970, 15),
+        (None, 8, 8),
+        (None, 7.5, 8),
+    ],
+)
+def test_a_time_is_found_among_times_of_its_kind(labels, time, place):
+    impact = rising(labels, intervention_time=time)
+    assert impact.average.values.tolist() == [[RISING[place:].mean()] * 2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "time"),
+    [
+        (YEARS, 15),  # the number of a row, and not 15 nanoseconds after 1970
+        (YEARS, 1970),
+        (YEARS, 15.0),
+        (YEARS, np.int64(15)),
+        (YEARS, True),
+        (YEARS, "15"),  # of this month, as pandas has it
+        (YEARS, "March"),
+        (YEARS, "NaT"),
+        (YEARS, pd.Timestamp("1970", tz="UTC")),
+        (YEARS.strftime("%Y-%m-%d"), 15),
+        (
+            pd.date_range("2020-03-20", periods=ROWS, tz="Europe/Paris"),
+            "2020-03-25",
+        ),  # + 1 h, + 2 h
+        (pd.Index([f"w{number}" for number in range(ROWS)]), "w99"),
+        (pd.Index(["w1"] * ROWS), "w1"),
+        (pd.RangeIndex(1955, 1955 + ROWS), "1970"),
+        (pd.MultiIndex.from_product([range(4), range(5)]), (2, 0)),
+        (None, True),
+        (None, "2020-01-01"),
+    ],
+)
+def test_a_time_of_another_kind_is_refused(labels, time):
+    with pytest.raises(InputError) as caught:
+        rising(labels, intervention_time=time)
+    assert caught.value.code == "time-unknown"
+
+
+def test_a_window_takes_times_of_the_rows_only():
+    impact = rising(YEARS, intervention_time="1960")
+    narrow = impact.window("1962-6", pd.Period("1964", "Y"))
+    assert narrow.average.values.tolist() == [[RISING[8:10].mean()] * 2]
+    for start, stop in ((5, None), (None, 5), (1962, 1964)):
+        with pytest.raises(InputError) as caught:
+            impact.window(start, stop)
+        assert caught.value.code == "time-unknown"
+
+
+@pytest.mark.parametrize(
+    ("post", "code"),
+    [
+        (pd.Series(np.arange(ROWS) >= 15, index=YEARS).sample(frac=1, random_state=0), None),
+        (pd.Series(np.arange(ROWS) >= 15, index=YEARS[::-1]), "post-unclear"),
+        (pd.Series(np.arange(ROWS) >= 15, index=YEARS.shift(1)), "row-labels"),
+        (
+            pd.Series([pd.NA, *[False] * 14, *[True] * 5], dtype="boolean", index=YEARS),
+            "post-unclear",
+        ),
+    ],
+)
+def test_what_comes_after_is_lined_up_by_its_labels(post, code):
+    if code is None:
+        assert rising(YEARS, post=post).average.values.tolist() == [[RISING[15:].mean()] * 2]
+        return
+    with pytest.raises(InputError) as caught:
+        rising(YEARS, post=post)
+    assert caught.value.code == code

@@ -519,3 +519,46 @@ def test_scenarios_that_are_none_say_what_to_write(options, code, match):
     with pytest.raises(InputError, match=match) as raised:
         changes_of(options[0], options[1], None)
     assert raised.value.code == code
+
+
+# ------------------------------------------------------------------ rows of a whole new input
+
+
+def line(X, t, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b * X[:, 0] + t * X[:, 1], 1.0), obs=y)
+
+
+PEOPLE = pd.DataFrame({"u": np.arange(5.0), "v": np.arange(5.0) ** 2}, index=list("pqrst"))
+DOSE = pd.Series([0.0, 1.0, 2.0, 0.5, 3.0], index=PEOPLE.index)
+UP_BY_TWO = PEOPLE.assign(u=PEOPLE["u"] + 2)
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        UP_BY_TWO,
+        UP_BY_TWO[::-1],
+        UP_BY_TWO[["v", "u"]].sample(frac=1, random_state=0),
+        lambda X: X.assign(u=X["u"] + 2).sort_values("v", ascending=False),
+        lambda X: X.assign(u=X["u"] + 2).sample(frac=1, random_state=1),
+        xr.DataArray(UP_BY_TWO[::-1], dims=("row", "column")),
+    ],
+    ids=["in order", "reversed", "shuffled", "sorted by a function", "by a function", "xarray"],
+)
+@pytest.mark.parametrize("dose", [DOSE, DOSE[::-1]], ids=["dose in order", "dose reversed"])
+def test_rows_of_a_scenario_are_lined_up_by_their_labels(new, dose):
+    im = ImpactModel(line).set_posterior_sample({"b": np.array([1.0, 3.0])})
+    effect = im.effect(PEOPLE, {}, {"X": new}, t=dose, estimand="ite", progress=False)
+    found = effect.draws.transpose("chain", "draw", ...).to_numpy()[0]
+    np.testing.assert_allclose(found, [[2.0] * 5, [6.0] * 5], rtol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [list("abcde"), list("ppqrs"), range(5)])
+def test_rows_of_a_scenario_that_are_called_otherwise_are_refused(labels):
+    im = ImpactModel(line).set_posterior_sample({"b": np.array([1.0, 3.0])})
+    new = UP_BY_TWO.set_axis(labels, axis=0)
+    with pytest.raises(InputError, match="'new X' and 'X' have row labels") as caught:
+        im.effect(PEOPLE, {}, {"X": new}, t=DOSE, progress=False)
+    assert caught.value.code == "row-labels"

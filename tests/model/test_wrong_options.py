@@ -209,3 +209,17 @@ def test_arguments_without_rows_are_named(im, side):
 def test_a_switch_of_the_wrapper_is_no_array(fitted):
     with pytest.raises(InputError, match="return_std="):
         fitted.predict(X, return_std=np.ones(3))
+
+
+@pytest.mark.parametrize("option", ["progress", "store", "in_sample", "batch_size"])
+def test_options_of_other_methods_are_refused_by_name(im, option):
+    with pytest.raises(InputError, match=f"'{option}'.* no such option of to_datatree") as caught:
+        im.to_datatree(X, X[:, 0], t=T, **{option: False})
+    assert caught.value.code == "argument-unknown"
+
+
+def test_a_table_of_summaries_has_no_store(im):
+    with pytest.raises(InputError, match="store"):
+        im.predict_summary(X, t=T, store="memory")
+    with pytest.raises(InputError, match="quantiles"):
+        im.predict_summary(X, t=T, quantiles=[5, 95])

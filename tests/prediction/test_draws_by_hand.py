@@ -7,6 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
+import xarray as xr
 
 from aimz import ImpactModel, InputError
 from tests.support.engines import ByHand
@@ -114,3 +115,77 @@ def test_draws_inside_of_them_and_on_their_borders_are_taken():
     im = ImpactModel(bounded).set_posterior_sample({**SOUND, "top": np.full(3, 2.0)})
 
     assert im.predict_on_batch(X).posterior_predictive["y"].shape == (1, 3, ROWS)
+
+
+# ------------------------------------------------------------------ draws that have labels
+
+A, W = np.arange(8.0), np.arange(16.0).reshape(8, 2) + 100
+
+
+def summed(X, y=None):
+    a = numpyro.sample("a", dist.Normal())
+    w = numpyro.sample("w", dist.Normal().expand([2]).to_event(1))
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(a + w[1] * X[:, 0], 1.0), obs=y)
+
+
+def named(values, *dims):
+    return xr.DataArray(
+        values, dims=dims, coords={"draw": np.arange(values.shape[dims.index("draw")])}
+    )
+
+
+BY_CHAIN = xr.Dataset(
+    {
+        "a": (("draw", "chain"), A.reshape(2, 4).T),
+        "w": (("k", "chain", "draw"), W.reshape(2, 4, 2).transpose(2, 0, 1)),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "draws",
+    [
+        {"a": pd.Series(A), "w": W},
+        {"a": pd.Series(A)[::-1], "w": named(W, "draw", "k")},
+        {"a": named(A, "draw"), "w": named(W.T, "k", "draw")[:, ::-1]},
+        {"a": A, "w": xr.DataArray(W.T, dims=("k", "draw"))},
+        {"a": A, "w": xr.DataArray(W)},
+        BY_CHAIN,
+        BY_CHAIN.stack(sample=("chain", "draw")),
+        dict(BY_CHAIN.stack(sample=("chain", "draw")).data_vars),
+    ],
+    ids=[
+        "series",
+        "reversed",
+        "both reversed",
+        "turned",
+        "plain",
+        "dataset",
+        "stacked",
+        "extracted",
+    ],
+)
+def test_draws_belong_together_by_their_labels(draws):
+    im = ImpactModel(summed).set_posterior_sample(draws)
+    order = np.argsort(im.posterior["a"])
+    np.testing.assert_array_equal(im.posterior["a"][order], A)
+    np.testing.assert_array_equal(im.posterior["w"][order], W)
+
+
+@pytest.mark.parametrize(
+    ("draws", "code"),
+    [
+        (
+            {"a": pd.Series(A), "w": named(W, "draw", "k").assign_coords(draw=np.arange(8) + 1)},
+            "row-labels",
+        ),
+        ({"a": BY_CHAIN["a"], "w": W}, "draws-shape"),
+        (BY_CHAIN.assign(z=("k", [1.0, 2.0])), "draws-shape"),
+        (pd.DataFrame({"a": A}), "draws-shape"),
+    ],
+)
+def test_draws_that_do_not_belong_together_are_refused(draws, code):
+    with pytest.raises(InputError) as caught:
+        ImpactModel(summed).set_posterior_sample(draws)
+    assert caught.value.code == code

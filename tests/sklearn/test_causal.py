@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -55,6 +57,20 @@ def test_columns_have_their_names_inside(fitted):
     np.testing.assert_allclose(fitted.effect(few), fitted.effect(FRAME)[[3, 1]], rtol=1e-5)
     in_another_order = FRAME[["city", "new", "age"]]
     np.testing.assert_array_equal(fitted.effect(in_another_order), fitted.effect(FRAME))
+
+
+@pytest.mark.parametrize("kind", ["polars", "arrow"])
+def test_columns_are_found_by_name_in_tables_of_any_kind(kind, fitted):
+    turned = FRAME[FRAME.columns[::-1]]
+    table = pl.from_pandas(turned) if kind == "polars" else pa.Table.from_pandas(turned)
+    np.testing.assert_array_equal(fitted.effect(table), fitted.effect(FRAME))
+
+
+@pytest.mark.parametrize("outcomes", [np.full(ROWS, "a"), pd.date_range("2024", periods=ROWS)])
+def test_outcomes_that_are_no_numbers_are_refused(outcomes):
+    with pytest.raises(InputError) as caught:
+        CausalRegressor().fit(outcomes, T, X=FRAME)
+    assert caught.value.code == "not-numeric"
 
 
 @pytest.mark.parametrize(

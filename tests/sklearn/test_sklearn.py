@@ -8,6 +8,7 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
+import xarray as xr
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -216,6 +217,43 @@ def test_columns_whose_names_are_no_text_keep_the_order_of_the_fit(kind, columns
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_frame", [True, False], ids=["frame", "xarray"])
+@pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names")
+def test_labels_of_columns_of_xarray_keep_the_order_of_the_fit(is_frame):
+    """scikit-learn reads no names of an array with labels."""
+    X, y = line()
+    names = ["dose", "weight", "share"]
+    labelled = xr.DataArray(X, dims=("row", "column"), coords={"column": names})
+    frame = pd.DataFrame(X, columns=names)
+    estimator = ImpactRegressor(num_samples=20).fit(frame if is_frame else labelled, y)
+    np.testing.assert_array_equal(estimator.predict(labelled), estimator.predict(X))
+    for other in (labelled[:, ::-1], *(() if is_frame else (frame[names[::-1]],))):
+        with pytest.raises(InputError) as caught:
+            estimator.predict(other)
+        assert caught.value.code == "columns-mismatch"
+
+
+DAYS = pd.date_range("2024-01-01", periods=40)
+
+
+@pytest.mark.parametrize(
+    ("X", "y"),
+    [
+        (None, DAYS),
+        (None, pd.Series(DAYS - DAYS[0])),
+        (DAYS.to_numpy()[:, None], None),
+        (pd.DataFrame({"day": DAYS, "dose": 1.0}), None),
+        (pd.DataFrame({"since": DAYS - DAYS[0]}), None),
+    ],
+    ids=["outcomes", "durations", "column", "frame", "frame of durations"],
+)
+def test_dates_are_not_counted_in_nanoseconds(X, y):
+    rows, outcomes = line()
+    with pytest.raises(InputError, match="dates or times") as caught:
+        ImpactRegressor().fit(rows if X is None else X, outcomes if y is None else y)
+    assert caught.value.code == "not-numeric"
+
+
 def test_seed_decides_the_draws():
     X, y = line()
     first, same, other = (ImpactRegressor(random_state=s).fit(X, y) for s in (1, 1, 2))
