@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self, TypeGuard
 
+import jax
 import numpy as np
 
 from aimz.errors import InputError
@@ -20,6 +21,7 @@ __all__ = [
     "check_interval",
     "check_switches",
     "chosen_client",
+    "devices_in_use",
     "names_of",
     "number_of",
     "progress_bar",
@@ -245,3 +247,11 @@ def chosen_client() -> Any:
 def wants_cluster() -> bool:
     """Whether the process sends work to the cluster of an active client."""
     return os.environ.get(_CLUSTER) != "0"
+
+
+def devices_in_use() -> list[Any]:
+    """Devices to use: JAX's default device where one was chosen, else all local ones."""
+    chosen = jax.config.jax_default_device
+    if chosen is not None:
+        return [chosen] if not isinstance(chosen, str) else jax.local_devices(backend=chosen)[:1]
+    return list(jax.local_devices())

@@ -1,6 +1,6 @@
 """Tiles over devices: how a result is cut, compiled and run into a sink."""
 
-from aimz.execution.call import Call, Ready, compile_call, devices_in_use
+from aimz.execution.call import Call, Ready, compile_call
 from aimz.execution.joint import JointRun
 from aimz.execution.plan import Plan, num_draws, plan_tiles
 from aimz.execution.threads import run_in_threads
@@ -13,7 +13,6 @@ __all__ = [
     "Ready",
     "TileRun",
     "compile_call",
-    "devices_in_use",
     "each_tile",
     "num_draws",
     "plan_tiles",

@@ -34,7 +34,6 @@ __all__ = [
     "Call",
     "Ready",
     "compile_call",
-    "devices_in_use",
     "is_binary",
     "narrowest",
     "outcomes_of",
@@ -200,14 +199,6 @@ def _compiled(call: Call, block: Block, *, is_wide: bool) -> Ready:
     is_narrowed = call.is_wide and not is_wide and not jax.config.jax_enable_x64
     notes = (_NARROWED,) if is_narrowed else ()
     return Ready(run, run.shapes.values, dtypes, is_wide=is_wide, notes=notes)
-
-
-def devices_in_use() -> list[Any]:
-    """Devices to use: JAX's default device where one was chosen, else all local ones."""
-    chosen = jax.config.jax_default_device
-    if chosen is not None:
-        return [chosen] if not isinstance(chosen, str) else jax.local_devices(backend=chosen)[:1]
-    return list(jax.local_devices())
 
 
 def precision_of(*, is_wide: bool) -> AbstractContextManager[Any]:

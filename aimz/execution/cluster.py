@@ -26,10 +26,9 @@ import jax
 import numpyro
 
 from aimz._version import __version__
-from aimz.choices import chosen_client, wants_cluster
+from aimz.choices import chosen_client, devices_in_use, wants_cluster
 from aimz.data import Casts, RowTile, Stream
 from aimz.errors import AimzError, InputError, ProcessError
-from aimz.execution.call import devices_in_use
 from aimz.execution.plan import Plan
 from aimz.libraries import cloudpickle, distributed
 from aimz.store import Tile

@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from aimz.choices import devices_in_use
 from aimz.data import RowTile
 from aimz.errors import InputError
 from aimz.execution.call import (
     Call,
     Ready,
     compile_call,
-    devices_in_use,
     outcomes_of,
     precision_of,
     shared_block,

@@ -158,6 +158,7 @@ def _can_hand_over(problem: Problem, settings: Settings) -> bool:
     rows, batch = problem.inputs.rows, settings.batch_size
     asks_for_steps = settings.num_steps is not None or settings.epochs is not None
     in_batches = batch is not None and batch < rows and not why_whole(problem)
+    in_batches |= settings.num_shards is not None
     latents = problem.spec.latents
     learns = any(site.type in ("param", "mutable") for site in raw_sites(problem))
     return (

@@ -83,6 +83,8 @@ class Settings:
         Show a progress bar.
     whole : bool
         Fit the whole data as one batch, whatever its size.
+    num_shards : int, optional
+        Equal parts of each batch, over the devices of this process.
     num_chains, num_warmup : int, optional
         Chains and their warm-up transitions; None keeps what the inference object says.
     """
@@ -94,6 +96,7 @@ class Settings:
     shuffle: bool = True
     progress: bool = True
     whole: bool = False
+    num_shards: int | None = None
     num_chains: int | None = None
     num_warmup: int | None = None
 

@@ -49,6 +49,7 @@ RESERVED = frozenset(
         "num_chains",
         "num_prior_samples",
         "num_samples",
+        "num_shards",
         "num_steps",
         "num_warmup",
         "on_bad_fit",

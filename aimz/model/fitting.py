@@ -267,7 +267,7 @@ def problem_for(setup: Setup, fitted: Fitted | None, arguments: Mapping[str, Any
 def _check_options(data: Data, settings: Settings) -> None:
     check_switches(progress=settings.progress, shuffle=settings.shuffle)
     check_choice(data.missing, "missing", ("raise", "mask"))
-    for name in ("num_samples", "epochs", "batch_size", "num_steps", "num_chains"):
+    for name in ("num_samples", "epochs", "batch_size", "num_steps", "num_shards", "num_chains"):
         check_positive(getattr(settings, name), name)
 
 

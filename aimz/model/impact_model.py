@@ -155,6 +155,7 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         batch_size: int | None = None,
         epochs: int | None = None,
         num_steps: int | None = None,
+        num_shards: int | None = None,
         num_chains: int | None = None,
         num_warmup: int | None = None,
         shuffle: bool = True,
@@ -184,6 +185,9 @@ class ImpactModel(Described, OverTime, Routed, Portable):
             Exactly so many passes over the rows.
         num_steps : int, optional
             Exactly so many steps on the whole data.
+        num_shards : int, optional
+            Equal parts of each batch, whose gradients the devices of this process compute side by
+            side. The fit follows from this number, and not from that of the devices.
         num_chains, num_warmup : int, optional
             Chains and their warm-up transitions, for `inference="nuts"` and its like.
         shuffle : bool
@@ -216,10 +220,11 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         """
         steps: dict[str, Any] = {"num_steps": num_steps, "epochs": epochs}
         chains: dict[str, Any] = {"num_chains": num_chains, "num_warmup": num_warmup}
-        check_settings(self._setup.engine, steps | chains)
+        check_settings(self._setup.engine, steps | chains | {"num_shards": num_shards})
         called = {"num_samples": num_samples, "batch_size": batch_size, **steps}
         called = {name: self._setting(name, value) for name, value in called.items()}
-        settings = Settings(shuffle=shuffle, progress=progress, **called, **chains)
+        how: dict[str, Any] = {"shuffle": shuffle, "progress": progress, "num_shards": num_shards}
+        settings = Settings(**how, **called, **chains)
         data = Data(self._setup.arguments(self.fit, kwargs, X, y), sample_weight, missing)
         return self._fit(data, settings, rng_key, on_bad_fit)
 

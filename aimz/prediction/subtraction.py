@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from aimz.choices import devices_in_use
 from aimz.data import RowTile
 from aimz.errors import Note
-from aimz.execution import TileRun, compile_call, devices_in_use
+from aimz.execution import TileRun, compile_call
 from aimz.libraries import xr
 from aimz.prediction.one_call import Prepared, Result
 from aimz.prediction.pairing import concerns

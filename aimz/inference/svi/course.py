@@ -54,7 +54,8 @@ SETTLED_NATS = 0.01
 class Plan:
     """What is done at each step and when it ends. `steps` None: until the loss has settled.
 
-    `factors` say how often a batch counts its rows, by site.
+    `factors` say how often a batch, or where it is cut into `shards` each of them, counts its rows,
+    by site.
     """
 
     rows: int
@@ -63,6 +64,12 @@ class Plan:
     shuffle: bool
     notes: tuple[Note, ...] = ()
     factors: Mapping[str, float] = field(default_factory=dict)
+    shards: int | None = None
+
+    @property
+    def rows_of_shard(self) -> int:
+        """Rows whose gradients are taken together."""
+        return self.batch // (self.shards or 1)
 
     @property
     def is_whole(self) -> bool:
@@ -125,9 +132,14 @@ def plan_fit(problem: Problem, settings: Settings) -> Plan:
         batch = rows if rows <= WHOLE_ROWS else BATCH_ROWS
     else:
         batch = min(asked, rows)
-    factors = row_factors(problem, batch)
+    shards = settings.num_shards
+    if shards is not None:
+        _check_divides(shards, batch, rows, reason)
+    factors = row_factors(problem, batch // (shards or 1))
     if factors is None:
         reason = "The kernel scales its sites by what follows the size of a batch."
+        if shards is not None:
+            raise _no_shards(shards, reason)
         batch, factors = rows, {}
     notes: list[Note] = []
     if reason and asked is not None and asked < rows and not settings.whole:
@@ -138,7 +150,7 @@ def plan_fit(problem: Problem, settings: Settings) -> Plan:
         steps = WHOLE_STEPS
     if steps is None and settings.epochs is not None:
         steps = math.ceil(settings.epochs * rows / batch)
-    return Plan(rows, batch, steps, settings.shuffle, tuple(notes), factors)
+    return Plan(rows, batch, steps, settings.shuffle, tuple(notes), factors, shards)
 
 
 class Batches:
@@ -150,12 +162,12 @@ class Batches:
         How many rows there are and are in a batch, and whether they are shuffled.
     rng_key : jax.Array
         What their order follows from.
+    size : int
+        Batches at once, at most.
     """
 
-    size = CHUNK
-
-    def __init__(self, plan: Plan, rng_key: jax.Array) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, rng_key: jax.Array, size: int = CHUNK) -> None:
+        self.plan, self.size = plan, size
         seed = np.random.SeedSequence(as_seed(rng_key))
         self._generator = np.random.Generator(np.random.Philox(seed))
         self._waiting = np.empty(0, np.int32)
@@ -166,7 +178,7 @@ class Batches:
         size = count * self.plan.batch
         rows, self._waiting = self._waiting[:size], self._waiting[size:]
         rows = rows.reshape(count, -1)
-        return Rows(np.concatenate([rows, *[rows[-1:]] * (CHUNK - count)]))
+        return Rows(np.concatenate([rows, *[rows[-1:]] * (self.size - count)]))
 
     def prepare(self, count: int) -> None:
         """Have the rows of so many batches ready."""
@@ -263,8 +275,24 @@ def _check_finite(losses: np.ndarray, before: int, phase: Phase) -> None:
         )
 
 
+def _check_divides(shards: int, batch: int, rows: int, reason: str) -> None:
+    """Refuse shards that are not equal parts of a batch, or rows that are no batch."""
+    if reason and shards > 1:
+        raise _no_shards(shards, reason)
+    if batch % shards:
+        size = max(1, batch // shards) * shards
+        msg = f"num_shards={shards} does not divide a batch of {batch} rows into equal parts."
+        fix = f"Pass batch_size={size}" if size <= rows else "Pass fewer shards"
+        raise InputError(f"{msg} {fix}, or leave num_shards out.", code="shards")
+
+
+def _no_shards(shards: int, reason: str) -> InputError:
+    msg = f"{reason} So no batch is cut into num_shards={shards} parts. Leave it out."
+    return InputError(msg, code="shards")
+
+
 def _check_positive(settings: Settings) -> None:
-    for name in ("num_steps", "epochs", "batch_size", "num_samples"):
+    for name in ("num_steps", "epochs", "batch_size", "num_samples", "num_shards"):
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise InputError(

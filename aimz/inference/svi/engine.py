@@ -30,6 +30,7 @@ from aimz.inference.binding import (
     is_read_by_window,
     marginal_of,
     moving_supports,
+    rows_in_order,
     why_whole,
 )
 from aimz.inference.density import energy_of
@@ -48,10 +49,11 @@ from aimz.inference.svi.course import (
     run_phases,
 )
 from aimz.inference.svi.guides import guide_name, is_point, knows_no_rows, sample_guide
+from aimz.inference.svi.shards import check_shards, on_one_device
 from aimz.inference.svi.steps import advance_by_chunks, chunk_compiled, step_program
 from aimz.inference.svi.surroundings import log_weights, look_around, weighed_draws
 from aimz.inference.svi.task import STEP_RATE, SVIRecord, Task, empty_guide
-from aimz.inference.svi.windows import Windows
+from aimz.inference.svi.windows import Windows, batches_at_once
 from aimz.programs import TRACE_LOCK, as_key
 
 __all__ = ["SVIEngine", "learned_place"]
@@ -107,6 +109,7 @@ class SVIEngine:
         """Fit on whole data or minibatches; see `Engine`."""
         plan = plan_fit(problem, settings)
         task = self._task(problem, None if plan.is_whole else plan.batch)
+        check_shards(task, plan)
         begin_key, order_key, draw_key = jax.random.split(as_key(rng_key), 3)
         with Bar("fit", None, shown=settings.progress):
             record = state if state is not None else _begin(begin_key, task, plan.batch)
@@ -302,16 +305,24 @@ def _train(
     if task.head is not None:
         source = Windows(plan, order_key, task.problem)
     elif not plan.is_whole:
-        source = Batches(plan, order_key)
+        source = Batches(plan, order_key, _batches_at_once(task, plan))
     course = Course(record.svi)
     advance = advance_by_chunks(task, plan, record, chunk_compiled)
     run_phases(advance, course, _phases(task, plan, record), source, progress=settings.progress)
-    state = course.state
+    state = on_one_device(course.state) if plan.shards else course.state
     if course.averaged and not task.is_mutable:
         mean = jax.tree.map(lambda total: _mean(total, course.averaged), course.total)
         count, (_, inner) = state.optim_state
         state = state._replace(optim_state=(count, (mean, inner)))
     return record._replace(svi=state, steps=record.steps + course.steps), course
+
+
+def _batches_at_once(task: Task, plan: Plan) -> int:
+    """Steps that are taken together: of shards, whose rows go to their devices, as many as fit."""
+    if not plan.shards:
+        return CHUNK
+    leaves = jax.tree.leaves(rows_in_order(task.problem))
+    return batches_at_once(plan.batch * sum(leaf[:1].nbytes for leaf in leaves))
 
 
 def _mean(total: np.ndarray, count: int) -> jax.Array:
@@ -509,8 +520,10 @@ def _account(plan: Plan, absent: str, task: Task) -> list[str]:
         how = "by blocks in a random order" if plan.shuffle else "in their order"
         said.append(f"The rows of batches were read from a file, {how}.")
         said += ["No step was taken on all rows."] if plan.rows <= _REFINED_ROWS else []
+    part = "shard" if plan.shards else "batch"
+    said += [f"Each batch was cut into {plan.shards} shards."] if plan.shards else []
     said += [
-        f"Each batch counts the rows of {n} {f:g} times."
+        f"Each {part} counts the rows of {n} {f:g} times."
         for n, f in plan.factors.items()
         if f != 1.0
     ]

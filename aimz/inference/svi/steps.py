@@ -1,6 +1,6 @@
 """Compiled steps of a variational fit: a chunk of batches at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from aimz.arrays import Array
 from aimz.inference.binding import RowScale
 from aimz.inference.engine import Course
 from aimz.inference.svi.course import Advance, Phase, Plan, Rows
+from aimz.inference.svi.shards import Shards
 from aimz.inference.svi.task import SVIRecord, Task
 from aimz.programs import Cache
 
@@ -60,21 +61,22 @@ def advance_by_chunks(
     task: Task, plan: Plan, record: SVIRecord, compile_chunk: Callable[..., Any]
 ) -> Advance:
     """The function that moves a course on by a chunk of steps, whose losses come when asked for."""
-    chunk = _chunk_program(task, plan)
+    shards = Shards(task, plan) if plan.shards else None
+    chunk = _chunk_program(task, plan) if shards is None else shards.chunk
+    beside = () if shards is None else shards.name
     program: list[Callable[..., Any]] = []
 
     def advance(
         course: Course, rows: Rows | None, active: np.ndarray, phase: Phase
     ) -> Callable[[], np.ndarray]:
         state = course.state if phase.rate is None else _with_rate(course.state, phase.rate)
-        fixed, index = (record.setup_key, record.start), None if rows is None else rows.numbers
-        arrays = task.arrays
-        weights: Array | None = task.weights
-        if rows is not None and rows.arrays is not None:
-            arrays, weights = arrays | rows.arrays, rows.weights
-        arguments = (state, fixed, arrays, weights, index, active)
+        fixed = record.setup_key, record.start
+        if shards is None:
+            arguments = (state, fixed, *_arrays(task, rows), active)
+        else:
+            arguments = shards.placed(state, fixed, rows, active)
         if not program:
-            program.append(compile_chunk(task, plan, chunk, *arguments))
+            program.append(compile_chunk(task, plan, chunk, *arguments, beside=beside))
         (course.state, total), losses = program[0](*arguments)
 
         def wait() -> np.ndarray:
@@ -89,8 +91,21 @@ def advance_by_chunks(
     return advance
 
 
+def _arrays(task: Task, rows: Rows | None) -> tuple[dict[str, Any], Any, np.ndarray | None]:
+    """Arguments, weights and numbers of the rows of a chunk."""
+    if rows is None:
+        return task.arrays, task.weights, None
+    if rows.arrays is None:
+        return task.arrays, task.weights, rows.numbers
+    return task.arrays | rows.arrays, rows.weights, rows.numbers
+
+
 def step_program(
-    task: Task, plan: Plan, chunk: Callable[..., Any], *arguments: object
+    task: Task,
+    plan: Plan,
+    chunk: Callable[..., Any],
+    *arguments: object,
+    beside: tuple[Hashable, ...] = (),
 ) -> Callable[..., Any]:
     """The program of single steps: only the kernel and the guide are traced to recognise it."""
     shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(arguments)]
@@ -107,16 +122,21 @@ def step_program(
     )
 
     def make() -> tuple[Callable[..., Any], Any, Any]:
-        return chunk_compiled(task, plan, chunk, *arguments), task.problem.kernel, parts
+        compiled = chunk_compiled(task, plan, chunk, *arguments, beside=beside)
+        return compiled, task.problem.kernel, parts
 
     return _STEPPED.get_or_make(key, make)[0]
 
 
 def chunk_compiled(
-    task: Task, plan: Plan, chunk: Callable[..., Any], *arguments: object
+    task: Task,
+    plan: Plan,
+    chunk: Callable[..., Any],
+    *arguments: object,
+    beside: tuple[Hashable, ...] = (),
 ) -> Callable[..., Any]:
     """A chunk of steps, compiled once."""
-    beside = (plan.batch, tuple(sorted(plan.factors.items())))
+    beside = (plan.batch, tuple(sorted(plan.factors.items())), *beside)
     return task.program(chunk, *arguments, beside=beside)
 
 

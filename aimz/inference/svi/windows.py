@@ -17,7 +17,7 @@ from aimz.inference.binding import as_seed, bytes_of_row, rows_in_order
 from aimz.inference.engine import Problem
 from aimz.inference.svi.course import CHUNK, Plan, Rows
 
-__all__ = ["Windows"]
+__all__ = ["Windows", "batches_at_once"]
 
 
 BLOCK_BYTES, WINDOW_BLOCKS = 2**20, 32
@@ -44,7 +44,7 @@ class Windows:
         per_row = bytes_of_row(self.arrays)
         if problem.weights is not None:
             self.arrays = {**self.arrays, "": np.asarray(problem.weights)}
-        self.size = max(1, min(CHUNK, _CHUNK_BYTES // (plan.batch * per_row)))
+        self.size = batches_at_once(plan.batch * per_row)
         self.block = max(1, BLOCK_BYTES // per_row)
         seed = np.random.SeedSequence(as_seed(rng_key))
         self._generator = np.random.Generator(np.random.Philox(seed))
@@ -90,6 +90,11 @@ class Windows:
                     mixed = self._generator.permutation(len(next(iter(read.values()))))
                     read = {n: v[mixed] for n, v in read.items()}
                 yield read
+
+
+def batches_at_once(bytes_of_batch: int) -> int:
+    """Steps whose rows are brought to the devices together."""
+    return max(1, min(CHUNK, _CHUNK_BYTES // bytes_of_batch))
 
 
 def _read(array: np.ndarray, starts: np.ndarray, rows: int) -> np.ndarray:
