@@ -11,9 +11,10 @@ import numpyro
 import numpyro.distributions as dist
 from jax.typing import ArrayLike
 
+from aimz.arrays import pieces
 from aimz.errors import InputError
 from aimz.kernels.regressions import GLM
-from aimz.kernels.standard import observed
+from aimz.kernels.standard import PIECE_ROWS, observed
 
 __all__ = ["HSGP"]
 
@@ -106,6 +107,7 @@ class HSGP(GLM):
         kernel = super().settled(X, y, arguments)
         if kernel.bounds:
             return kernel
-        largest = np.abs(np.asarray(kernel.columns(X), np.float64)).max(0)
+        each = (np.asarray(kernel.columns(some)) for some in pieces(np.asarray(X), PIECE_ROWS))
+        largest = np.max([np.abs(some).max(0) for some in each], axis=0).astype(np.float64)
         bounds = tuple(np.where(largest > 0, _REACH * largest, _NORMAL).tolist())
         return replace(kernel, bounds=bounds)

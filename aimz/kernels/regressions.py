@@ -23,6 +23,8 @@ from aimz.kernels.standard import Standard, observed
 __all__ = ["GLM", "Flexible", "Hierarchical", "Linear"]
 
 _WAVES = 120
+# Rows above which some are looked at for the places of curves, and how many.
+_MANY_ROWS, _SHOWN_ROWS = 2**18, 2**16
 _SHRUNK = 0.5  # curves beside the columns of the ridge
 
 
@@ -308,8 +310,10 @@ class Flexible(Standard):
     def settled(self, X: Any, y: Any, arguments: Mapping[str, Any]) -> Self:
         """In the units of these data, with what they show of columns and chances of treatment."""
         kernel = super().settled(X, y, arguments)
+        named = {name: arguments[name] for name in self.arguments()}
+        X, y, named = _some_rows(X, y, named)
         columns = np.asarray(kernel.columns(X), np.float64)
-        treatment, outcome = np.asarray(arguments[self.treatment]), np.asarray(y, np.float64)
+        treatment, outcome = np.asarray(named[self.treatment]), np.asarray(y, np.float64)
         count = self._count(columns.shape[1]) // 2
         is_switch = set(np.unique(treatment).tolist()) == {0, 1}
         if not kernel.relevance:
@@ -325,7 +329,7 @@ class Flexible(Standard):
             center: Any = treatment.mean()
             if self.propensity is not None or kernel.chance:
                 places = jnp.asarray(columns), jnp.asarray(curves)
-                center = np.asarray(kernel.chances(*places, arguments))
+                center = np.asarray(kernel.chances(*places, named))
             seen = columns, features, outcome, treatment - center
             found = effect_relevance_of(*seen, kernel.relevance)
             kernel = replace(kernel, effect_relevance=found)
@@ -333,6 +337,16 @@ class Flexible(Standard):
             knots = knots_of(columns, kernel.effect_relevance, count)
             kernel = replace(kernel, effect_knots=knots)
         return kernel
+
+
+def _some_rows(X: Any, y: Any, named: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """Some of many rows, which show what there is to see: the same of a file and in memory."""
+    count = len(X)
+    if count <= _MANY_ROWS:
+        return X, y, dict(named)
+    rows = np.sort(np.random.default_rng(0).choice(count, _SHOWN_ROWS, replace=False))
+    cut = {name: np.asarray(v)[rows] if np.ndim(v) else v for name, v in named.items()}
+    return np.asarray(X)[rows], np.asarray(y)[rows], cut
 
 
 def _surface(name: str, bases: Mapping[str, jax.Array], size: float) -> Any:

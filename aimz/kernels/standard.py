@@ -7,7 +7,7 @@ another one for other rows.
 import inspect
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,17 @@ import numpyro
 import numpyro.distributions as dist
 from numpy.typing import ArrayLike
 
+from aimz.arrays import pieces
 from aimz.errors import InputError
 
-__all__ = ["OutcomeUnits", "Standard", "observed", "standard"]
+__all__ = ["PIECE_ROWS", "OutcomeUnits", "Standard", "observed", "standard"]
 
 
 _FAMILIES = ("normal", "bernoulli", "poisson")
 # A column's or outcome's mean and standard deviation, beyond which priors would not fit it.
 _MEAN, _LEAST, _MOST = 3.0, 0.1, 5.0
+#: Rows that are looked at together.
+PIECE_ROWS = 2**16
 
 
 def standard(X: ArrayLike | None = None, y: ArrayLike | None = None) -> dict[str, Any]:
@@ -57,28 +60,88 @@ def standard(X: ArrayLike | None = None, y: ArrayLike | None = None) -> dict[str
     """
     settings: dict[str, Any] = {}
     if X is not None:
-        rows = np.asarray(X, np.float64)
-        if rows.ndim != 2 or not len(rows):
-            msg = f"X has shape {rows.shape}. Pass a table of rows and columns."
-            raise InputError(msg, code="shape")
-        settings["center"] = tuple(rows.mean(0).tolist())
-        settings["scale"] = tuple(_range(column) or _spread(column) for column in rows.T)
+        columns = _moments_of_columns(np.asarray(X))
+        settings["center"] = tuple(columns.mean.tolist())
+        spread = np.where(columns.distance > 0, columns.distance, columns.spread)
+        settings["scale"] = tuple(spread.tolist())
     if y is not None:
-        outcome = np.asarray(y, np.float64)
-        settings["loc"] = float(np.nanmean(outcome))
-        settings["unit"] = _spread(outcome)
+        outcome = _moments_of_outcome(np.asarray(y))
+        settings["loc"], settings["unit"] = float(outcome.mean[0]), float(outcome.spread[0])
     return settings
 
 
-def _spread(values: np.ndarray) -> float:
-    """Standard deviation; 1 of a constant, whose rounded one need not be 0."""
-    return float(np.nanstd(values)) if np.nanmin(values) < np.nanmax(values) else 1.0
+class _Moments(NamedTuple):
+    """Of columns: mean, standard deviation, extremes, and whether there are no others between.
+
+    `known` are how many values are there. Values are looked at by pieces: those of a file are never
+    all in memory, and the piece does not depend on where they are.
+    """
+
+    known: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    is_switch: np.ndarray
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Standard deviation; 1 of a constant, whose rounded one need not be 0."""
+        return np.where(self.low < self.high, np.sqrt(self.variance), 1.0)
+
+    @property
+    def distance(self) -> np.ndarray:
+        """Distance of the values of a column that has two; 0 of any other."""
+        return np.where(self.is_switch, self.high - self.low, 0.0)
 
 
-def _range(column: np.ndarray) -> float:
-    """Distance of the values of a column that has two; 0 of any other."""
-    low, high = column.min(), column.max()
-    return float(high - low) if np.isin(column, (low, high)).all() else 0.0
+def _moments_of_columns(rows: np.ndarray) -> _Moments:
+    if rows.ndim != 2 or not len(rows):
+        msg = f"X has shape {rows.shape}. Pass a table of rows and columns."
+        raise InputError(msg, code="shape")
+    looks = []
+    for piece in pieces(rows, PIECE_ROWS):
+        wide = np.asarray(piece, np.float64)
+        looks.append(_moments([*wide.T], wide.mean(0)))
+    return _together(looks)
+
+
+def _moments_of_outcome(outcome: np.ndarray) -> _Moments:
+    looks = []
+    for piece in pieces(np.atleast_1d(outcome), PIECE_ROWS):
+        wide = np.asarray(piece, np.float64).ravel()
+        if not np.isnan(wide).all():
+            looks.append(_moments([wide], np.nanmean(wide)))
+    if not looks:
+        raise InputError("y has no value that is there. Pass some.", code="shape")
+    return _together(looks)
+
+
+def _moments(columns: Sequence[np.ndarray], mean: ArrayLike) -> _Moments:
+    low, high = (np.array([of(c) for c in columns]) for of in (np.nanmin, np.nanmax))
+    ends = zip(columns, low, high, strict=True)
+    return _Moments(
+        np.array([np.count_nonzero(~np.isnan(c)) for c in columns]),
+        np.atleast_1d(np.asarray(mean)),
+        np.array([np.nanvar(c) for c in columns]),
+        low,
+        high,
+        np.array([bool(np.isin(c, (first, last)).all()) for c, first, last in ends]),
+    )
+
+
+def _together(looks: Sequence[_Moments]) -> _Moments:
+    """Moments of all pieces (Chan, Golub and LeVeque, 1983)."""
+    if len(looks) == 1:
+        return looks[0]
+    known, mean, variance, low, high, is_switch = (np.stack(v) for v in zip(*looks, strict=True))
+    share = known / known.sum(0)
+    center = (share * mean).sum(0)
+    least, most = low.min(0), high.max(0)
+    ends = np.stack([low, high])
+    has_two = is_switch.all(0) & ((ends == least) | (ends == most)).all((0, 1))
+    spread = (share * (variance + (mean - center) ** 2)).sum(0)
+    return _Moments(known.sum(0), center, spread, least, most, has_two)
 
 
 class _Signature:
@@ -144,7 +207,8 @@ class OutcomeUnits:
         """
         del X
         if self.family == "normal" and y is not None:
-            _check_standard("The outcome", (np.asarray(y, np.float64) - self.loc) / self.unit)
+            outcome = _moments_of_outcome(np.asarray(y))
+            _check_standard("The outcome", outcome, 0, self.loc, self.unit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +259,10 @@ class Standard(OutcomeUnits):
         """Refuse data that are far from standard units; see `OutcomeUnits`."""
         super().check(X, y)
         center, scale = (self.center, self.scale) if self.center else (0.0, 1.0)
-        for number, column in enumerate(((np.asarray(X, np.float64) - center) / scale).T):
-            _check_standard(f"Column {number} of X", column)
+        columns = _moments_of_columns(np.asarray(X))
+        units = np.broadcast_arrays(center, scale, columns.mean)
+        for number, (loc, unit, _) in enumerate(zip(*units, strict=True)):
+            _check_standard(f"Column {number} of X", columns, number, loc, unit)
 
 
 def _check_units(centers: Sequence[float], scales: Sequence[float]) -> None:
@@ -209,9 +275,14 @@ def _check_units(centers: Sequence[float], scales: Sequence[float]) -> None:
         raise InputError(msg, code="option-unknown")
 
 
-def _check_standard(name: str, values: np.ndarray) -> None:
-    mean, spread = np.nanmean(values), np.nanstd(values)
-    is_flat = 0 < spread < _LEAST and not _is_switch(values)
+def _check_standard(name: str, moments: _Moments, column: int, loc: float, unit: float) -> None:
+    """Refuse a column whose values, less `loc` and in `unit`s, are far from standard ones."""
+    mean = (moments.mean[column] - loc) / unit
+    is_constant = moments.low[column] == moments.high[column]
+    spread = 0.0 if is_constant else np.sqrt(moments.variance[column]) / unit
+    # Two values, one apart, however rare one of them.
+    is_switch = abs(moments.distance[column] / unit - 1.0) < 1e-6
+    is_flat = 0 < spread < _LEAST and not is_switch
     if abs(mean) > _MEAN or spread > _MOST or is_flat:
         msg = (
             f"{name} has mean {mean:.3g} and standard deviation {spread:.3g}, and the kernel's "
@@ -219,11 +290,6 @@ def _check_standard(name: str, values: np.ndarray) -> None:
             "rows of the fit."
         )
         raise InputError(msg, code="not-standard")
-
-
-def _is_switch(values: np.ndarray) -> bool:
-    """Whether there are two values, one apart, however rare one of them."""
-    return bool(abs(_range(values) - 1.0) < 1e-6)
 
 
 def observed(kernel: OutcomeUnits, mean: jax.Array, y: Any) -> None:

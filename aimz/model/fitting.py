@@ -323,4 +323,6 @@ def _check_units(setup: Setup, problem: Problem) -> None:
 def _rows_and_outcomes(setup: Setup, problem: Problem) -> tuple[Any, Any]:
     """The two; what is missing of the outcomes is NaN."""
     rows, outcome = (np.asarray(problem.inputs.arrays.get(name)) for name in setup.names)
+    if outcome.dtype.kind == "f":  # none is infinite
+        return rows, outcome
     return rows, np.where(is_there(outcome), outcome, np.nan)

@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from aimz.data import spool
 from aimz.inference.svi import engine as svi_engine
 from aimz.inference.svi import windows
 from aimz.inference.svi.course import Plan
+from aimz.kernels import Linear
 
 ROWS, BATCH = 5000, 256
 RNG = np.random.default_rng(0)
@@ -153,6 +155,27 @@ def test_a_fit_in_a_file_is_known_as_that_of_the_array(place):
     )
     for other in others:
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_ready_made_kernel_finds_its_units_in_one_pass(place, monkeypatch):
+    """Its rows are never all in memory, and what it finds is that of the array, to the bit."""
+    standard_units = sys.modules["aimz.kernels.standard"]
+    monkeypatch.setattr(standard_units, "PIECE_ROWS", 1024)
+    how: Any = {"kernel": Linear(treatment="t"), "shuffle": False, "on_bad_fit": "ignore"}
+    plain = fitted(X, Y, T, **how)
+    seen: list[int] = []
+    of_columns = standard_units._moments
+
+    def moments(columns, mean):
+        seen.append(len(columns[0]))
+        return of_columns(columns, mean)
+
+    monkeypatch.setattr(standard_units, "_moments", moments)
+    im = fitted(*WAYS["Parquet"](place), **how)
+    assert max(seen) == 1024
+    assert im.kernel_ == plain.kernel_
+    for name, values in draws(im).items():
+        np.testing.assert_array_equal(values, draws(plain)[name])
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Ready-made regressions: their units, their arguments, and the truth they find."""
 
 import pickle
+import sys
 from typing import Any
 
 import jax.numpy as jnp
@@ -321,6 +322,23 @@ def test_what_is_constant_keeps_its_unit(value):
     settings = standard(np.column_stack([constant, np.arange(300.0)]), constant)
     assert settings["scale"] == (1.0, pytest.approx(np.arange(300.0).std()))
     assert (settings["loc"], settings["unit"]) == (pytest.approx(value), 1.0)
+
+
+def test_units_that_are_found_by_pieces_are_those_of_all_rows(monkeypatch):
+    """To the last digits; a third value that shows late makes a switch none."""
+    monkeypatch.setattr(sys.modules[standard.__module__], "PIECE_ROWS", 70)
+    late = np.arange(ROWS) >= ROWS - 5.0
+    three = np.where(np.arange(ROWS) < 100, 0.0, 1.0 + late)
+    rows = np.column_stack([1e6 + X[:, 0], late, three, np.full(ROWS, 0.1)])
+    y = 50.0 + 3.0 * X[:, 0]
+    y[10:150] = np.nan  # a whole piece
+    units = standard(rows, y)
+    np.testing.assert_allclose(units["center"], rows.mean(0), rtol=1e-14)
+    np.testing.assert_allclose(units["scale"], [X[:, 0].std(), 1.0, three.std(), 1.0], rtol=1e-9)
+    assert (units["loc"], units["unit"]) == pytest.approx((np.nanmean(y), np.nanstd(y)), rel=1e-13)
+    Linear(**units).check(rows, y)
+    with pytest.raises(InputError, match="Column 0 of X has mean"):
+        Linear(center=(0.0,) * 4, scale=(1.0,) * 4, loc=50.0, unit=3.0).check(rows, y)
 
 
 def test_rare_switches_constants_and_missing_outcomes_are_standard():

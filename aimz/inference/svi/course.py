@@ -64,12 +64,12 @@ class Plan:
     shuffle: bool
     notes: tuple[Note, ...] = ()
     factors: Mapping[str, float] = field(default_factory=dict)
-    shards: int | None = None
+    shards: int = 0
 
     @property
     def rows_of_shard(self) -> int:
         """Rows whose gradients are taken together."""
-        return self.batch // (self.shards or 1)
+        return self.batch // max(1, self.shards)
 
     @property
     def is_whole(self) -> bool:
@@ -132,13 +132,13 @@ def plan_fit(problem: Problem, settings: Settings) -> Plan:
         batch = rows if rows <= WHOLE_ROWS else BATCH_ROWS
     else:
         batch = min(asked, rows)
-    shards = settings.num_shards
-    if shards is not None:
+    shards = settings.num_shards or 0
+    if shards:
         _check_divides(shards, batch, rows, reason)
-    factors = row_factors(problem, batch // (shards or 1))
+    factors = row_factors(problem, batch // max(1, shards))
     if factors is None:
         reason = "The kernel scales its sites by what follows the size of a batch."
-        if shards is not None:
+        if shards:
             raise _no_shards(shards, reason)
         batch, factors = rows, {}
     notes: list[Note] = []

@@ -164,8 +164,9 @@ class Shards:
             arrays, weights = rows_in_order(problem), problem.weights
         every = dict(arrays) if weights is None else {**arrays, "": np.asarray(weights)}
 
-        def cut(leaf: Array) -> np.ndarray:
-            return np.asarray(leaf)[numbers.ravel()].reshape(*shape, *np.shape(leaf)[1:])
+        def cut(leaf: Array) -> Any:
+            some = np.asarray(leaf)[numbers.ravel()]
+            return some.reshape(*shape, *some.shape[1:])
 
         taken = {n: jax.tree.map(cut, v) for n, v in every.items()}
         return taken, taken.pop("", None)
@@ -185,7 +186,7 @@ class Shards:
         first = jax.tree.map(lambda v: v[(0,) * (1 if plan.is_whole else 2)], rows[0])
         svi = self.task.set_up(plan.rows_of_shard, fixed, self.task.kwargs({**arrays, **first}))
 
-        def step(number: Array, carry: tuple[Any, Any, Array]) -> tuple[Any, Any, Array]:
+        def step(number: Array, carry: tuple[Any, Any, jax.Array]) -> tuple[Any, Any, jax.Array]:
             state, total, losses = carry
             batch = rows
             if not plan.is_whole:
@@ -226,7 +227,7 @@ class Shards:
 
         flat, back = ravel_pytree((jnp.zeros(()), params))
 
-        def of_shard(number: Array, found: Array) -> Array:
+        def of_shard(number: Array, found: Array) -> Any:
             own = jax.tree.map(lambda v: lax.dynamic_index_in_dim(v, number, 0, False), batch)
             slopes, _ = ravel_pytree(jax.value_and_grad(loss_of)(params, *own))
             return lax.dynamic_update_index_in_dim(found, slopes.astype(found.dtype), number, 0)
