@@ -112,7 +112,7 @@ def effect_of(
         draws,
         shape.along("scenario", {n: averages[n] for n in names}),
         question,
-        int(np.count_nonzero(rows.asked(done.rows))),
+        done.rows if rows.weights is None else int(np.count_nonzero(rows.weights > 0)),
         dict(health),
         tuple(sorted(redrawn - done.couplings.keys())),
         bounds=shape.along("bound", bounds) if has_bounds else None,

@@ -3,6 +3,8 @@
 Their programs are often one: a changed value is an input. `aimz.effects.one_pass` runs them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -18,6 +20,7 @@ from aimz.errors import InputError, Note, OutputWarning, nearest
 from aimz.execution import Call
 from aimz.kernel import read_signature
 from aimz.kernels import OutcomeUnits
+from aimz.libraries import pd
 from aimz.prediction import (
     Given,
     Origin,
@@ -98,6 +101,8 @@ def scenarios_of(
         raise InputError(msg, code="rows-together")
     of_rows = {n: v for n, v in natural.items() if n in factual.spec.row_inputs - {primary}}
     natural = {**natural, **factual.arguments.lined(of_rows, primary)}
+    if factual.loaded:
+        natural |= _loaded(factual)
     origin, words = origin_of(request, factual), words_of(factual)
     if question.mediator is not None:  # drawn in every scenario: that is the question
         origin = replace(origin, observed=origin.observed | {question.mediator})
@@ -119,6 +124,16 @@ def scenarios_of(
     world = prepare(request, factual, origin, words)
     made = Scenarios(primary, factual, start, prepared, world, splits, in_words(changes))
     return made if question.mediator is None else _mediated(made, question.mediator, site)
+
+
+def _loaded(factual: Given) -> dict[str, Value]:
+    """What has been loaded of rows that interact, in place of what it was read from."""
+    arrays, columns = factual.arguments.arrays, factual.arguments.columns
+    tables = {n: arrays[n] for n in factual.loaded if n in arrays}
+    tables |= {
+        n: pd.DataFrame(v, columns=list(columns[n])) for n, v in tables.items() if n in columns
+    }
+    return {n: Value.of(v, n) for n, v in tables.items()}
 
 
 def _prepared(
@@ -208,9 +223,9 @@ def _over_rows(scenario: str, value: Value, factual: Given) -> Value:
             content = content.astype(bool)
         # In a dtype that holds it and what is natural.
         dtype = np.result_type(now.dtype, content.dtype)
-        spread = np.empty((factual.arguments.rows, *one_row), dtype)
-        spread[:] = content
-        return Value.of(spread, name)
+        spread = np.broadcast_to(content.astype(dtype), (factual.arguments.rows, *one_row))
+        # Of rows that are read by the piece, more of them than memory may hold.
+        return Value.of(spread if factual.source.names else np.array(spread), name)
     if shape[1:] != one_row and value.columns is None:
         msg = (
             f"Scenario '{scenario}' sets '{name}' to an array of shape {shape}, but the rows have "

@@ -14,6 +14,7 @@ import ctypes
 import functools
 import itertools
 import os
+import pickle
 import sys
 import threading
 import uuid
@@ -41,8 +42,10 @@ __all__ = ["Cluster", "Item", "active_client", "cluster_of", "tiles_of_a_task"]
 
 #: Values of a task: its tiles have about so many together.
 TASK_VALUES = 2**22
-#: Tiles of the largest task.
-MOST_TILES = 64
+#: Tiles of the largest task, and how many times as many it has where only sums come back.
+MOST_TILES, FOR_SUMS = 64, 4
+#: Of the larger ones, bytes of rows and values: a task is read at once, and lost with its worker.
+SUMS_BYTES, SUMS_VALUES = 2**26, 2**26
 #: How often the scheduler, and then this process, begin a task anew whose worker is lost.
 RETRIES = 3
 # Tasks that wait for a thread of a worker, so that none has to wait for the next.
@@ -83,12 +86,19 @@ def active_client() -> Any:
 
 
 def cluster_of(
-    plan: Plan, compute: Compute, label: str, source: Stream | None, *, is_small: bool = False
+    plan: Plan,
+    compute: Compute,
+    label: str,
+    source: Stream | None,
+    *,
+    is_small: bool = False,
+    row_bytes: int = 0,
 ) -> Cluster | None:
     """A cluster for a plan, or None where there is none, or the plan is one task's work.
 
     Where what comes back is small, tasks are larger, but no worker has to wait for that: what a
-    task costs beside its numbers is paid less often. The workers read the rows of a `source`.
+    task costs beside its numbers is paid less often. The workers read the rows of a `source`;
+    `row_bytes` are those of a row that comes with its tile.
     """
     if plan.is_single:
         return None
@@ -102,7 +112,11 @@ def cluster_of(
         return None
     cluster = Cluster(client, compute, label, size, source)
     if is_small:
-        cluster.size = max(size, min(MOST_TILES, tiles // cluster.lanes))
+        values = SUMS_VALUES // (plan.tile_rows * plan.tile_draws)
+        rows = SUMS_BYTES // max(1, row_bytes * plan.tile_rows)
+        most = min(FOR_SUMS * MOST_TILES, values, rows)
+        cluster.size = max(size, min(most, tiles // cluster.lanes))
+        cluster.is_small = True
     return cluster
 
 
@@ -130,6 +144,7 @@ class Cluster:
     ) -> None:
         self.client: Any = client  # of which half says no types
         self.label, self.size, self.source = label, size, source
+        self.is_small = False  # what comes back
         self.token = uuid.uuid4().hex
         self._unread = ""  # why a worker could not read rows
         try:
@@ -201,15 +216,18 @@ class Cluster:
                         _computed,
                         self.token,
                         payload,
-                        (run, told, futures[:]),
+                        pickle.dumps((run, told)),  # of which Dask would look at every part
+                        futures[:],
                         _environment(),
+                        is_packed=self.is_small,
                         key=key,
                         pure=False,
                         retries=RETRIES,
                         resources=self._resources,
                     )
                 futures.append(future)
-                return future.result()
+                reply = future.result()
+                return pickle.loads(reply) if isinstance(reply, bytes) else reply  # noqa: S301  # ours
             except Exception as error:
                 # A client whose scheduler is gone fails anyhow, at whatever it does next.
                 is_lost = isinstance(error, _of_the_cluster()) or self.client.status != "running"
@@ -273,12 +291,18 @@ def _keep_freed_memory() -> None:
 def _computed(
     token: str,
     payload: bytes,
-    work: tuple[Sequence[Item], Any, Sequence[Any]],
+    work: bytes,
+    lazy: Sequence[Any],
     asked: Mapping[str, Any],
-) -> Reply:
-    """Compute some tiles, in a worker; or say why their rows cannot be read here."""
+    *,
+    is_packed: bool,
+) -> Reply | bytes:
+    """Compute some tiles, in a worker; or say why their rows cannot be read here.
+
+    Many small answers are packed: Dask would send the arrays of each one by one.
+    """
     _keep_freed_memory()
-    run, away, lazy = work
+    run, away = pickle.loads(work)  # noqa: S301  # of the process that asks
     with jax.enable_x64(asked["x64"]):
         found = _environment()
         differs = [name for name in asked if asked[name] != found[name]]
@@ -301,7 +325,8 @@ def _computed(
             (row_tile.digest, compute(row_tile, tile, devices[tile.number % len(devices)]))
             for row_tile, tile in run
         ]
-        return answers, casts
+        reply = answers, casts
+        return pickle.dumps(reply) if is_packed else reply
 
 
 def _rows_read(

@@ -337,7 +337,10 @@ def each_tile[Values](
     is_read_here = in_order or bool(call.block.row_posterior) or active_client() is None
     is_read_here = is_read_here or call.source.away is None
     there: Any = None if is_read_here else call.source
-    cluster = cluster_of(plan, compute, call.group, there, is_small=is_small)
+    head = call.source.head.values()
+    row_bytes = sum(int(v.nbytes) // max(1, len(v)) for v in head)
+    about: dict[str, Any] = {"is_small": is_small, "row_bytes": row_bytes}
+    cluster = cluster_of(plan, compute, call.group, there, **about)
     told = call.source.tiles if cluster is None or there is None else there.told
     row_tiles = told(plan.tile_rows)
     items = ((row_tile, tile) for row_tile in row_tiles for tile in plan.tiles(row_tile))

@@ -155,10 +155,16 @@ class TableRows:
     @cached_property
     def parts(self) -> Callable[[slice], tuple[_TablePart, ...]] | None:
         """What reads some rows in another process: groups of Parquet files; None for other data."""
+        groups = self._groups
+        return None if groups is None else lambda rows: (self._part(groups, rows),)
+
+    @cached_property
+    def _groups(self) -> tuple[_Group, ...] | None:
+        """Groups of Parquet files that together are the rows; None where none are."""
         groups = _groups_of(self.dataset)
         if groups is None or sum(group.count for group in groups) != self.count:
             return None  # as where a filter leaves rows out
-        return lambda rows: (self._part(groups, rows),)
+        return groups
 
     def _part(self, groups: tuple[_Group, ...], rows: slice) -> _TablePart:
         cuts = []
@@ -215,11 +221,23 @@ class TableRows:
 
     def _frames(self) -> Iterator[pd.DataFrame]:
         """Frames of some rows, file after file; rows have no labels of their own."""
-        few: Any = {"batch_size": BATCH_ROWS, "batch_readahead": 2, "fragment_readahead": 1}
         with self._reading():
-            for batch in self.dataset.to_batches(columns=[*self.wanted], **few):
+            for batch in self._batches():
                 if batch.num_rows:
                     yield _frame_of(batch, self.wanted, self.lacking)
+
+    def _batches(self) -> Iterator[Any]:
+        """Batches of some rows, of one group after another.
+
+        Of a whole data set Arrow reads on while nobody asks, up to a gigabyte, or all of it for the
+        first rows.
+        """
+        few: Any = {"batch_size": BATCH_ROWS, "batch_readahead": 2, "columns": [*self.wanted]}
+        if self._groups is None:
+            yield from self.dataset.to_batches(fragment_readahead=1, **few)
+            return
+        for group in self._groups:
+            yield from group.fragment.to_batches(schema=self.dataset.schema, **few)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:

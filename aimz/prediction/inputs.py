@@ -76,6 +76,7 @@ class Given:
     missing: bool = False  # whether outcomes that are data may be missing
     kept: np.ndarray | None = None
     kernel: Callable[..., Any] | None = None  # with plates of more groups than it wrote
+    loaded: frozenset[str] = frozenset()  # arguments that were to be read by the piece
 
     @cached_property
     def fingerprint(self) -> int:
@@ -224,8 +225,10 @@ def gather(
     if spec.coupled:
         whole_rows = {**values, **values_of(stream.load())}
         loaded = _in_memory(request, whole_rows, labels=stream.labels)
-        arguments = replace(loaded.arguments, labels=stream.labels)
-        return replace(loaded, arguments=arguments, source=AtHand(arguments.rows, stream.labels))
+        columns = {**stream.columns, **loaded.arguments.columns}
+        arguments = replace(loaded.arguments, labels=stream.labels, columns=columns)
+        source = AtHand(arguments.rows, stream.labels)
+        return replace(loaded, arguments=arguments, source=source, loaded=stream.names)
     strays = stream.names - spec.row_inputs - set(request.names)
     if strays and stream.is_array:
         return gather(request, values, whole=whole | strays)

@@ -604,6 +604,31 @@ def test_a_task_of_sums_is_larger_where_every_thread_has_tasks_ahead(client, sen
     assert sorted(sent) == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_task_of_sums_has_a_few_bytes_of_rows(client, sent, monkeypatch):
+    monkeypatch.setattr(cluster, "MOST_TILES", 64)
+    monkeypatch.setattr(cluster, "TASK_VALUES", 1)
+    monkeypatch.setattr(cluster, "_AHEAD", 1)
+    monkeypatch.setattr(cluster, "SUMS_BYTES", 2 * 1024 * 12)
+    rows = {"X": da.from_array(np.tile(X, (2, 1)), chunks=(1500, 2)), "t": np.tile(T, 2)}
+    effect_of(model_of(linear), {}, rows)  # 12 tiles of 1,024 rows, of 12 bytes each, and 2 threads
+    assert sorted(sent) == [0, 2, 4, 6, 8, 10]
+
+
+def test_a_kernel_that_travels_is_compiled_once_by_a_worker(client):
+    def local(X, t, y=None):
+        linear(X, 2 * t, y)
+
+    def made() -> int:
+        tracing = importlib.import_module("aimz.programs.tracing")
+        return int(tracing.num_compiled())
+
+    im = model_of(local)
+    first = effect_of(im, {})
+    before = client.run(made)
+    assert_same(effect_of(im, {}), first)
+    assert client.run(made) == before
+
+
 def test_a_call_of_one_task_stays_here(client, sent, monkeypatch):
     monkeypatch.setattr(cluster, "MOST_TILES", 64)
     predicted(model_of(linear))

@@ -1,5 +1,6 @@
 """Rows of Parquet files are those of arrays, to the bit; tables of rows go back into such files."""
 
+import time
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import pytest
 
 from aimz import ImpactModel, InputError
 from aimz.data import Value, open_stream, values_of
+from aimz.effects import changes
 from aimz.kernels import Linear
 from aimz.model import summarising
 from aimz.model.files import TableRows, in_columns_of_files
@@ -103,6 +105,63 @@ def test_effects_and_densities_are_those_of_the_frame(im, path):
 
 
 @pytest.mark.slow
+def test_no_more_of_a_file_is_in_memory_than_a_group(tmp_path):
+    """Arrow would read on while nobody asks, and all of it for the first rows."""
+    wide = pa.table({f"x{n}": RNG.normal(size=80_000) for n in range(8)})
+    pq.write_table(wide, tmp_path / "wide.parquet", row_group_size=8000)
+    rows = in_columns_of_files({"X": tmp_path / "wide.parquet"}, "X", "y")["X"]
+    before, group = pa.total_allocated_bytes(), 8 * 8 * 8000
+    tiles = rows.tiles(1000)
+    for ask in (lambda: rows.head, lambda: next(tiles)):
+        kept = ask()
+        time.sleep(0.1)  # in which Arrow may read
+        assert pa.total_allocated_bytes() - before < 2 * group
+        assert kept is not None
+
+
+def test_a_number_set_in_rows_of_a_file_is_not_spread_over_them(im, path, monkeypatch):
+    held: list[Any] = []
+    inputs = changes.ByPiece.inputs
+
+    def noted(self, scenario, request, natural, replaced):
+        held.append(replaced["t"].given)
+        return inputs(self, scenario, request, natural, replaced)
+
+    monkeypatch.setattr(changes.ByPiece, "inputs", noted)
+    im.effect(path, {"t": 0}, {"t": 1}, t="treated", y="sales", progress=False, rng_key=1)
+    assert [(v.shape, v.strides) for v in held] == [((ROWS,), (0,))] * 2
+
+
+def running(X, t, y=None):
+    w = numpyro.sample("w", dist.Normal().expand([2]).to_event(1))
+    with numpyro.plate("row", X.shape[0]):
+        numpyro.sample("y", dist.Normal(jnp.cumsum(X @ w + t), 1.0), obs=y)
+
+
+@pytest.mark.filterwarnings("ignore::aimz.PerformanceWarning")
+@pytest.mark.parametrize("change", [{"t": 1.0}, {"age": 0.0}])
+def test_effects_of_rows_that_interact_are_those_of_the_frame(path, change):
+    """They are loaded, and so is what a scenario changes."""
+    im = ImpactModel(running).set_posterior_sample({"w": W})
+    given: dict[str, dict[str, Any]] = {
+        "frame": {"X": X, "t": T},
+        "file": {"X": str(path), "t": "treated", "y": "sales"},
+        "batches": {"X": [{"X": X[i : i + 900], "t": T[i : i + 900]} for i in range(0, ROWS, 900)]},
+    }
+    options: dict[str, Any] = {"baseline": {}, "intervention": change, "rng_key": 3}
+    if change == {"t": 1.0}:
+        options["baseline"] = {"t": 0.0}
+    for inputs in given.values():
+        drawn = im.effect(**inputs, **options, progress=False).draws.to_numpy()
+        expected = (ROWS + 1) / 2 if change == {"t": 1.0} else _of_age(W)
+        np.testing.assert_allclose(drawn[0], expected, rtol=1e-4, atol=1e-2)
+
+
+def _of_age(w) -> Any:
+    """The average of what age no longer adds to the running sum."""
+    return -np.cumsum(X["age"].to_numpy()).mean() * w[:, 0]
+
+
 def test_a_fit_reads_a_file(path):
     fits = [
         ImpactModel(kernel, rng_key=0, num_samples=20).fit(
