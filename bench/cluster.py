@@ -5,7 +5,7 @@
 Prints one line of JSON: seconds of processor time of every process, the largest memory of each,
 bytes through the scheduler, and whether the answers are the same bits. Each side is called once
 before on the first rows, so that what is measured is compiled: the kernel is one of a module, which
-workers import. With --by-value it travels, and each worker compiles it once a call. Nothing but
+workers import. With --by-value it travels, and each worker traces it once a call. Nothing but
 loopback is used.
 """
 

@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-TASK_ROWS = 64 * 1024
+TASK_ROWS = 256 * 1024
 AHEAD = 4  # tasks under way for each thread of a worker
 WORKERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -60,16 +60,16 @@ def seconds_of(times: Times, tasks: int, workers: int, *, ahead: int = AHEAD) ->
     return last
 
 
-# Processor time of a task of 65,536 rows x 200 draws on two busy cores, two workers of one thread,
+# Processor time of a task of 262,144 rows x 200 draws on two busy cores, two workers of one thread,
 # rows of three columns in Parquet that the workers read: `--rows 20000000`, and, where the asking
 # process still read them, `--kernel net --rows 491520` for what the network computes. What is asked
 # of the asking process is the same for all; a latency is half of what an empty task took there and
 # back.
-ASK, LATENCY = 0.022, 0.007
+ASK, LATENCY = 0.044, 0.014
 TIMES = {
-    "linear kernel (1.8 µs a row)": Times(ASK, 0.119, LATENCY),
-    "network (33 µs a row)": Times(ASK, 2.17, LATENCY),
-    "assumed: twenty times the network": Times(ASK, 43.4, LATENCY),
+    "linear kernel (1.5 µs a row)": Times(ASK, 0.402, LATENCY),
+    "network (33 µs a row)": Times(ASK, 8.68, LATENCY),
+    "assumed: twenty times the network": Times(ASK, 173.6, LATENCY),
 }
 
 
