@@ -30,6 +30,8 @@ _SKIPPED = frozenset({"observation", "scale"})
 _MAX_CHECKS = 64
 # Compiled checks by fingerprint; the jaxpr stays alive because the name may hold addresses.
 _CHECKS: programs.Cache[str, tuple[Any, Any]] = programs.Cache(_MAX_CHECKS)
+# A check runs once, on a few rows: making it well takes longer than it will ever run.
+_PLAIN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 type _Answers = Mapping[tuple[str, str], Any]
 
 
@@ -132,7 +134,9 @@ def _run_once(compare: Callable[..., Any], *args: object) -> Any:
     leaves = jax.tree.leaves(args)
 
     def make() -> tuple[Any, Any]:
-        return jax.jit(core.jaxpr_as_fun(closed)).lower(*leaves).compile(), closed
+        lowered = jax.jit(core.jaxpr_as_fun(closed)).lower(*leaves)
+        options = _PLAIN if jax.default_backend() == "cpu" else None
+        return lowered.compile(compiler_options=options), closed
 
     values = _CHECKS.get_or_make(key, make)[0](*leaves)
     return jax.tree.unflatten(jax.tree.structure(shapes), values)

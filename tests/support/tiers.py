@@ -7,7 +7,6 @@ Most of the time of a test is the compiler's, which optimises programs that run 
 fast tests do without, but where digits are the point; `make test-all` compiles all as a user does.
 """
 
-import gc
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -153,12 +152,6 @@ class Optimising:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: optimised(item.nodeid))
-
-    @pytest.hookimpl
-    def pytest_collection_finish(self) -> None:
-        gc.collect()
-        gc.freeze()  # modules stay, and each look at them for garbage takes a while
-        gc.set_threshold(50_000)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
