@@ -135,8 +135,9 @@ def _run(
     overlap: Overlap | None,
     on_rows: Callable[[int], None],
 ) -> _Pass:
-    first, weights = scenarios.own.call, rows.weights
-    plan = replace(scenarios.own.plan, asked=None if weights is None else weights > 0)
+    first, plan, weights = scenarios.own.call, scenarios.own.plan, rows.weights
+    if weights is not None:
+        plan = replace(plan, asked=weights > 0)
     total, asked = plan.chains * plan.draws, question.row_summary
     reduction = Reduction(weights, rows.groups, max(1, len(rows.labels)), total)
     running = _Pass(reduction, None if asked is None else RowSummary(asked, total), overlap)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,11 @@ from aimz.prediction import as_site, carries_outcome, presence_in
 __all__ = ["Rows", "about", "in_arm", "rows_of"]
 
 
+@functools.cache
+def _no_labels() -> pd.Index:
+    return pd.Index([])
+
+
 @dataclass(frozen=True)
 class Rows:
     """Which rows count for what: a weight and a group each; groups have labels.
@@ -31,7 +37,7 @@ class Rows:
 
     weights: np.ndarray | None = None
     groups: np.ndarray | None = None
-    labels: pd.Index = field(default_factory=lambda: pd.Index([]))
+    labels: pd.Index = field(default_factory=_no_labels)
 
     def asked(self, rows: int) -> np.ndarray:
         """Rows, (row,) of bool, that are asked about."""

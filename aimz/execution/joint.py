@@ -181,6 +181,8 @@ def _place(joint: dict[str, Any], name: str, value: Array) -> str:
 
 
 def _is_same(one: object, other: object) -> bool:
+    if one is other:
+        return True
     first, second = (jax.tree_util.tree_leaves_with_path(tree) for tree in (one, other))
     if [path for path, _ in first] != [path for path, _ in second]:
         return False

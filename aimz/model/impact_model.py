@@ -632,7 +632,8 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         """
         to = Delivery(shard_axis, batch_size, store, output_dir, progress)
         check_switches(in_sample=in_sample)
-        request = self._setup.request(
+        setup = self._setup
+        request = setup.request(
             self._trained(with_draws=True),
             program=predict_block,
             method="predict",
@@ -645,7 +646,7 @@ class ImpactModel(Described, OverTime, Routed, Portable):
             intervention=intervention,
             condition=condition,
         )
-        return self._streamed(request, self._setup.arguments(self.predict, kwargs, X))
+        return self._streamed(request, setup.arguments(self.predict, kwargs, X))
 
     def predict_on_batch(
         self, X: RowsLike, *, return_datatree: bool = True, **kwargs: Any
@@ -1143,18 +1144,18 @@ class ImpactModel(Described, OverTime, Routed, Portable):
         >>> effect.summary()[["mean", "P(effect > 0)"]].round(2).values.tolist()
         [[2.0, 1.0]]
         """
-        given = {**locals()}
-        arguments = asking.arguments_of(self._setup, type(self).effect, given, kwargs)
+        given, setup = {**locals()}, self._setup
+        arguments = asking.arguments_of(setup, type(self).effect, given, kwargs)
         y = kwargs.get(self.param_output) if y is None or isinstance(y, str) else y
         options = values_of({"treatment": treatment, "by": by, "weights": weights, "y": y})
         rows = (X, given["y"]) if isinstance(given["y"], str) else (X,)  # a column of a file
-        natural = values_of(self._setup.arguments(self.effect, arguments, *rows))
+        natural = values_of(setup.arguments(self.effect, arguments, *rows))
         changes = changes_of(baseline, intervention, scenarios)
         site = self.param_output if site is None else site
         question = question_of(
             site, estimand, comparison, target, population, mediator, rung, row_summary
         )
-        request = self._setup.request(
+        request = setup.request(
             self._trained(with_draws=True),
             program=expectation_block if question.target == "expectation" else predict_block,
             method="effect",
@@ -1166,10 +1167,10 @@ class ImpactModel(Described, OverTime, Routed, Portable):
             new_groups=new_groups,
         )
         with one_look():
-            asked, notes = asking.asked(self._setup, request, question, natural, changes, options)
+            asked, notes = asking.asked(setup, request, question, natural, changes, options)
             self._say(notes)
-            behind = partial(again.behind_of, self._setup, asked, type(self), given)
-            effect, notes = asking.answered(self._setup, asked, behind)
+            behind = partial(again.behind_of, setup, asked, type(self), given)
+            effect, notes = asking.answered(setup, asked, behind)
         self._say(notes)
         return effect
 

@@ -389,12 +389,18 @@ def _check_values(
     inputs: Inputs,
     spec: KernelSpec,
     columns: Mapping[str, tuple[str, ...]],
+    natural: Given | None = None,
     *,
     by_piece: bool = False,
 ) -> Presence | None:
-    """Refuse numbers that are not finite, except outcomes that may be missing, and some are."""
+    """Refuse numbers that are not finite, except outcomes that may be missing, and some are.
+
+    Those that a scenario leaves as they are have been looked at with the `natural` inputs.
+    """
     output, arrays = request.names[1], inputs.arrays
-    check_finite({n: v for n, v in arrays.items() if n != output}, columns)
+    seen = {} if natural is None else natural.arguments.arrays
+    new = {n: v for n, v in arrays.items() if n != output and v is not seen.get(n)}
+    check_finite(new, columns)
     if output not in arrays:
         return None
     outcome = np.asarray(arrays[output])
@@ -504,7 +510,7 @@ def _in_memory(
         request.fitted.known.check_wholes(arguments.arrays)
     if spec.misfit is not None and request.fitted.spec is None:  # else the fit has shown them so
         raise InputError(spec.misfit[0], code=spec.misfit[1])
-    presence = _check_values(request, inputs, spec, arguments.columns)
+    presence = _check_values(request, inputs, spec, arguments.columns, natural)
     way_out = "new_groups='prior' to draw new groups"
     if spec.lookups or spec.totals:
         check_whole_numbers(spec.lookups, spec.totals, arguments.arrays, way_out=way_out)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from aimz import ImpactModel, OutputWarning
+from aimz.effects import outside
 from aimz.overlap import support_of
 from aimz.prediction import fitted as fitted_module
 from tests.support.engines import ByHand
@@ -120,6 +121,26 @@ def test_without_a_fit_only_the_chance_of_a_treatment_is_looked_at(by_hand, data
         got = ask(by_hand, X, {"t": 0}, {"t": 1}, t=apart)
     assert [w.message.code for w in caught] == 2 * ["outside-support"]
     assert got.support.outside.sel(scenario="intervention").values[X[:, 0] < -0.5].all()
+
+
+def test_rows_are_scored_once_and_anew_when_they_have_changed(by_hand, data, monkeypatch):
+    rows = data[0].copy()
+    apart = (rows[:, 0] > 0.6).astype(np.float32)  # unlike those of other tests
+    scored = []
+    count = outside.scores_of
+
+    def counted(*args: Any, **options: Any) -> Any:
+        scored.append(args)
+        return count(*args, **options)
+
+    monkeypatch.setattr(outside, "scores_of", counted)
+    with pytest.warns(OutputWarning, match="chance of t=. too small"):
+        first, second = (ask(by_hand, rows, {"t": 0}, {"t": 1}, t=apart) for _ in range(2))
+    assert len(scored) == 1
+    np.testing.assert_array_equal(first.support.outside, second.support.outside)
+    rows[:, 0] = np.roll(rows[:, 0], 7)  # so that it says nothing of who was treated
+    assert not ask(by_hand, rows, {"t": 0}, {"t": 1}, t=apart).support.outside.any()
+    assert len(scored) == 2
 
 
 def many_columns(kind: str) -> np.ndarray:
