@@ -21,6 +21,7 @@ from numpyro.distributions import Delta
 from aimz import programs
 from aimz.errors import InputError, KernelValidationError, nearest
 from aimz.families import base_distribution
+from aimz.kernel.constants import check_constants
 from aimz.kernel.equations import equations
 from aimz.kernel.graph import Graph, Node, graph_of
 from aimz.kernel.lookups import check_fixed_indices, lookups_of
@@ -128,6 +129,7 @@ def _inspected(kernel: Callable[..., Any], inputs: Inputs, param_output: str) ->
 
 def _spec_of(call: _Call, version: str) -> KernelSpec:
     """The spec of a kernel that has not been seen on such inputs."""
+    check_constants(call.kernel, call.inputs, call.natural.program)
     arrays = call.inputs.arrays
     names = [name for name in sorted(arrays) for _ in jax.tree.leaves(arrays[name])]
     graph = graph_of(call.natural.program, [*names, None])

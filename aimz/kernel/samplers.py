@@ -1,17 +1,34 @@
 """Sites whose distribution has no sampler, and what stands in for their draws."""
 
+import importlib.util
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import biject_to, constraints
+from numpyro.distributions import (
+    LeftTruncatedDistribution,
+    RightTruncatedDistribution,
+    StudentT,
+    TwoSidedTruncatedDistribution,
+    biject_to,
+    constraints,
+)
 from numpyro.distributions.distribution import Distribution
 from numpyro.primitives import Messenger
 
 from aimz.arrays import Array
 
 __all__ = ["has_sampler", "inside_support", "sampled", "stand_ins"]
+
+
+# NumPyro draws what is cut by quantiles, and has those of Student's t from another library.
+_BY_QUANTILES = {
+    LeftTruncatedDistribution,
+    RightTruncatedDistribution,
+    TwoSidedTruncatedDistribution,
+}
+_HAS_QUANTILES = importlib.util.find_spec("tensorflow_probability") is not None
 
 
 class stand_ins(Messenger):  # type: ignore[misc]  # noqa: N801  # NumPyro: no stubs; a handler
@@ -65,6 +82,8 @@ class _Sampled(Distribution):  # type: ignore[misc]  # as above
 def has_sampler(fn: Distribution) -> bool:
     """Whether a distribution can be drawn from."""
     while hasattr(fn, "base_dist"):
+        if type(fn) in _BY_QUANTILES and isinstance(fn.base_dist, StudentT) and not _HAS_QUANTILES:
+            return False
         fn = fn.base_dist
     return not isinstance(fn, Distribution) or type(fn).sample is not Distribution.sample
 

@@ -567,6 +567,13 @@ def traced_plainly(run: Callable[..., Any], arrays: dict[str, Any], *more: objec
             "when it runs. It is compiled once for all values. Write jnp.where or lax.cond.",
             code="traced-branch",
         ) from error
+    except OverflowError as error:
+        reason = " ".join(str(error).split())
+        msg = (
+            f"The kernel computes with a whole number beyond 32 bits ({reason[-70:]}). Write it "
+            "as a floating-point number, or set jax.config.update('jax_enable_x64', True)."
+        )
+        raise InputError(msg, code="cast-overflow") from error
     except jax.errors.TracerArrayConversionError as error:
         raise KernelValidationError(
             "The kernel hands its values to NumPy. They are known only when it runs. Use the same "

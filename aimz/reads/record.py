@@ -8,6 +8,7 @@ arrays) is a place of its own.
 from collections.abc import Callable, Collection, Hashable, Mapping
 from itertools import count, repeat
 from operator import call, is_
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,22 @@ class Record:
     def arrays(self) -> list[np.ndarray]:
         """Those whose values were noted."""
         return [array for array, *_ in self._arrays]
+
+    def numbers(self) -> list[Any]:
+        """Numbers and arrays of NumPy that were noted, and constants of code."""
+        places: list[Any] = [*self._entries, *self._gotten]
+        places += [item for _, items in self._contents for item in items]
+        places += [entry for *_, entries in self._mappings for entry in entries]
+        found: list[Any] = self.arrays()
+        while places:
+            place = places.pop()
+            if isinstance(place, CodeType):
+                places += place.co_consts
+            elif isinstance(place, tuple):
+                places += place
+            elif isinstance(place, int | float | np.generic):
+                found.append(place)
+        return found
 
     def holds(self) -> bool:
         """Whether nothing has changed in any of the places."""

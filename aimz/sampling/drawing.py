@@ -23,7 +23,8 @@ def draw(fn: dist.Distribution, key: jax.Array, shape: tuple[int, ...], name: st
     """One draw of a distribution with one of our keys."""
     fn = with_tails(fn)
     for kind_of_key in (key, as_stock_key(key)):
-        with contextlib.suppress(NotImplementedError, AssertionError):
+        # Some of NumPyro's take their quantiles from a library that may not be there.
+        with contextlib.suppress(NotImplementedError, AssertionError, ImportError):
             return fn(rng_key=kind_of_key, sample_shape=shape)
     message = (
         f"Site '{name}' cannot be drawn from {type(fn).__name__}, which has no sampler. Give "

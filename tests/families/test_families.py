@@ -1,5 +1,6 @@
 """Families of distributions: densities, means, draws and limits, against SciPy."""
 
+import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any
@@ -654,3 +655,23 @@ def test_a_hurdle_of_counts_has_effects():
     means = [0.6 * m / (1 - (2 / (2 + m)) ** 2) for m in (3.0, 6.0)]
     error = 4 * np.sqrt(2 * 40.0 / (200 * 100))  # a variance below 40 in either arm
     assert abs(float(effect.draws.mean()) - (means[1] - means[0])) < error
+
+
+def cut_student(X, y=None):
+    s = numpyro.sample("s", dist.LogNormal(0.0, 0.1))
+    with numpyro.plate("rows", X.shape[0]):
+        law = dist.LeftTruncatedDistribution(dist.StudentT(4.0, 0.0, s), low=0.5)
+        numpyro.sample("y", law, obs=y)
+
+
+def test_a_cut_student_t_has_densities_and_is_drawn_only_where_its_quantiles_are_there():
+    X, y, s = np.zeros((3, 1)), np.array([0.6, 1.0, 9.0]), np.array([0.5, 2.0])
+    im = ImpactModel(cut_student).set_posterior_sample({"s": s})
+    tree = im.log_likelihood(X, y, progress=False)
+    law = st.t(4, scale=s[:, None])
+    exact = law.logpdf(y) - law.logsf(0.5)
+    np.testing.assert_allclose(tree.log_likelihood["y"][0], exact, atol=1e-4)
+    if importlib.util.find_spec("tensorflow_probability") is None:
+        with pytest.raises(InputError) as caught:
+            im.predict(X, progress=False)
+        assert caught.value.code == "no-sampler"
