@@ -6,12 +6,13 @@ back. Nothing is lost by that: they are read again.
 
 import mmap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-__all__ = ["Array", "Seed", "give_back", "is_large", "is_mapped", "pieces"]
+__all__ = ["Array", "Seed", "give_back", "is_large", "is_mapped", "pieces", "stamp_of"]
 
 
 #: Numbers in memory or on a device, or what stands for them while a program is traced.
@@ -41,6 +42,19 @@ def give_back(array: np.ndarray) -> None:
         pages = pages.base
     if file is not None and file.mode == "r":  # others may hold what is in no file
         pages.madvise(mmap.MADV_DONTNEED)
+
+
+def stamp_of(array: object) -> tuple[int, int, int] | None:
+    """Which file an array is a view of, how large that is, and when it was written.
+
+    None of an array that is in no file, or in one without a name.
+    """
+    file = _file_of(array)
+    try:
+        about = None if file is None or file.filename is None else Path(file.filename).stat()
+    except OSError:  # gone: who has it mapped keeps it
+        return None
+    return None if about is None else (about.st_ino, about.st_size, about.st_mtime_ns)
 
 
 def _file_of(array: object) -> np.memmap | None:

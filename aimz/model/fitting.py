@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aimz import inference
+from aimz.arrays import stamp_of
 from aimz.choices import check_choice, check_switches, names_of
 from aimz.data import (
     Arguments,
@@ -86,6 +87,7 @@ def fit(
 ) -> tuple[Fitted, tuple[Note, ...]]:
     """Fit afresh, or go on from the fit `before`; returns what the fit leaves, and its notes."""
     _check_options(data, settings)
+    stamps = {name: stamp_of(given) for name, given in data.arguments.items()}
     check_choice(on_bad_fit, "on_bad_fit", ("warn", "raise", "ignore"))
     engine = setup.engine
     state = None if before is None else before.fit.state
@@ -106,6 +108,7 @@ def fit(
     done = replace(done, attrs=_judged(done.attrs, _bad(notes)))
     kernel = setup.kernel if _is_in_units(setup.kernel) else None
     fitted = replace(fitted_on(problem, arguments, done), course=settings, kernel=kernel)
+    _check_unchanged(data.arguments, stamps)
     if on_bad_fit == "ignore":
         return fitted, tuple(note for note in notes if note not in _bad(notes))
     return fitted, notes
@@ -117,6 +120,22 @@ def refusal(notes: tuple[Note, ...], on_bad_fit: str) -> AimzError | None:
     if on_bad_fit != "raise" or not bad:
         return None
     return AimzError(bad[0].message, code=bad[0].code)
+
+
+def _check_unchanged(arguments: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Refuse a fit during which somebody wrote a file that it read more than once.
+
+    Raises
+    ------
+    InputError
+        `rows-changed`.
+    """
+    for name, then in before.items():
+        now = stamp_of(arguments[name])
+        # Another file under the same name leaves the one that is mapped as it was.
+        if then is not None and now is not None and now[0] == then[0] and now != then:
+            msg = f"The file of '{name}' was written while the model was fitted. Fit again."
+            raise InputError(msg, code="rows-changed")
 
 
 def _bad(notes: tuple[Note, ...]) -> list[Note]:

@@ -257,6 +257,38 @@ def test_every_row_is_used_equally_often(monkeypatch):
     assert not np.array_equal(seen[:ROWS], seen[ROWS : 2 * ROWS])
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [pytest.param(ROWS, id="by blocks"), pytest.param(2000, id="at hand", marks=pytest.mark.slow)],
+)
+def test_a_memory_map_that_is_written_during_the_fit_is_refused(tmp_path, monkeypatch, rows):
+    """Steps would have seen some rows as they were and some as they are."""
+    np.save(tmp_path / "X.npy", X[:rows])
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+
+    run_phases = svi_engine.run_phases
+
+    def fit_while(happens):
+        def steps(*args: Any, **options: Any) -> Any:
+            happens()
+            return run_phases(*args, **options)
+
+        monkeypatch.setattr(svi_engine, "run_phases", steps)
+        fitted(mapped, Y[:rows], T[:rows], on_bad_fit="ignore", epochs=1)
+
+    def is_written():
+        np.load(tmp_path / "X.npy", mmap_mode="r+")[:] = 0.0
+
+    def is_replaced():  # which leaves what is mapped as it was
+        np.save(tmp_path / "new.npy", X[:rows])
+        (tmp_path / "new.npy").rename(tmp_path / "X.npy")
+
+    with pytest.raises(InputError) as caught:
+        fit_while(is_written)
+    assert caught.value.code == "rows-changed"
+    fit_while(is_replaced)
+
+
 def test_pages_of_a_file_are_given_back(place):
     mapped = np.load(place / "X.npy", mmap_mode="r")
     assert is_mapped(np.asarray(mapped)[10:20])
