@@ -34,8 +34,8 @@ class Budget:
 
 
 # What was counted last: lower them with what is counted, never raise them.
-PREDICT = Budget(134, 30, 23, 1)
-EFFECT = Budget(210, 45, 44, 1)
+PREDICT = Budget(133, 30, 23, 1)
+EFFECT = Budget(209, 45, 44, 1)
 
 PACKAGE = str(Path(aimz.__file__).parent)
 LABELS = ("labels.py",)  # code that asks a container for its labels
