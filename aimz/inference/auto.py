@@ -13,7 +13,7 @@ import numpy as np
 
 from aimz.arrays import Seed
 from aimz.errors import AimzError, InputError
-from aimz.inference.binding import raw_sites, version_of, why_whole
+from aimz.inference.binding import raw_sites, subsampled_plates, version_of, why_whole
 from aimz.inference.chains import NUTS, ChainRecord, MCMCEngine
 from aimz.inference.collapsed import collapsed_draws, collapsed_fit, is_collapsible
 from aimz.inference.engine import Draws, Fit, Problem, Settings
@@ -164,6 +164,7 @@ def _can_hand_over(problem: Problem, settings: Settings) -> bool:
     return (
         not (asks_for_steps or in_batches)
         and not learns
+        and not subsampled_plates(problem)
         and bool(latents)
         and not any(problem.spec[name].discrete for name in latents)
         and rows <= WEIGH_ROWS

@@ -46,6 +46,7 @@ __all__ = [
     "row_factors",
     "rows_in_order",
     "scaled_sites",
+    "subsampled_plates",
     "take_rows",
     "version_of",
     "why_whole",
@@ -382,6 +383,13 @@ def raw_sites(problem: Problem) -> list[RawSite]:
 
     found: list[RawSite] = remembered(problem, "sites", make)
     return found
+
+
+def subsampled_plates(problem: Problem) -> list[str]:
+    """Plates that draw some of their members at random; one as large as the rows holds these."""
+    rows = problem.inputs.rows
+    plates = (site for site in raw_sites(problem) if site.type == "plate")
+    return [site.name for site in plates if site.args[1] not in (None, site.args[0], rows)]
 
 
 def _raw_site(message: dict[str, Any]) -> RawSite:

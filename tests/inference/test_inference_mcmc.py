@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import HMC, MCMC, NUTS, DiscreteHMCGibbs
 
+from aimz import ImpactModel
 from aimz.errors import AimzError, KernelValidationError
 from aimz.inference import Problem, Settings, as_engine
 from aimz.kernel import Inputs, inspect
@@ -203,3 +204,18 @@ def test_an_object_of_another_kernel_is_refused():
     with pytest.raises(KernelValidationError) as caught:
         as_engine(chains(mixture), regression)
     assert caught.value.code == "inference-kernel"
+
+
+def subsampled(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("some", X.shape[0], subsample_size=2) as index:
+        outcome = None if y is None else y[index]
+        numpyro.sample("y", dist.Normal(b * X[index, 0], 1.0), obs=outcome)
+
+
+def test_chains_refuse_to_see_a_part_of_the_data():
+    rows = np.ones((6, 1), np.float32)
+    for inference in ("nuts", MCMC(NUTS(subsampled), num_warmup=5, num_samples=5)):
+        with pytest.raises(KernelValidationError, match="'some' takes a subsample") as caught:
+            ImpactModel(subsampled, inference=inference).fit(rows, rows[:, 0], progress=False)
+        assert caught.value.code == "terms"

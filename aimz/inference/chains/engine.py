@@ -25,6 +25,7 @@ from aimz.inference.binding import (
     marginal_of,
     moving_supports,
     param_notes,
+    subsampled_plates,
 )
 from aimz.inference.chains.compiled import NUTS, STATS, ChainRecord, Plan, run_chains
 from aimz.inference.chains.foreign import (
@@ -102,6 +103,7 @@ class MCMCEngine:
         check_weights(problem)
         self._refuse_nested(problem)
         self._refuse_enumeration(problem)
+        self._refuse_subsamples(problem)
         plan = _as_many_as(self._plan(settings), state)
         key = as_key(rng_key)
         params = fixed_params(problem, key) if state is None else state.params
@@ -235,6 +237,18 @@ class MCMCEngine:
                 "a scan inside another one: no engine does both. Write one as a scaled base "
                 "variable, or one scan.",
                 code="moving-support",
+            )
+
+    def _refuse_subsamples(self, problem: Problem) -> None:
+        """Refuse plates that draw members: chains would see the same few in every step."""
+        sampler = None if self.given is None else type(self.given.sampler)
+        plates = subsampled_plates(problem) if sampler in (None, HMC, infer.NUTS) else []
+        if plates:
+            raise KernelValidationError(
+                f"Plate '{plates[0]}' takes a subsample, and {self.sampler_name} would see the "
+                "same part of the data in all steps. Leave subsample_size out, or use "
+                "inference='svi'.",
+                code="terms",
             )
 
     def _refuse_enumeration(self, problem: Problem) -> None:
