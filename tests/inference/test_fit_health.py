@@ -3,6 +3,7 @@
 import math
 import warnings
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -210,6 +211,22 @@ def test_two_modes_are_not_one_silently():
     with pytest.warns(FitWarning, match="another mode, with about 50%"):
         im = ImpactModel(two_modes).fit(ROWS, np.ones(20), progress=False)
     assert im.diagnostics_["verdict"] == "bad: modes"
+
+
+def two_labels(X, y=None):
+    centres = numpyro.sample("centres", dist.Normal(0.0, 5.0).expand([2]).to_event(1))
+    parts = dist.MixtureSameFamily(
+        dist.Categorical(probs=jnp.full(2, 0.5)), dist.Normal(centres, 1.0)
+    )
+    with numpyro.plate("row", X.shape[0]):
+        numpyro.sample("y", parts, obs=y)
+
+
+@pytest.mark.parametrize("key", range(6))
+def test_labels_that_may_be_exchanged_are_two_modes(key):
+    y = np.where(np.arange(40) % 2, -3.0, 3.0) + np.random.default_rng(0).normal(size=40)
+    with pytest.warns(FitWarning, match="another mode, with about 50%"):
+        ImpactModel(two_labels, rng_key=key).fit(np.zeros((40, 1)), y, progress=False)
 
 
 @pytest.mark.slow

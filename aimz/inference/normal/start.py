@@ -41,8 +41,8 @@ FULL_RANK_DIM = 200
 #: Largest number whose curvature is worth its matrices, for chains.
 WHITENED_DIM = 600
 _NEAR_ZERO = 0.01
-# Other starts of the search for a mode: as many, as far, and while it costs little.
-_FAR_STARTS, _FAR_RADIUS, _FAR_DIM, _FAR_WORK = 5, 2.0, 32, 400_000
+# Other starts of the search for a mode: as many pairs, as far, and while it costs little.
+_FAR_PAIRS, _FAR_RADIUS, _FAR_DIM, _FAR_WORK = 3, 2.0, 32, 400_000
 # Sd of log weights around a mode beyond which its curvature is not the posterior's.
 _MAX_WEIGHT_SD = 3.0
 # Rows that the start looks at: curvature costs one gradient per dimension and row.
@@ -86,8 +86,8 @@ def find_start(
     dim, num_params = _sizes(problem, setup_key)
     if num_params is not None and dim + num_params <= limit:
         cheap = dim <= _FAR_DIM and dim * problem.inputs.rows <= _FAR_WORK
-        far_starts = _FAR_STARTS if cheap else 0
-        modes = partial(_search_mode, far_starts=far_starts, must_hold=must_hold)
+        far_pairs = _FAR_PAIRS if cheap else 0
+        modes = partial(_search_mode, far_pairs=far_pairs, must_hold=must_hold)
         informed = partial(_informed, problem, setup_key, start_key, version=version)
         searches = (modes, _search_normal) if has_mode else (_search_normal,)
         start = _searched(informed, searches)
@@ -140,13 +140,16 @@ def _search_mode(
     dim: int,
     key: jax.Array,
     *,
-    far_starts: int,
+    far_pairs: int,
     must_hold: bool,
 ) -> dict[str, Any]:
-    """Climb from close to zero (with raw covariates half a unit is a long way) and from afar."""
-    shape = (far_starts, begin.size)
+    """Climb from close to zero (with raw covariates half a unit is a long way) and from afar.
+
+    From afar in opposite directions: there lie modes that mirror each other, in sign or in order.
+    """
+    shape = (far_pairs, begin.size)
     far = jax.random.uniform(key, shape, begin.dtype, -_FAR_RADIUS, _FAR_RADIUS)
-    normal = find_mode(energy, jnp.concatenate([begin[None], far]), dim)
+    normal = find_mode(energy, jnp.concatenate([begin[None], far, -far]), dim)
     if must_hold:
         normal["usable"] &= weight_sd(energy, normal, jax.random.fold_in(key, 1)) < _MAX_WEIGHT_SD
     return normal
