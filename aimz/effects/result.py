@@ -277,7 +277,8 @@ class Effect:
         benchmarks : str or list of str
             Covariates to compare a confounder with: columns, or arguments of one value per row.
         multiples : sequence of float
-            How many times as strong as a benchmark.
+            How many times as strong as a benchmark. The report says which of them no confounder
+            can be, and which bound nothing of the outcome; these have no interval.
         treatment : str, optional
             The treatment; default the one thing that the scenarios set.
         dof : float, optional

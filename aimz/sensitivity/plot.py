@@ -53,7 +53,7 @@ def plot_sensitivity(report: _Report, *, ax: Axes | None = None) -> Axes:
     """Draw the effect that were left; `Sensitivity.plot` is its public form."""
     check_matplotlib()
     picture = ax or new_axes(5.0)
-    bounds = report.benchmarks
+    bounds = report.benchmarks.dropna(subset="adjusted")
     shares = bounds[["r2_treatment", "r2_outcome"]].to_numpy(np.float64)
     widest = 1.3 * float(shares.max(initial=0.0))
     limit = min(0.98, max([_LEAST, 1.6 * report.robustness_value, widest]))

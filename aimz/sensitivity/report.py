@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from aimz.sensitivity.strength import (
     Strength,
     adjusted,
     benchmark_bound,
+    greatest_multiple,
     partial_r2,
     partial_r2_of_columns,
     robustness_value,
@@ -91,7 +92,9 @@ class Sensitivity:
         Share of the effect that is to be lost, and the level.
     benchmarks : DataFrame
         For each benchmark and multiple `k` the strength of such a confounder, and the effect that
-        were left, with its interval.
+        were left, with its interval. Where it may explain all that is left of the outcome there is
+        no interval, and the effect is the least that were left; where there can be no such
+        confounder all is NaN.
     e_values : DataFrame or None
         The ratio, its E-value (mean and interval over draws), and that of the limit nearest to no
         effect. None where there is no ratio.
@@ -149,10 +152,10 @@ class Sensitivity:
             "One that explains all of the outcome's rest needs "
             f"{self.partial_r2:.1%} of the treatment's."
         )
-        for _, row in self.benchmarks.iterrows():
+        for _, row in self._bounded(told=True).iterrows():
             left, low, high = (number_text(row[name]) for name in ("adjusted", "low", "high"))
-            times = "as strong as" if row["k"] == 1 else f"{row['k']:g} times as strong as"
-            text += f" With one {times} '{row['covariate']}' it would be {left} ({low} to {high})."
+            text += f" With one {_times(row)} it would be {left} ({low} to {high})."
+        text += "".join(f" {sentence}" for sentence in self.beyond())
         if self.e_values is not None:
             row = self.e_values.iloc[0]
             text += (
@@ -162,6 +165,20 @@ class Sensitivity:
                 f"away, and of {number_text(row['e_value_limit'])} the nearer end of its interval."
             )
         return text
+
+    def beyond(self) -> list[str]:
+        """A sentence for each benchmark and multiple that has no interval."""
+        return [
+            f"None can be {_times(row)}, which explains too much of the treatment."
+            if np.isnan(row["adjusted"])
+            else f"One {_times(row)} may explain all that is left of the outcome: it has no "
+            f"interval, and {number_text(row['adjusted'])} would be left at worst."
+            for _, row in self._bounded(told=False).iterrows()
+        ]
+
+    def _bounded(self, *, told: bool) -> pd.DataFrame:
+        """Benchmarks that have an interval, or those that have none."""
+        return self.benchmarks[self.benchmarks["low"].notna() == told]
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Contours of the effect that were left, over both strengths; 0 is the tipping line."""
@@ -199,12 +216,11 @@ def sensitivity_of(
     draws = np.asarray(evidence.draws, np.float64)
     estimate, se = float(draws.mean()), float(draws.std(ddof=1))
     dof = _degrees(evidence) if dof is None else float(dof)
+    seen = {name: _strength_of(evidence, name) for name in benchmarks}
     rows = [
-        {"covariate": name, "k": k, **_benchmarked(draws, dof, strength, prob)}
-        for name in benchmarks
-        for seen in [_strength_of(evidence, name)]
+        {"covariate": name, "k": k, **_benchmarked(draws, dof, prob, covariate, k)}
+        for name, covariate in seen.items()
         for k in multiples
-        for strength in [benchmark_bound(seen, k=k)]
     ]
     names = ["covariate", "k", "r2_treatment", "r2_outcome", "adjusted", "sd", "low", "high"]
     return Sensitivity(
@@ -228,17 +244,26 @@ def _moved(draws: np.ndarray, dof: float, strength: Strength) -> np.ndarray:
     return np.asarray(then.estimate + (draws - estimate) * (then.se / se))
 
 
-def _benchmarked(draws: np.ndarray, dof: float, strength: Strength, prob: float) -> dict[str, Any]:
+def _benchmarked(
+    draws: np.ndarray, dof: float, prob: float, covariate: Strength, k: float
+) -> dict[str, float]:
+    """What a confounder `k` times as strong as a covariate leaves of an effect."""
+    nan = float("nan")
+    names = ("r2_treatment", "r2_outcome", "adjusted", "sd", "low", "high")
+    if k > greatest_multiple(covariate) * (1 - 1e-9):  # or as near as rounding goes
+        return dict.fromkeys(names, nan)
+    strength = benchmark_bound(covariate, k=k)
     moved = _moved(draws, dof, strength)
     low, high = _interval(moved, prob)
-    return {
-        "r2_treatment": strength.treatment,
-        "r2_outcome": strength.outcome,
-        "adjusted": moved.mean(),
-        "sd": moved.std(ddof=1),
-        "low": low,
-        "high": high,
-    }
+    spread = (float(moved.std(ddof=1)), low, high) if strength.outcome < 1 else (nan, nan, nan)
+    found = (strength.treatment, strength.outcome, float(moved.mean()), *spread)
+    return dict(zip(names, found, strict=True))
+
+
+def _times(row: pd.Series) -> str:
+    """How strong a confounder of one row of the benchmarks is, in words."""
+    times = "as strong as" if row["k"] == 1 else f"{row['k']:g} times as strong as"
+    return f"{times} '{row['covariate']}'"
 
 
 def _degrees(evidence: Evidence) -> float:

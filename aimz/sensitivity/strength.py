@@ -16,6 +16,7 @@ __all__ = [
     "Strength",
     "adjusted",
     "benchmark_bound",
+    "greatest_multiple",
     "partial_r2",
     "partial_r2_of_columns",
     "robustness_value",
@@ -166,12 +167,13 @@ def benchmark_bound(covariate: Strength, *, k: float = 1.0) -> Strength:
     Returns
     -------
     Strength
-        Its bound; appendix B of Cinelli and Hazlett (2020). The outcome's is at most 1.
+        Its bound; appendix B of Cinelli and Hazlett (2020). The outcome's is at most 1, which says
+        nothing: such a confounder may explain all that is left of the outcome.
 
     Raises
     ------
     InputError
-        `option-unknown`: a confounder so strong that it would explain the treatment altogether.
+        `option-unknown`: a confounder stronger than any can be: see `greatest_multiple`.
 
     Examples
     --------
@@ -179,17 +181,28 @@ def benchmark_bound(covariate: Strength, *, k: float = 1.0) -> Strength:
     >>> round(bound.treatment, 4), round(bound.outcome, 3)
     (0.0092, 0.124)
     """
-    seen, odds = covariate.treatment, covariate.treatment / (1 - covariate.treatment)
-    treatment = k * odds
-    if not k >= 0 or treatment >= 1 or k * seen >= 1:
-        msg = f"Nothing can be {k:g} times as strong as a covariate of partial R2 {seen:.3g}."
+    seen, most = covariate.treatment, greatest_multiple(covariate)
+    if not 0 <= k < most:
+        msg = (
+            f"k= is at least 0 and below {most:.3g}, not {k:g}: nothing can be stronger, beside a "
+            f"covariate of partial R2 {seen:.3g} with the treatment."
+        )
         raise InputError(msg, code="option-unknown")
-    shared = k * seen**2 / ((1 - k * seen) * (1 - seen))
-    if shared >= 1:
-        return Strength(float(treatment), 1.0)
-    eta = (np.sqrt(k) + np.sqrt(shared)) / np.sqrt(1 - shared)
-    outcome = eta**2 * covariate.outcome / (1 - covariate.outcome)
-    return Strength(float(treatment), float(min(outcome, 1.0)))
+    treatment = k * seen / (1 - seen)
+    shared = k * seen**2 / ((1 - k * seen) * (1 - seen))  # below 1 where `treatment` is
+    explained = (np.sqrt(k) + np.sqrt(shared)) ** 2 * covariate.outcome
+    left = (1 - shared) * (1 - covariate.outcome)
+    return Strength(float(treatment), 1.0 if explained >= left else float(explained / left))
+
+
+def greatest_multiple(covariate: Strength) -> float:
+    """How many times as strong as a covariate a confounder cannot be, for want of treatment.
+
+    It explains `k` times what the covariate does of the treatment, as a share of the covariate's
+    rest, and no share reaches 1.
+    """
+    seen = covariate.treatment
+    return (1 - seen) / seen if seen > 0 else float("inf")
 
 
 def partial_r2_of_columns(outcome: np.ndarray, columns: np.ndarray, others: np.ndarray) -> float:

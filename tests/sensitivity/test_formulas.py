@@ -111,6 +111,30 @@ def test_the_limit_is_the_end_nearest_to_no_effect(low, high, limit):
 
 
 @pytest.mark.parametrize(
+    ("seen", "k", "outcome"),
+    [
+        (Strength(0.2, 0.1), 2.0, 2 * (1 + np.sqrt(1 / 12)) ** 2 * 6 / 5 / 9),  # shared is 1/6
+        (Strength(0.2, 0.1), 3.9, 1.0),  # beyond what is left of the outcome
+        (Strength(0.2, 0.1), 4.0, None),  # would explain the treatment altogether
+        (Strength(0.5, 0.1), 1.0, None),
+        (Strength(1.0, 0.1), 1.0, None),
+        (Strength(0.0, 0.5), 50.0, 1.0),
+        (Strength(0.0, 0.2), 2.0, 0.5),
+        (Strength(0.2, 1.0), 1.0, 1.0),
+        (Strength(0.2, 0.1), -1.0, None),
+    ],
+)
+def test_a_bound_ends_where_no_confounder_can_be(seen, k, outcome):
+    if outcome is None:
+        with pytest.raises(InputError, match="nothing can be stronger"):
+            benchmark_bound(seen, k=k)
+        return
+    bound = benchmark_bound(seen, k=k)
+    odds = seen.treatment / (1 - seen.treatment)
+    assert (bound.treatment, bound.outcome) == pytest.approx((k * odds, outcome), rel=1e-12)
+
+
+@pytest.mark.parametrize(
     ("call", "code"),
     [
         (lambda: partial_r2(1.0, 0.0, 10), "option-unknown"),

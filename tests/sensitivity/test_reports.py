@@ -11,11 +11,13 @@ from matplotlib import pyplot as plt
 
 from aimz import ImpactModel, InputError
 from aimz.sensitivity import (
+    Evidence,
     adjusted,
     benchmark_bound,
     e_value,
     partial_r2_of_columns,
     robustness_value,
+    sensitivity_of,
 )
 from aimz.sensitivity.strength import Strength
 from tests.support.engines import ByHand
@@ -58,18 +60,19 @@ def effect(model):
 
 
 def test_the_report_is_that_of_the_formulas(effect):
-    report = effect.sensitivity(benchmarks="age", multiples=[1, 2], ci_prob=0.9)
+    report = effect.sensitivity(benchmarks="smoke", multiples=[1, 2], ci_prob=0.9)
     mean, sd, dof = DRAWS.mean(), DRAWS.std(ddof=1), ROWS - 4
     assert report.robustness_value == pytest.approx(robustness_value(mean, sd, dof), rel=1e-4)
-    t, rest = TREATED, SMOKE[:, None]
+    t, rest = TREATED, AGE[:, None]
     seen = Strength(
-        partial_r2_of_columns(t, AGE[:, None], rest),
-        partial_r2_of_columns(GAIN, AGE[:, None], np.column_stack([rest, t])),
+        partial_r2_of_columns(t, SMOKE[:, None], rest),
+        partial_r2_of_columns(GAIN, SMOKE[:, None], np.column_stack([rest, t])),
     )
     for k, (_, row) in zip([1, 2], report.benchmarks.iterrows(), strict=True):
         then = adjusted(mean, sd, dof, benchmark_bound(seen, k=k))
         assert row["adjusted"] == pytest.approx(then.estimate, rel=1e-3)
         assert row["sd"] == pytest.approx(then.se, rel=1e-3)
+        assert then.se > 0
         assert row["high"] - row["low"] == pytest.approx(2 * 1.645 * then.se, rel=0.15)
 
 
@@ -94,6 +97,31 @@ def test_a_difference_of_chances_is_a_ratio_by_its_averages():
 def test_a_treatment_that_a_site_observes_is_known_by_its_site(model, effect):
     by_site = model.effect(FRAME, {"took": 0.0}, {"took": 1.0}, t=TREATED, progress=False)
     assert by_site.sensitivity(benchmarks="age").dof == ROWS - 4
+
+
+def test_a_confounder_that_cannot_be_or_explains_all_has_no_interval():
+    age = np.tile([1.0, -1.0, 1.0, -1.0], 20)
+    t = age + 2 * np.repeat([1.0, -1.0], 40)  # age explains a fifth of the treatment
+    rest = np.tile(np.repeat([1.0, -1.0], 2), 20)
+    gain = t + 0.5 * age + 0.8 * rest  # beside t: .2 of .84 of what is left, as .64 is of `rest`
+    report = sensitivity_of(
+        Evidence(DRAWS, None, "risk_ratio", t, gain, {"age": age}), benchmarks=["age"],
+        multiples=[1, 3, 4], ci_prob=0.9,
+    )  # fmt: skip
+    seen = Strength(0.2, 0.2 / 0.84)
+    worst = adjusted(DRAWS.mean(), DRAWS.std(ddof=1), 77, Strength(0.75, 1.0)).estimate
+    first, all_of_it, none = (row for _, row in report.benchmarks.iterrows())
+    assert first["r2_outcome"] == pytest.approx(benchmark_bound(seen).outcome, rel=1e-6)
+    assert first["low"] < first["adjusted"] < first["high"]
+    assert all_of_it["adjusted"] == pytest.approx(worst, rel=1e-6)
+    assert all_of_it[["sd", "low", "high"]].isna().all()
+    assert none[["r2_treatment", "r2_outcome", "adjusted", "sd", "low", "high"]].isna().all()
+    text = report.to_text()
+    assert "One 3 times as strong as 'age' may explain all that is left of the outcome" in text
+    assert "None can be 4 times as strong as 'age'" in text
+    assert "nan" not in text
+    report.plot()
+    plt.close("all")
 
 
 def test_what_the_effect_does_not_know_is_asked_for(effect):
