@@ -357,7 +357,7 @@ PATCHES = {
     "sampler": (dist.Normal, "sample", lambda self, key, shape=(): jnp.zeros(shape)),
     "density": (dist.Normal, "log_prob", lambda self, value: value),
     "base class": (dist.Distribution, "to_event", lambda self, n=None: self),
-    "validation": (dist.Distribution, "_validate_args", not dist.Distribution._validate_args),
+    "validation": (dist.Distribution, "_validate_args", False),
     "function of NumPyro": (numpyro, "sample", lambda name, fn: 0.0),
     "function of JAX": (jax.nn, "relu", jax.nn.gelu),
     "what a sampler reads": (jax.random, "normal", jax.random.uniform),
