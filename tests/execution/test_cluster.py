@@ -28,6 +28,7 @@ from aimz.errors import ProcessError
 from aimz.execution import Plan, cluster, tiles
 from aimz.store import SessionSink, Tile, ZarrSink, zarr_sink
 from tests.support.engines import ByHand
+from tests.support.tiers import Optimising
 
 ROWS, DRAWS = 6000, 12
 RNG = np.random.default_rng(0)
@@ -91,18 +92,20 @@ def model_of(kernel) -> ImpactModel:
 
 
 @pytest.fixture(scope="module")
-def two_workers() -> Iterator[LocalCluster]:
+def workers() -> Iterator[LocalCluster]:
+    """Two, of a thread each; for the fast tests one of two threads, which compiles once."""
+    number = 1 if Optimising.fast() else 2
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+        n_workers=number, threads_per_worker=2 // number, processes=True, dashboard_address=":0"
     ) as made:
         yield made
 
 
 @pytest.fixture
-def client(two_workers, monkeypatch) -> Iterator[Client]:
+def client(workers, monkeypatch) -> Iterator[Client]:
     """An active client; tasks are small, so that there are many."""
     monkeypatch.setattr(cluster, "MOST_TILES", 2)
-    with Client(two_workers) as active:
+    with Client(workers) as active:
         yield active
 
 
@@ -461,11 +464,11 @@ def test_workers_write_into_forks_of_a_session_where_they_see_its_storage(
     assert aimz.verify(tree.attrs["artifact_path"], storage=session) == []
 
 
-def test_a_client_may_be_chosen_that_is_not_the_active_one(two_workers, sent, monkeypatch):
+def test_a_client_may_be_chosen_that_is_not_the_active_one(workers, sent, monkeypatch):
     monkeypatch.setattr(cluster, "MOST_TILES", 2)
     im = model_of(linear)
     expected = here(lambda: predicted(im))
-    with Client(two_workers, set_as_default=False) as chosen:
+    with Client(workers, set_as_default=False) as chosen:
         assert_same(predicted(im), expected)
         assert not sent
         with aimz.set_options(cluster=chosen):

@@ -4,16 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.distributions import constraints, transforms
-from scipy import stats
+from scipy import special, stats
 
 from aimz import ImpactModel
-from aimz.inference import NUTS
+from aimz.inference import NUTS, Problem
+from aimz.inference.normal import start
+from aimz.kernel import Inputs, inspect
 
 Y = np.random.default_rng(0).normal(2.0, 1.0, 40).astype(np.float32)
 X = np.zeros((len(Y), 1), np.float32)
@@ -148,9 +151,26 @@ def late(X, y=None):
         numpyro.sample("y", Late(start[X[:, 0].astype(int)]), obs=y)
 
 
-def test_latents_that_outcomes_bound_start_where_all_of_these_are_possible():
-    """Each must be below the least of its times, 1 in 100 of its prior: chance finds no start."""
-    times = stats.gamma(3.0, 0.5, 1 / 3).rvs(len(SUBJECT), random_state=0).astype(np.float32)
+@pytest.fixture(scope="module")
+def times() -> np.ndarray:
+    """Each start must be below the least of its own, 1 in 100 of its prior: chance finds none."""
+    drawn = stats.gamma(3.0, 0.5, 1 / 3).rvs(len(SUBJECT), random_state=0)
+    return np.asarray(drawn, np.float32)
+
+
+def test_a_place_is_sought_where_all_outcomes_are_possible(times):
+    arrays = {"X": jnp.asarray(SUBJECT[:, None], jnp.float32), "y": jnp.asarray(times)}
+    inputs = Inputs(arrays, {}, len(times), ("X", "y"))
+    problem, key = Problem(late, inputs, inspect(late, inputs, "y")), jax.random.key(0)
+    sought, _ = start._informed(problem, key, key, start._search_possible, version="a test")
+    least = np.array([times[number == SUBJECT].min() for number in range(5)])
+    place = 100.0 * special.expit(np.asarray(sought["loc"]))
+    assert bool(sought["usable"])
+    assert np.all((place > 0.0) & (place < least))
+
+
+@pytest.mark.slow
+def test_latents_that_outcomes_bound_start_where_all_of_these_are_possible(times):
     model = ImpactModel(late, num_samples=500, inference=NUTS(chains=2, warmup=300))
     model.fit(SUBJECT[:, None].astype(np.float32), times, progress=False, on_bad_fit="ignore")
     grid = np.linspace(0.0, 2.0, 4001)

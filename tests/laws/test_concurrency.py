@@ -106,9 +106,10 @@ def test_eight_threads_write_into_one_directory(X, tmp_path):
     assert len(list(tmp_path.iterdir())) == THREADS
 
 
-def test_spawned_workers_compute_what_this_process_does():
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        results = pool.map(predicted, [0, 1])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_spawned_workers_compute_what_this_process_does(processes):
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        results = pool.map(predicted, [0, 1], chunksize=1)
     for number, values in enumerate(results):
         np.testing.assert_array_equal(values, predicted(number))
 

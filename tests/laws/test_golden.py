@@ -9,12 +9,11 @@ from tests.laws.golden import FILE, SAVED, SECTIONS, Answer, difference, differe
 
 EXACT = os.environ.get("AIMZ_GOLDEN") == "exact"
 
-#: Sections of `make test`, about 40 seconds; the others are slow.
+#: Sections of `make test`, about 15 seconds; the others are slow.
 FAST = {
     "linear: predictions",
     "autoregression: predictions",
     "linear: effects",
-    "mediated: effects",
     "loaders",
     "fit: default",
     "fit: regressor",

@@ -111,7 +111,8 @@ def _batches(arrays, size=300):
 def _layouts(table, folder):
     """Arrays by case, layout and site: other processes take several devices, this one takes one."""
     workers = {}
-    for devices in (2, 4):
+    asked = {layout.devices for _, layouts in TABLES[table] for layout in layouts}
+    for devices in sorted(asked - {1}):
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
         command = [
             sys.executable,

@@ -39,7 +39,7 @@ from aimz.programs.tracing import clear_programs, program_stats
 from tests.laws.test_compilation import XlaCompiles
 from tests.model.test_saving import seal
 from tests.support import saved_kernel
-from tests.support.mlflow_servers import QUIET, ROOT, Server, scoring, tracking
+from tests.support.mlflow_servers import QUIET, ROOT, Server, scoring, served_here, tracking
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::aimz.FitWarning"),  # fits are short
@@ -849,9 +849,13 @@ def test_what_is_said_once_is_not_said_to_an_example(saved):
 # ------------------------------------------------------------------ served
 
 
-@pytest.fixture(scope="module")
-def service(saved, tmp_path_factory) -> Iterator[Server]:
-    with scoring(saved, tmp_path_factory.mktemp("service")) as running:
+@pytest.fixture(
+    scope="module",
+    params=[served_here, pytest.param(scoring, marks=pytest.mark.slow)],
+    ids=["here", "mlflow models serve"],
+)
+def service(saved, request, tmp_path_factory) -> Iterator[Server]:
+    with request.param(saved, tmp_path_factory.mktemp("service")) as running:
         yield running
 
 

@@ -162,6 +162,8 @@ def _of_age(w) -> Any:
     return -np.cumsum(X["age"].to_numpy()).mean() * w[:, 0]
 
 
+# A fast one, with columns, is in test_rows_in_files.py.
+@pytest.mark.slow
 def test_a_fit_reads_a_file(path):
     fits = [
         ImpactModel(kernel, rng_key=0, num_samples=20).fit(

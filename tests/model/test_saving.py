@@ -72,9 +72,9 @@ def test_a_saved_model_predicts_bit_for_bit(how, model, X, tmp_path):
     np.testing.assert_array_equal(drawn(again, X), drawn(model, X))
 
 
-@pytest.mark.parametrize(
-    "how", ["archive", *(pytest.param(how, marks=pytest.mark.slow) for how in WAYS[:3])]
-)
+# Fast ones: test_captured_kernels.py for another process, test_effects_by_layout.py for devices.
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["archive", *WAYS[:3]])
 def test_another_process_with_more_devices_predicts_bit_for_bit(how, model, X, tmp_path):
     write(how, model, tmp_path / "model")
     command = [sys.executable, "-m", "tests.support.saved_kernel", how, str(tmp_path / "model")]

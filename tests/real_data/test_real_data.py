@@ -145,6 +145,8 @@ def test_neural_network_predicts_unseen_cars_better_than_a_line():
     assert gain > 0.03
 
 
+# The effect of the same data by a smaller kernel is in test_effects_on_real_data.py.
+@pytest.mark.slow
 def test_quickstart_answers_as_least_squares():
     quickstart = load_example("quickstart")
     covariates, qsmk, gained = quickstart.load()

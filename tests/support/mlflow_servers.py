@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,13 +19,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
 
 from tests.support.saved_kernel import rows
 
-__all__ = ["Server", "running", "scoring", "tracking"]
+__all__ = ["Server", "running", "scoring", "served_here", "tracking"]
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = {
@@ -59,6 +61,30 @@ def scoring(model: Path, directory: Path) -> contextlib.AbstractContextManager[S
     """`mlflow models serve` of a model."""
     own = ["models", "serve", "-m", str(model), "--env-manager", "local", "--workers", "1"]
     return running(own, directory, "/ping")
+
+
+@contextlib.contextmanager
+def served_here(model: Path, directory: Path) -> Iterator[Server]:
+    """MLflow's application for the same, over HTTP too, by a thread of this process."""
+    import mlflow.pyfunc
+    import uvicorn
+    from mlflow.pyfunc import scoring_server
+
+    with mock.patch.dict(os.environ):  # it says there that it serves
+        application = scoring_server.init(mlflow.pyfunc.load_model(str(model)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        free.listen()  # who asks before it is ready waits
+        log = directory / "server.log"
+        log.touch()
+        server = uvicorn.Server(uvicorn.Config(application, ws="none", log_config=None))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [free]})
+        thread.start()
+        try:
+            yield Server(f"http://127.0.0.1:{free.getsockname()[1]}", log)
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @contextlib.contextmanager

@@ -101,6 +101,7 @@ DEAR_EXAMPLES = {
     "aimz.inference.chains.compiled.NUTS",
     "aimz.inference.smc.engine.SMC",
     "aimz.inference.vector.dadvi.DADVI",
+    "aimz.inference.vector.laplace.Laplace",
     "aimz.inference.vector.pathfinder.Pathfinder",
     "aimz.likelihoods.diffusion.DriftDiffusion",
     "aimz.likelihoods.first_passage.log_tails",
