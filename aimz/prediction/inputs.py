@@ -357,6 +357,9 @@ def _read_head(
 ) -> tuple[Arguments, KernelSpec, tuple[Note, ...]]:
     """Arguments and structure of a call as the first rows of a stream show them."""
     primary, output = request.names
+    known, count = request.fitted.known.row_inputs, len(stream.head[primary])
+    longer = {n for n in known & values.keys() if np.shape(values[n].given)[:1] != (count,)}
+    _check_none_apart(values, primary, frozenset(longer), stream)
     head = {**values, **values_of(stream.head)}
     if request.conditions:
         _check_outcome_given(request, head)
@@ -469,7 +472,6 @@ def _check_by_piece(
 ) -> None:
     """Refuse row arguments that are not read with the rows, or that are but do not belong there."""
     primary, output = names
-    named = {name for name in values if is_given(values, name)}
     strays = sorted(stream.names - spec.row_inputs - set(names))
     if strays:
         msg = (
@@ -477,12 +479,22 @@ def _check_by_piece(
             "to the method by name."
         )
         raise InputError(msg, code="batch-names")
-    apart = (spec.row_inputs | {output}) - stream.names
-    for name in sorted(name for name in apart & named if np.ndim(values[name].given)):
-        msg = f"'{primary}' is read by the piece, so '{name}' must be: name it in the batches."
-        raise InputError(msg, code="batch-names")
+    _check_none_apart(values, primary, spec.row_inputs | {output}, stream)
     if output in stream.names:
         _check_outcomes(stream.head[output], spec, len(stream.head[output]))
+
+
+def _check_none_apart(
+    values: Mapping[str, Value], primary: str, by_row: frozenset[str], stream: Stream
+) -> None:
+    """Refuse arguments of rows at hand beside rows that are not, with whose head they compare."""
+    apart = {name for name in by_row - stream.names if is_given(values, name)}
+    for name in sorted(name for name in apart if np.ndim(values[name].given)):
+        msg = (
+            f"'{primary}' is read by the piece, so '{name}' must be: name it in the batches, or "
+            "pass the name of its column in the file."
+        )
+        raise InputError(msg, code="batch-names")
 
 
 def _in_memory(

@@ -259,6 +259,16 @@ def test_an_argument_of_another_length_is_refused_after_a_fit(length, X, y):
         im.predict(X, t=np.ones(length), progress=False)
 
 
+@pytest.mark.parametrize("length", [ROWS, 1024, 2000])
+def test_an_argument_of_all_rows_is_refused_beside_rows_in_batches(length, X, y):
+    im = ImpactModel(weighted, inference=ByHand(b=np.ones(5)))
+    im.fit(X, y, t=np.ones(ROWS), progress=False)
+    batches = [{"X": np.ones((1000, 2))}] * 2
+    with pytest.raises(InputError, match="'t' must be: name it in the batches") as caught:
+        im.predict(batches, t=np.ones(length), in_sample=False, progress=False)
+    assert caught.value.code == "batch-names"
+
+
 def test_a_scalar_where_rows_are_needed_is_spread_over_them(X, y):
     im = ImpactModel(weighted, inference=ByHand(b=np.ones(5)))
     im.fit(X, y, t=np.ones(ROWS), progress=False)
