@@ -15,7 +15,6 @@ FAST = {
     "autoregression: predictions",
     "linear: effects",
     "loaders",
-    "fit: default",
     "fit: regressor",
     "fit: classifier",
     "fit: svi",
