@@ -4,7 +4,7 @@ from aimz.kernel.control_flow import Inside, Step, enter, leave
 from aimz.kernel.graph import known_outputs
 from aimz.kernel.inspection import inspect
 from aimz.kernel.lookups import coded_columns, needed_sizes
-from aimz.kernel.misfits import in_words, misread
+from aimz.kernel.misfits import in_words, is_of_arrays
 from aimz.kernel.samplers import stand_ins
 from aimz.kernel.signature import kernel_signature, read_signature, unknown_argument
 from aimz.kernel.spec import KernelSpec, SiteSpec
@@ -25,10 +25,10 @@ __all__ = [
     "foresight",
     "in_words",
     "inspect",
+    "is_of_arrays",
     "kernel_signature",
     "known_outputs",
     "leave",
-    "misread",
     "needed_sizes",
     "read",
     "read_signature",

@@ -5,7 +5,10 @@ arguments are looked at by name, so that the message tells which one, and what t
 """
 
 import re
+import sys
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,10 +19,11 @@ from aimz.errors import AimzError, InputError, KernelValidationError
 from aimz.kernel.spec import KernelSpec
 from aimz.kernel.statements import Inputs
 
-__all__ = ["check_rows", "column_hint", "in_words", "misread", "outcome_misfit"]
+__all__ = ["check_rows", "column_hint", "in_words", "is_of_arrays", "outcome_misfit"]
 
 
 _OF_FRAMES = ("columns", "iloc", "loc", "to_numpy", "values")
+_NOT_OF_USERS = {"aimz", "jax", "jaxlib", "numpyro", "numpy", "scipy", *sys.stdlib_module_names}
 _ABOUT_SHAPES = ("shape", "broadcast", "dimension", "size", "axis")
 
 
@@ -54,8 +58,24 @@ def outcome_misfit(spec: KernelSpec, inputs: Inputs) -> tuple[str, str] | None:
     return None
 
 
-def in_words(error: Exception, inputs: Inputs, names: tuple[str, str]) -> AimzError | None:
-    """What a kernel's error means, by the arguments that it was called with; None if unknown."""
+def in_words(
+    error: Exception, arguments: Arguments, inputs: Inputs, names: tuple[str, str]
+) -> AimzError | None:
+    """What a kernel's error means: how it takes its arguments, what these are, or its own line."""
+    meant = _misread(error, arguments, names) if is_of_arrays(error) else None
+    if meant is not None or isinstance(error, AimzError):
+        return meant
+    meant = _misfit(error, inputs, names) if is_of_arrays(error) else None
+    return meant or _raised_at(error)
+
+
+def is_of_arrays(error: Exception) -> bool:
+    """Whether arrays that do not fit raise such errors."""
+    return isinstance(error, AttributeError | IndexError | TypeError | ValueError)
+
+
+def _misfit(error: Exception, inputs: Inputs, names: tuple[str, str]) -> AimzError | None:
+    """What an error means, by the arguments that the kernel was called with; None if unknown."""
     arrays, rows, (primary, output) = inputs.arrays, inputs.rows, names
     text = " ".join(str(error).split())
     absent = [name for name, value in inputs.static.items() if value is None]
@@ -107,7 +127,7 @@ def _without_columns(text: str, arrays: Mapping[str, Any], primary: str) -> Inpu
     )
 
 
-def misread(error: Exception, arguments: Arguments, names: tuple[str, str]) -> AimzError | None:
+def _misread(error: Exception, arguments: Arguments, names: tuple[str, str]) -> AimzError | None:
     """What a kernel's error says of how it takes its arguments; None where it is another."""
     indexed = re.search(r"string indexing; got idx='(.*)'", str(error))
     of_tracer = isinstance(getattr(error, "obj", None), jax.core.Tracer)
@@ -133,6 +153,31 @@ def misread(error: Exception, arguments: Arguments, names: tuple[str, str]) -> A
         )
         return InputError(msg, code="shape")
     return None
+
+
+def _raised_at(error: Exception) -> KernelValidationError | None:
+    """What a kernel raised, with its own line; None where no line of a user's raised it."""
+    if isinstance(error, Warning | MemoryError):
+        return None
+    lines = [
+        (frame.f_code, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _NOT_OF_USERS
+    ]
+    if not lines:
+        return None
+    code, line = lines[-1]
+    text = " ".join(str(error).split()).rstrip(".")
+    of = getattr(error, "obj", None)
+    if isinstance(of, jax.core.Tracer):
+        text = text.replace(type(of).__name__, "a JAX array")
+    refusal = KernelValidationError(
+        f"The kernel raised {type(error).__name__} at {Path(code.co_filename).name}:{line}: "
+        f"{text:.120}. It gets arrays of JAX. Correct that line.",
+        code="kernel-raised",
+    )
+    refusal.add_note(f'File "{code.co_filename}", line {line}, in {code.co_name}')
+    return refusal
 
 
 def column_hint(arrays: Mapping[str, Any], rows: int, primary: str) -> str:

@@ -43,7 +43,7 @@ from aimz.kernel import (
     drawable,
     in_words,
     inspect,
-    misread,
+    is_of_arrays,
     read,
     read_signature,
 )
@@ -116,15 +116,13 @@ def inspected(
     structure = form, kinds, tuple(sorted(inputs.static.items())), inputs.rows, inputs.always_rows
     try:
         spec = specs[structure] = specs.get(structure) or inspect(kernel, inputs, names[1])
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        codes = _codes(arguments.arrays.get(names[1])) if may_code else None
+    except Exception as error:  # a kernel may raise anything
+        codes = _codes(arguments.arrays.get(names[1])) if may_code and is_of_arrays(error) else None
         if codes is not None:
             with contextlib.suppress(TypeError, ValueError):
                 coded = {**values, names[1]: Value.of(codes, names[1])}
                 return inspected(kernel, names, coded, known, specs)
-        meant = misread(error, arguments, names)
-        if meant is None and not isinstance(error, AimzError):
-            meant = in_words(error, inputs, names)
+        meant = in_words(error, arguments, inputs, names)
         if meant is None:
             raise
         raise meant from error

@@ -106,6 +106,70 @@ def test_a_kernel_that_takes_columns_by_name_is_told_their_number(kernel, match)
     assert len(str(raised.value)) < 240
 
 
+# ------------------------------------------------------------------ lines of a kernel that raise
+
+
+def no_column(X, b):
+    return X.height * b
+
+
+def wrong_sizes(X, b):
+    return X @ np.ones(5) * b
+
+
+def text_scale(X, b):
+    return numpyro.sample("c", dist.Normal(b, "one"))
+
+
+def no_distribution(X, b):
+    return numpyro.sample("c", 1.0) * b
+
+
+def written_in_place(X, b):
+    X[0] = 1.0
+    return b
+
+
+def not_a_name(X, b):
+    return {"age": b}["size"]
+
+
+def not_a_number(X, b):
+    return b * (1 / len([]))
+
+
+def too_wide(X, b):
+    return dist.TruncatedDistribution(dist.Gamma(2.0), low=0.1).mean * b
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        (no_column, "AttributeError at .*: a JAX array has no attribute height"),
+        (wrong_sizes, "TypeError at .*contracting dimensions"),
+        (text_scale, "TypeError at .*(<U3|StrDType)"),
+        (no_distribution, "TypeError at .*Invalid type for 'fn'"),
+        (written_in_place, "TypeError at .*immutable"),
+        (not_a_name, "KeyError at .*'size'"),
+        (not_a_number, "ZeroDivisionError at .*division by zero"),
+        (too_wide, "AssertionError at .*use numpyro.distributions.TruncatedGamma"),
+    ],
+)
+def test_an_error_of_a_kernel_names_its_line(line, match):
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        numpyro.sample("y", dist.Normal(line(X, b) + X[:, 0], 1.0), obs=y)
+
+    with pytest.raises(KernelValidationError, match=match) as raised:
+        ImpactModel(kernel).fit(np.ones((3, 2)), np.zeros(3), progress=False)
+    place = line.__code__.co_firstlineno + 1
+    assert f"at test_misuse.py:{place}: " in str(raised.value)
+    assert f'File "{__file__}", line {place}, in {line.__name__}' in raised.value.__notes__
+    assert raised.value.code == "kernel-raised"
+    assert type(raised.value.__cause__).__name__ in str(raised.value)
+    assert len(str(raised.value)) < 240
+
+
 def test_rows_and_outcomes_that_are_swapped_are_noticed():
     with pytest.raises(InputError, match=r"'X' has shape \(3,\) and 'y' \(3, 2\). If .* swapped"):
         ImpactModel(dosed).fit(np.zeros(3), X, d=1.0, progress=False)
