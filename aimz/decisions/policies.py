@@ -26,6 +26,7 @@ _OPTIMISM = (
     "It was chosen by the same draws that judge it: that is fair if the model is right, and looks "
     "better than it is if not. Randomised rows that were not fitted tell (`rank_scores`)."
 )
+_ROUNDING = 1e-12  # of a utility, by the order in which units are summed
 _BLOCK = 2**22  # values that are looked at together: 32 MB
 
 
@@ -194,7 +195,7 @@ def decision_of(
             "treat": rules["rule"] > 0,
         }
     )
-    information = float((perfect - utilities[best]).mean())
+    information = _missed(perfect, utilities[best])
     return Decision(units, table, best, information, words)
 
 
@@ -261,10 +262,17 @@ def _table(
     for name, share in zip(rules, shares, strict=True):
         low, high = np.quantile(utilities[name], [(1 - prob) / 2, (1 + prob) / 2])
         mean = float(utilities[name].mean())
-        regret = float((perfect - utilities[name]).mean())
+        regret = _missed(perfect, utilities[name])
         rows.append((name, float(rules[name] @ sizes), mean, low, high, regret, float(share)))
     names = ["policy", "treated", "utility", "low", "high", "regret", "P(best)"]
     return pd.DataFrame(rows, columns=names)
+
+
+def _missed(perfect: np.ndarray, utility: np.ndarray) -> float:
+    """Mean utility that a rule misses, and 0 where only the order of sums tells them apart."""
+    gap = perfect - utility
+    is_rounding = np.abs(gap) <= _ROUNDING * np.maximum(np.abs(perfect), np.abs(utility))
+    return float(np.where(is_rounding, 0.0, gap).mean())
 
 
 def _tree(gains: Gains, means: np.ndarray, max_depth: int) -> tuple[np.ndarray, str]:

@@ -41,6 +41,14 @@ def test_utilities_and_regret_are_the_sums():
     assert table["P(best)"].sum() == pytest.approx(1.0)
 
 
+def test_a_rule_that_no_draw_doubts_leaves_nothing_to_know():
+    gains = np.abs(np.random.default_rng(1).normal(size=(37, 200))) + 0.1
+    decision = decision_of(Gains(gains, np.full(37, 1 / 37), range(37)))
+    assert decision.value_of_information == table_of(decision).loc["all", "regret"] == 0.0
+    assert "would be worth 0 per row" in decision.to_text()
+    assert table_of(decision).loc["none", "regret"] == pytest.approx(gains.mean())
+
+
 def test_a_budget_goes_to_the_greatest_gains():
     decision = decision_of(Gains(DRAWS, SIZES, range(6)), budget=0.25)
     means, left, total = DRAWS.mean(axis=1), 0.25, 0.0
