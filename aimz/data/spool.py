@@ -40,11 +40,10 @@ def spooled(batches: Iterator[Mapping[str, Any]]) -> dict[str, np.ndarray]:
             for name, part in batch.items():
                 like.setdefault(name, part[:0].copy())
                 if name not in files:
-                    files[name] = stack.enter_context(tempfile.TemporaryFile(dir=place))
+                    files[name] = stack.enter_context(_opened(place))
                 _write(files[name], part, place)
             rows += len(next(iter(batch.values())))
         for name, file in files.items():
-            file.flush()
             none = like[name]
             shape = (rows, *none.shape[1:])
             # A file of no bytes has no map.
@@ -62,13 +61,27 @@ def _place() -> str | None:
     return None if asked or not os.access("/var/tmp", os.W_OK) else "/var/tmp"  # noqa: S108
 
 
+def _opened(place: str | None) -> IO[bytes]:
+    """A file without a buffer: a full disk says so when it is written, not when it is shut."""
+    try:
+        return tempfile.TemporaryFile(dir=place, buffering=0)
+    except OSError as error:
+        raise _no_room(place, error) from error
+
+
 def _write(file: IO[bytes], part: np.ndarray, place: str | None) -> None:
     try:
         for piece in pieces(part, 2**16):
-            file.write(np.ascontiguousarray(piece).data)
+            left = np.ascontiguousarray(piece).reshape(-1).view(np.uint8)
+            while len(left):  # what no longer fits is left over
+                left = left[file.write(left.data) :]
     except OSError as error:
-        msg = (
-            f"There is no room for the rows in {place or tempfile.gettempdir()}, where a fit keeps "
-            f"those that memory should not hold ({error.strerror}). Set TMPDIR to a larger disk."
-        )
-        raise InputError(msg, code="no-room") from error
+        raise _no_room(place, error) from error
+
+
+def _no_room(place: str | None, error: OSError) -> InputError:
+    msg = (
+        f"There is no room for the rows in {place or tempfile.gettempdir()}, where a fit keeps "
+        f"those that memory should not hold ({error.strerror}). Set TMPDIR to a larger disk."
+    )
+    return InputError(msg, code="no-room")

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import itertools
 import json
 import operator
 import os
@@ -236,8 +237,11 @@ class TableRows:
         if self._groups is None:
             yield from self.dataset.to_batches(fragment_readahead=1, **few)
             return
-        for group in self._groups:
-            yield from group.fragment.to_batches(schema=self.dataset.schema, **few)
+        for _, groups in itertools.groupby(self._groups, key=lambda group: group.fragment.path):
+            for group in groups:
+                yield from group.fragment.to_batches(schema=self.dataset.schema, **few)
+            if _stamp_of(group.fragment) != group.stamp:
+                raise self._changed(group)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -245,7 +249,14 @@ class TableRows:
         try:
             yield
         except (OSError, arrow.ArrowException) as error:
+            for group in self.__dict__.get("_groups") or ():
+                if _stamp_of(group.fragment) != group.stamp:
+                    raise self._changed(group) from error
             raise self._unreadable(error) from error
+
+    def _changed(self, group: _Group) -> InputError:
+        msg = f"{group.fragment.path:.90} was written or removed while it was read. Call again."
+        return InputError(msg, code="rows-changed")
 
     def _unreadable(self, error: Exception) -> InputError:
         """What is said of rows that Arrow does not read: mostly columns of several types."""

@@ -240,6 +240,20 @@ def test_a_full_disk_is_said(place, monkeypatch):
     assert caught.value.code == "no-room"
 
 
+@pytest.mark.parametrize("rows", [40, 3000])
+def test_a_disk_that_fills_at_any_byte_is_said(rows):
+    """Also with the last few, which a buffer would hold until the file is shut."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(InputError, match="Set TMPDIR") as caught:
+            spool.spooled({"X": np.ones((rows, 1), np.float32)} for _ in range(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.code == "no-room"
+
+
 def test_every_row_is_used_equally_often(monkeypatch):
     """Over three passes whose batches do not divide the rows, by blocks and in the end of each."""
     numbers = np.arange(ROWS, dtype=np.float32)

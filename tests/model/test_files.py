@@ -395,6 +395,26 @@ def test_files_of_two_types_name_the_column(tmp_path):
     assert caught.value.code == "rows-file"
 
 
+@pytest.mark.parametrize("how", ["replaced", "cut", "removed"])
+def test_a_file_that_changes_while_it_is_read_is_refused(how, tmp_path):
+    """Later groups would be those of other rows."""
+    place = tmp_path / "rows.parquet"
+    TABLE.to_parquet(place, row_group_size=700)
+    TABLE.assign(age=TABLE["age"] + 9).to_parquet(tmp_path / "new.parquet", row_group_size=700)
+    rows: TableRows = in_columns_of_files({"X": str(place)}, "X", "y")["X"]
+    tiles = rows.tiles(500)
+    next(tiles)
+    if how == "replaced":
+        (tmp_path / "new.parquet").replace(place)
+    elif how == "cut":
+        place.write_bytes(place.read_bytes()[:9000])
+    else:
+        place.unlink()
+    with pytest.raises(InputError, match=r"rows\.parquet was written or removed") as caught:
+        list(tiles)
+    assert caught.value.code == "rows-changed"
+
+
 @pytest.mark.parametrize("column", ["age", pytest.param("treated", marks=pytest.mark.slow)])
 def test_a_missing_whole_number_is_named(im, column, tmp_path):
     """By its row and column, whichever row group it is in."""
