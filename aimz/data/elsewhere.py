@@ -10,7 +10,7 @@ import itertools
 import math
 import mmap
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ import numpy as np
 from aimz.errors import InputError, Note, OutputWarning
 from aimz.libraries import zarr
 
-__all__ = ["Away", "Part", "changed", "cutter_of", "teller_of", "unseen"]
+__all__ = ["Away", "Part", "changed", "cutter_of", "teller_of", "unchanged", "unseen"]
 
 
 # Stores of objects that are the same from everywhere, by class or protocol.
@@ -105,9 +105,26 @@ def teller_of(source: Any) -> _Cut | None:
     return None if parts is None else lambda rows: Away(rows, parts=parts(rows))
 
 
-def changed(away: Away) -> InputError:
+def unchanged[Batch](values: Mapping[str, Any], batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches of rows that are read here, of Zarr arrays that nobody writes meanwhile.
+
+    Raises
+    ------
+    InputError
+        `rows-changed`, when all have been read.
+    """
+    arrays = [(name, array) for name, array in values.items() if _is_of_zarr(array)]
+    makers = [(_in_zarr(name, array), array.shape[0]) for name, array in arrays]
+    stored = [maker(slice(0, count)) for maker, count in makers if maker is not None]
+    yield from batches
+    for rows in stored:
+        if not rows.is_unchanged():
+            raise changed(rows)
+
+
+def changed(rows: Away | Part) -> InputError:
     """Rows that are not what they were."""
-    msg = f"{away.place:.90} has changed since the call began, or is gone. Call again."
+    msg = f"{rows.place:.90} has changed since the call began, or is gone. Call again."
     return InputError(msg, code="rows-changed")
 
 
@@ -123,7 +140,11 @@ def unseen(away: Away, why: str) -> Note:
 def _maker_of(name: str, array: Any) -> Callable[[slice], Part] | None:
     if isinstance(array, np.memmap):
         return _mapped(name, array)
-    return _in_zarr(name, array) if type(array).__module__.startswith("zarr.") else None
+    return _in_zarr(name, array) if _is_of_zarr(array) else None
+
+
+def _is_of_zarr(array: Any) -> bool:
+    return type(array).__module__.startswith("zarr.")
 
 
 def _stamp_of(paths: Iterable[Path]) -> Stamp:
@@ -160,10 +181,14 @@ class _ZarrRows:
     def read(self) -> Mapping[str, Any] | None:
         if not self.files and not _has_same_document(self.array):
             return None
-        if _stamp_of(self.files) != self.stamp:
+        if not self.is_unchanged():
             return None
         values = np.asarray(self.array[self.rows])
-        return {self.name: values} if _stamp_of(self.files) == self.stamp else None
+        return {self.name: values} if self.is_unchanged() else None
+
+    def is_unchanged(self) -> bool:
+        """Whether the files are those that they were; of what has no files, nobody knows."""
+        return _stamp_of(self.files) == self.stamp
 
 
 def _has_same_document(array: zarr.Array[Any]) -> bool:
@@ -171,7 +196,7 @@ def _has_same_document(array: zarr.Array[Any]) -> bool:
     return bool(there.metadata.to_dict() == array.metadata.to_dict())
 
 
-def _in_zarr(name: str, array: zarr.Array[Any]) -> Callable[[slice], Part] | None:
+def _in_zarr(name: str, array: zarr.Array[Any]) -> Callable[[slice], _ZarrRows] | None:
     """Rows of a Zarr array in a directory, or in a bucket; in memory nobody else sees them."""
     store: Any = array.store
     if type(store).__name__ == "LocalStore":
@@ -180,7 +205,7 @@ def _in_zarr(name: str, array: zarr.Array[Any]) -> Callable[[slice], Part] | Non
             return None
         folder = Path(store.root) / array.path
 
-        def local(rows: slice) -> Part:
+        def local(rows: slice) -> _ZarrRows:
             files = (*_documents(folder), *_chunk_files(array, folder, step, rows))
             return _ZarrRows(name, array, rows, files, _stamp_of(files))
 

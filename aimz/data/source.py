@@ -22,7 +22,7 @@ import numpy as np
 from aimz.arrays import is_large
 from aimz.data.arguments import Known
 from aimz.data.containers import Casts, Value, is_given, lined_up, values_of
-from aimz.data.elsewhere import Away, changed, cutter_of, teller_of, unseen
+from aimz.data.elsewhere import Away, changed, cutter_of, teller_of, unchanged, unseen
 from aimz.data.fingerprints import canonical_rows, digest_of, row_fingerprint
 from aimz.data.labels import Marks, column_order, storable
 from aimz.data.spool import spooled
@@ -417,6 +417,7 @@ def _of_array(
         for start in range(0, rows, step)
     )
     tell = functools.partial(cutter_of, cut, _is_lazy)
+    batches = unchanged(cut, batches)
     return Stream(batches, primary, rows, labels, columns, is_array=True, tell=tell)
 
 

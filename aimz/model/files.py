@@ -262,7 +262,7 @@ class TableRows:
         """What is said of rows that Arrow does not read: mostly columns of several types."""
         arrow = importlib.import_module("pyarrow")
         fields = {field.name: field.type for field in self.dataset.schema}
-        for fragment in self.dataset.get_fragments():
+        for fragment in _fragments_of(self.dataset):
             try:
                 types = {own.name: own.type for own in fragment.physical_schema}
             except (OSError, arrow.ArrowException):
@@ -374,7 +374,7 @@ def _groups_of(dataset: Any) -> tuple[_Group, ...] | None:
     """The row groups of a data set in their order; None where it is of other files, or of none."""
     datasets = importlib.import_module("pyarrow.dataset")
     groups, first = [], 0
-    for fragment in dataset.get_fragments():
+    for fragment in _fragments_of(dataset):
         if not isinstance(fragment, datasets.ParquetFileFragment) or not fragment.path:
             return None
         stamp = _stamp_of(fragment)
@@ -384,7 +384,15 @@ def _groups_of(dataset: Any) -> tuple[_Group, ...] | None:
             (about,) = one.row_groups
             groups.append(_Group(one, about.id, first, about.num_rows, stamp))
             first += about.num_rows
-    return tuple(groups)
+    return tuple(groups) or None
+
+
+def _fragments_of(dataset: Any) -> list[Any]:
+    """The files of a data set; none where Arrow does not say, as of some rows only."""
+    try:
+        return [*dataset.get_fragments()]
+    except ValueError:
+        return []
 
 
 def _stamp_of(fragment: Any) -> tuple[int | None, int | None]:

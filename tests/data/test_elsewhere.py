@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import zarr
 
+from aimz import InputError
+from aimz.data import source
+from aimz.data.containers import values_of
 from aimz.data.elsewhere import cutter_of
-from aimz.data.source import _is_lazy
+from aimz.data.source import _is_lazy, open_stream
 
 ROWS = np.arange(60, dtype=np.float32).reshape(20, 3)
 SOME = slice(7, 15)
@@ -110,3 +113,26 @@ def test_rows_of_other_files_are_not_read(make, change, tmp_path):
     assert away.read() is not None
     change(tmp_path)
     assert away.read() is None
+
+
+OF_ZARR = [n for n, (make, _) in UNSEEN.items() if make is stored]
+
+
+@pytest.mark.parametrize("name", OF_ZARR)
+def test_an_array_of_zarr_that_is_written_while_it_is_read_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "HEAD_ROWS", 4)  # which are read at once
+    make, change = UNSEEN[name]
+    array = values_of({"X": make(tmp_path)})
+
+    def tiles():
+        stream = open_stream(array, "X", batch_size=4, whole=frozenset())
+        assert stream is not None
+        return stream.tiles(4)
+
+    np.testing.assert_array_equal(np.concatenate([tile.arrays["X"] for tile in tiles()]), ROWS)
+    reading = tiles()
+    next(reading)
+    with pytest.raises(InputError, match=f"{tmp_path.name}.* has changed") as caught:  # noqa: PT012
+        change(tmp_path)
+        list(reading)
+    assert caught.value.code == "rows-changed"

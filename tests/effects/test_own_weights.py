@@ -97,7 +97,8 @@ def test_an_effect_is_never_better_known_than_the_weights():
     assert told["effect_k_hat"] > 0.7
 
 
-@pytest.mark.parametrize("inference", ["svi", pytest.param("laplace", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("inference", ["svi", "laplace"])
 def test_weights_are_of_the_draws_that_the_fit_has(inference):
     # A posterior that no normal of the log has: log p less a parabola, which log q is.
     def counts(X, t=0.0, y=None):

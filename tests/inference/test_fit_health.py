@@ -207,6 +207,7 @@ def two_modes(X, y=None):
     numpyro.sample("y", dist.Normal(root**2 + X[:, 0], 1.0), obs=y)
 
 
+@pytest.mark.slow
 def test_two_modes_are_not_one_silently():
     with pytest.warns(FitWarning, match="another mode, with about 50%"):
         im = ImpactModel(two_modes).fit(ROWS, np.ones(20), progress=False)

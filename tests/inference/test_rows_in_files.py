@@ -157,6 +157,7 @@ def test_a_fit_in_a_file_is_known_as_that_of_the_array(place):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_ready_made_kernel_finds_its_units_in_one_pass(place, monkeypatch):
     """Its rows are never all in memory, and what it finds is that of the array, to the bit."""
     standard_units = sys.modules["aimz.kernels.standard"]

@@ -38,7 +38,7 @@ def losses(im):
 @pytest.mark.parametrize(
     "how",
     [
-        {"batch_size": 120, "epochs": 5},
+        pytest.param({"batch_size": 120, "epochs": 5}, marks=pytest.mark.slow),
         {"num_steps": 60},
         pytest.param(
             {"batch_size": 96, "epochs": 2, "sample_weight": np.arange(ROWS) % 3.0},

@@ -9,7 +9,7 @@ from tests.laws.golden import FILE, SAVED, SECTIONS, Answer, difference, differe
 
 EXACT = os.environ.get("AIMZ_GOLDEN") == "exact"
 
-#: Sections of `make test`, about 15 seconds; the others are slow.
+#: Sections of `make test`, about 12 seconds; the others are slow.
 FAST = {
     "linear: predictions",
     "autoregression: predictions",
@@ -17,7 +17,6 @@ FAST = {
     "loaders",
     "fit: regressor",
     "fit: classifier",
-    "fit: svi",
     "store",
     "saved: normal",
 }

@@ -79,6 +79,7 @@ WAYS = {
     "path": lambda path, _: path,
     "folder": folder_of,
     "data set": lambda path, _: ds.dataset(path),
+    "filtered data set": lambda path, _: ds.dataset(path).filter(ds.field("age") > -9.0),
 }
 
 

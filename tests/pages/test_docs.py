@@ -16,6 +16,7 @@ SLOW = {
     "concepts.md",
     "counterfactuals.md",
     "decisions.md",
+    "deployment.md",
     "effects.md",
     "evidence.md",
     "experiment.md",
