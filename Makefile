@@ -27,19 +27,19 @@ examples: $(READY)  ## seven more: an experiment, overlap, counterfactuals, medi
 pictures: quickstart examples  ## the same, and take their pictures into the pages
 	@cp examples/quickstart.png $(EXAMPLES:%=examples/%.png) docs/
 
-test: $(READY)  ## lint, types of the package and the fast tests
-	@$(MAKE) --no-print-directory -j 2 check test-fast TYPED=aimz
+test: $(READY)  ## lint, types and the fast tests
+	@$(MAKE) --no-print-directory -j 2 check test-fast
 
 test-fast: $(READY)  # beside the check, which has work for one core
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
-test-all: check  ## lint, all types and every test
+test-all: check  ## lint, types and every test
 	$(PY) -m pytest -n 2 --dist loadfile
 
 check: $(READY)  ## lint, format, types and the fragments of the changelog
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy $(TYPED)
+	$(PY) -m mypy
 	@$(PY) -m towncrier build --draft --version next > /dev/null
 
 format: $(READY)  ## apply the formatter and the safe fixes

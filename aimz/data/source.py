@@ -417,8 +417,8 @@ def _of_array(
         for start in range(0, rows, step)
     )
     tell = functools.partial(cutter_of, cut, _is_lazy)
-    batches = unchanged(cut, batches)
-    return Stream(batches, primary, rows, labels, columns, is_array=True, tell=tell)
+    read = unchanged(cut, batches)
+    return Stream(read, primary, rows, labels, columns, is_array=True, tell=tell)
 
 
 def _of_source(source: Source, primary: str, values: Mapping[str, Value], known: Known) -> Stream:
