@@ -110,13 +110,17 @@ class TileWriter:
 
     def write(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> object:
         """Write a tile; None where that cannot be done from here, and its values must be sent."""
-        with contextlib.suppress(StoreError, OSError):
-            if self._is_seen is None:
-                self._is_seen = False  # if it cannot be asked
-                self._is_seen = self.place.is_seen()
-            if self._is_seen:
+        if self._is_seen is None:
+            self._is_seen = self._sees_it()
+        if self._is_seen:
+            with contextlib.suppress(StoreError, OSError):
                 return self.place.write(self._packed(tile, values))
         return None
+
+    def _sees_it(self) -> bool:
+        with contextlib.suppress(StoreError, OSError):
+            return self.place.is_seen()
+        return False
 
     def _packed(self, tile: Tile, values: Mapping[Key, np.ndarray]) -> Iterator[tuple[str, bytes]]:
         buffer = zarr.core.buffer.default_buffer_prototype().buffer

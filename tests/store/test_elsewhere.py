@@ -3,8 +3,10 @@
 import contextlib
 import pickle
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +123,20 @@ def test_what_lives_in_one_process_and_what_grows_has_no_writer(tmp_path):
     growing.begin(variables(grows=True))
     assert growing.writer() is None
     growing.abort()
+
+
+def test_threads_that_ask_at_once_whether_a_store_is_seen_all_wait_for_the_answer():
+    both = threading.Barrier(2)
+
+    class Slow:
+        def is_seen(self) -> bool:
+            both.wait(10)  # another thread asks meanwhile
+            return True
+
+        def write(self, chunks) -> object:
+            return True
+
+    writer = TileWriter(Slow(), {}, {}, {})
+    with ThreadPoolExecutor(2) as pool:
+        receipts = pool.map(lambda number: writer.write(tile_of(number, 0), {}), range(2))
+    assert list(receipts) == [True, True]
