@@ -44,7 +44,10 @@ def check_constants(kernel: Callable[..., Any], inputs: Inputs, program: core.Cl
         return
     casts, seen = Casts(), {float(c) for c in _constants_of(program) if not c.ndim}
     whole = {int(number) for number in large if np.ndim(number) == 0 and number == int(number)}
-    for number, constant in enumerate(_wide_constants(kernel, inputs)):
+    wide_ones = _wide_constants(kernel, inputs)
+    # A kernel that fixes its own dtypes may have none: then it answers for all that it reads.
+    constants = [*map(np.asarray, large)] if wide_ones is None else wide_ones
+    for number, constant in enumerate(constants):
         _check_whole(constant)
         if constant.ndim:
             if constant.dtype != np.float64:
@@ -73,14 +76,14 @@ def _is_large(number: Any) -> bool:
     return is_number and _LARGE < float(np.abs(array.astype(np.float64)).max()) < np.inf
 
 
-def _wide_constants(kernel: Callable[..., Any], inputs: Inputs) -> list[np.ndarray]:
-    """Constants of a kernel's equations in double precision; none where these cannot be had."""
+def _wide_constants(kernel: Callable[..., Any], inputs: Inputs) -> list[np.ndarray] | None:
+    """Constants of a kernel's equations in double precision; None where these cannot be had."""
     try:
         with programs.TRACE_LOCK, jax.enable_x64(True):
             reading = read(kernel, inputs.arrays, inputs.static, inputs.rows)
             traced = equations(kernel, inputs.arrays, inputs.static, inputs.rows, reading)
     except Exception:  # noqa: BLE001  # what is wrong in single precision, too, is said there
-        return []
+        return None
     return _constants_of(traced.program)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from jax import lax
 
 from aimz import InputError
 from aimz.prediction import problem_of
@@ -43,6 +44,34 @@ def test_numbers_of_the_kernel_that_32_bits_lose_are_refused(name):
         b = numpyro.sample("b", dist.Normal())
         with numpyro.plate("rows", X.shape[0]):
             numpyro.sample("y", dist.Normal(b * make(X[:, 0]), 1.0), obs=y)
+
+    def problem():
+        return problem_of(kernel, ("X", "y"), {"X": X, "y": np.zeros(4)}, None, "raise")
+
+    if code is None:
+        assert problem()
+        return
+    with pytest.raises(InputError) as caught:
+        problem()
+    assert caught.value.code == code
+
+
+OF_OWN_DTYPES = ["whole numbers", "written in the kernel", "one of NumPy's", "with a point"]
+
+
+@pytest.mark.parametrize("name", [*OF_OWN_DTYPES, "a floating-point number"])
+def test_so_they_are_where_a_kernel_fixes_its_own_dtypes(name):
+    """It cannot be traced in double precision, which would tell what it computes with."""
+    make, code = CONSTANTS[name]
+
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        start = jnp.zeros((), jnp.float32)
+        last, _ = lax.scan(
+            lambda c, x: (jnp.float32(c) + jnp.array(1.0) * x, c), start, jnp.ones(3)
+        )
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * make(X[:, 0]) + last, 1.0), obs=y)
 
     def problem():
         return problem_of(kernel, ("X", "y"), {"X": X, "y": np.zeros(4)}, None, "raise")
