@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
+from numpy.typing import ArrayLike
 
 from aimz import programs
 from aimz.data import Casts
@@ -46,8 +47,8 @@ def check_constants(kernel: Callable[..., Any], inputs: Inputs, program: core.Cl
     whole = {int(number) for number in large if np.ndim(number) == 0 and number == int(number)}
     wide_ones = _wide_constants(kernel, inputs)
     # A kernel that fixes its own dtypes may have none: then it answers for all that it reads.
-    constants = [*map(np.asarray, large)] if wide_ones is None else wide_ones
-    for number, constant in enumerate(constants):
+    constants = [*filter(_may_be_lost, large)] if wide_ones is None else wide_ones
+    for number, constant in enumerate(map(np.asarray, constants)):
         _check_whole(constant)
         if constant.ndim:
             if constant.dtype != np.float64:
@@ -70,10 +71,15 @@ def _numbers_read(kernel: Any) -> list[Any]:
         return []
 
 
-def _is_large(number: Any) -> bool:
+def _is_large(number: ArrayLike) -> bool:
     array = np.asarray(number)
     is_number = array.dtype.kind in "iuf" and bool(array.size)
     return is_number and _LARGE < float(np.abs(array.astype(np.float64)).max()) < np.inf
+
+
+def _may_be_lost(number: ArrayLike) -> bool:
+    """Whether JAX may cut or blur a large number; one with a point keeps its size."""
+    return bool(np.ndim(number)) or np.asarray(number).dtype.kind in "iu"
 
 
 def _wide_constants(kernel: Callable[..., Any], inputs: Inputs) -> list[np.ndarray] | None:

@@ -31,6 +31,7 @@ CONSTANTS = {
     "a floating-point number": (lambda x: x / 2.0**40 + 1e12, None),
     "divided by one of NumPy's": (lambda x: x / np.float64(2**40), None),
     "a hash": (lambda x: (jnp.arange(4) * 1_103_515_245 & 0xFF) * 1.0 + x, None),
+    "a large one that is not there": (lambda x: x if x.ndim else x * 1e15, None),
     "of a wide range": (lambda x: np.array([0.0, 1.0, 3e8 + 0.5, 1e9]) + x, None),
     "one number": (lambda x: 1e7 + 0.3 + x, None),
 }
@@ -59,7 +60,9 @@ def test_numbers_of_the_kernel_that_32_bits_lose_are_refused(name):
 OF_OWN_DTYPES = ["whole numbers", "written in the kernel", "one of NumPy's", "with a point"]
 
 
-@pytest.mark.parametrize("name", [*OF_OWN_DTYPES, "a floating-point number"])
+@pytest.mark.parametrize(
+    "name", [*OF_OWN_DTYPES, "a floating-point number", "a large one that is not there"]
+)
 def test_so_they_are_where_a_kernel_fixes_its_own_dtypes(name):
     """It cannot be traced in double precision, which would tell what it computes with."""
     make, code = CONSTANTS[name]
